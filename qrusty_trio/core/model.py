@@ -1,0 +1,70 @@
+"""The vocabulary of the core: orderings, kinds, configuration, deliveries.
+
+Rule: plain frozen values, no behaviour beyond checks, no I/O.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+
+U64_MAX = 2**64 - 1
+U32_MAX = 2**32 - 1
+MAX_QUEUE_NAME_BYTES = 255
+MAX_TEXT_PRIORITY_BYTES = 1024
+MAX_CONSUMER_BYTES = 1024
+MAX_QUEUES = 100_000
+MAX_LOCK_SECONDS = 10 * 365 * 86_400
+"""Longer lock timeouts are accepted and shortened to this (ten years)."""
+
+Priority = int | str
+
+
+class Ordering(StrEnum):
+    MAX_FIRST = "MaxFirst"
+    MIN_FIRST = "MinFirst"
+    FIFO = "Fifo"
+
+
+class Kind(StrEnum):
+    NUMERIC = "Numeric"
+    TEXT = "Text"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    ordering: Ordering = Ordering.MAX_FIRST
+    allow_duplicates: bool = True
+    kind: Kind = Kind.NUMERIC
+
+
+class Delivery(NamedTuple):
+    """A message handed to a consumer under a lock."""
+
+    queue_number: int
+    """Stable for the life of the queue, also through a rename."""
+    id: str
+    """UUID text, 36 characters."""
+    payload: str
+    retry_count: int
+    """Deliveries so far, this one included: 1 on the first."""
+    priority: Priority
+    created_ms: int
+    """Wall time of the publish, milliseconds since 1970."""
+
+
+class NackOutcome(StrEnum):
+    UNLOCKED = "unlocked"
+    DEAD_LETTERED = "dead_lettered"
+
+
+class QueueStats(NamedTuple):
+    name: str
+    config: QueueConfig
+    available: int
+    locked: int
+    dead: int
+    publish_rate: float
+    ack_rate: float
+    nack_rate: float
