@@ -1,0 +1,96 @@
+"""How RocksDB is set up: every knob that is turned, with the reason.
+
+Rule: memory and start-up time are bounded by three numbers. Blocks, indexes, filters and memory tables are all charged
+to one cache; the log that a restart must read never grows past `WAL_FACTOR` times the memory tables.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rocksdict import (
+    BlockBasedOptions,
+    Cache,
+    DBCompressionType,
+    DBRecoveryMode,
+    Options,
+    WriteBufferManager,
+)
+
+from qrusty_trio.storage.base import Family
+
+MIB = 1024 * 1024
+WAL_FACTOR = 1
+BLOCK_BYTES = 8 * 1024
+BLOOM_BITS = 10
+POINT_LOOKUPS = frozenset({Family.LOCKS, Family.DEDUP})
+"""Families read by exact key, often for keys that are not there: a bloom filter saves the disk read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """One store's settings: the cache shared by all families and the options that refer to it."""
+
+    cache: Cache
+    database: Options
+    families: dict[str, Options]
+
+
+def family_name(family: Family) -> str:
+    """Name of the column family on disk."""
+    return family.name.lower()
+
+
+def tune(*, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Tuning:
+    """Settings for a store that keeps at most about `cache_mb` MiB in memory, `write_buffer_mb` of it memory tables."""
+    cache = Cache(cache_mb * MIB)
+    write_buffer = write_buffer_mb * MIB
+    database = Options(raw_mode=True)
+    database.create_missing_column_families(True)
+    # One budget: memory tables of all families are charged to the block cache. No stall: a writer that waits for a
+    # flush would hold the GIL; a short overdraft is better.
+    database.set_write_buffer_manager(
+        WriteBufferManager.new_write_buffer_manager_with_cache(write_buffer, False, cache)
+    )
+    # A family that is seldom written (META) would otherwise hold back the log of all the others.
+    database.set_max_total_wal_size(WAL_FACTOR * write_buffer)
+    # After a power cut the unsynced end of the log may have holes. Everything before the first hole is taken, the rest
+    # (never answered as durable) is dropped. The stricter modes refuse to open such a log.
+    database.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
+    database.set_max_background_jobs(2)
+    database.set_max_open_files(max_open_files)
+    # Flushed and compacted files reach the disk in small steps, so that a sync of the log never queues behind them.
+    database.set_bytes_per_sync(MIB // 2)
+    # Deleting an old file of many megabytes takes milliseconds; not on the thread that writes.
+    database.set_avoid_unnecessary_blocking_io(True)
+    database.set_allow_concurrent_memtable_write(False)
+    database.set_skip_stats_update_on_db_open(True)
+    database.set_stats_dump_period_sec(0)
+    database.set_stats_persist_period_sec(0)
+    database.set_keep_log_file_num(2)
+    database.set_max_log_file_size(MIB)
+    return Tuning(
+        cache=cache,
+        database=database,
+        families={family_name(family): _family_options(family, cache, write_buffer) for family in Family},
+    )
+
+
+def _family_options(family: Family, cache: Cache, write_buffer: int) -> Options:
+    table = BlockBasedOptions()
+    table.set_block_cache(cache)
+    table.set_block_size(BLOCK_BYTES)
+    table.set_cache_index_and_filter_blocks(True)
+    table.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    table.set_format_version(5)
+    if family in POINT_LOOKUPS:
+        table.set_bloom_filter(BLOOM_BITS, False)
+    options = Options(raw_mode=True)
+    options.set_block_based_table_factory(table)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_level_compaction_dynamic_level_bytes(True)
+    options.set_write_buffer_size(write_buffer // 2)
+    options.set_max_write_buffer_number(4)
+    options.set_target_file_size_base(16 * MIB)
+    options.set_max_bytes_for_level_base(64 * MIB)
+    return options
