@@ -13,6 +13,7 @@ from rocksdict import (
     Cache,
     DBCompressionType,
     DBRecoveryMode,
+    Env,
     Options,
     WriteBufferManager,
 )
@@ -58,6 +59,12 @@ def tune(*, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Tuning:
     # (never answered as durable) is dropped. The stricter modes refuse to open such a log.
     database.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     database.set_max_background_jobs(2)
+    # On two cores a compaction takes the processor from the loop: 0.2 % of batches of 64 took over 2 ms (4.3 ms at
+    # p99.9) at equal priority, 0.05 % or less (0.6 to 1.6 ms) with compactions at low priority. Flushes stay as they are:
+    # at low priority they fall behind, and the tail is back.
+    environment = Env()
+    environment.lower_thread_pool_cpu_priority()
+    database.set_env(environment)
     database.set_max_open_files(max_open_files)
     # Flushed and compacted files reach the disk in small steps, so that a sync of the log never queues behind them.
     database.set_bytes_per_sync(MIB // 2)
@@ -91,6 +98,9 @@ def _family_options(family: Family, cache: Cache, write_buffer: int) -> Options:
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_write_buffer_size(write_buffer // 2)
     options.set_max_write_buffer_number(4)
+    # A stalled write would stop the loop: let reads search more files for a while instead.
+    options.set_level_zero_slowdown_writes_trigger(40)
+    options.set_level_zero_stop_writes_trigger(80)
     options.set_target_file_size_base(16 * MIB)
     options.set_max_bytes_for_level_base(64 * MIB)
     return options
