@@ -7,9 +7,10 @@ rocksdict keeps the database open as long as any handle of it lives: hold no ent
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
@@ -19,9 +20,18 @@ from rocksdict import Rdict, RdictIter, ReadOptions, WriteBatch
 
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.storage.base import Batch, Family
-from qrusty_trio.storage.rocksdb_format import SCHEMA_KEY, SCHEMA_VERSION, DirectoryLock, has_database
-from qrusty_trio.storage.rocksdb_options import family_name, tune
+from qrusty_trio.storage.rocksdb_format import (
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    DirectoryLock,
+    check_version,
+    family_name,
+    has_database,
+)
+from qrusty_trio.storage.rocksdb_options import MIB, tune
 
+SPARE_BYTES = 4 * MIB
+"""Room that `reopen` asks for besides the log: new manifest, new log, settings."""
 KEYS_PER_STEP = 512
 """Keys that `scan_keys` reads between two moments at which `close` may come in."""
 
@@ -36,8 +46,9 @@ class RocksStorage:
         self._path = path
         self._lock = lock
         self._tuning = tune(cache_mb=cache_mb, write_buffer_mb=write_buffer_mb, max_open_files=max_open_files)
-        self._fault: str | None = None
+        self._fault: StorageFault | None = None
         self._closed = False
+        self._handles: list[Rdict] = []
         self._idle = threading.Condition()
         self._users = 0
         self._accepting = False
@@ -70,7 +81,7 @@ class RocksStorage:
 
     def write(self, batch: Batch) -> None:
         if self._fault is not None:
-            raise StorageFault(f"The store must be reopened first: {self._fault}")
+            raise type(self._fault)(f"The store must be reopened first: {self._fault}")
         try:
             self._database.write(cast(WriteBatch, batch))
         except Exception as error:
@@ -78,6 +89,8 @@ class RocksStorage:
 
     def sync(self) -> None:
         with self._using():
+            if self._fault is not None:
+                raise type(self._fault)(f"The store must be reopened first: {self._fault}")
             try:
                 self._database.flush_wal(True)
             except Exception as error:
@@ -146,20 +159,19 @@ class RocksStorage:
         return self._tuning.cache.get_usage()
 
     def disk_bytes(self) -> int:
-        total = 0
-        with os.scandir(self._path) as entries:
-            for entry in entries:
-                try:
-                    total += entry.stat(follow_symlinks=False).st_blocks * 512
-                except FileNotFoundError:
-                    continue  # a compaction removed it meanwhile
-        return total
+        return self._size("")
 
     def reopen(self) -> None:
         if self._closed:
             raise StorageFault("The store is closed.")
-        self._fault = self._fault or "it is being reopened"
-        self._disconnect(flush=False)
+        # As long as there is no room to write the log's content into tables, opening would fail and take even the
+        # reads away: keep what is open.
+        free = shutil.disk_usage(self._path).free
+        needed = self._size(".log") + SPARE_BYTES
+        if free < needed:
+            raise DiskFull(f"No space left on the device of {self._path}: free {(needed - free) // MIB + 1} MiB.")
+        self._fault = self._fault or StorageFault("The store could not be opened again.")
+        self._disconnect()
         self._connect()
 
     def close(self) -> None:
@@ -167,9 +179,21 @@ class RocksStorage:
             return
         self._closed = True
         try:
-            self._disconnect(flush=self._fault is None)
+            if self._fault is None:
+                self.sync()
+                self.flush()
         finally:
+            self._disconnect()
             self._lock.release()
+
+    def _size(self, suffix: str) -> int:
+        total = 0
+        with os.scandir(self._path) as entries:
+            for entry in entries:
+                if entry.name.endswith(suffix):
+                    with suppress(FileNotFoundError):  # removed by a compaction meanwhile
+                        total += entry.stat(follow_symlinks=False).st_blocks * 512
+        return total
 
     @contextmanager
     def _using(self) -> Iterator[None]:
@@ -190,49 +214,57 @@ class RocksStorage:
             # An existing database is never created anew: a lost CURRENT file must not cost the data.
             self._tuning.database.create_if_missing(not has_database(self._path))
             self._database = Rdict(str(self._path), self._tuning.database, self._tuning.families)
+            self._handles = [self._database]
             names = [family_name(family) for family in Family]
+            columns = [self._database.get_column_family(name) for name in names]
+            self._handles = [*columns, self._database]
             self.families = tuple(self._database.get_column_family_handle(name) for name in names)
-            self._columns = {
-                handle: self._database.get_column_family(name)
-                for handle, name in zip(self.families, names, strict=True)
-            }
-            self._check_schema()
+            self._columns = dict(zip(self.families, columns, strict=True))
+            self._check_schema(columns[Family.META])
+        except StartupRefused:
+            self._release()
+            raise
         except Exception as error:
+            self._release()
             raise _translate(error, self._path) from error
         with self._idle:
             self._fault = None
             self._accepting = True
 
-    def _check_schema(self) -> None:
-        meta = self._columns[self.families[Family.META]]
+    def _check_schema(self, meta: Rdict) -> None:
         stored = meta.get(SCHEMA_KEY)
         if stored is None:
             meta.put(SCHEMA_KEY, SCHEMA_VERSION.to_bytes(4, "big"))
             self._database.flush_wal(True)
+        else:
+            check_version(self._path, int.from_bytes(stored, "big"))
 
-    def _disconnect(self, *, flush: bool) -> None:
-        """Let go of every handle; RocksDB closes with the last one. Errors of the flush are raised at the end."""
-        failure: Exception | None = None
-        if flush and self._accepting:
-            try:
-                self.flush()
-            except StorageFault as error:
-                failure = error
+    def _disconnect(self) -> None:
+        """Keep new callers out, wait for those inside (a compaction is told to give up), let go of everything."""
         with self._idle:
             self._accepting = False
+            if self._users and self._handles:
+                self._database.cancel_all_background(False)
             self._idle.wait_for(lambda: self._users == 0)
             for scan in self._scans:
                 scan.stop()
+        self._release()
+
+    def _release(self) -> None:
+        """RocksDB closes, and gives up its lock, with the last handle.
+
+        Closing a handle flushes its family. When that fails nothing is lost: the log is only removed after a flush.
+        """
         self.families = ()
-        columns, self._columns = self._columns, {}
-        for column in [*columns.values(), self._database]:
-            column.close()
-        if failure is not None:
-            raise failure
+        self._columns = {}
+        handles, self._handles = self._handles, []
+        for handle in handles:
+            with suppress(Exception):
+                handle.close()
 
     def _broken(self, error: Exception) -> StorageFault:
         fault = _translate(error, self._path)
-        self._fault = str(fault)
+        self._fault = fault
         return fault
 
 
@@ -279,5 +311,11 @@ def _translate(error: Exception, path: Path) -> StorageFault:
         return error
     text = str(error)
     if "No space left on device" in text:
-        return DiskFull(f"No space left on the device of {path}: free some space. ({text})")
-    return StorageFault(f"The store in {path} failed: {text}")
+        return DiskFull(f"No space left on the device of {path}: free some. ({text})")
+    if "lock hold by current process" in text:
+        return StorageFault(
+            f"The store in {path} cannot be reopened yet: something still holds a family of it. ({text})"
+        )
+    if text.startswith("Corruption"):
+        return StorageFault(f"The store in {path} is damaged: put back a backup. ({text})")
+    return StorageFault(f"The store in {path} failed: {text or error!r}")

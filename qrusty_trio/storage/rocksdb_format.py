@@ -1,8 +1,8 @@
 """Whose directory is it: what is checked before RocksDB may touch a directory.
 
-Rule: a store that is in use, newer than this version, or not ours is refused before anything in it is changed. RocksDB
-renames its log file and rocksdict writes its settings on every attempt to open, so both questions are answered from a
-file of our own, `FORMAT`: its text names the schema, a flock on it says that the store is in use.
+Rule: a store that is in use, damaged, newer than this version or not ours is refused before anything in it is changed.
+RocksDB rotates its log file and rocksdict writes its settings on every attempt to open, so the questions are answered
+without them: a file of our own, `FORMAT`, names the schema, and a flock on it says that the store is in use.
 """
 
 from __future__ import annotations
@@ -11,9 +11,13 @@ import fcntl
 import os
 import re
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Self
 
+from rocksdict import AccessType, Options, Rdict
+
 from qrusty_trio.errors import StartupRefused
+from qrusty_trio.storage.base import Family
 
 SCHEMA_VERSION = 1
 SCHEMA_KEY = b"schema_version"
@@ -21,6 +25,12 @@ SCHEMA_KEY = b"schema_version"
 
 FORMAT_FILE = "FORMAT"
 _FORMAT_TEXT = re.compile(r"qrusty-trio store, schema (\d+)\n")
+_OWN_FILES_OF_AN_OPEN_STORE = ("LOCK", "LOG", "rocksdict-config.json")
+
+
+def family_name(family: Family) -> str:
+    """Name of the column family on disk."""
+    return family.name.lower()
 
 
 def has_database(directory: Path) -> bool:
@@ -28,29 +38,43 @@ def has_database(directory: Path) -> bool:
     return any(name == "CURRENT" or name.endswith((".sst", ".log")) for name in os.listdir(directory))
 
 
+def check_version(directory: Path, version: int) -> None:
+    """Raises `StartupRefused` for any schema but ours."""
+    if version != SCHEMA_VERSION:
+        raise StartupRefused(
+            f"The store in {directory} was written by another version of the server (schema {version}; this one knows "
+            f"schema {SCHEMA_VERSION}): start that version, or give another data directory."
+        )
+
+
 class DirectoryLock:
     """The right to use a directory, held until `release` or the end of the process."""
 
-    def __init__(self, descriptor: int):
+    def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
     @classmethod
     def acquire(cls, directory: Path) -> Self:
-        """Make the directory if needed and take it. Raises `StartupRefused`."""
+        """Make the directory if needed, check what is in it and take it. Raises `StartupRefused`."""
         try:
             directory.mkdir(parents=True, exist_ok=True)
+            if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                raise StartupRefused(f"The data directory {directory} is not readable and writable for this user.")
+            _check_content(directory)
             descriptor = os.open(directory / FORMAT_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StartupRefused(f"The data directory {directory} cannot be used: {error.strerror}.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _check_format(directory, descriptor)
+            if os.fstat(descriptor).st_size == 0:
+                os.write(descriptor, f"qrusty-trio store, schema {SCHEMA_VERSION}\n".encode())
+                os.fsync(descriptor)
         except BlockingIOError as error:
             os.close(descriptor)
-            raise StartupRefused(f"The data directory {directory} is in use by another process.") from error
-        except BaseException:
+            raise StartupRefused(f"The data directory {directory} is in use by another server.") from error
+        except OSError as error:
             os.close(descriptor)
-            raise
+            raise StartupRefused(f"The data directory {directory} cannot be written: {error.strerror}.") from error
         return cls(descriptor)
 
     def release(self) -> None:
@@ -60,17 +84,62 @@ class DirectoryLock:
             self._descriptor = None
 
 
-def _check_format(directory: Path, descriptor: int) -> None:
-    text = os.read(descriptor, 100).decode(errors="replace")
-    if not text:
-        os.write(descriptor, f"qrusty-trio store, schema {SCHEMA_VERSION}\n".encode())
-        os.fsync(descriptor)
+def _check_content(directory: Path) -> None:
+    try:
+        text = (directory / FORMAT_FILE).read_text(errors="replace")
+    except FileNotFoundError:
+        text = ""
+    if text:
+        match = _FORMAT_TEXT.fullmatch(text)
+        if match is None:
+            raise StartupRefused(
+                f"The data directory {directory} does not hold a store of this server (see its file {FORMAT_FILE})."
+            )
+        check_version(directory, int(match[1]))
+    if not has_database(directory):
         return
-    match = _FORMAT_TEXT.fullmatch(text)
-    if match is None:
-        raise StartupRefused(f"The data directory {directory} does not hold a store of this server.")
-    if int(match[1]) > SCHEMA_VERSION:
+    # Reads CURRENT and the manifest, writes nothing.
+    try:
+        names = set(Rdict.list_cf(str(directory), Options(raw_mode=True)))
+    except Exception as error:
         raise StartupRefused(
-            f"The store in {directory} was written by a newer version (schema {match[1]}, this version knows "
-            f"{SCHEMA_VERSION}): start that version."
+            f"The store in {directory} is damaged ({error}): put back a backup, or give another data directory."
+        ) from error
+    expected = {"default", *(family_name(family) for family in Family)}
+    if not names <= expected:
+        raise StartupRefused(
+            f"The data directory {directory} does not hold a store of this server (families "
+            f"{', '.join(sorted(names - expected))}): give another data directory."
         )
+    if not text:
+        _check_unmarked(directory, names)
+
+
+def _check_unmarked(directory: Path, names: set[str]) -> None:
+    """A database without `FORMAT`, such as a restored checkpoint: ask META, through links in a place of our own."""
+    if family_name(Family.META) not in names:
+        raise StartupRefused(
+            f"The data directory {directory} holds a database of another program: give another data directory."
+        )
+    with TemporaryDirectory(prefix="qrusty-") as copy:
+        for name in os.listdir(directory):
+            if not name.startswith(_OWN_FILES_OF_AN_OPEN_STORE):
+                os.symlink((directory / name).absolute(), Path(copy, name))
+        options = Options(raw_mode=True)
+        try:
+            database = Rdict(
+                copy, options, {name: Options(raw_mode=True) for name in names}, AccessType.read_only(False)
+            )
+            meta = database.get_column_family(family_name(Family.META))
+            stored = meta.get(SCHEMA_KEY)
+            meta.close()
+            database.close()
+        except Exception as error:
+            raise StartupRefused(
+                f"The store in {directory} is damaged ({error}): put back a backup, or give another data directory."
+            ) from error
+    if not isinstance(stored, bytes):
+        raise StartupRefused(
+            f"The data directory {directory} holds a database of another program: give another data directory."
+        )
+    check_version(directory, int.from_bytes(stored, "big"))

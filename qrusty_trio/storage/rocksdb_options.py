@@ -19,6 +19,7 @@ from rocksdict import (
 )
 
 from qrusty_trio.storage.base import Family
+from qrusty_trio.storage.rocksdb_format import family_name
 
 MIB = 1024 * 1024
 WAL_FACTOR = 1
@@ -35,11 +36,6 @@ class Tuning:
     cache: Cache
     database: Options
     families: dict[str, Options]
-
-
-def family_name(family: Family) -> str:
-    """Name of the column family on disk."""
-    return family.name.lower()
 
 
 def tune(*, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Tuning:
