@@ -102,9 +102,7 @@ def _check_content(directory: Path) -> None:
     try:
         names = set(Rdict.list_cf(str(directory), Options(raw_mode=True)))
     except Exception as error:
-        raise StartupRefused(
-            f"The store in {directory} is damaged ({error}): put back a backup, or give another data directory."
-        ) from error
+        raise _damaged(directory, error) from error
     expected = {"default", *(family_name(family) for family in Family)}
     if not names <= expected:
         raise StartupRefused(
@@ -113,6 +111,22 @@ def _check_content(directory: Path) -> None:
         )
     if not text:
         _check_unmarked(directory, names)
+    elif names != expected and _has_data(directory):
+        # Families are made before the first write; fewer are a start that was cut short only as long as nothing is in.
+        raise _damaged(directory, "families are missing")
+
+
+def _has_data(directory: Path) -> bool:
+    return any(
+        entry.name.endswith(".sst") or (entry.name.endswith(".log") and entry.stat().st_size > 0)
+        for entry in os.scandir(directory)
+    )
+
+
+def _damaged(directory: Path, what: object) -> StartupRefused:
+    return StartupRefused(
+        f"The store in {directory} is damaged ({what}): put back a backup, or give another data directory."
+    )
 
 
 def _check_unmarked(directory: Path, names: set[str]) -> None:
@@ -135,9 +149,7 @@ def _check_unmarked(directory: Path, names: set[str]) -> None:
             meta.close()
             database.close()
         except Exception as error:
-            raise StartupRefused(
-                f"The store in {directory} is damaged ({error}): put back a backup, or give another data directory."
-            ) from error
+            raise _damaged(directory, error) from error
     if not isinstance(stored, bytes):
         raise StartupRefused(
             f"The data directory {directory} holds a database of another program: give another data directory."
