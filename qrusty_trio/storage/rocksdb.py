@@ -1,7 +1,17 @@
 """The store on disk: RocksDB through rocksdict, one column family per `Family`.
 
 Rule: nothing here is remembered outside RocksDB, so `reopen` after a fault brings back exactly what the log holds.
-rocksdict keeps the database open as long as any handle of it lives: hold no entry of `families` across `reopen`.
+rocksdict keeps the database open, and its lock taken, as long as any handle of it lives: read `families` anew for each
+batch or after each `reopen`, and hold no entry of it across.
+
+Threads: `Rdict(...)` keeps the GIL while it reads the log (25 to 250 ms); `flush_wal`, `flush`, `compact_range` and
+`close` release it.
+
+On a full disk (seen on a tmpfs of 24 MiB): the write whose log record or whose memory table's flush found no room
+raises, and so does every write after it until the database is opened again; reads go on. None of the batches refused
+is there after `reopen`, all others are, whole. A failed flush or compaction alone leaves the log as it was and writes go
+on while it has room. Opening needs room for the tables made from the log, and fails without, so `reopen` asks the file
+system first rather than give up the reads. Closing after a fault takes about a second: RocksDB's own recovery thread.
 """
 
 from __future__ import annotations

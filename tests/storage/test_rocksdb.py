@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -297,8 +297,7 @@ def fill(storage: RocksStorage, maintain: str) -> tuple[int, int]:
     return written, synced
 
 
-@pytest.mark.parametrize("maintain", ["", "flush", "compact"])
-@pytest.mark.parametrize("write_buffer_mb", [1, 16])
+@pytest.mark.parametrize(("maintain", "write_buffer_mb"), [("", 1), ("", 16), ("flush", 16), ("compact", 1)])
 def test_a_full_disk_loses_nothing_that_was_synced(small_disk: Path, maintain: str, write_buffer_mb: int) -> None:
     storage = open_store(small_disk / "store", write_buffer_mb)
     ballast = small_disk / "ballast"
@@ -417,7 +416,7 @@ def test_after_close_every_call_is_a_storage_fault(tmp_path: Path) -> None:
     handle = storage.families[Family.MESSAGES]
     batch = storage.batch()
     storage.close()
-    calls = [
+    calls: list[Callable[[], object]] = [
         lambda: storage.write(batch),
         storage.sync,
         storage.flush,
