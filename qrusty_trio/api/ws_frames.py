@@ -1,0 +1,171 @@
+"""The frames of the WebSocket contract: text to `Request`, answers and pushes to bytes.
+
+Rule: the meaning of a frame is not known here. `decode` tells apart three things: not JSON (raises `BadFrame`: the
+connection is closed), JSON of the wrong shape (`Misshapen`: an error answer), and a `Request`. Everything that leaves
+is UTF-8 JSON, ready to be framed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+
+from qrusty_trio.core.model import Delivery, Priority
+
+MAX_REQ_ID_CHARACTERS = 1024
+"""A request id is sent back with the answer, so its size is the sender's lever on our buffers."""
+
+
+class BadFrame(Exception):
+    """The text is not JSON."""
+
+
+class Request(msgspec.Struct):
+    """A decoded frame of any type. None stands for a field that was not sent, or was sent as null."""
+
+    type: str | None = None
+    req_id: str | None = None
+    no_reply: bool | None = None
+    queue: str | None = None
+    payload: str | None = None
+    priority: int | str | None = None
+    max_retries: int | None = None
+    credits: int | None = None
+    lock_timeout_secs: int | None = None
+    id: str | None = None
+    ids: list[str] | None = None
+
+
+class Misshapen(msgspec.Struct):
+    """JSON that is no request. What the answer needs could still be read."""
+
+    problem: str
+    """A sentence naming the field and what is allowed."""
+    req_id: str | None = None
+    no_reply: bool = False
+
+
+_decode = msgspec.json.Decoder(Request).decode
+_encode = msgspec.json.encode
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "type": (_is_text, "a string"),
+    "req_id": (_is_text, "a string"),
+    "no_reply": (lambda value: isinstance(value, bool), "true or false"),
+    "queue": (_is_text, "a string"),
+    "payload": (_is_text, "a string"),
+    "priority": (lambda value: _is_integer(value) or _is_text(value), "an unsigned integer or a string"),
+    "max_retries": (_is_integer, "an unsigned integer"),
+    "credits": (_is_integer, "a positive integer"),
+    "lock_timeout_secs": (_is_integer, "a positive integer"),
+    "id": (_is_text, "a string"),
+    "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
+}
+"""What `Request` takes, for the sentence that says what was wrong."""
+
+
+def decode(text: str) -> Request | Misshapen:
+    """Parse one text frame. Raises BadFrame when it is not JSON."""
+    try:
+        request = _decode(text)
+    except msgspec.ValidationError:
+        return _explain(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadFrame(str(error)) from error
+    if request.req_id is not None and len(request.req_id) > MAX_REQ_ID_CHARACTERS:
+        return _explain(text)
+    return request
+
+
+def _explain(text: str) -> Misshapen:
+    # The first pass stops at the first wrong field, so whether the rest is JSON at all is not known yet.
+    try:
+        value: Any = msgspec.json.decode(text)
+    except msgspec.ValidationError as error:
+        return Misshapen(f"{error}")
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadFrame(str(error)) from error
+    if not isinstance(value, dict):
+        return Misshapen("a frame must be a JSON object")
+    req_id = value.get("req_id")
+    if isinstance(req_id, str) and len(req_id) > MAX_REQ_ID_CHARACTERS:
+        return Misshapen(
+            f"'req_id' must be at most {MAX_REQ_ID_CHARACTERS} characters", None, bool(value.get("no_reply"))
+        )
+    wrong = [name for name, (fits, _) in _FIELDS.items() if value.get(name) is not None and not fits(value[name])]
+    problem = f"'{wrong[0]}' must be {_FIELDS[wrong[0]][1]}" if wrong else "a field has the wrong type"
+    return Misshapen(problem, req_id if isinstance(req_id, str) else None, value.get("no_reply") is True)
+
+
+OK = b'{"type":"ok"}'
+
+
+def ok(req_id: str | None) -> bytes:
+    if req_id is None:
+        return OK
+    return b'{"type":"ok","req_id":%b}' % _encode(req_id)
+
+
+def ok_id(message_id: str, req_id: str | None) -> bytes:
+    """The answer to a publish. The id is a UUID, so nothing in it needs escaping."""
+    if req_id is None:
+        return b'{"type":"ok","id":"%b"}' % message_id.encode()
+    return b'{"type":"ok","id":"%b","req_id":%b}' % (message_id.encode(), _encode(req_id))
+
+
+def ok_counts(counts: dict[str, int], req_id: str | None) -> bytes:
+    """The answer to a batch: how many ids were settled, by outcome."""
+    answer: dict[str, Any] = {"type": "ok", **counts}
+    if req_id is not None:
+        answer["req_id"] = req_id
+    return _encode(answer)
+
+
+def error(code: str, message: str, req_id: str | None) -> bytes:
+    answer = {"type": "error", "code": code, "message": message}
+    if req_id is not None:
+        answer["req_id"] = req_id
+    return _encode(answer)
+
+
+def deliver_prefix(queue: str) -> bytes:
+    """The part of a delivery that is the same for all of a subscription."""
+    return b'{"type":"deliver","queue":%b,"id":"' % _encode(queue)
+
+
+def deliver(prefix: bytes, delivery: Delivery) -> bytes:
+    return b'%b%b","payload":%b,"priority":%b,"created_at":"%b%03dZ"}' % (
+        prefix,
+        delivery.id.encode(),
+        _encode(delivery.payload),
+        _priority(delivery.priority),
+        _second(delivery.created_ms // 1000),
+        delivery.created_ms % 1000,
+    )
+
+
+def log(timestamp: str, level: str, message: str) -> bytes:
+    return _encode({"type": "log", "timestamp": timestamp, "level": level, "message": message})
+
+
+def _priority(priority: Priority) -> bytes:
+    return b"%d" % priority if isinstance(priority, int) else _encode(priority)
+
+
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> bytes:
+    """RFC 3339 up to the decimal point. Messages of one second share it."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.").encode()

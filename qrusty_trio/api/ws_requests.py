@@ -1,0 +1,252 @@
+"""What each frame type of the WebSocket contract means: a table of functions over the session and the broker.
+
+Rule: a function answers with the bytes of its answer, or raises `Refusal`, which becomes the error answer. It checks
+its fields itself, in the words of the contract. A `StorageFault` passes through: it concerns the whole burst.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from qrusty_trio.api import ws_frames
+from qrusty_trio.api.ws_frames import Misshapen, Request
+from qrusty_trio.core.model import MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
+from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QrustyError, QueueNotFound, StorageFault
+
+if TYPE_CHECKING:
+    from qrusty_trio.api.ws_session import Burst, WsSession
+
+MAX_SUBSCRIPTIONS = 1000
+"""Per connection."""
+MAX_CREDITS = 2**53
+"""More credit than that is the same as this much."""
+BATCH_PIECE = 64
+"""Ids of a batch that are settled in one step."""
+DEFAULT_LOCK_SECONDS = 30
+DEFAULT_MAX_RETRIES = 3
+
+T = TypeVar("T")
+
+
+class SessionBroker(Protocol):
+    """What a session needs of the broker."""
+
+    def publish(
+        self, name: str, priority: int | str, payload: str, max_retries: int, now: int, create: bool = True
+    ) -> str: ...
+
+    def ack(self, name: str, id: str, consumer: str, now: int) -> None: ...
+
+    def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome: ...
+
+    def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> None: ...
+
+    def give_back(self, queue_number: int, id: str, consumer: str, now: int, counted: bool) -> None: ...
+
+    def queue_number(self, name: str) -> int: ...
+
+
+class Refusal(Exception):
+    """The request is answered with an error. `str()` is the sentence."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run(
+    session: WsSession, burst: Burst, request: Request | Misshapen, broker: SessionBroker, now: int
+) -> bytes | None:
+    """Run one request. Returns its answer, or None when it is a long batch that has to be run on.
+
+    Raises Refusal and StorageFault.
+    """
+    if type(request) is Misshapen:
+        raise Refusal("invalid_request", request.problem)
+    assert type(request) is Request
+    if request.type is None:
+        raise Refusal("invalid_request", "'type' is missing")
+    function = _FUNCTIONS.get(request.type)
+    if function is None:
+        raise Refusal("unknown_type", f"'{request.type[:100]}' is no frame type")
+    if not session.gate.mutations_allowed() and request.type in TOUCHING:
+        raise Refusal("starting", "Qrusty is initialising. Retry shortly.")
+    return function(session, burst, request, broker, now)
+
+
+def _publish(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    queue = _needed("queue", request.queue)
+    payload = _needed("payload", request.payload)
+    priority = request.priority if request.priority is not None else 0
+    if isinstance(priority, int) and not 0 <= priority <= U64_MAX:
+        raise Refusal("invalid_request", f"'priority' must be from 0 to {U64_MAX}")
+    retries = request.max_retries if request.max_retries is not None else DEFAULT_MAX_RETRIES
+    if not 0 <= retries <= U32_MAX:
+        raise Refusal("invalid_request", f"'max_retries' must be from 0 to {U32_MAX}")
+    if not session.gate.publishes_allowed():
+        raise Refusal("memory_pressure", "Server is under memory pressure. Try again later.")
+    try:
+        id = broker.publish(queue, priority, payload, retries, now, create=False)
+    except StorageFault:
+        raise
+    except QueueNotFound as error:
+        raise Refusal("queue_not_found", str(error)) from error
+    except MemoryPressure as error:
+        raise Refusal("memory_pressure", str(error)) from error
+    except QrustyError as error:
+        raise Refusal("publish_failed", str(error)) from error
+    return ws_frames.ok_id(id, request.req_id)
+
+
+def _subscribe(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    queue = _needed("queue", request.queue)
+    lock_seconds = _lock_seconds(request)
+    credits = request.credits
+    if credits is not None and credits < 0:
+        raise Refusal("invalid_request", "'credits' must not be negative")
+    if queue not in session.subscriptions:
+        try:
+            number = broker.queue_number(queue)
+        except QueueNotFound as error:
+            raise Refusal("queue_not_found", str(error)) from error
+        if len(session.subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise Refusal("invalid_request", f"a connection may have {MAX_SUBSCRIPTIONS} subscriptions")
+        session.subscribe(queue, number, lock_seconds, None if credits is None else min(credits, MAX_CREDITS))
+    return ws_frames.ok(request.req_id)
+
+
+def _unsubscribe(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    session.unsubscribe(_needed("queue", request.queue))
+    return ws_frames.ok(request.req_id)
+
+
+def _credit(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    queue = _needed("queue", request.queue)
+    credits = _needed("credits", request.credits)
+    if credits <= 0:
+        raise Refusal("invalid_request", "'credits' must be positive")
+    subscription = session.subscriptions.get(queue)
+    if subscription is None:
+        raise Refusal("not_subscribed", f"Not subscribed to '{queue}'")
+    if subscription.credits is not None:
+        subscription.credits = min(subscription.credits + credits, MAX_CREDITS)
+        session.dispatcher.resume(subscription)
+    return ws_frames.ok(request.req_id)
+
+
+def _ack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    _settle_ack(session, burst, _needed("queue", request.queue), _needed("id", request.id), broker, now)
+    return ws_frames.ok(request.req_id)
+
+
+def _nack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    _settle_nack(session, burst, _needed("queue", request.queue), _needed("id", request.id), broker, now)
+    return ws_frames.ok(request.req_id)
+
+
+def _batch_ack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
+    return _batch(session, burst, request, broker, now, {"acked": 0}, _settle_ack)
+
+
+def _batch_nack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
+    return _batch(session, burst, request, broker, now, {"unlocked": 0, "dropped": 0}, _settle_nack)
+
+
+def _batch(
+    session: WsSession,
+    burst: Burst,
+    request: Request,
+    broker: SessionBroker,
+    now: int,
+    zeros: dict[str, int],
+    settle: Callable[[WsSession, Burst, str, str, SessionBroker, int], str | None],
+) -> bytes | None:
+    queue = _needed("queue", request.queue)
+    ids = _needed("ids", request.ids)
+    if burst.position == 0:
+        burst.counts = zeros
+    end = min(burst.position + BATCH_PIECE, len(ids))
+    for id in ids[burst.position : end]:
+        outcome = settle(session, burst, queue, id, broker, now)
+        if outcome is not None:
+            burst.counts[outcome] += 1
+    burst.position = end
+    if end < len(ids):
+        return None
+    burst.position = 0
+    return ws_frames.ok_counts(burst.counts, request.req_id)
+
+
+def _renew(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    queue = _needed("queue", request.queue)
+    id = _needed("id", request.id)
+    lock_seconds = _lock_seconds(request)
+    try:
+        broker.renew(queue, id, session.consumer, lock_seconds, now)
+    except (MessageNotLocked, QueueNotFound) as error:
+        raise Refusal("not_locked", str(error)) from error
+    session.extend(id, now + lock_seconds * 1000)
+    return ws_frames.ok(request.req_id)
+
+
+def _subscribe_logs(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    session.follow_logs()
+    return ws_frames.ok(request.req_id)
+
+
+def _unsubscribe_logs(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+    session.ignore_logs()
+    return ws_frames.ok(request.req_id)
+
+
+def _settle_ack(session: WsSession, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+    try:
+        broker.ack(queue, id, session.consumer, now)
+    except (MessageNotLocked, QueueNotFound):
+        return None
+    session.release(burst, id)
+    return "acked"
+
+
+def _settle_nack(session: WsSession, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+    try:
+        outcome = broker.nack(queue, id, session.consumer, now)
+    except (MessageNotLocked, QueueNotFound):
+        return None
+    session.release(burst, id)
+    return "dropped" if outcome is NackOutcome.DEAD_LETTERED else "unlocked"
+
+
+def _needed(name: str, value: T | None) -> T:
+    if value is None:
+        raise Refusal("invalid_request", f"'{name}' is missing")
+    return value
+
+
+def _lock_seconds(request: Request) -> int:
+    seconds = request.lock_timeout_secs if request.lock_timeout_secs is not None else DEFAULT_LOCK_SECONDS
+    if seconds < 1:
+        raise Refusal("invalid_request", "'lock_timeout_secs' must be at least 1")
+    return min(seconds, MAX_LOCK_SECONDS)
+
+
+_FUNCTIONS: dict[str, Callable[[WsSession, Burst, Request, SessionBroker, int], bytes | None]] = {
+    "publish": _publish,
+    "subscribe": _subscribe,
+    "unsubscribe": _unsubscribe,
+    "ack": _ack,
+    "nack": _nack,
+    "batch-ack": _batch_ack,
+    "batch-nack": _batch_nack,
+    "credit": _credit,
+    "renew": _renew,
+    "subscribe-logs": _subscribe_logs,
+    "unsubscribe-logs": _unsubscribe_logs,
+}
+CHANGING = frozenset({"publish", "ack", "nack", "batch-ack", "batch-nack"})
+"""Types whose answer has to wait until the change is durable."""
+STORING = CHANGING | {"renew"}
+"""Types that come to nothing when the burst can't be stored."""
+TOUCHING = STORING | {"subscribe", "credit"}
+"""Types that are refused while the server is starting."""

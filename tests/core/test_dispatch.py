@@ -1,0 +1,267 @@
+"""The rings: turns, credit, room, wake-up, and the cost of a delivery."""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from qrusty_trio.core.dispatch import TURN, Dispatcher, Subscription
+from qrusty_trio.core.model import Delivery
+
+
+class Shelf:
+    """A source of messages: queues of ids, and the two sets that a broker keeps."""
+
+    def __init__(self) -> None:
+        self.queues: dict[int, deque[str]] = {}
+        self.ready: set[int] = set()
+        self.watched: set[int] = set()
+        self.locks_full = False
+        self.asked = 0
+
+    def put(self, number: int, count: int = 1) -> None:
+        queue = self.queues.setdefault(number, deque())
+        queue.extend(f"{number}-{len(queue) + each}" for each in range(count))
+        if number in self.watched:
+            self.ready.add(number)
+
+    def available(self, queue_number: int) -> int:
+        return len(self.queues.get(queue_number, ()))
+
+    def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
+        self.asked += 1
+        if self.locks_full or not self.queues.get(queue_number):
+            return None
+        return Delivery(queue_number, self.queues[queue_number].popleft(), "", 1, 0, now)
+
+
+class Basket:
+    """A sink with room for `capacity` deliveries."""
+
+    def __init__(self, capacity: int = 10**9) -> None:
+        self.capacity = capacity
+        self.got: list[str] = []
+        self.out: list[Subscription] = []
+
+    def room(self) -> bool:
+        return len(self.got) < self.capacity
+
+    def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
+        assert self.room()
+        assert delivery.queue_number == subscription.queue_number
+        self.got.append(delivery.id)
+
+    def parked(self, subscription: Subscription) -> None:
+        self.out.append(subscription)
+
+
+def subscribe(
+    dispatcher: Dispatcher, number: int = 1, credits: int | None = None, basket: Basket | None = None
+) -> tuple[Subscription, Basket]:
+    basket = basket or Basket()
+    subscription = Subscription(f"q{number}", number, "c", 30, credits, basket)
+    dispatcher.add(subscription)
+    return subscription, basket
+
+
+def pump(dispatcher: Dispatcher, shelf: Shelf) -> None:
+    while dispatcher.pump(shelf, 0, 100):
+        pass
+
+
+def test_backlog_is_handed_out_to_a_new_subscriber() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    shelf.put(1, 3)
+    _, basket = subscribe(dispatcher)
+    assert not dispatcher.pump(shelf, 0, 100)
+    assert len(basket.got) == 3
+    assert shelf.watched == {1}
+
+
+def test_a_message_reaches_a_waiting_subscriber() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    _, basket = subscribe(dispatcher)
+    pump(dispatcher, shelf)
+    assert shelf.watched == {1}
+    shelf.put(1)
+    assert shelf.ready == {1}
+    pump(dispatcher, shelf)
+    assert len(basket.got) == 1
+    assert not shelf.ready
+
+
+def test_subscribers_are_served_in_turn() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    baskets = [subscribe(dispatcher)[1] for _ in range(7)]
+    shelf.put(1, 7 * 11 + 3)
+    pump(dispatcher, shelf)
+    assert [len(basket.got) for basket in baskets] == [12, 12, 12, 11, 11, 11, 11]
+
+
+def test_turns_go_on_where_they_stopped_when_messages_come_one_by_one() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    baskets = [subscribe(dispatcher)[1] for _ in range(3)]
+    for _ in range(9):
+        shelf.put(1)
+        pump(dispatcher, shelf)
+    assert [len(basket.got) for basket in baskets] == [3, 3, 3]
+
+
+def test_credit_is_spent_and_comes_back() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    subscription, basket = subscribe(dispatcher, credits=2)
+    shelf.put(1, 5)
+    pump(dispatcher, shelf)
+    assert len(basket.got) == 2
+    assert subscription.credits == 0
+    assert dispatcher.waiting(1) == 0
+    assert shelf.watched == set()
+    subscription.credits = 1
+    dispatcher.resume(subscription)
+    pump(dispatcher, shelf)
+    assert len(basket.got) == 3
+
+
+def test_no_credit_no_place() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    shelf.put(1, 5)
+    subscription, basket = subscribe(dispatcher, credits=0)
+    dispatcher.resume(subscription)
+    pump(dispatcher, shelf)
+    assert not basket.got
+    assert shelf.asked == 0
+
+
+def test_without_room_a_subscriber_leaves_and_others_are_served() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    slow, slow_basket = subscribe(dispatcher, basket=Basket(capacity=2))
+    _, fast_basket = subscribe(dispatcher)
+    shelf.put(1, 20)
+    pump(dispatcher, shelf)
+    assert len(slow_basket.got) == 2
+    assert len(fast_basket.got) == 18
+    assert slow_basket.out == [slow]
+    slow_basket.capacity = 4
+    dispatcher.resume(slow)
+    shelf.put(1, 8)
+    pump(dispatcher, shelf)
+    assert len(slow_basket.got) == 4
+    assert len(fast_basket.got) == 24
+
+
+def test_the_limit_cuts_short_and_queues_take_turns() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    baskets = {number: subscribe(dispatcher, number)[1] for number in (1, 2, 3)}
+    for number in baskets:
+        shelf.put(number, 10 * TURN)
+    assert dispatcher.pump(shelf, 0, 3 * TURN)
+    assert [len(basket.got) for basket in baskets.values()] == [TURN, TURN, TURN]
+    assert dispatcher.pump(shelf, 0, 5)
+    assert sum(len(basket.got) for basket in baskets.values()) == 3 * TURN + 5
+    pump(dispatcher, shelf)
+    assert all(len(basket.got) == 10 * TURN for basket in baskets.values())
+
+
+def test_a_full_index_of_locks_does_not_spin() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    _, basket = subscribe(dispatcher)
+    shelf.put(1, 3)
+    shelf.locks_full = True
+    assert not dispatcher.pump(shelf, 0, 100)
+    assert shelf.asked == 1
+    assert not dispatcher.pump(shelf, 0, 100)
+    assert shelf.asked == 1
+    shelf.locks_full = False
+    shelf.ready.add(1)  # what the broker does when a lock goes
+    assert not dispatcher.pump(shelf, 0, 100)
+    assert len(basket.got) == 3
+
+
+def test_a_deleted_queue_is_forgotten_with_its_last_subscriber() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    subscription, _ = subscribe(dispatcher)
+    shelf.put(1, 2)
+    del shelf.queues[1]
+    assert not dispatcher.pump(shelf, 0, 100)
+    dispatcher.remove(subscription)
+    dispatcher.remove(subscription)
+    assert not dispatcher.pump(shelf, 0, 100)
+    assert shelf.watched == set()
+    assert dispatcher.waiting(1) == 0
+
+
+def test_a_removed_subscription_does_not_come_back() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    subscription, basket = subscribe(dispatcher)
+    dispatcher.remove(subscription)
+    dispatcher.resume(subscription)
+    shelf.put(1, 2)
+    pump(dispatcher, shelf)
+    assert not basket.got
+    assert shelf.watched == set()
+
+
+def test_idle_subscribers_cost_nothing() -> None:
+    """Ten thousand without credit or room: a delivery asks neither them nor the broker more than once."""
+    shelf, dispatcher = Shelf(), Dispatcher()
+    full = Basket(capacity=0)
+    for _ in range(5000):
+        subscribe(dispatcher, credits=0)
+        subscribe(dispatcher, basket=full)
+    pump(dispatcher, shelf)
+    _, basket = subscribe(dispatcher)
+    shelf.put(1, 10)
+    pump(dispatcher, shelf)
+    assert len(basket.got) == 10
+    parked = len(full.out)
+    shelf.asked = 0
+    shelf.put(1, 10)
+    pump(dispatcher, shelf)
+    assert shelf.asked == 11
+    assert len(full.out) == parked
+
+
+@given(st.lists(st.sampled_from(["add", "remove", "credit", "room", "put", "pump", "fill", "drain"]), max_size=60))
+def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    alive: list[tuple[Subscription, Basket]] = []
+    put = 0
+    seen: Counter[str] = Counter()
+    for index, step in enumerate(steps):
+        if step == "add":
+            alive.append(subscribe(dispatcher, 1 + index % 2, credits=[None, 0, 2][index % 3], basket=Basket(5)))
+        elif step == "put":
+            shelf.queues.setdefault(1 + index % 2, deque()).extend([f"{index}-{each}" for each in range(3)])
+            put += 3
+            if 1 + index % 2 in shelf.watched:
+                shelf.ready.add(1 + index % 2)
+        elif step == "pump":
+            dispatcher.pump(shelf, 0, 1 + index % 5)
+        elif step == "fill":
+            shelf.locks_full = True
+        elif step == "drain":
+            shelf.locks_full = False
+            shelf.ready |= shelf.watched
+        elif alive:
+            subscription, basket = alive[index % len(alive)]
+            if step == "remove":
+                dispatcher.remove(subscription)
+                alive.remove((subscription, basket))
+            elif step == "credit" and subscription.credits is not None:
+                subscription.credits += 1
+                dispatcher.resume(subscription)
+            elif step == "room":
+                basket.capacity += 1
+                dispatcher.resume(subscription)
+    shelf.locks_full = False
+    shelf.ready |= shelf.watched
+    pump(dispatcher, shelf)
+    for number, queue in shelf.queues.items():
+        able = [s for s, b in alive if s.queue_number == number and s.credits != 0 and b.room()]
+        assert not (queue and able)
+        assert (number in shelf.watched) == bool(dispatcher.waiting(number)) == bool(able)
+    for _, basket in alive:
+        seen.update(basket.got)
+    assert not seen or seen.most_common(1)[0][1] == 1
