@@ -8,7 +8,8 @@ Rule: the frames that arrived together are one burst. A carrier takes it through
 
 and sends what `take` gives until `close_code` is set and nothing is left. Answers come in the order of the requests.
 Deliveries come from the dispatcher, to which this session is a sink; they are locked only when there is room to send
-them. The connection is one consumer: `close` gives back at once whatever it still holds.
+them. The connection is one consumer: when it ends, `leave` and then
+`give_back` return whatever it still holds.
 
 No sockets, no Trio, no clock: times are wall milliseconds, passed in.
 """
@@ -35,6 +36,7 @@ MAX_LOG_FRAMES = 50
 SWEEP_FROM = 1024
 """Held messages from which on those whose lock has ended are looked for."""
 
+NORMAL = 1000
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_DATA = 1007
@@ -64,12 +66,14 @@ class QueueSubscription(Subscription):
 class Burst:
     """The frames that arrived together, on their way through the engine."""
 
-    __slots__ = ("answers", "changes", "counts", "next", "position", "released", "requests")
+    __slots__ = ("answers", "changes", "counts", "next", "position", "released", "requests", "weight")
 
     def __init__(self, requests: list[Request | Misshapen]) -> None:
         self.requests = requests
         self.changes = any(type(each) is Request and each.type in ws_requests.CHANGING for each in requests)
         """Whether the answers have to wait until the changes are durable."""
+        self.weight = sum(1 + len(each.ids) if type(each) is Request and each.ids else 1 for each in requests)
+        """Roughly how many operations it is."""
         self.next = 0
         """The request to run next."""
         self.position = 0
@@ -100,7 +104,8 @@ class WsSession:
         self._wake = wake
         self._logs = logs
         self._log_reader: LogReader | None = None
-        self._held: OrderedDict[str, Held] = OrderedDict()
+        self.held: OrderedDict[str, Held] = OrderedDict()
+        """By message id."""
         self._parked: dict[QueueSubscription, None] = {}
 
     # Requests
@@ -155,7 +160,7 @@ class WsSession:
     def fail(self, burst: Burst, fault: StorageFault) -> None:
         """The changes of the burst were not stored: every request that wanted to change something fails."""
         for id, held in burst.released:
-            self._held[id] = held
+            self.held[id] = held
         for index, request in enumerate(burst.requests):
             answered = index < len(burst.answers)
             if answered and not (type(request) is Request and request.type in ws_requests.STORING):
@@ -191,18 +196,15 @@ class WsSession:
 
     def release(self, burst: Burst, id: str) -> None:
         """The message was acked or nacked."""
-        held = self._held.pop(id, None)
+        held = self.held.pop(id, None)
         if held is not None:
             burst.released.append((id, held))
 
     def extend(self, id: str, until: int) -> None:
         """The lock was renewed; it ends at `until`, wall milliseconds."""
-        held = self._held.get(id)
+        held = self.held.get(id)
         if held is not None:
-            self._held[id] = held._replace(until=until)
-
-    def holds(self, id: str) -> bool:
-        return id in self._held
+            self.held[id] = held._replace(until=until)
 
     def follow_logs(self) -> None:
         if self._log_reader is None:
@@ -221,7 +223,7 @@ class WsSession:
     def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
         assert isinstance(subscription, QueueSubscription)
         frame = self.outbox.put(ws_frames.deliver(subscription.prefix, delivery))
-        held = self._held
+        held = self.held
         held[delivery.id] = Held(delivery.queue_number, now + subscription.lock_seconds * 1000, frame)
         if len(held) > SWEEP_FROM:
             # Two looked at for each one that comes in: what expired unsettled can't pile up.
@@ -258,16 +260,18 @@ class WsSession:
 
     # The end
 
-    def close(self, broker: SessionBroker, now: int, limit: int) -> bool:
-        """The connection is gone: give back up to `limit` of what it holds; returns True while some is left.
-
-        A delivery counts, except when its frame never left.
-        """
+    def leave(self) -> None:
+        """The connection is gone: no more deliveries."""
         for name in list(self.subscriptions):
             self.unsubscribe(name)
         self.ignore_logs()
-        while self._held and limit > 0:
-            id, held = self._held.popitem()
+
+    def give_back(self, broker: SessionBroker, now: int, limit: int) -> None:
+        """Give back up to `limit` of what the connection holds, until `held` is empty.
+
+        A delivery counts, except when its frame never left.
+        """
+        while self.held and limit > 0:
+            id, held = self.held.popitem()
             broker.give_back(held.queue_number, id, self.consumer, now, counted=held.frame < self.outbox.taken)
             limit -= 1
-        return bool(self._held)

@@ -1,0 +1,261 @@
+"""A WebSocket connection at work: the tasks between a carrier (how frames move) and a session (what they mean).
+
+Rule: one task reads, one writes, one watches for silence, and they share nothing but the session. The reader runs a
+burst through the engine and only then reads on; it also waits while the outbox is full. The writer is the only one
+that sends. So a peer that reads slowly stops its own requests and deliveries, and nobody else's.
+
+When the connection ends, for whatever reason, the subscriptions leave the dispatcher at once and what was delivered
+and not settled goes back to its queue, before anything that waits for the peer.
+"""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
+from urllib.parse import urlsplit
+
+import trio
+
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.ws_logs import LogRing
+from qrusty_trio.api.ws_requests import SessionBroker
+from qrusty_trio.api.ws_session import GOING_AWAY, NORMAL, WsSession
+from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.errors import StorageFault
+
+BUDGET = 128
+"""Requests run in one step of the event loop: about 2 ms."""
+GIVE_BACK_PIECE = 128
+"""Messages given back in one step."""
+GIVE_BACK_SECONDS = 5
+"""Bound on giving back; what is left then comes back when its lock ends."""
+CLOSE_SECONDS = 2
+"""Bound on the closing handshake: a peer that does not answer it is cut off."""
+DRAIN_SECONDS = 10
+"""Bound on sending what is owed to a peer that has said it will send no more."""
+CONTROL_BYTES = 64 * 1024
+"""Pongs waiting to be sent from which on nothing more is read."""
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Finished(Exception):
+    """Nothing more will be received, but what is owed can still be sent."""
+
+
+class Lost(Exception):
+    """The connection is broken."""
+
+
+class Carrier(Protocol):
+    """How frames move. `receive` is called by one task, `send` by another; `close` when both have ended."""
+
+    @property
+    def last_heard(self) -> float:
+        """`trio.current_time()` when something last came from the peer; infinity when that can't be known."""
+
+    async def receive(self) -> list[str | bytes]:
+        """The data frames that arrived together; may be empty. Raises Finished and Lost."""
+
+    async def send(self, frames: list[bytes]) -> None:
+        """Send text frames (UTF-8), and what control frames are waiting. Raises Lost."""
+
+    def control_bytes(self) -> int:
+        """Bytes of control frames waiting for `send`."""
+
+    def ping(self) -> None:
+        """Make a ping wait for `send`."""
+
+    async def close(self, code: int, reason: str) -> None:
+        """The closing handshake. Raises nothing when the peer is gone. May take as long as the peer likes."""
+
+
+class TransactEngine(Protocol):
+    """What a connection needs of the engine."""
+
+    async def transact(self, function: Callable[[SessionBroker, int], T], *, sync: bool) -> T: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketServices:
+    """What all connections of a server share."""
+
+    engine: TransactEngine
+    dispatcher: Dispatcher
+    gate: Gate
+    logs: LogRing
+    ping_interval: float
+    """Seconds of silence before a ping."""
+    ping_timeout: float
+    """Seconds that the peer has to show a sign of life after it."""
+    allowed_origins: Collection[str] = ()
+    stopping: trio.Event = field(default_factory=trio.Event)
+    """Set when the server shuts down: connections close with 1001."""
+
+
+def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
+    """Whether a browser page from `origin` may connect: one of this host, or one that was allowed by name.
+
+    Not a browser (no Origin): always.
+    """
+    if origin is None or origin in allowed:
+        return True
+    try:
+        parts = urlsplit(origin)
+        own = urlsplit(f"//{host or ''}")
+        default = {"http": 80, "https": 443}.get(parts.scheme)
+        if default is None or parts.hostname is None or own.hostname is None:
+            return False
+        return parts.hostname == own.hostname and (parts.port or default) == (own.port or default)
+    except ValueError:
+        return False
+
+
+async def serve_connection(carrier: Carrier, services: WebSocketServices) -> None:
+    """Serve one connection after its handshake, until it has ended. Closing the transport is the caller's business."""
+    await _Connection(carrier, services).run()
+
+
+class _Connection:
+    def __init__(self, carrier: Carrier, services: WebSocketServices) -> None:
+        self._carrier = carrier
+        self._services = services
+        self._engine = services.engine
+        self._output = trio.Event()
+        self._drained = trio.Event()
+        self._at_work = False
+        self._lost = False
+        self._tasks = trio.CancelScope()
+        """Of the nursery, once it is open."""
+        consumer = f"ws-{uuid.uuid4()}"
+        self.session = WsSession(consumer, services.dispatcher, services.gate, services.logs, self._wake)
+
+    async def run(self) -> None:
+        session = self.session
+        try:
+            async with trio.open_nursery() as nursery:
+                self._tasks = nursery.cancel_scope
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._stop)
+                await self._write()
+                nursery.cancel_scope.cancel()
+        finally:
+            session.leave()
+            # Even when the connection is cancelled: nobody else knows what it holds. Takes microseconds a message.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK_SECONDS):
+                await self._give_back()
+        if not self._lost:
+            with trio.move_on_after(CLOSE_SECONDS):
+                await self._carrier.close(session.close_code or NORMAL, session.close_reason)
+
+    def _wake(self) -> None:
+        self._output.set()
+
+    async def _read(self) -> None:
+        session = self.session
+        carrier = self._carrier
+        try:
+            while session.close_code is None:
+                frames = await carrier.receive()
+                if frames:
+                    await self._serve(frames)
+                if carrier.control_bytes():
+                    self._wake()
+                while not session.outbox.room() or carrier.control_bytes() > CONTROL_BYTES:
+                    self._drained = trio.Event()
+                    await self._drained.wait()
+        except Finished:
+            self._end(NORMAL, "", DRAIN_SECONDS)
+        except Lost:
+            self._lost = True
+            self._tasks.cancel()
+
+    async def _serve(self, frames: list[str | bytes]) -> None:
+        session = self.session
+        burst = session.receive(frames)
+        if not burst.requests:
+            return
+
+        def run(broker: SessionBroker, now: int) -> bool:
+            return session.run(burst, broker, now, BUDGET)
+
+        self._at_work = True
+        try:
+            if burst.weight <= BUDGET:
+                await self._engine.transact(run, sync=burst.changes)
+            else:
+                # In pieces, so that other connections get their turn; one sync at the end covers them all.
+                while await self._engine.transact(run, sync=False):
+                    await trio.lowlevel.checkpoint()
+                await self._engine.transact(lambda broker, now: None, sync=burst.changes)
+        except StorageFault as fault:
+            session.fail(burst, fault)
+        else:
+            session.finish(burst)
+        self._at_work = False
+        self._wake()
+
+    async def _write(self) -> None:
+        session = self.session
+        carrier = self._carrier
+        try:
+            while True:
+                frames = session.take()
+                if frames or carrier.control_bytes():
+                    await carrier.send(frames)
+                    if session.sent():
+                        await self._engine.transact(lambda broker, now: session.resume(), sync=False)
+                    self._drained.set()
+                elif session.close_code is not None and not self._at_work:
+                    return
+                else:
+                    await self._output.wait()
+                    self._output = trio.Event()
+        except Lost:
+            self._lost = True
+
+    async def _watch(self) -> None:
+        """Close with 1001 when the peer answers no ping."""
+        carrier = self._carrier
+        interval, timeout = self._services.ping_interval, self._services.ping_timeout
+        while True:
+            quiet_at = carrier.last_heard + interval
+            if trio.current_time() < quiet_at:
+                await trio.sleep_until(quiet_at)
+                continue
+            carrier.ping()
+            self._wake()
+            asked = trio.current_time()
+            await trio.sleep(timeout)
+            if carrier.last_heard < asked:
+                self._end(GOING_AWAY, "no answer to a ping", CLOSE_SECONDS)
+                return
+
+    async def _stop(self) -> None:
+        await self._services.stopping.wait()
+        self._end(GOING_AWAY, "the server is shutting down", DRAIN_SECONDS)
+
+    def _end(self, code: int, reason: str, seconds: float) -> None:
+        """Close when the outbox is empty, or after `seconds`."""
+        self.session.end(code, reason)
+        self._tasks.deadline = min(self._tasks.deadline, trio.current_time() + seconds)
+
+    async def _give_back(self) -> None:
+        session = self.session
+
+        def give_back(broker: SessionBroker, now: int) -> None:
+            session.give_back(broker, now, GIVE_BACK_PIECE)
+
+        try:
+            while session.held:
+                await self._engine.transact(give_back, sync=False)
+        except StorageFault as fault:
+            logger.warning(
+                "%d messages of a closed connection stay locked until their locks end: %s", len(session.held), fault
+            )
