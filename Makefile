@@ -1,0 +1,96 @@
+# Everything is run from here. `make run` and `make test` need Python >= 3.11 and make, nothing else: they make .venv and
+# install into it what locks/ names, by version and hash. PYTHON=/path/to/python3.12 chooses another interpreter.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
+UV_VERSION := 0.13.9
+LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest \
+	--generate-hashes --no-annotate --no-header --quiet
+SOURCES := qrusty_trio tests $(wildcard bench fuzz smoke)
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-peers fuzz lock clean
+
+help: ## Say what there is to make
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
+
+run: export BIND_ADDR ?= 127.0.0.1:6784
+run: export DATA_PATH ?= ./data
+run: $(VENV)/.installed ## Serve on 127.0.0.1:6784, messages in ./data (BIND_ADDR and DATA_PATH override)
+	@exec $(BIN)/python -m qrusty_trio
+
+test: $(VENV)/.installed-dev ## Run every test
+	$(BIN)/python -m pytest $(ARGS)
+
+test-long: $(VENV)/.installed-dev ## The model test of the broker, 20,000 runs
+	QRUSTY_MODEL_RUNS=20000 $(BIN)/python -m pytest --timeout 0 tests/core/test_model.py
+
+crash-test: $(VENV)/.installed-dev ## kill -9 and restart under load, 500 rounds
+	QRUSTY_CRASH_ROUNDS=500 $(BIN)/python -m pytest --timeout 0 tests/crash
+
+lint: $(VENV)/.installed-dev ## Check style, types and layers
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/mypy --strict qrusty_trio tests
+	$(BIN)/lint-imports
+
+format: $(VENV)/.installed-dev ## Put the source in form
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+bench: $(VENV)/.installed-bench ## Measure over sockets, beside the peers that are installed
+	$(BIN)/python bench/run.py $(ARGS)
+
+bench-core: $(VENV)/.installed ## Measure the operation table in one thread
+	$(BIN)/python bench/core.py $(ARGS)
+
+bench-depth: $(VENV)/.installed ## Measure queues of ten million messages
+	$(BIN)/python bench/depth.py $(ARGS)
+
+bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
+	bash bench/peers.sh
+
+fuzz: $(VENV)/.installed-fuzz ## Fuzz the connection code for 10 minutes (FUZZ_SECONDS overrides)
+	$(BIN)/python fuzz/fuzz_fast_lane.py -max_total_time=$(or $(FUZZ_SECONDS),600)
+
+lock: $(VENV)/.made ## Choose the newest versions that fit and write locks/
+	$(PIP) install --quiet uv==$(UV_VERSION)
+	rm -f locks/*.txt
+	$(LOCK) pyproject.toml --group build --output-file locks/run.txt
+	$(LOCK) pyproject.toml --group build --group test --group lint --constraint locks/run.txt --output-file locks/dev.txt
+	$(LOCK) --group fuzz --constraint locks/dev.txt --output-file locks/fuzz.txt
+	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
+
+clean: ## Remove what make made, the virtual environment included; ./data stays
+	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp is newer than the lock that was installed: an environment that is up to date is left alone.
+
+$(VENV)/.made:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo '$(PYTHON) is not Python 3.11 or newer: give one, make PYTHON=/path/to/python3.12 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' || \
+		{ echo 'This Python cannot make virtual environments: install its venv package (Debian: python3-venv).' >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.made locks/run.txt pyproject.toml
+	$(INSTALL) -r locks/run.txt
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed locks/dev.txt
+	$(INSTALL) -r locks/dev.txt
+	@touch $@
+
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev locks/fuzz.txt
+	$(INSTALL) -r locks/fuzz.txt
+	@touch $@
+
+$(VENV)/.installed-bench: $(VENV)/.installed locks/bench.txt
+	$(INSTALL) -r locks/bench.txt
+	@touch $@

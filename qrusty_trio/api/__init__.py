@@ -1,0 +1,1 @@
+"""What a request means: bytes in, bytes out. No sockets, no Trio."""

@@ -1,0 +1,78 @@
+"""The command `qrusty-trio`: read the settings, set up the log, run the server, turn its end into an exit status.
+
+Rule: 0 for a clean stop, 78 (EX_CONFIG of sysexits.h) with one line on stderr when the server must not start like
+this, 1 for a crash, with its traceback in the log.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+import trio
+
+from qrusty_trio import __version__
+from qrusty_trio.config import TABLE, Settings, unknown_variables
+from qrusty_trio.errors import StartupRefused
+from qrusty_trio.logs import LogRing, one_line, set_up
+
+EXIT_CRASHED = 1
+EXIT_REFUSED = 78
+
+logger = logging.getLogger(__name__)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; the exit status. `arguments` are those of the command line unless given."""
+    _parser().parse_args(arguments)
+    try:
+        settings = Settings.from_environment(os.environ)
+        ring = set_up(settings.log_level, settings.log_format)
+        for sentence in unknown_variables(os.environ):
+            logger.warning("%s", sentence)
+        return _run(settings, ring)
+    except StartupRefused as refusal:
+        print(one_line(str(refusal)), file=sys.stderr)
+        return EXIT_REFUSED
+
+
+def _run(settings: Settings, ring: LogRing) -> int:
+    # Not before the settings are known to be good: --version and a refusal should not wait for RocksDB to load.
+    from qrusty_trio.server.supervisor import serve
+
+    try:
+        trio.run(serve, settings, ring)
+    except StartupRefused:
+        raise
+    except Exception as crash:
+        # A nursery wraps what comes out of it, a refusal too.
+        if isinstance(crash, ExceptionGroup):
+            refusals, crashes = crash.split(StartupRefused)
+            if refusals is not None and crashes is None:
+                raise _first(refusals) from None
+        logger.critical("The server crashed.", exc_info=crash)
+        return EXIT_CRASHED
+    return 0
+
+
+def _first(group: ExceptionGroup[StartupRefused]) -> StartupRefused:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, ExceptionGroup) else inner
+
+
+def _parser() -> argparse.ArgumentParser:
+    rows = []
+    for row in TABLE.values():
+        unit = f" ({row.unit})" if row.unit else ""
+        rows.append(f"  {row.variable}={row.default}\n      {row.meaning} Takes {row.check.allowed}{unit}.")
+    parser = argparse.ArgumentParser(
+        prog="qrusty-trio",
+        description="A persistent priority queue server. It is configured by environment variables:",
+        epilog="\n".join(["variables and their defaults:", *rows]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"qrusty-trio {__version__}")
+    return parser

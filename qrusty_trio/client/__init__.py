@@ -1,0 +1,53 @@
+"""A client for Trio programs: publish, subscribe, stay connected.
+
+    async with connect("ws://127.0.0.1:6784/ws") as client:
+        await client.publish("jobs", "hello", priority=7)
+        async with client.subscribe("jobs", prefetch=10) as deliveries:
+            async for delivery in deliveries:
+                print(delivery.payload)
+                await delivery.ack()
+
+Rule: it stands alone. It speaks the wire contract and imports nothing of the server.
+"""
+
+from qrusty_trio.client.client import Client, connect
+from qrusty_trio.client.errors import (
+    AlreadySubscribed,
+    ClientError,
+    ClosedByServer,
+    ConnectFailed,
+    ConnectionLost,
+    FrameTooLarge,
+    InvalidRequest,
+    MemoryPressure,
+    NotLocked,
+    ProtocolError,
+    PublishFailed,
+    QueueNotFound,
+    RequestError,
+    Starting,
+    StorageError,
+)
+from qrusty_trio.client.subscription import Deliveries, Delivery
+
+__all__ = [
+    "AlreadySubscribed",
+    "Client",
+    "ClientError",
+    "ClosedByServer",
+    "ConnectFailed",
+    "ConnectionLost",
+    "Deliveries",
+    "Delivery",
+    "FrameTooLarge",
+    "InvalidRequest",
+    "MemoryPressure",
+    "NotLocked",
+    "ProtocolError",
+    "PublishFailed",
+    "QueueNotFound",
+    "RequestError",
+    "Starting",
+    "StorageError",
+    "connect",
+]

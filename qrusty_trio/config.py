@@ -1,0 +1,327 @@
+"""Every setting of the server: its variable, default, check, unit and meaning, in one table.
+
+Rule: the class body of `Settings` is that table. Whoever needs a setting gets it from there; nothing else in the
+server reads the environment, and what is not allowed refuses to start (exit status 78) rather than being mended.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from ipaddress import IPv6Address
+from pathlib import Path
+from typing import Generic, NamedTuple, Self, TypeVar, cast
+
+from qrusty_trio.core.pressure import Thresholds
+from qrusty_trio.errors import StartupRefused
+from qrusty_trio.logs import LogFormat, LogLevel
+
+T = TypeVar("T")
+Choice = TypeVar("Choice", bound=StrEnum)
+
+OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
+"""A variable that starts like this and is no setting is taken for a slip of the pen."""
+
+
+class StorageMode(StrEnum):
+    """Where messages are kept."""
+
+    ROCKSDB = "rocksdb"
+    MEMORY = "memory"
+
+
+class Fsync(StrEnum):
+    """When a change is synced to disk. An answer waits for it with `always` only."""
+
+    ALWAYS = "always"
+    EVERYSEC = "everysec"
+    NEVER = "never"
+
+
+class Address(NamedTuple):
+    """Where to listen. `host` is without brackets; port 0 takes any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Check(Generic[T]):
+    """What a variable may say. `parse` raises ValueError for anything else."""
+
+    allowed: str
+    parse: Callable[[str], T]
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the table."""
+
+    variable: str
+    default: str
+    check: Check[object]
+    unit: str
+    meaning: str
+
+    def read(self, value: str) -> object:
+        """The value as the server takes it. Raises `StartupRefused`."""
+        try:
+            return self.check.parse(value)
+        except ValueError:
+            raise StartupRefused(f"{self.variable}={value!r} is not allowed: it takes {self.check.allowed}.") from None
+
+
+def _whole(least: int, most: int) -> Check[int]:
+    def parse(text: str) -> int:
+        if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or not least <= int(text) <= most:
+            raise ValueError
+        return int(text)
+
+    return Check(f"a whole number from {least} to {most}", parse)
+
+
+def _decimal(least: float, most: float) -> Check[float]:
+    def parse(text: str) -> float:
+        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII) or not least <= float(text) <= most:
+            raise ValueError
+        return float(text)
+
+    return Check(f"a number from {least:g} to {most:g}", parse)
+
+
+def _one_of(choices: type[Choice]) -> Check[Choice]:
+    return Check(" or ".join(choices), choices)
+
+
+def _path() -> Check[Path]:
+    def parse(text: str) -> Path:
+        if not text.strip() or "\0" in text:
+            raise ValueError
+        return Path(text)
+
+    return Check("the path of a directory", parse)
+
+
+def _switch() -> Check[bool]:
+    def parse(text: str) -> bool:
+        if text not in ("enabled", "disabled"):
+            raise ValueError
+        return text == "enabled"
+
+    return Check("enabled or disabled", parse)
+
+
+def _address() -> Check[Address]:
+    def parse(text: str) -> Address:
+        match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+)):([0-9]{1,5})", text, re.ASCII)
+        if match is None or int(match[3]) > 65535:
+            raise ValueError
+        if match[1] is not None:
+            IPv6Address(match[1])
+        return Address(match[1] or match[2], int(match[3]))
+
+    return Check("host:port, such as 127.0.0.1:6784 or [::1]:6784, port 0 to 65535", parse)
+
+
+def _memory_limit() -> Check[int | None]:
+    number = _whole(32, 16_777_216)
+
+    def parse(text: str) -> int | None:
+        return None if text == "auto" else number.parse(text)
+
+    return Check(f"auto or {number.allowed}", parse)
+
+
+def _origins() -> Check[frozenset[str]]:
+    def parse(text: str) -> frozenset[str]:
+        origins = [origin.strip().lower() for origin in text.split(",")] if text.strip() else []
+        if not all(re.fullmatch(r"https?://[^/,\s@?#*\"]+", origin) for origin in origins):
+            raise ValueError
+        return frozenset(origins)
+
+    return Check("nothing, or origins such as https://ops.example:8443 with commas between, without paths", parse)
+
+
+def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str) -> T:
+    """A field of `Settings` that is also a row of the table: what the type checker sees is its value."""
+    row = Setting(variable, default, cast(Check[object], check), unit, meaning)
+    return field(default=check.parse(default), metadata={"row": row})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the server was told. Raises `StartupRefused` when the values make no sense together."""
+
+    data_path: Path = _row("DATA_PATH", "/data", _path(), "", "Directory of the store; made when it is missing.")
+    bind_addr: Address = _row("BIND_ADDR", "0.0.0.0:6784", _address(), "", "Where to listen.")
+    storage_mode: StorageMode = _row(
+        "STORAGE_MODE", "rocksdb", _one_of(StorageMode), "", "Where messages are kept; memory loses all at the end."
+    )
+    max_connections: int = _row(
+        "MAX_CONNECTIONS", "10000", _whole(1, 1_000_000), "sockets", "Open connections, WebSockets included."
+    )
+    webui_dir: Path = _row(
+        "WEBUI_DIR", "/opt/qrusty/webui", _path(), "", "Files of the web UI; without index.html there: those installed."
+    )
+    rocksdb_cache_mb: int = _row(
+        "ROCKSDB_CACHE_MB", "128", _whole(1, 1_048_576), "MiB", "Blocks, indexes and memory tables of RocksDB together."
+    )
+    rocksdb_write_buffer_mb: int = _row(
+        "ROCKSDB_WRITE_BUFFER_MB", "16", _whole(1, 65_536), "MiB", "Memory tables; at most the cache."
+    )
+    rocksdb_max_open_files: int = _row(
+        "ROCKSDB_MAX_OPEN_FILES", "128", _whole(16, 1_000_000), "files", "Table files that RocksDB keeps open."
+    )
+    hot_tier_size: int = _row(
+        "QRUSTY_HOT_TIER_SIZE", "1000", _whole(1, 100_000), "messages", "First messages of each queue kept in memory."
+    )
+    refill_threshold: int = _row(
+        "QRUSTY_REFILL_THRESHOLD",
+        "250",
+        _whole(0, 99_999),
+        "messages",
+        "Fewer left in memory: read on; under the tier size.",
+    )
+    externalize_min_bytes: int = _row(
+        "QRUSTY_EXTERNALIZE_MIN_BYTES",
+        "4096",
+        _whole(256, 2_097_152),
+        "bytes",
+        "Payloads from this size on go to segments.",
+    )
+    payload_store: bool = _row(
+        "QRUSTY_PAYLOAD_STORE",
+        "enabled",
+        _switch(),
+        "",
+        "Whether new payloads go to segments; old ones are read anyway.",
+    )
+    segment_max_mb: int = _row(
+        "QRUSTY_SEGMENT_MAX_MB", "256", _whole(1, 4096), "MiB", "A payload segment of this size is closed."
+    )
+    compact_interval_secs: float = _row(
+        "QRUSTY_COMPACT_INTERVAL_SECS",
+        "300",
+        _decimal(1, 86_400),
+        "seconds",
+        "Between two compactions of the segments.",
+    )
+    memory_limit_mb: int | None = _row(
+        "QRUSTY_MEMORY_LIMIT_MB",
+        "auto",
+        _memory_limit(),
+        "MiB",
+        "Memory that counts as all; auto: cgroup limit or RAM.",
+    )
+    memory_pressure_threshold: float = _row(
+        "QRUSTY_MEMORY_PRESSURE_THRESHOLD", "0.80", _decimal(0, 1), "share", "Memory in use from which caches shrink."
+    )
+    memory_pressure_exit_threshold: float = _row(
+        "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD",
+        "0.70",
+        _decimal(0, 1),
+        "share",
+        "Memory in use under which they grow back.",
+    )
+    memory_critical_threshold: float = _row(
+        "QRUSTY_MEMORY_CRITICAL_THRESHOLD",
+        "0.90",
+        _decimal(0, 1),
+        "share",
+        "Memory in use from which publishes are refused.",
+    )
+    max_locked_index: int = _row(
+        "QRUSTY_MAX_LOCKED_INDEX",
+        "500000",
+        _whole(1, 100_000_000),
+        "messages",
+        "Locked messages; past it consumers wait.",
+    )
+    ws_ping_interval_secs: float = _row(
+        "WS_PING_INTERVAL_SECS", "30", _decimal(0.1, 86_400), "seconds", "Between two pings of a WebSocket."
+    )
+    ws_ping_timeout_secs: float = _row(
+        "WS_PING_TIMEOUT_SECS",
+        "10",
+        _decimal(0.1, 86_400),
+        "seconds",
+        "For the answer to a ping; then the socket is closed.",
+    )
+    fsync: Fsync = _row("QRUSTY_FSYNC", "always", _one_of(Fsync), "", "When changes are synced to disk.")
+    fast_lane: bool = _row(
+        "QRUSTY_FAST_LANE",
+        "enabled",
+        _switch(),
+        "",
+        "Whether plain requests bypass Hypercorn; the answers are the same.",
+    )
+    log_level: LogLevel = _row("QRUSTY_LOG_LEVEL", "info", _one_of(LogLevel), "", "What is logged, and what is worse.")
+    log_format: LogFormat = _row(
+        "QRUSTY_LOG_FORMAT", "console", _one_of(LogFormat), "", "How a record looks on stderr."
+    )
+    allowed_origins: frozenset[str] = _row(
+        "QRUSTY_ALLOWED_ORIGINS",
+        "",
+        _origins(),
+        "",
+        "Origins of browser pages that may use the server, besides its own.",
+    )
+
+    def __post_init__(self) -> None:
+        _ = self.thresholds
+        if self.refill_threshold >= self.hot_tier_size:
+            raise StartupRefused(
+                f"QRUSTY_REFILL_THRESHOLD='{self.refill_threshold}' is not allowed: it takes less than "
+                f"QRUSTY_HOT_TIER_SIZE, which is {self.hot_tier_size}."
+            )
+        if self.rocksdb_write_buffer_mb > self.rocksdb_cache_mb:
+            raise StartupRefused(
+                f"ROCKSDB_WRITE_BUFFER_MB='{self.rocksdb_write_buffer_mb}' is not allowed: it takes at most "
+                f"ROCKSDB_CACHE_MB, which is {self.rocksdb_cache_mb}."
+            )
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """The shares of the memory limit at which something is done."""
+        return Thresholds(
+            warning=self.memory_pressure_threshold,
+            critical=self.memory_critical_threshold,
+            exit=self.memory_pressure_exit_threshold,
+        )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str]) -> Self:
+        """What the variables say; a default for each that is missing. Raises `StartupRefused` for the first bad one."""
+        values = {
+            name: row.read(environment[row.variable]) for name, row in TABLE.items() if row.variable in environment
+        }
+        return cls(**values)  # type: ignore[arg-type]  # each row's check gives what its field takes
+
+
+TABLE: dict[str, Setting] = {entry.name: entry.metadata["row"] for entry in fields(Settings)}
+"""Attribute of `Settings` -> its row."""
+
+
+def unknown_variables(environment: Mapping[str, str]) -> list[str]:
+    """A sentence for each variable that looks like a setting but is none, with the one that may be meant."""
+    known = {row.variable for row in TABLE.values()}
+    sentences = []
+    for variable in sorted(environment):
+        if variable.startswith(OWN_PREFIXES) and variable not in known:
+            close = difflib.get_close_matches(variable, known, n=1)
+            hint = f"; is {close[0]} meant?" if close else ""
+            sentences.append(f"{variable} is no setting of this server{hint}")
+    return sentences
+
+
+def webui_directory(configured: Path) -> Path | None:
+    """Where the web UI is: as configured, else inside the package, else in its checkout. None: nowhere."""
+    package = Path(__file__).resolve().parent
+    candidates = (configured, package / "webui", package.parent / "webui")
+    return next((directory for directory in candidates if (directory / "index.html").is_file()), None)

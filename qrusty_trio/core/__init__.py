@@ -1,0 +1,1 @@
+"""The state machine: queues, locks, order, counters. Pure and synchronous; the time is an argument."""

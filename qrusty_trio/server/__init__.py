@@ -1,0 +1,1 @@
+"""The nursery tree: what runs, in which order it starts and stops."""
