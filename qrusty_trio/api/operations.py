@@ -1,0 +1,305 @@
+"""The table of operations: what each HTTP request means, in bytes and out of bytes.
+
+Rule: a function takes the services, one call and the time, and returns its reply, or raises a QrustyError, having then
+changed nothing. It knows no socket and no carrier, and never waits. What may take more than about a millisecond is a
+generator that yields between pieces and returns the reply: the engine commits and lets others run at each yield.
+
+Statuses, fields and texts are those of the wire contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import TYPE_CHECKING, Final, Protocol
+
+import msgspec
+
+from qrusty_trio.api import reports, schema
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.routes import Router
+from qrusty_trio.core.model import NackOutcome, QueueConfig
+from qrusty_trio.core.timings import Timings
+from qrusty_trio.errors import (
+    MemoryPressure,
+    MessageNotLocked,
+    QrustyError,
+    QueueNotFound,
+    Starting,
+    WrongContentType,
+)
+
+if TYPE_CHECKING:
+    from qrusty_trio.core.broker import Broker
+
+MAX_BODY_BYTES = 2 * 1024 * 1024
+"""Carriers refuse a larger body with BodyTooLarge."""
+RETRY_AFTER_SECONDS = 2
+"""What a 503 tells the client to wait."""
+BATCH_PIECE = 64
+"""Message ids that are settled between two yields: about 0.5 ms."""
+QUEUES_PIECE = 32
+"""Queues that are purged or deleted between two yields."""
+
+PRESSURE_MESSAGE = "Server is under memory pressure. Try again later."
+
+
+class MemoryStatus(Protocol):
+    """What the memory monitor saw last."""
+
+    @property
+    def under_pressure(self) -> bool: ...
+
+    @property
+    def usage_bytes(self) -> int: ...
+
+    @property
+    def limit_bytes(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Services:
+    """What operations work on."""
+
+    broker: Broker
+    gate: Gate
+    timings: Timings
+    memory: MemoryStatus
+    payload_disk_bytes: Callable[[], int]
+    """Size of the segment files of large payloads, on disk."""
+
+
+Answer = Reply | Generator[None, None, Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """A row of the table."""
+
+    name: str
+    method: str
+    path: str
+    """A template such as `/ack/{queue}/{id}`."""
+    mutating: bool
+    """Whether it is refused while the server is starting."""
+    function: Callable[[Services, Call, int], Answer]
+    """Called with the wall time in milliseconds. Raises QrustyError: at once, or at the generator's next step."""
+    request: type[msgspec.Struct] | None = None
+    """The JSON body it takes, None for none."""
+
+
+_encode = msgspec.json.encode
+_clock = perf_counter_ns
+
+
+def _publish(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    if services.gate.memory_critical:
+        raise MemoryPressure(PRESSURE_MESSAGE)
+    queue, priority, payload, max_retries = schema.publish_body(call.body)
+    before = _clock()
+    message_id = services.broker.publish(queue, priority, payload, max_retries, now)
+    after = _clock()
+    reply = Reply(200, b'{"id":"%b"}' % message_id.encode(), True)
+    record, second = services.timings.record, now // 1000
+    record("storage_push", after - before, second)
+    record("publish", _clock() - begin, second)
+    return reply
+
+
+def _consume(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    consumer, lock_seconds = schema.consume_body(call.body)
+    before = _clock()
+    delivery = services.broker.consume(call.params[0], consumer, lock_seconds, now)
+    after = _clock()
+    if delivery is None:
+        reply = Reply(200, b"null")
+    else:
+        body = b'{"id":"%b","payload":%b,"retry_count":%d}' % (
+            delivery.id.encode(),
+            _encode(delivery.payload),
+            delivery.retry_count,
+        )
+        reply = Reply(200, body, False, delivery, consumer)
+    record, second = services.timings.record, now // 1000
+    record("storage_pop", after - before, second)
+    record("consume", _clock() - begin, second)
+    return reply
+
+
+def _ack(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    consumer = schema.settle_body(call.body)
+    queue, message_id = call.params
+    before = _clock()
+    services.broker.ack(queue, message_id, consumer, now)
+    after = _clock()
+    record, second = services.timings.record, now // 1000
+    record("storage_ack", after - before, second)
+    record("ack", _clock() - begin, second)
+    return Reply(200, b"", True)
+
+
+def _nack(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    consumer = schema.settle_body(call.body)
+    queue, message_id = call.params
+    before = _clock()
+    services.broker.nack(queue, message_id, consumer, now)
+    after = _clock()
+    record, second = services.timings.record, now // 1000
+    record("storage_nack", after - before, second)
+    record("nack", _clock() - begin, second)
+    return Reply(200, b"", True)
+
+
+def _ack_batch(services: Services, call: Call, now: int) -> Answer:
+    outcomes: dict[str, list[str]] = {"acked": [], "not_found": []}
+
+    def settle(message_id: str, consumer: str) -> str:
+        services.broker.ack(call.params[0], message_id, consumer, now)
+        return "acked"
+
+    return _settle_batch(services, call, now, outcomes, settle, ("ack_batch", "storage_batch_ack"))
+
+
+def _nack_batch(services: Services, call: Call, now: int) -> Answer:
+    # A message is never dropped here: one that is given up goes to the dead letters.
+    outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
+
+    def settle(message_id: str, consumer: str) -> str:
+        outcome: NackOutcome = services.broker.nack(call.params[0], message_id, consumer, now)
+        return outcome.value
+
+    return _settle_batch(services, call, now, outcomes, settle, ("nack_batch", "storage_batch_nack"))
+
+
+def _settle_batch(
+    services: Services,
+    call: Call,
+    now: int,
+    outcomes: dict[str, list[str]],
+    settle: Callable[[str, str], str],
+    timed: tuple[str, str],
+) -> Generator[None, None, Reply]:
+    begin = _clock()
+    request = schema.settle_batch_body(call.body)
+    whole = _clock() - begin
+    stored = 0
+    ids = request.message_ids
+    for start in range(0, len(ids), BATCH_PIECE):
+        if start:
+            yield
+        before = _clock()
+        for message_id in ids[start : start + BATCH_PIECE]:
+            try:
+                outcome = settle(message_id, request.consumer_id)
+            except (MessageNotLocked, QueueNotFound):
+                outcome = "not_found"
+            outcomes[outcome].append(message_id)
+        stored += _clock() - before
+    begin = _clock()
+    reply = Reply(200, _encode(outcomes), len(outcomes["not_found"]) < len(ids))
+    second = now // 1000
+    services.timings.record(timed[1], stored, second)
+    services.timings.record(timed[0], whole + stored + _clock() - begin, second)
+    return reply
+
+
+def _create_queue(services: Services, call: Call, now: int) -> Reply:
+    request = schema.create_queue_body(call.body)
+    default = QueueConfig()
+    wanted = request.config
+    config = QueueConfig(
+        wanted.ordering,
+        default.allow_duplicates if wanted.allow_duplicates is None else wanted.allow_duplicates,
+        default.kind if wanted.priority_kind is None else wanted.priority_kind,
+    )
+    services.broker.create_queue(request.name, config)
+    return Reply(200, b"", True)
+
+
+def _update_queue(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    request = schema.update_queue_body(call.body)
+    yield from services.broker.update_queue(request.name, request.config.name, request.config.allow_duplicates, now)
+    return Reply(200, b"", True)
+
+
+# The next four sync even when they found nothing: what made it so may itself not be durable yet.
+
+
+def _purge_queue(services: Services, call: Call, now: int) -> Reply:
+    purged = services.broker.purge(call.params[0])
+    return Reply(200, _encode({"queue": call.params[0], "purged_messages": purged}), True)
+
+
+def _delete_queue(services: Services, call: Call, now: int) -> Reply:
+    deleted = services.broker.delete(call.params[0])
+    return Reply(200, _encode({"queue": call.params[0], "deleted_messages": deleted}), True)
+
+
+def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    queues, messages = yield from _for_all(services.broker, services.broker.purge)
+    return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages}), True)
+
+
+def _delete_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    queues, messages = yield from _for_all(services.broker, services.broker.delete)
+    return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages}), True)
+
+
+def _for_all(broker: Broker, clear: Callable[[str], int]) -> Generator[None, None, tuple[int, int]]:
+    """Apply `clear` to every queue there is now; returns how many queues and messages."""
+    names = broker.names()
+    messages = 0
+    for index, name in enumerate(names):
+        if index % QUEUES_PIECE == QUEUES_PIECE - 1:
+            yield
+        messages += clear(name)
+    return len(names), messages
+
+
+OPERATIONS: Final = (
+    Operation("create_queue", "POST", "/create-queue", True, _create_queue, schema.CreateQueueBody),
+    Operation("update_queue", "POST", "/update-queue", True, _update_queue, schema.UpdateQueueBody),
+    Operation("publish", "POST", "/publish", True, _publish, schema.PublishBody),
+    Operation("consume", "POST", "/consume/{queue}", True, _consume, schema.ConsumeBody),
+    Operation("ack", "POST", "/ack/{queue}/{id}", True, _ack, schema.SettleBody),
+    Operation("nack", "POST", "/nack/{queue}/{id}", True, _nack, schema.SettleBody),
+    Operation("ack_batch", "POST", "/ack-batch/{queue}", True, _ack_batch, schema.SettleBatchBody),
+    Operation("nack_batch", "POST", "/nack-batch/{queue}", True, _nack_batch, schema.SettleBatchBody),
+    Operation("purge_queue", "POST", "/purge-queue/{queue}", True, _purge_queue),
+    Operation("delete_queue", "DELETE", "/delete-queue/{queue}", True, _delete_queue),
+    Operation("purge_all", "POST", "/purge-all", True, _purge_all),
+    Operation("delete_all", "POST", "/delete-all", True, _delete_all),
+    Operation("queues", "GET", "/queues", False, reports.queues),
+    Operation("queue_stats", "GET", "/queue-stats/{queue}", False, reports.queue_stats),
+    Operation("stats", "GET", "/stats", False, reports.stats),
+    Operation("metrics", "GET", "/queues/{queue}/metrics", False, reports.metrics),
+    Operation("operation_timings", "GET", "/operation-timings", False, reports.operation_timings),
+    Operation("health", "GET", "/health", False, reports.health),
+)
+"""Every HTTP route of the contract but /ws and the web UI."""
+
+resolve: Final = Router(OPERATIONS).resolve
+"""`resolve(method, raw_path)`: see `Router.resolve`."""
+
+
+def error_reply(error: QrustyError) -> Reply:
+    """The answer to a request that was refused."""
+    if isinstance(error, Starting):
+        body = {"status": "starting", "message": reports.STARTING_MESSAGE, "retry_after_secs": RETRY_AFTER_SECONDS}
+        return Reply(error.status, _encode(body))
+    return Reply(error.status, _encode({"error": str(error), "code": error.code}))
+
+
+def check_content_type(operation: Operation, content_type: str | None) -> None:
+    """Raise WrongContentType when the operation takes a JSON body and it is not declared as one."""
+    if content_type == "application/json" or operation.request is None:
+        return
+    essence = (content_type or "").partition(";")[0].strip().lower()
+    if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
+        raise WrongContentType("the Content-Type of the request must be application/json")
