@@ -102,6 +102,8 @@ class MethodNotAllowed(QrustyError):
 
     status = 405
     code = "method_not_allowed"
+    allow = ""
+    """The methods that the path has, as the Allow header names them."""
 
 
 class QueueExists(QrustyError):
