@@ -1,0 +1,406 @@
+"""The payload store: payloads too long for a record, in append-only segment files (their bytes: payload_format.py).
+
+Rule: bytes once appended are never changed, `read` gives exactly what was appended or raises, and `sync` returns only
+when everything appended before it survives a power cut. Which message owns which payload is not known here.
+
+Numbers of segments are never used twice, so a reference that comes back with an old record finds nothing or its own
+bytes. Three things see to that: files are numbered upwards; removing the highest one leaves an empty file
+with its name; and `check` counts on from the segments that records still name, in case both were lost. A new process
+never appends to a segment that it finds: its end may be torn. What an earlier process had not synced is not synced
+later either; nobody was told that it was safe.
+
+A failed fsync cannot be tried again: Linux drops the pages it could not write and reports the error once. So
+the bytes since the last good sync of that segment are in doubt for good. The segment is retired, and `sync` fails until
+the caller has taken note of the loss with `recover`, which names those bytes.
+
+Threads: `append`, `retire` and `recover` belong to the event loop. `read`, `sync`, `remove` and the rest may be called
+from any thread, at the same time. `_lock` guards all that is known about segments and is held over no fsync, unlink or
+read; `_syncing` makes a second `sync` wait for the first, so that it claims nothing that is still under way.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Self
+from zlib import crc32
+
+from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
+from qrusty_trio.storage import payload_format as form
+from qrusty_trio.storage.payload_format import FRAME_BYTES, PayloadBroken, PayloadRef
+
+__all__ = ["PayloadBroken", "PayloadRef", "PayloadStore"]
+
+MAX_OPEN_SEGMENTS = 32
+"""Segments kept open for reading; the one read longest ago is closed for the next."""
+
+_GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
+"""Errors of a read that say the disk lost the bytes. Others (no descriptors, no memory) pass, and must cost nothing."""
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class _Opened:
+    """A descriptor that is closed with the last reference to it.
+
+    A `read` may outlive the place of its segment in the cache, and even the store's `close`.
+    """
+
+    __slots__ = ("descriptor",)
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class _Writer:
+    """A segment begun by this process.
+
+    Its descriptor stays open until all of it is synced: a failed write-back is reported to those who had the file open.
+    """
+
+    __slots__ = ("descriptor", "entered", "number", "size", "synced")
+
+    def __init__(self, number: int, descriptor: int) -> None:
+        self.number = number
+        self.descriptor = descriptor
+        self.size = 0
+        self.synced = 0
+        self.entered = False
+        """The directory has been synced since the file was made."""
+
+
+class PayloadStore:
+    """An open directory of segments. Made by `PayloadStore.open`."""
+
+    def __init__(
+        self, path: Path, directory: _Opened, sizes: dict[int, int], highest: int, segment_max_bytes: int
+    ) -> None:
+        self._path = path
+        self._directory = directory
+        self._sizes = sizes
+        self._disk_bytes = sum(sizes.values())
+        self._mark = highest
+        self._next = max(highest, *sizes, 0) + 1
+        self._segment_max_bytes = segment_max_bytes
+        self._active: _Writer | None = None
+        self._unsynced: dict[int, _Writer] = {}
+        self._doubtful: dict[int, int] = {}
+        self._readers: OrderedDict[int, _Opened] = OrderedDict()
+        self._lock = threading.Lock()
+        self._syncing = threading.Lock()
+        self._removing = threading.Lock()
+        self._closed = False
+
+    @classmethod
+    def open(cls, directory: Path, *, segment_max_bytes: int) -> Self:
+        """Open the store in `directory`, or make it. Writes nothing into it, so that it works on a full disk.
+
+        A segment that would grow past `segment_max_bytes` is followed by a new one; only one that holds a single
+        payload can be larger. The caller sees to it that no other process uses the directory.
+        Raises `StartupRefused` when the directory cannot be used.
+        """
+        try:
+            if not directory.exists():
+                directory.mkdir(parents=True)
+                form.sync_directory(directory.parent)
+            if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+                raise StartupRefused(f"The payload directory {directory} is not readable and writable for this user.")
+            sizes, highest = form.list_segments(directory)
+            opened = _Opened(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+        except OSError as error:
+            raise StartupRefused(f"The payload directory {directory} cannot be used: {error.strerror}.") from error
+        return cls(directory, opened, sizes, highest, segment_max_bytes)
+
+    @property
+    def needs_sync(self) -> bool:
+        """Whether there is anything that the last successful `sync` did not cover, or a loss to take note of."""
+        return bool(self._unsynced or self._doubtful)
+
+    @property
+    def active(self) -> int | None:
+        """The segment that the next `append` goes to, unless it is full; never to be removed."""
+        writer = self._active
+        return None if writer is None else writer.number
+
+    def segments(self) -> dict[int, int]:
+        """Number -> bytes, of all segments on disk, headers included."""
+        with self._lock:
+            return dict(self._sizes)
+
+    def disk_bytes(self) -> int:
+        return self._disk_bytes
+
+    def append(self, data: bytes) -> PayloadRef:
+        """Write a payload; not synced.
+
+        Raises `DiskFull` or `StorageFault`; then nothing has been appended.
+        """
+        checksum = crc32(data)
+        frame = [form.frame_header(len(data), checksum), data]
+        with self._lock:
+            self._check_open()
+            try:
+                writer = self._writer_with_room(FRAME_BYTES + len(data))
+            except OSError as error:
+                raise self._fault(error) from error
+            if writer.size == 0:
+                frame.insert(0, form.segment_header(writer.number))
+            try:
+                end = form.write_whole(writer.descriptor, frame, writer.size)
+            except OSError as error:
+                self._take_back(writer)
+                raise self._fault(error) from error
+            writer.size = end
+            self._unsynced[writer.number] = writer
+            self._set_size(writer.number, end)
+        return PayloadRef(writer.number, end - len(data), len(data), checksum)
+
+    def read(self, ref: PayloadRef) -> bytes:
+        """The payload, as it was appended.
+
+        Raises `PayloadBroken` when it is lost, `StorageFault` when it cannot be read now (no descriptors, no memory).
+        """
+        with self._lock:
+            self._check_open()
+            size = self._sizes.get(ref.segment)
+            reader = self._readers.get(ref.segment)
+            if reader is not None:
+                self._readers.move_to_end(ref.segment)
+        if size is None:
+            raise PayloadBroken(form.MISSING_SEGMENT, ref)
+        if ref.offset + ref.length > size:
+            raise PayloadBroken(form.SHORT_SEGMENT, ref)
+        try:
+            if reader is None:
+                reader = self._open_reader(ref.segment)
+            data = os.pread(reader.descriptor, ref.length, ref.offset)
+        except FileNotFoundError:
+            raise PayloadBroken(form.MISSING_SEGMENT, ref) from None
+        except OSError as error:
+            if error.errno in _GONE_FOR_GOOD:
+                raise PayloadBroken(form.UNREADABLE, ref) from error
+            raise self._fault(error) from error
+        if len(data) != ref.length:
+            raise PayloadBroken(form.SHORT_SEGMENT, ref)
+        if crc32(data) != ref.checksum:
+            raise PayloadBroken(form.CHECKSUM, ref)
+        return data
+
+    def sync(self) -> None:
+        """Make everything appended before the call survive a power cut. Blocks; any thread.
+
+        To be called now and then even if nobody waits for it: each segment that is not synced keeps a descriptor.
+        Raises `StorageFault` (`DiskFull`) when that failed, and from then on until `recover` has been called.
+        """
+        with self._syncing:
+            with self._lock:
+                self._check_open()
+                if self._doubtful:
+                    raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
+                covered = [(writer, writer.size) for writer in self._unsynced.values()]
+            failed: dict[int, int] = {}
+            cause: OSError | None = None
+            for writer, _ in covered:
+                try:
+                    os.fdatasync(writer.descriptor)
+                except OSError as error:
+                    failed[writer.number] = writer.synced
+                    cause = error
+            if not all(writer.entered for writer, _ in covered):
+                try:
+                    os.fsync(self._directory.descriptor)
+                except OSError as error:
+                    failed |= {writer.number: 0 for writer, _ in covered if not writer.entered}
+                    cause = error
+            self._note_synced(covered, failed)
+            if cause is not None:
+                raise self._fault(cause) from cause
+
+    def recover(self) -> dict[int, int]:
+        """Take note of what failed syncs lost, so that `sync` can succeed again for what is appended from now on.
+
+        Returns segment -> offset from which on its bytes are in doubt: they may be readable now (then appending them
+        anew saves them) and gone after the next power cut. Empty when no sync has failed.
+        """
+        with self._lock:
+            doubtful, self._doubtful = self._doubtful, {}
+            return doubtful
+
+    def retire(self) -> None:
+        """Let the next `append` begin a new segment."""
+        with self._lock:
+            # A segment in which nothing is yet stays: it is as good as new.
+            if self._active is not None and self._active.size > 0:
+                self._retire()
+
+    def remove(self, segment: int) -> None:
+        """Delete a segment for good; nothing when it is not there. Blocks; any thread.
+
+        A `read` that has the file open ends well. Raises `ValueError` for the active segment, `StorageFault` when the
+        file could not be deleted; then it is still there or, at worst, there again after a power cut.
+        """
+        with self._removing:
+            with self._syncing, self._lock:
+                self._check_open()
+                if segment == self.active:
+                    raise ValueError(f"Segment {segment} is being appended to")
+                if segment not in self._sizes:
+                    return
+                size = self._set_size(segment, None)
+                self._readers.pop(segment, None)
+                self._doubtful.pop(segment, None)
+                writer = self._unsynced.pop(segment, None)
+                if writer is not None:
+                    os.close(writer.descriptor)
+                is_highest = segment > max(self._mark, *self._sizes, 0)
+            try:
+                self._delete(segment, leave_mark=is_highest)
+            except OSError as error:
+                if os.access(form.segment_name(segment), os.F_OK, dir_fd=self._directory.descriptor):
+                    with self._lock:
+                        self._set_size(segment, size)
+                raise self._fault(error) from error
+
+    def check(self, expected: Mapping[int, int]) -> dict[int, str]:
+        """Which of the segments that records refer to (number -> least size) are damaged, and how. At start-up.
+
+        Looks at sizes and headers only. The reasons are those of `PayloadBroken` and `DAMAGED_HEADER`; unless the
+        segment is missing, some of its payloads may still be whole, which `read` tells. Blocks; raises
+        `StartupRefused` for a segment of another version and `StorageFault` when there is no looking.
+        """
+        with self._lock:
+            self._next = max(self._next, max(expected, default=0) + 1)
+        faults: dict[int, str] = {}
+        for number, least in expected.items():
+            fault = self._look_at(number, least)
+            if fault is not None:
+                faults[number] = fault
+        return faults
+
+    def close(self) -> None:
+        """Sync and close. Idempotent. Blocks. Raises `StorageFault` when the sync failed; it is closed all the same."""
+        if self._closed:
+            return
+        try:
+            self.sync()
+        finally:
+            with self._removing, self._syncing, self._lock:
+                self._closed = True
+                writers = dict(self._unsynced)
+                if self._active is not None:
+                    writers[self._active.number] = self._active
+                for writer in writers.values():
+                    os.close(writer.descriptor)
+                self._active = None
+                self._unsynced.clear()
+                self._doubtful.clear()
+                self._readers.clear()
+
+    # --- with the lock held -------------------------------------------------------------------------------------
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageFault("The payload store is closed.")
+
+    def _set_size(self, segment: int, size: int | None) -> int:
+        """Note a segment's size, or with None that it is gone; returns what it was."""
+        before = self._sizes.pop(segment, 0)
+        if size is not None:
+            self._sizes[segment] = size
+        self._disk_bytes += (size or 0) - before
+        return before
+
+    def _writer_with_room(self, room: int) -> _Writer:
+        writer = self._active
+        if writer is not None and (writer.size == 0 or writer.size + room <= self._segment_max_bytes):
+            return writer
+        # Only a new file that could be made takes the old one's place.
+        number = self._next
+        if number > form.MAX_SEGMENT:
+            raise StorageFault(f"The payloads in {self._path} have used up the numbers of segments.")
+        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
+        descriptor = os.open(form.segment_name(number), flags, 0o644, dir_fd=self._directory.descriptor)
+        self._retire()
+        self._next = number + 1
+        self._active = writer = _Writer(number, descriptor)
+        self._set_size(number, 0)
+        return writer
+
+    def _retire(self) -> None:
+        writer, self._active = self._active, None
+        if writer is not None and writer.number not in self._unsynced:
+            os.close(writer.descriptor)
+
+    def _take_back(self, writer: _Writer) -> None:
+        """Cut off what a failed append left, so that the next one can have the same place."""
+        try:
+            os.ftruncate(writer.descriptor, writer.size)
+        except OSError:
+            self._retire()
+
+    # --- without it ---------------------------------------------------------------------------------------------
+
+    def _open_reader(self, segment: int) -> _Opened:
+        reader = _Opened(os.open(form.segment_name(segment), os.O_RDONLY, dir_fd=self._directory.descriptor))
+        with self._lock:
+            # A segment removed meanwhile must not be held on disk by the cache.
+            if segment in self._sizes and not self._closed:
+                self._readers[segment] = reader
+                if len(self._readers) > MAX_OPEN_SEGMENTS:
+                    self._readers.popitem(last=False)
+        return reader
+
+    def _note_synced(self, covered: list[tuple[_Writer, int]], failed: Mapping[int, int]) -> None:
+        with self._lock:
+            self._doubtful |= failed
+            for writer, size in covered:
+                lost = writer.number in failed
+                if not lost:
+                    writer.entered = True
+                    writer.synced = size
+                if lost or writer.size == size:
+                    del self._unsynced[writer.number]
+                    if writer is not self._active:
+                        os.close(writer.descriptor)
+                    elif lost:
+                        self._retire()
+
+    def _delete(self, segment: int, *, leave_mark: bool) -> None:
+        # Not the descriptor that `sync` uses: it would never hear of an error that is reported here.
+        opened = _Opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._directory.descriptor))
+        directory = opened.descriptor
+        if leave_mark:
+            os.close(os.open(form.mark_name(segment), os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=directory))
+            os.fsync(directory)
+            old, self._mark = self._mark, segment
+            with suppress(FileNotFoundError):
+                os.unlink(form.mark_name(old), dir_fd=directory)
+        with suppress(FileNotFoundError):
+            os.unlink(form.segment_name(segment), dir_fd=directory)
+        os.fsync(directory)
+
+    def _look_at(self, number: int, least: int) -> str | None:
+        try:
+            reader = _Opened(os.open(form.segment_name(number), os.O_RDONLY, dir_fd=self._directory.descriptor))
+            if os.fstat(reader.descriptor).st_size < least:
+                return form.SHORT_SEGMENT
+            header = os.pread(reader.descriptor, form.HEADER_BYTES, 0)
+        except FileNotFoundError:
+            return form.MISSING_SEGMENT
+        except OSError as error:
+            if error.errno in _GONE_FOR_GOOD:
+                return form.UNREADABLE
+            raise self._fault(error) from error
+        return None if form.header_is_sound(header, number) else form.DAMAGED_HEADER
+
+    def _fault(self, error: OSError) -> StorageFault:
+        if error.errno in _NO_SPACE:
+            return DiskFull(f"No space left on the device of {self._path}: free some.")
+        return StorageFault(f"The payloads in {self._path} failed: {error.strerror}.")

@@ -1,0 +1,95 @@
+"""The list of messages that the server itself had to remove, for an operator to read.
+
+Rule: a removal is in this file, on the disk, before `record` returns; a line is there whole or not at all, but for the
+last one after a power cut. The file is bounded: past `MAX_BYTES` it becomes the older of two, and the one before goes.
+
+    removed-messages.jsonl, removed-messages.1.jsonl (older)
+    {"time": "2026-01-31T12:00:00Z", "queue": "mail", "id": "…", "priority": 5, "reason": "checksum",
+     "segment": 42, "offset": 24, "length": 5000}                                              (each on one line)
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from qrusty_trio.errors import DiskFull, StorageFault
+from qrusty_trio.storage.payload_format import sync_directory, write_whole
+
+CURRENT = "removed-messages.jsonl"
+OLDER = "removed-messages.1.jsonl"
+MAX_BYTES = 16 * 1024 * 1024
+"""Size of one file: some 80,000 messages."""
+FIELDS = ("queue", "id", "priority", "reason", "segment", "offset", "length")
+
+Entry = tuple[str, str, "int | str", str, int, int, int]
+"""What is recorded of one message, in the order of `FIELDS`."""
+
+
+class RemovedLog:
+    """The file in the data directory. Holds nothing open; any thread."""
+
+    def __init__(self, directory: Path, *, max_bytes: int = MAX_BYTES) -> None:
+        self._directory = directory
+        self._max_bytes = max_bytes
+        self._lock = threading.Lock()
+
+    def record(self, time: str, messages: Iterable[Entry]) -> None:
+        """Add messages removed at `time` (RFC 3339). One write and one fsync for all of them; blocks.
+
+        Raises `DiskFull` or `StorageFault`; then the file is as before, except that of more than `max_bytes` at
+        once some may be in it.
+        """
+        with self._lock:
+            try:
+                block: list[bytes] = []
+                used = self._size()
+                for message in messages:
+                    line = _line(time, message)
+                    if used and used + len(line) > self._max_bytes:
+                        self._write(block)
+                        (self._directory / CURRENT).replace(self._directory / OLDER)
+                        block, used = [], 0
+                    block.append(line)
+                    used += len(line)
+                self._write(block)
+            except OSError as error:
+                if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                    raise DiskFull(f"No space left on the device of {self._directory}: free some.") from error
+                raise StorageFault(
+                    f"The list of removed messages in {self._directory} failed: {error.strerror}."
+                ) from error
+
+    def _size(self) -> int:
+        with suppress(FileNotFoundError):
+            return (self._directory / CURRENT).stat().st_size
+        return 0
+
+    def _write(self, lines: list[bytes]) -> None:
+        if not lines:
+            return
+        descriptor = os.open(self._directory / CURRENT, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            size = os.fstat(descriptor).st_size
+            torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+            try:
+                write_whole(descriptor, [b"\n" if torn else b"", b"".join(lines)], size)
+                os.fsync(descriptor)
+            except OSError:
+                os.ftruncate(descriptor, size)
+                raise
+        finally:
+            os.close(descriptor)
+        if size == 0:
+            sync_directory(self._directory)
+
+
+def _line(time: str, message: Entry) -> bytes:
+    fields = {"time": time, **dict(zip(FIELDS, message, strict=True))}
+    # A lone surrogate becomes its JSON escape.
+    return json.dumps(fields, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
