@@ -1,0 +1,164 @@
+"""Payloads outside the store: who owns which bytes of which segment file.
+
+Rule: EXTERNAL has one entry for each reference that a record holds, put and deleted in the batch of the record, and
+META the sums per segment and queue. So dead space, and the messages that a lost segment takes along, are known without
+reading messages or files.
+
+    EXTERNAL   segment (4) | queue number (4) | kind (1) | offset (8)  ->  message id (36) | key of the message
+    META       "S" | segment (4) | queue number (4) | kind (1)         ->  count (8) | bytes (8) | end (8)
+
+Kind is LIVE for messages in MESSAGES and LOCKS (the key is that in MESSAGES) and DEAD_LETTER for those in DEAD.
+`end` is where the last byte ever owned lies: a file that is shorter has lost something.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+from qrusty_trio.core.keys import prefix
+from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+
+if TYPE_CHECKING:
+    from qrusty_trio.core.journal import Journal
+    from qrusty_trio.core.queue import Queue
+
+LIVE = 0
+DEAD_LETTER = 1
+SUMS = b"S"
+ID_BYTES = 36
+REFERENCE_BYTES = len(PayloadRef(0, 0, 0, 0).pack())
+_KEY = struct.Struct(">IIBQ")
+_GROUP = struct.Struct(">IIB")
+_SUMS = struct.Struct(">QQQ")
+_GROUPS_PER_STEP = 1000
+
+
+class Sums:
+    """What one queue owns of one segment."""
+
+    __slots__ = ("count", "dirty", "end", "group", "octets")
+
+    def __init__(self, group: bytes, count: int = 0, octets: int = 0, end: int = 0) -> None:
+        self.group = group
+        self.count = count
+        self.octets = octets
+        self.end = end
+        self.dirty = False
+
+    def write_state(self, journal: Journal) -> None:
+        if self.count:
+            journal.put(SUMS + self.group, _SUMS.pack(self.count, self.octets, self.end), journal.meta)
+        else:
+            journal.delete(SUMS + self.group, journal.meta)
+
+
+class Owned(NamedTuple):
+    """An entry of EXTERNAL."""
+
+    index_key: bytes
+    segment: int
+    queue_number: int
+    kind: int
+    offset: int
+    id: str
+    key: bytes
+    """Of the message: in MESSAGES (LIVE, also while it is locked) or in DEAD."""
+
+
+class Externals:
+    """The index of payloads in segment files."""
+
+    def __init__(self, journal: Journal, store: PayloadStore) -> None:
+        self._journal = journal
+        self.store = store
+        self._sums: dict[tuple[int, int, int], Sums] = {}
+        """(segment, queue number, kind) -> what it owns. None with a count of 0."""
+
+    def load(self) -> Iterator[None]:
+        """Read the sums; one step is about a millisecond."""
+        self._sums.clear()
+        begin, end = SUMS, SUMS + b"\xff" * (_GROUP.size + 1)
+        while pairs := self._journal.scan(self._journal.meta, begin, end, _GROUPS_PER_STEP):
+            for key, value in pairs:
+                group = key[len(SUMS) :]
+                segment, queue_number, kind = _GROUP.unpack(group)
+                self._sums[segment, queue_number, kind] = Sums(group, *_SUMS.unpack(value))
+            begin = pairs[-1][0] + b"\x00"
+            yield
+
+    def append(self, payload: bytes) -> bytes:
+        """Put a payload into a segment file; returns its packed reference. Raises DiskFull, StorageFault."""
+        return self.store.append(payload).pack()
+
+    def own(self, queue: Queue, packed: bytes, id: str, key: bytes, kind: int = LIVE) -> None:
+        """A record with this reference was put."""
+        ref = PayloadRef.unpack(packed)
+        journal = self._journal
+        index_key = _KEY.pack(ref.segment, queue.number, kind, ref.offset)
+        journal.put(index_key, id.encode() + key, journal.external)
+        sums = self._of(ref.segment, queue.number, kind)
+        sums.count += 1
+        sums.octets += ref.length
+        sums.end = max(sums.end, ref.offset + ref.length)
+        journal.mark(sums)
+
+    def free(self, queue: Queue, packed: bytes, kind: int = LIVE) -> None:
+        """The record with this reference is gone."""
+        ref = PayloadRef.unpack(packed)
+        journal = self._journal
+        journal.delete(_KEY.pack(ref.segment, queue.number, kind, ref.offset), journal.external)
+        sums = self._of(ref.segment, queue.number, kind)
+        sums.count -= 1
+        sums.octets -= ref.length
+        journal.mark(sums)
+        if not sums.count:
+            del self._sums[ref.segment, queue.number, kind]
+
+    def free_all(self, queue: Queue, kind: int) -> None:
+        """All records of a queue are gone. Costs a range delete for each segment it owns something of."""
+        journal = self._journal
+        for place in [place for place in self._sums if place[1] == queue.number and place[2] == kind]:
+            sums = self._sums.pop(place)
+            sums.count = 0
+            journal.mark(sums)
+            journal.delete_range(sums.group, sums.group + b"\xff" * 9, journal.external)
+
+    def read(self, packed: bytes) -> bytes:
+        """The payload. Raises PayloadBroken."""
+        return self.store.read(PayloadRef.unpack(packed))
+
+    def _of(self, segment: int, queue_number: int, kind: int) -> Sums:
+        place = (segment, queue_number, kind)
+        sums = self._sums.get(place)
+        if sums is None:
+            sums = self._sums[place] = Sums(_GROUP.pack(segment, queue_number, kind))
+        return sums
+
+    # What compaction and start-up ask
+
+    def owned_bytes(self) -> dict[int, int]:
+        """Segment -> bytes that some record refers to. Segments that nobody refers to are not in it."""
+        owned: dict[int, int] = {}
+        for (segment, _, _), sums in self._sums.items():
+            owned[segment] = owned.get(segment, 0) + sums.octets
+        return owned
+
+    def least_sizes(self) -> dict[int, int]:
+        """Segment -> size below which its file has lost something."""
+        ends: dict[int, int] = {}
+        for (segment, _, _), sums in self._sums.items():
+            ends[segment] = max(ends.get(segment, 0), sums.end)
+        return ends
+
+    def entries(self, segment: int, begin: bytes, limit: int) -> list[Owned]:
+        """Up to `limit` entries of a segment with index key >= `begin` (b"": from its start)."""
+        first = prefix(segment)
+        pairs = self._journal.scan(self._journal.external, max(begin, first), prefix(segment + 1), limit)
+        found = []
+        for index_key, value in pairs:
+            _, queue_number, kind, offset = _KEY.unpack(index_key)
+            id = value[:ID_BYTES].decode()
+            found.append(Owned(index_key, segment, queue_number, kind, offset, id, value[ID_BYTES:]))
+        return found

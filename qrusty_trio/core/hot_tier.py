@@ -1,0 +1,138 @@
+"""The first messages of a queue, in memory.
+
+Rule: the tier holds *every* available message whose key is before its frontier; what is at or behind the frontier is
+in the store only. No frontier (None): the tier is the whole queue. What comes in before the frontier goes into the
+tier, and when that makes it too large the last one is dropped and becomes the frontier. So the first of the tier is
+always the first of the queue, whatever its size.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+
+TIERS_BYTES = 64 * 1024 * 1024
+"""Bound of the records held by all tiers together (each tier may always hold one)."""
+_LARGE_RECORD = 4096
+"""Bytes that a record is taken to have when none is known."""
+_TRIM_AT = 512
+"""Popped places at the front of the list before they are cut off: a cut moves all that follow."""
+
+
+class TierLimits:
+    """What one tier may hold. Shared by all tiers of a broker, which changes it."""
+
+    __slots__ = ("entries", "low", "octets")
+
+    def __init__(self, entries: int, low: int, octets: int = TIERS_BYTES) -> None:
+        self.entries = entries
+        self.low = max(1, min(low, entries))
+        """A tier that holds fewer reads on, if there is more."""
+        self.octets = octets
+
+
+class HotTier:
+    """Records by key, in the order of the keys."""
+
+    __slots__ = ("_keys", "_limits", "_octets", "_records", "_start", "frontier")
+
+    def __init__(self, limits: TierLimits, frontier: bytes | None) -> None:
+        self._limits = limits
+        self.frontier = frontier
+        self._keys: list[bytes] = []
+        """Sorted; those before `_start` are gone."""
+        self._start = 0
+        self._records: dict[bytes, bytes] = {}
+        self._octets = 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    @property
+    def octets(self) -> int:
+        """Bytes of the records held."""
+        return self._octets
+
+    def add(self, key: bytes, record: bytes) -> None:
+        """A message became available. Kept only when it stands before the frontier."""
+        frontier = self.frontier
+        if frontier is not None and key >= frontier:
+            return
+        keys = self._keys
+        if not self._records or key > keys[-1]:
+            keys.append(key)
+        else:
+            insort(keys, key, lo=self._start)
+        self._records[key] = record
+        self._octets += len(record)
+        limits = self._limits
+        if len(self._records) > limits.entries or self._octets > limits.octets:
+            self.trim()
+
+    def pop(self) -> tuple[bytes, bytes]:
+        """Take the first message (key, record). The tier must not be empty."""
+        start = self._start
+        key = self._keys[start]
+        record = self._records.pop(key)
+        self._octets -= len(record)
+        start += 1
+        if start >= _TRIM_AT or not self._records:
+            del self._keys[:start]
+            start = 0
+        self._start = start
+        return key, record
+
+    def discard(self, key: bytes) -> None:
+        """The message is gone from the queue, wherever it stood."""
+        record = self._records.pop(key, None)
+        if record is not None:
+            self._octets -= len(record)
+            del self._keys[bisect_left(self._keys, key, lo=self._start)]
+
+    def replace(self, key: bytes, record: bytes) -> None:
+        """The record of a message changed; no effect when it is not held."""
+        old = self._records.get(key)
+        if old is not None:
+            self._records[key] = record
+            self._octets += len(record) - len(old)
+
+    def low(self) -> bool:
+        """Whether it is time to read on."""
+        held = len(self._records)
+        limits = self._limits
+        return self.frontier is not None and held < limits.low and (not held or self._octets < limits.octets // 4)
+
+    def room(self) -> int:
+        """How many more records may be read into the tier, going by the size of those it holds; at least one."""
+        held = len(self._records)
+        limits = self._limits
+        by_size = (limits.octets - self._octets) * held // self._octets if held else limits.octets // _LARGE_RECORD
+        return max(1, min(limits.entries - held, by_size))
+
+    def extend(self, pairs: list[tuple[bytes, bytes]], end: bool) -> None:
+        """Take in what the store holds from the frontier on, in order; `end`: there is no more behind it."""
+        assert self.frontier is not None
+        for key, record in pairs:
+            self._keys.append(key)
+            self._records[key] = record
+            self._octets += len(record)
+        if end:
+            self.frontier = None
+        elif pairs:
+            self.frontier = pairs[-1][0] + b"\x00"
+        self.trim()
+
+    def trim(self) -> None:
+        """Drop what is over the limits from the end; at least one message stays."""
+        limits = self._limits
+        while len(self._records) > 1 and (len(self._records) > limits.entries or self._octets > limits.octets):
+            key = self._keys.pop()
+            self._octets -= len(self._records.pop(key))
+            self.frontier = key
+
+    def reset(self, frontier: bytes | None) -> None:
+        """Forget everything; what is before `frontier` is not in the queue."""
+        self._keys.clear()
+        self._start = 0
+        self._records.clear()
+        self._octets = 0
+        self.frontier = frontier

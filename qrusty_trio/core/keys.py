@@ -1,0 +1,103 @@
+"""Keys: where a message stands in the order of the store.
+
+Rule: the bytes compare as the queue promises. A message key is the queue's number, then what its ordering sorts by,
+then its sequence number (first in, first out within a priority). It holds the priority exactly, so nothing else has to:
+
+    MaxFirst, MinFirst   number (4) | order key | sequence (8)
+    Fifo                 number (4) | sequence (8) | priority
+
+The order key of a number is its 8 bytes big-endian; of a text its UTF-8 bytes with 00 escaped as 00 FF, ended by 00 00
+(so that no key is the start of another). MaxFirst complements every byte of it.
+"""
+
+from __future__ import annotations
+
+import struct
+
+from qrusty_trio.core.model import MAX_TEXT_PRIORITY_BYTES, U64_MAX, Kind, Ordering, Priority, QueueConfig
+from qrusty_trio.errors import InvalidPriority, PriorityKindMismatch
+
+_U64 = struct.Struct(">Q")
+_NUMERIC = struct.Struct(">IQQ")
+_COMPLEMENT = bytes(255 - value for value in range(256))
+PREFIX_BYTES = 4
+_SEQUENCE_BYTES = 8
+
+lock_key = struct.Struct(">IQ").pack
+"""(queue number, lock number) -> key in LOCKS; also (queue number, dead-letter sequence) -> key in DEAD."""
+
+
+def prefix(queue_number: int) -> bytes:
+    """The start of every key of a queue."""
+    return queue_number.to_bytes(PREFIX_BYTES, "big")
+
+
+def prefix_end(queue_number: int) -> bytes:
+    """The first key behind those of a queue."""
+    return (queue_number + 1).to_bytes(PREFIX_BYTES, "big")
+
+
+class KeyCoder:
+    """The keys of one queue."""
+
+    __slots__ = ("_fifo", "_flip", "_number", "_numeric", "_prefix")
+
+    def __init__(self, queue_number: int, config: QueueConfig) -> None:
+        self._number = queue_number
+        self._prefix = prefix(queue_number)
+        self._numeric = config.kind is Kind.NUMERIC
+        self._fifo = config.ordering is Ordering.FIFO
+        self._flip = config.ordering is Ordering.MAX_FIRST
+
+    def encode(self, priority: Priority, sequence: int) -> bytes:
+        """The key of a message.
+
+        `priority` is a u64 (checked by the schema) or a text. Raises PriorityKindMismatch and InvalidPriority.
+        """
+        if self._numeric:
+            if type(priority) is not int:
+                raise mismatch(Kind.NUMERIC)
+            if self._fifo:
+                return _NUMERIC.pack(self._number, sequence, priority)
+            return _NUMERIC.pack(self._number, U64_MAX - priority if self._flip else priority, sequence)
+        text = text_bytes(priority)
+        if self._fifo:
+            return self._prefix + _U64.pack(sequence) + text
+        order = text.replace(b"\x00", b"\x00\xff") + b"\x00\x00"
+        if self._flip:
+            order = order.translate(_COMPLEMENT)
+        return self._prefix + order + _U64.pack(sequence)
+
+    def priority(self, key: bytes) -> Priority:
+        """The priority that a key was made from."""
+        if self._numeric:
+            _, first, second = _NUMERIC.unpack(key)
+            if self._fifo:
+                return int(second)
+            return int(U64_MAX - first if self._flip else first)
+        if self._fifo:
+            return key[PREFIX_BYTES + _SEQUENCE_BYTES :].decode()
+        order = key[PREFIX_BYTES:-_SEQUENCE_BYTES]
+        if self._flip:
+            order = order.translate(_COMPLEMENT)
+        return order[:-2].replace(b"\x00\xff", b"\x00").decode()
+
+
+def mismatch(expected: Kind) -> PriorityKindMismatch:
+    """The refusal that clients know word for word."""
+    got = Kind.TEXT if expected is Kind.NUMERIC else Kind.NUMERIC
+    return PriorityKindMismatch(f"Priority kind mismatch: queue expects {expected.value} but got {got.value}")
+
+
+def text_bytes(priority: Priority) -> bytes:
+    """UTF-8 of a text priority. Raises PriorityKindMismatch for a number, InvalidPriority for a bad length."""
+    if not isinstance(priority, str):
+        raise mismatch(Kind.TEXT)
+    if not priority:
+        raise InvalidPriority("Text priority must not be empty")
+    text = priority.encode()
+    if len(text) > MAX_TEXT_PRIORITY_BYTES:
+        raise InvalidPriority(
+            f"'priority' has {len(text)} bytes of UTF-8; a text priority may have {MAX_TEXT_PRIORITY_BYTES}"
+        )
+    return text

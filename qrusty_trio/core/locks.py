@@ -1,0 +1,152 @@
+"""Who has which message until when.
+
+Rule: the index knows every lock there is; a lock is in it from the consume until it is settled, renewed or not, and
+`due` gives those that have ended, earliest first. An add or remove costs the same however many there are.
+"""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from qrusty_trio.core.queue import Queue
+
+_STALE_SLACK = 1024
+"""Ends without a lock that may lie about before they are cleared out."""
+
+
+class Lock:
+    """One delivered message."""
+
+    __slots__ = (
+        "batch_number",
+        "consumer",
+        "deliveries",
+        "digest",
+        "external",
+        "id",
+        "key",
+        "number",
+        "queue",
+        "until",
+    )
+
+    def __init__(
+        self,
+        id: str,
+        queue: Queue,
+        number: int,
+        key: bytes,
+        consumer: str,
+        until: int,
+        deliveries: int,
+        digest: bytes,
+        external: bytes,
+        batch_number: int,
+    ) -> None:
+        self.id = id
+        self.queue = queue
+        self.number = number
+        """Its place in LOCKS, within the queue."""
+        self.key = key
+        """The key of the message in MESSAGES: where it goes back to."""
+        self.consumer = consumer
+        self.until = until
+        """End of the lock, wall milliseconds."""
+        self.deliveries = deliveries
+        """The one that made the lock included."""
+        self.digest = digest
+        """Of the payload, when the queue refuses duplicates; else empty."""
+        self.external = external
+        """The reference of a payload in a segment file; else empty."""
+        self.batch_number = batch_number
+        """The batch that its record in LOCKS was put in."""
+
+
+class LockIndex:
+    """The locks of all queues (`Queue.locks`, by message id), how many there are, and when they end."""
+
+    __slots__ = ("_by_end", "_ends", "_trash", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._by_end: dict[int, set[Lock]] = {}
+        """End (ms) -> the locks that end then, and some of queues that were purged."""
+        self._ends: list[int] = []
+        """Heap of the keys of `_by_end`, and of some that are no longer there."""
+        self._trash: list[dict[str, Lock]] = []
+
+    def add(self, lock: Lock) -> None:
+        lock.queue.locks[lock.id] = lock
+        self.count += 1
+        self._schedule(lock)
+
+    def _schedule(self, lock: Lock) -> None:
+        same = self._by_end.get(lock.until)
+        if same is None:
+            self._by_end[lock.until] = {lock}
+            heapq.heappush(self._ends, lock.until)
+        else:
+            same.add(lock)
+
+    def _unschedule(self, lock: Lock) -> None:
+        same = self._by_end[lock.until]
+        same.remove(lock)
+        if not same:
+            del self._by_end[lock.until]
+            if len(self._ends) > 2 * len(self._by_end) + _STALE_SLACK:
+                self._ends = list(self._by_end)
+                heapq.heapify(self._ends)
+
+    def remove(self, lock: Lock) -> None:
+        del lock.queue.locks[lock.id]
+        self.count -= 1
+        self._unschedule(lock)
+
+    def extend(self, lock: Lock, until: int) -> None:
+        """Move the end of a lock."""
+        self._unschedule(lock)
+        lock.until = until
+        self._schedule(lock)
+
+    def forget(self, queue: Queue) -> None:
+        """All locks of a queue are void. Costs the same however many; `tidy` frees their memory bit by bit."""
+        if queue.locks:
+            self.count -= len(queue.locks)
+            self._trash.append(queue.locks)
+            queue.locks = {}
+
+    def tidy(self, limit: int) -> None:
+        """Free up to `limit` locks that were forgotten."""
+        while self._trash and limit > 0:
+            void = self._trash[-1]
+            while void and limit > 0:
+                self._unschedule(void.popitem()[1])
+                limit -= 1
+            if not void:
+                self._trash.pop()
+
+    def next_end(self) -> int | None:
+        """When the next lock ends, wall milliseconds; None when there is no lock."""
+        ends = self._ends
+        while ends and ends[0] not in self._by_end:
+            heapq.heappop(ends)
+        return ends[0] if ends else None
+
+    def due(self, now: int, limit: int) -> list[Lock]:
+        """Up to about `limit` locks with end <= now, earliest first. They stay in the index."""
+        found: list[Lock] = []
+        looked_at: list[int] = []
+        while len(found) < limit and (end := self.next_end()) is not None and end <= now:
+            heapq.heappop(self._ends)
+            if looked_at and looked_at[-1] == end:
+                continue
+            looked_at.append(end)
+            # By message key: those of one queue that end together go back in their order.
+            found += sorted(
+                (lock for lock in self._by_end[end] if lock.queue.locks.get(lock.id) is lock), key=lambda lock: lock.key
+            )
+        for end in looked_at:
+            heapq.heappush(self._ends, end)
+        return found

@@ -1,0 +1,62 @@
+"""Rates of a queue: how many messages a second are published, acked and nacked, and the last eleven seconds of it.
+
+Rule: operations only count; once a second `sample` turns the counts into rates, smoothed exponentially with alpha 1/5.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import NamedTuple
+
+ALPHA = 1 / 5
+WINDOW_SECONDS = 10
+RESOLUTION_SECONDS = 1
+POINTS = WINDOW_SECONDS // RESOLUTION_SECONDS + 1
+
+
+class Point(NamedTuple):
+    """One sample. Rates are messages/s."""
+
+    t_ms: int
+    total: int
+    locked: int
+    publish_rate: float
+    ack_rate: float
+    nack_rate: float
+
+
+class Rates:
+    """Counts since the last sample, and the samples."""
+
+    __slots__ = ("_sampled_at", "acked", "nacked", "points", "published")
+
+    def __init__(self) -> None:
+        self.published = 0
+        self.acked = 0
+        self.nacked = 0
+        self.points: deque[Point] = deque(maxlen=POINTS)
+        self._sampled_at: int | None = None
+
+    def sample(self, now: int, available: int, locked: int) -> None:
+        """Close the second that ends `now` (wall milliseconds)."""
+        last = self.points[-1] if self.points else Point(now, 0, 0, 0.0, 0.0, 0.0)
+        # A sample that came late covers more than a second.
+        seconds = max((now - self._sampled_at) / 1000, 0.001) if self._sampled_at is not None else 1.0
+        self._sampled_at = now
+        self.points.append(
+            Point(
+                now,
+                available + locked,
+                locked,
+                _smooth(last.publish_rate, self.published / seconds),
+                _smooth(last.ack_rate, self.acked / seconds),
+                _smooth(last.nack_rate, self.nacked / seconds),
+            )
+        )
+        self.published = self.acked = self.nacked = 0
+
+
+def _smooth(last: float, current: float) -> float:
+    rate = last + ALPHA * (current - last)
+    # What has decayed this far is noise to a reader.
+    return rate if rate >= 0.0005 else 0.0

@@ -1,0 +1,387 @@
+"""The queues of a store: made, found, renamed, emptied, deleted, counted; and read back at start-up.
+
+Rule: a queue is its number. The name is a label that one write changes, so a rename keeps everything; purge and
+delete are range deletes. Numbers are never used again.
+"""
+
+from __future__ import annotations
+
+import logging
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from qrusty_trio.core import duplicates, records
+from qrusty_trio.core.externals import DEAD_LETTER, LIVE, REFERENCE_BYTES, Externals
+from qrusty_trio.core.hot_tier import TIERS_BYTES, TierLimits
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.keys import prefix
+from qrusty_trio.core.locks import Lock, LockIndex
+from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, QueueConfig, QueueStats
+from qrusty_trio.core.queue import CONFIG, COUNTERS, Queue
+from qrusty_trio.core.rates import Point
+from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
+from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound, StorageFault
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+
+NEVER = 2**63
+"""Wall milliseconds that never come."""
+NEXT_QUEUE = b"N"
+"""META: NEXT_QUEUE -> the number of the next queue (4 bytes)."""
+QUEUES_PER_STEP = 100
+LOCKS_PER_STEP = 200
+
+log = logging.getLogger(__name__)
+
+
+class Removed(NamedTuple):
+    """A message that was removed because its payload is broken."""
+
+    queue: str
+    id: str
+    priority: Priority
+    reason: str
+    segment: int
+    offset: int
+    length: int
+
+
+class Registry:
+    """The state behind the broker. A non-empty store is read by `load` before anything else."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        hot_tier_size: int = 1000,
+        refill_threshold: int = 250,
+        max_locked_index: int = 500_000,
+        payloads: PayloadStore | None = None,
+        externalize_min_bytes: int | None = 4096,
+    ) -> None:
+        """`payloads` keeps payloads of `externalize_min_bytes` and more (None: keeps none that are new)."""
+        self.journal = Journal(storage)
+        self.externals = Externals(self.journal, payloads) if payloads is not None else None
+        self.externalize_min_bytes = externalize_min_bytes if externalize_min_bytes is not None else NEVER
+        self.hot_tier_size = hot_tier_size
+        self.refill_threshold = refill_threshold
+        self.max_locked_index = max_locked_index
+        self.limits = TierLimits(hot_tier_size, refill_threshold)
+        self._clear()
+        self.removed: list[Removed] = []
+        """Messages removed since the owner of the broker last looked (and cleared the list)."""
+        self.removed_total = 0
+        self.refused_for_locks = 0
+        """Consumes that got nothing since the owner last looked, because the index of locks is full."""
+
+    def _clear(self) -> None:
+        self.queues: dict[str, Queue] = {}
+        self.by_number: dict[int, Queue] = {}
+        self._names: list[str] = []
+        self._next_number = 1
+        self.locks = LockIndex()
+        self.wake_at = NEVER
+        """No lock ends before this, wall milliseconds."""
+        self.ready: set[int] = set()
+        """Queues in `watched` in which something became available; the dispatcher clears it."""
+        self.watched: set[int] = set()
+        """Queues with waiting subscribers; the dispatcher keeps it."""
+        self.starved: set[int] = set()
+        """Queues that were refused a lock because the index is full."""
+
+    # Queues
+
+    def create_queue(self, name: str, config: QueueConfig) -> None:
+        """Raises QueueExists, InvalidQueueName, LimitReached."""
+        check_name(name)
+        if name in self.queues:
+            raise QueueExists(f"Queue '{name}' already exists")
+        self._create(name, config)
+
+    def create_default(self, name: str) -> Queue:
+        """The queue that a publish to an unknown name makes. Raises InvalidQueueName, LimitReached."""
+        check_name(name)
+        return self._create(name, QueueConfig())
+
+    def _create(self, name: str, config: QueueConfig) -> Queue:
+        if len(self.queues) >= MAX_QUEUES:
+            raise LimitReached(f"There are {MAX_QUEUES} queues already, which is the limit")
+        queue = Queue(self._next_number, name, config, self.limits)
+        self._next_number += 1
+        journal = self.journal
+        journal.put(NEXT_QUEUE, prefix(self._next_number), journal.meta)
+        queue.write_config(journal)
+        self._enter(queue)
+        return queue
+
+    def _enter(self, queue: Queue) -> None:
+        self.queues[queue.name] = queue
+        self.by_number[queue.number] = queue
+        insort(self._names, queue.name)
+        self._share_tiers()
+
+    def _leave(self, name: str) -> None:
+        del self.queues[name]
+        del self._names[bisect_left(self._names, name)]
+
+    def _share_tiers(self) -> None:
+        self.limits.octets = TIERS_BYTES // max(1, len(self.queues))
+
+    def update_queue(self, name: str, new_name: str | None, allow_duplicates: bool | None, now: int) -> Iterator[None]:
+        """Rename a queue, allow or refuse duplicates in it; a step is about a millisecond.
+
+        Refusing them removes those already queued, all but the first in order. The first step raises QueueNotFound,
+        QueueExists and InvalidQueueName; until it has returned nothing has changed.
+        """
+        if not name.strip():
+            raise InvalidQueueName("'name' must not be blank")
+        queue = self.queues.get(name)
+        if queue is None:
+            raise QueueNotFound(f"Queue '{name}' does not exist")
+        if new_name is not None and not new_name.strip():
+            raise InvalidQueueName("'config.name' must not be blank")
+        if new_name is not None and new_name != name:
+            check_name(new_name)
+            if new_name in self.queues:
+                raise QueueExists(f"Queue '{new_name}' already exists")
+            self._leave(name)
+            queue.name = new_name
+            queue.write_config(self.journal)
+            self._enter(queue)
+        if allow_duplicates is not None and allow_duplicates != queue.config.allow_duplicates:
+            queue.config = QueueConfig(queue.config.ordering, allow_duplicates, queue.config.kind)
+            queue.settling = not allow_duplicates
+            queue.write_config(self.journal)
+            if allow_duplicates:
+                self.journal.delete_range(queue.prefix, queue.end, self.journal.dedup)
+                self.journal.commit()
+            else:
+                yield
+                yield from duplicates.settle(self, queue)
+        yield
+
+    def unsettled(self) -> Iterator[None]:
+        """Go on with what a restart cut short: duplicates that were still to be looked for."""
+        for queue in [queue for queue in self.by_number.values() if queue.settling]:
+            yield from duplicates.settle(self, queue)
+
+    def purge(self, name: str) -> int:
+        """Remove all messages, locked ones too; dead letters stay. Returns how many were removed."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return 0
+        removed = queue.available + queue.locked
+        if removed:
+            journal = self.journal
+            for family in (journal.messages, journal.locks, journal.dedup):
+                journal.delete_range(queue.prefix, queue.end, family)
+            if queue.settling:
+                queue.settling = False
+                queue.write_config(journal)
+            if self.externals is not None:
+                self.externals.free_all(queue, LIVE)
+            self.locks.forget(queue)
+            queue.available = queue.locked = queue.taken = 0
+            queue.unload()
+            journal.mark(queue)
+            # Digests that are pending would be found in memory although the range delete has them.
+            journal.commit()
+        return removed
+
+    def delete(self, name: str) -> int:
+        """Remove a queue with all it holds. Returns how many messages were removed, dead letters not counted."""
+        queue = self.queues.get(name)
+        if queue is None:
+            return 0
+        removed = self.purge(name)
+        journal = self.journal
+        journal.commit()
+        journal.delete_range(queue.prefix, queue.end, journal.dead)
+        journal.delete(CONFIG + queue.prefix, journal.meta)
+        journal.delete(COUNTERS + queue.prefix, journal.meta)
+        if self.externals is not None:
+            self.externals.free_all(queue, DEAD_LETTER)
+        journal.touch()
+        self._leave(name)
+        del self.by_number[queue.number]
+        self.ready.discard(queue.number)
+        self.starved.discard(queue.number)
+        self._share_tiers()
+        return removed
+
+    # Questions
+
+    def queue_number(self, name: str) -> int:
+        """Raises QueueNotFound."""
+        queue = self.queues.get(name)
+        if queue is None:
+            raise QueueNotFound(f"Queue '{name}' does not exist")
+        return queue.number
+
+    def name_of(self, queue_number: int) -> str | None:
+        """The present name of a queue; None when it is gone."""
+        queue = self.by_number.get(queue_number)
+        return queue.name if queue is not None else None
+
+    def available(self, queue_number: int) -> int:
+        queue = self.by_number.get(queue_number)
+        return queue.available if queue is not None else 0
+
+    def names(self) -> list[str]:
+        return self._names.copy()
+
+    def stats(self, name: str) -> QueueStats | None:
+        queue = self.queues.get(name)
+        return queue.stats() if queue is not None else None
+
+    def all_stats(self) -> Iterator[QueueStats]:
+        """Sorted by name; queues deleted meanwhile are left out."""
+        for name in self.names():
+            stats = self.stats(name)
+            if stats is not None:
+                yield stats
+
+    def metrics(self, name: str) -> list[Point]:
+        queue = self.queues.get(name)
+        return list(queue.rates.points) if queue is not None else []
+
+    def hot_tier_sizes(self) -> dict[str, int]:
+        return {name: len(self.queues[name].tier) for name in self._names}
+
+    @property
+    def locked_index_size(self) -> int:
+        return self.locks.count
+
+    def sample(self, now: int) -> Iterator[None]:
+        """Take the sample of this second of every queue, some at each step."""
+        for index, queue in enumerate(list(self.by_number.values()), 1):
+            queue.rates.sample(now, queue.available, queue.locked)
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
+    # Digests of payloads
+
+    def owner(self, queue: Queue, digest: bytes) -> bytes:
+        """The id (ASCII) of the message that holds a payload; b"" for none."""
+        key = queue.prefix + digest
+        journal = self.journal
+        fresh = journal.fresh_digests.get(key)
+        return fresh if fresh is not None else journal.get(journal.dedup, key) or b""
+
+    def own_digest(self, queue: Queue, digest: bytes, id: str) -> None:
+        journal = self.journal
+        key, value = queue.prefix + digest, id.encode()
+        journal.put(key, value, journal.dedup)
+        journal.fresh_digests[key] = value
+        journal.mark(queue)
+
+    def free_digest(self, queue: Queue, digest: bytes, id: str) -> None:
+        """No effect when another message holds the payload."""
+        if self.owner(queue, digest) == id.encode():
+            journal = self.journal
+            key = queue.prefix + digest
+            journal.delete(key, journal.dedup)
+            journal.fresh_digests[key] = b""
+            journal.mark(queue)
+
+    # Payloads in segment files
+
+    def read_external(self, reference: bytes) -> bytes:
+        """Raises PayloadBroken."""
+        assert self.externals is not None, "a store with external payloads is opened with its payload store"
+        return self.externals.read(reference)
+
+    def payload_of(self, record: bytes) -> bytes:
+        """The payload of a record (UTF-8). Raises PayloadBroken."""
+        if record[0] & EXTERNAL:
+            return self.read_external(record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES])
+        return record[PAYLOAD_AT:]
+
+    def drop_broken(self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str) -> None:
+        """A message whose payload is lost has been taken out of MESSAGES or LOCKS: see to the rest, note who it was."""
+        assert self.externals is not None
+        self.externals.free(queue, reference)
+        if digest:
+            self.free_digest(queue, digest, id)
+        ref = PayloadRef.unpack(reference)
+        self.removed_total += 1
+        self.removed.append(
+            Removed(queue.name, id, queue.coder.priority(key), reason, ref.segment, ref.offset, ref.length)
+        )
+
+    # Start-up and faults
+
+    def load(self) -> Iterator[None]:
+        """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks."""
+        self.journal.attach()
+        self._clear()
+        journal = self.journal
+        number = journal.get(journal.meta, NEXT_QUEUE)
+        if number is not None:
+            self._next_number = int.from_bytes(number, "big")
+        begin, end = CONFIG, CONFIG + b"\xff" * 5
+        while pairs := journal.scan(journal.meta, begin, end, QUEUES_PER_STEP):
+            for key, config in pairs:
+                counters = journal.get(journal.meta, COUNTERS + key[1:])
+                if counters is None:
+                    raise self.damaged(f"the counters of queue number {int.from_bytes(key[1:], 'big')} are missing")
+                self._enter(Queue.stored(int.from_bytes(key[1:], "big"), config, counters, self.limits))
+            begin = pairs[-1][0] + b"\x00"
+            yield
+        if self.externals is not None:
+            yield from self.externals.load()
+        begin, end = b"", b"\xff" * 13
+        while pairs := journal.scan(journal.locks, begin, end, LOCKS_PER_STEP):
+            for key, value in pairs:
+                self._load_lock(key, value)
+            begin = pairs[-1][0] + b"\x00"
+            yield
+        next_end = self.locks.next_end()
+        self.wake_at = next_end if next_end is not None else NEVER
+
+    def _load_lock(self, key: bytes, value: bytes) -> None:
+        queue = self.by_number.get(int.from_bytes(key[:4], "big"))
+        if queue is None:
+            raise self.damaged(f"there is a lock of queue number {int.from_bytes(key[:4], 'big')}, but no such queue")
+        stored = records.unpack_lock(value)
+        flags, _, _, _, id = records.unpack_message(stored.record)
+        external = stored.record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if flags & EXTERNAL else b""
+        self.locks.add(
+            Lock(
+                id.decode(),
+                queue,
+                int.from_bytes(key[4:], "big"),
+                stored.key,
+                stored.consumer.decode(),
+                stored.until,
+                stored.deliveries,
+                stored.digest,
+                external,
+                0,
+            )
+        )
+
+    def damaged(self, what: str) -> StorageFault:
+        """The fault to raise when the store contradicts itself."""
+        fault = StorageFault(f"The store contradicts itself: {what}. Stop the server and put back a backup.")
+        self.journal.fault = fault
+        return fault
+
+    def miscounted(self, queue: Queue) -> None:
+        """The counter says that there are messages and the store has none: believe the store."""
+        log.error(
+            "queue '%s' counted %d available messages, but the store holds none; the count is now 0",
+            queue.name,
+            queue.available,
+        )
+        queue.available = 0
+        self.journal.mark(queue)
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidQueueName unless a queue may be called that."""
+    if not name:
+        raise InvalidQueueName("'name' must not be empty")
+    if len(name.encode()) > MAX_QUEUE_NAME_BYTES:
+        raise InvalidQueueName(f"'name' may have at most {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
