@@ -1,7 +1,9 @@
 """How the server speaks to its operator: one line a record on stderr, and a ring of the last records for subscribers.
 
-Rule: a record is one line, whatever a client put into it, but for the traceback in console format. Other packages are
-heard from WARNING on, whatever the level: a frame logger of theirs that reports each log frame sent would feed itself.
+Rule: logging never waits. stderr is written to by a thread of its own, and a reader of it that stands still costs
+records, which are counted, and no time. A record is one line, whatever a client put into it, but for the traceback in
+console format. Other packages are heard from WARNING on, whatever the level: a frame logger of theirs that reports each
+log frame sent would feed itself.
 
 Times are UTC, RFC 3339 with milliseconds. Level names are those of the contract: error, warn, info, debug.
 """
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 import json
 import logging
+import queue
 import sys
 import threading
 from collections import deque
@@ -23,6 +26,10 @@ RING_RECORDS = 1000
 """Records kept for `subscribe-logs`."""
 MAX_MESSAGE_CHARS = 8192
 """Characters of one record in the ring, traceback included; the rest is cut off. stderr gets all of it."""
+OUTPUT_RECORDS = 10_000
+"""Records that wait for stderr; past it they are counted and dropped."""
+OUTPUT_CLOSE_SECONDS = 2.0
+"""At the end of the process, what still waits is written for this long."""
 
 OWN_LOGGER = "qrusty_trio"
 
@@ -108,6 +115,58 @@ class JsonFormatter(_Formatter):
         if traceback:
             fields["traceback"] = traceback
         return json.dumps(fields)
+
+
+class Output(logging.Handler):
+    """Writes to a stream from a thread of its own, in the order of the records. `close` writes what still waits.
+
+    The stream is not closed. Records that come after `close`, or while `OUTPUT_RECORDS` wait, are dropped; the stream
+    is told how many were, once it takes records again.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._waiting: queue.Queue[str | None] = queue.Queue(OUTPUT_RECORDS)
+        self._lost = 0
+        # A daemon: a stream that stands still must not keep the process from ending.
+        self._thread = threading.Thread(target=self._write, name="log output", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record)
+        except Exception:  # noqa: BLE001  # arguments that don't fit their format: reported as all handlers do it
+            self.handleError(record)
+            return
+        self._put(line)
+
+    def close(self) -> None:
+        """Write what waits, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
+        if self._thread.is_alive():
+            self._put(None)
+            self._thread.join(OUTPUT_CLOSE_SECONDS)
+        super().close()
+
+    def _put(self, line: str | None) -> None:
+        try:
+            self._waiting.put_nowait(line)
+        except queue.Full:
+            self._lost += 1
+
+    def _write(self) -> None:
+        told = 0
+        while (line := self._waiting.get()) is not None:
+            if (lost := self._lost) > told:
+                sentence = f"{lost - told} log records were lost: they were not taken fast enough"
+                told = lost
+                warning = logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, (), None)
+                line = f"{self.format(warning)}\n{line}"
+            try:
+                self._stream.write(f"{line}\n")
+                self._stream.flush()
+            except (OSError, ValueError):  # gone or closed; there is nowhere left to say so
+                return
 
 
 class LogRing(logging.Handler):
@@ -197,12 +256,13 @@ class LogRing(logging.Handler):
 def set_up(level: LogLevel, layout: LogFormat, stream: TextIO | None = None) -> LogRing:
     """Log to `stream` (stderr) and to the ring that is returned, from now on, in place of what was set up before."""
     number = NUMBERS[level]
-    output = logging.StreamHandler(stream if stream is not None else sys.stderr)
+    output = Output(stream if stream is not None else sys.stderr)
     output.setFormatter(JsonFormatter() if layout is LogFormat.JSON else ConsoleFormatter())
     ring = LogRing()
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
+        handler.close()
     root.addHandler(output)
     root.addHandler(ring)
     root.setLevel(max(number, logging.WARNING))

@@ -1,0 +1,338 @@
+"""The log: one line a record, the ring and its listeners, and an output that never makes a record wait."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import os
+import re
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import pytest
+import trio
+
+from qrusty_trio import logs
+from qrusty_trio.api.ws_logs import LogReader
+from qrusty_trio.api.ws_logs import LogRing as RingProtocol
+from qrusty_trio.logs import LogFormat, LogLevel, LogRing, Output
+
+logger = logging.getLogger("qrusty_trio.test")
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch) -> Iterator[logging.Logger]:
+    """The root logger without the handlers of the test runner, put back at the end."""
+    root = logging.getLogger()
+    own = logging.getLogger("qrusty_trio")
+    levels = root.level, own.level
+    monkeypatch.setattr(root, "handlers", [])
+    yield root
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+def written(root: logging.Logger, stream: io.StringIO) -> list[str]:
+    """The lines on the stream once the output has written all."""
+    for handler in root.handlers:
+        handler.close()
+    return stream.getvalue().splitlines()
+
+
+def record(message: str, level: int = logging.INFO, created: float = 0.0) -> logging.LogRecord:
+    made = logging.LogRecord("qrusty_trio.test", level, __file__, 1, message, (), None)
+    made.created = created
+    return made
+
+
+def test_console_shows_time_level_part_and_message(root: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogLevel.INFO, LogFormat.CONSOLE, stream)
+    logger.warning("queue %s is full", "größe")
+    (line,) = written(root, stream)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARN  test: queue größe is full", line)
+
+
+@pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\ud800b", "a\x85b"])
+@pytest.mark.parametrize("layout", list(LogFormat))
+def test_a_record_is_one_line_whatever_a_client_sent(root: logging.Logger, layout: LogFormat, hostile: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogLevel.INFO, layout, stream)
+    logger.info("name %s", hostile)
+    (line,) = written(root, stream)
+    assert line.isprintable()
+    if layout is LogFormat.JSON:
+        assert json.loads(line)["message"] == f"name {hostile}"
+
+
+def test_json_holds_a_traceback_on_its_line(root: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogLevel.INFO, LogFormat.JSON, stream)
+    try:
+        raise ValueError("told you so")
+    except ValueError:
+        logger.exception("it broke")
+    (line,) = written(root, stream)
+    fields = json.loads(line)
+    assert list(fields) == ["timestamp", "level", "logger", "message", "traceback"]
+    assert (fields["level"], fields["logger"], fields["message"]) == ("error", "qrusty_trio.test", "it broke")
+    assert fields["traceback"].startswith("Traceback (most recent call last):\n")
+    assert fields["traceback"].endswith("ValueError: told you so")
+
+
+def test_console_puts_a_traceback_under_its_line(root: logging.Logger) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogLevel.INFO, LogFormat.CONSOLE, stream)
+    logger.error("it broke", exc_info=ValueError("told you so"))
+    lines = written(root, stream)
+    assert lines[0].endswith("ERROR test: it broke")
+    assert lines[-1] == "ValueError: told you so"
+
+
+@pytest.mark.parametrize(
+    ("level", "shown"),
+    [("error", "EC"), ("warn", "WEC"), ("info", "IWEC"), ("debug", "DIWEC")],
+)
+def test_the_level_is_that_and_worse(root: logging.Logger, level: str, shown: str) -> None:
+    stream = io.StringIO()
+    logs.set_up(LogLevel(level), LogFormat.JSON, stream)
+    for letter, number in zip("DIWEC", (10, 20, 30, 40, 50), strict=True):
+        logger.log(number, letter)
+    assert [json.loads(line)["message"] for line in written(root, stream)] == list(shown)
+
+
+def test_other_packages_are_heard_from_warning_on(root: logging.Logger) -> None:
+    stream = io.StringIO()
+    ring = logs.set_up(LogLevel.DEBUG, LogFormat.JSON, stream)
+    other = logging.getLogger("websockets.server")
+    other.debug("> TEXT frame")
+    other.info("connection open")
+    other.warning("odd")
+    assert [json.loads(line)["message"] for line in written(root, stream)] == ["odd"]
+    assert [message for _, _, message in ring.read(0, 10)[1]] == ["odd"]
+
+
+def test_set_up_again_replaces_what_was(root: logging.Logger) -> None:
+    first, second = io.StringIO(), io.StringIO()
+    logs.set_up(LogLevel.INFO, LogFormat.JSON, first)
+    logs.set_up(LogLevel.INFO, LogFormat.JSON, second)
+    logger.info("once")
+    assert len(written(root, second)) == 1
+    assert first.getvalue() == ""
+
+
+def test_output_that_is_not_taken_costs_records_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "OUTPUT_RECORDS", 3)
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, encoding="utf-8") as reader:
+        with os.fdopen(write_end, "w", encoding="utf-8") as stream:
+            output = Output(stream)
+            # More than a pipe holds, so the writer stands still on the first until somebody reads.
+            output.emit(record("x" * 1_000_000))
+            while not output._waiting.empty():
+                time.sleep(0.001)
+            for number in range(10):
+                output.emit(record(f"record {number}"))
+            assert reader.readline() == "x" * 1_000_000 + "\n"
+            output.close()
+        lines = reader.read().splitlines()
+    assert lines[0] == "7 log records were lost: they were not taken fast enough"
+    assert lines[1:] == ["record 0", "record 1", "record 2"]
+
+
+def test_output_survives_a_stream_that_is_gone() -> None:
+    stream = io.StringIO()
+    output = Output(stream)
+    stream.close()
+    output.emit(record("to nobody"))
+    output.close()
+    output.emit(record("after the end"))
+    output.close()
+
+
+def test_ring_satisfies_the_protocol_and_starts_empty() -> None:
+    ring: RingProtocol = LogRing()
+    assert ring.oldest() == 0
+    assert ring.read(0, 10) == (0, [])
+
+
+def test_ring_holds_time_level_and_message() -> None:
+    ring = LogRing()
+    ring.handle(record("slow\ndisk", logging.WARNING, created=1_700_000_000.0126))
+    ring.handle(record("dead", logging.CRITICAL))
+    assert ring.read(0, 10) == (
+        2,
+        [("2023-11-14T22:13:20.012Z", "warn", "slow\ndisk"), ("1970-01-01T00:00:00.000Z", "error", "dead")],
+    )
+
+
+def test_ring_keeps_the_last_thousand() -> None:
+    ring = LogRing()
+    for number in range(1500):
+        ring.handle(record(str(number)))
+    assert ring.oldest() == 500
+    after, records = ring.read(0, 2)
+    assert (after, [message for _, _, message in records]) == (502, ["500", "501"])
+    after, records = ring.read(after, 5000)
+    assert (after, len(records), records[-1][2]) == (1500, 998, "1499")
+    assert ring.read(1500, 10) == (1500, [])
+    assert ring.read(700, 0) == (700, [])
+
+
+def test_ring_bounds_a_record_and_keeps_the_traceback_in_it() -> None:
+    ring = LogRing()
+    ring.handle(record("y" * 1_000_000))
+    failed = record("it broke")
+    failed.exc_info = (ValueError, ValueError("told you so"), None)
+    ring.handle(failed)
+    _, records = ring.read(0, 2)
+    assert len(records[0][2]) == logs.MAX_MESSAGE_CHARS
+    assert records[1][2] == "it broke\nValueError: told you so"
+
+
+def test_a_reader_that_was_overtaken_is_told_how_many_it_lost() -> None:
+    ring = LogRing()
+    ring.handle(record("first"))
+    reader = LogReader(ring, lambda: None)
+    for number in range(logs.RING_RECORDS + 41):
+        ring.handle(record(str(number)))
+    frames = [json.loads(frame) for frame in reader.read(2)]
+    assert frames[0]["level"] == "warn"
+    assert "42 log records were lost" in frames[0]["message"]
+    assert [frame["message"] for frame in frames[1:]] == ["41", "42"]
+
+
+class Loop:
+    """What `attach` takes, run by hand: functions that wait, each once."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Callable[[], None]] = []
+
+    def call_soon(self, function: Callable[[], None]) -> None:
+        if function not in self.waiting:
+            self.waiting.append(function)
+
+    def turn(self) -> int:
+        """Run what waits; how much that was."""
+        waiting, self.waiting = self.waiting, []
+        for function in waiting:
+            function()
+        return len(waiting)
+
+
+def test_many_records_wake_a_listener_once_a_turn() -> None:
+    ring, loop = LogRing(), Loop()
+    calls: list[int] = []
+    ring.attach(loop.call_soon)
+    ring.add_listener(partial(calls.append, 1))
+    for _ in range(100):
+        ring.handle(record("x"))
+    assert calls == []
+    assert (loop.turn(), calls) == (1, [1])
+    assert loop.turn() == 0
+
+
+def test_without_listeners_the_loop_is_left_alone() -> None:
+    ring, loop = LogRing(), Loop()
+    ring.attach(loop.call_soon)
+    listener = [].clear
+    ring.add_listener(listener)
+    ring.remove_listener(listener)
+    ring.remove_listener(listener)
+    ring.handle(record("x"))
+    assert loop.waiting == []
+
+
+def test_a_record_made_while_records_are_delivered_wakes_nobody() -> None:
+    ring, loop = LogRing(), Loop()
+    ring.attach(loop.call_soon)
+
+    def listener() -> None:
+        ring.handle(record("delivering"))
+
+    ring.add_listener(listener)
+    ring.handle(record("x"))
+    assert [loop.turn(), loop.turn()] == [1, 0]
+    assert [message for _, _, message in ring.read(0, 10)[1]] == ["x", "delivering"]
+
+
+def test_a_listener_may_leave_while_listeners_are_called() -> None:
+    ring, loop, calls = LogRing(), Loop(), []
+
+    def leave() -> None:
+        calls.append("left")
+        ring.remove_listener(leave)
+
+    ring.attach(loop.call_soon)
+    ring.add_listener(leave)
+    ring.add_listener(partial(calls.append, "stayed"))
+    for _ in range(2):
+        ring.handle(record("x"))
+        loop.turn()
+    assert calls == ["left", "stayed", "stayed"]
+
+
+def test_after_detach_records_are_kept_and_nobody_is_called() -> None:
+    ring, loop = LogRing(), Loop()
+    ring.attach(loop.call_soon)
+    ring.add_listener([].clear)
+    ring.detach()
+    ring.handle(record("x"))
+    assert loop.waiting == []
+    assert ring.read(0, 1)[0] == 1
+
+
+async def test_records_of_any_thread_reach_listeners_on_the_thread_of_the_loop() -> None:
+    ring, done = LogRing(), trio.Event()
+    seen: list[tuple[str, int]] = []
+    position = 0
+
+    def listener() -> None:
+        nonlocal position
+        position, records = ring.read(position, 10_000)
+        seen.extend((message, threading.get_ident()) for _, _, message in records)
+        if len(seen) == 800:
+            done.set()
+
+    def work(name: int) -> None:
+        for number in range(200):
+            ring.handle(record(f"{name}-{number}"))
+
+    ring.attach(partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True))
+    ring.add_listener(listener)
+    async with trio.open_nursery() as nursery:
+        for name in range(4):
+            nursery.start_soon(trio.to_thread.run_sync, work, name)
+        with trio.fail_after(30):
+            await done.wait()
+    assert {thread for _, thread in seen} == {threading.get_ident()}
+    for name in range(4):
+        mine = [message for message, _ in seen if message.startswith(f"{name}-")]
+        assert mine == [f"{name}-{number}" for number in range(200)]
+
+
+def test_a_thread_that_outlives_the_loop_may_log() -> None:
+    ring = LogRing()
+
+    async def attach() -> None:
+        ring.attach(partial(trio.lowlevel.current_trio_token().run_sync_soon, idempotent=True))
+        ring.add_listener([].clear)
+
+    trio.run(attach)
+    ring.handle(record("late"))
+    assert ring.read(0, 1)[0] == 1
+
+
+def test_arguments_that_do_not_fit_do_not_raise(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logging, "raiseExceptions", False)
+    stream = io.StringIO()
+    ring = logs.set_up(LogLevel.INFO, LogFormat.CONSOLE, stream)
+    logger.info("%d", "no number")
+    assert written(root, stream) == []
+    assert ring.read(0, 1)[0] == 0
