@@ -63,7 +63,8 @@ class Thresholds:
         if not 0.0 < self.exit < self.warning < self.critical <= 1.0:  # false for NaN, too
             raise StartupRefused(
                 f"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD={self.exit:g}, "
-                f"QRUSTY_MEMORY_PRESSURE_THRESHOLD={self.warning:g} and QRUSTY_MEMORY_CRITICAL_THRESHOLD={self.critical:g} must rise in this order, above 0 and up to 1."
+                f"QRUSTY_MEMORY_PRESSURE_THRESHOLD={self.warning:g} "
+                f"and QRUSTY_MEMORY_CRITICAL_THRESHOLD={self.critical:g} must rise in this order, above 0 and up to 1."
             )
 
 

@@ -64,8 +64,6 @@ class Registry:
         self.journal = Journal(storage)
         self.externals = Externals(self.journal, payloads) if payloads is not None else None
         self.externalize_min_bytes = externalize_min_bytes if externalize_min_bytes is not None else NEVER
-        self.hot_tier_size = hot_tier_size
-        self.refill_threshold = refill_threshold
         self.max_locked_index = max_locked_index
         self.limits = TierLimits(hot_tier_size, refill_threshold)
         self._clear()
@@ -310,7 +308,11 @@ class Registry:
             Removed(queue.name, id, queue.coder.priority(key), reason, ref.segment, ref.offset, ref.length)
         )
 
-    # Start-up and faults
+    # The store
+
+    def commit(self) -> None:
+        """Write what has changed, as one batch. Raises StorageFault; then `load` has to put memory right."""
+        self.journal.commit()
 
     def load(self) -> Iterator[None]:
         """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks."""
