@@ -22,6 +22,8 @@ from qrusty_trio.logs import LogFormat, LogLevel
 T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
 
+SHOWN_CHARS = 100
+"""Characters of a refused value that the refusal shows."""
 OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
 """A variable that starts like this and is no setting is taken for a slip of the pen."""
 
@@ -74,7 +76,8 @@ class Setting:
         try:
             return self.check.parse(value)
         except ValueError:
-            raise StartupRefused(f"{self.variable}={value!r} is not allowed: it takes {self.check.allowed}.") from None
+            shown = repr(value[:SHOWN_CHARS]) + ("..." if len(value) > SHOWN_CHARS else "")
+            raise StartupRefused(f"{self.variable}={shown} is not allowed: it takes {self.check.allowed}.") from None
 
 
 def _whole(least: int, most: int) -> Check[int]:
@@ -314,7 +317,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     sentences = []
     for variable in sorted(environment):
         if variable.startswith(OWN_PREFIXES) and variable not in known:
-            close = difflib.get_close_matches(variable, known, n=1)
+            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
             hint = f"; is {close[0]} meant?" if close else ""
             sentences.append(f"{variable} is no setting of this server{hint}")
     return sentences

@@ -1,0 +1,297 @@
+"""Settings: every variable, what it takes, what it refuses and with which sentence; the command's exit statuses."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio import __version__, config
+from qrusty_trio.config import TABLE, Address, Fsync, Settings, StorageMode, unknown_variables, webui_directory
+from qrusty_trio.errors import StartupRefused
+
+DEFAULTS = {
+    "DATA_PATH": "/data",
+    "BIND_ADDR": "0.0.0.0:6784",
+    "STORAGE_MODE": "rocksdb",
+    "MAX_CONNECTIONS": "10000",
+    "WEBUI_DIR": "/opt/qrusty/webui",
+    "ROCKSDB_CACHE_MB": "128",
+    "ROCKSDB_WRITE_BUFFER_MB": "16",
+    "ROCKSDB_MAX_OPEN_FILES": "128",
+    "QRUSTY_HOT_TIER_SIZE": "1000",
+    "QRUSTY_REFILL_THRESHOLD": "250",
+    "QRUSTY_EXTERNALIZE_MIN_BYTES": "4096",
+    "QRUSTY_PAYLOAD_STORE": "enabled",
+    "QRUSTY_SEGMENT_MAX_MB": "256",
+    "QRUSTY_COMPACT_INTERVAL_SECS": "300",
+    "QRUSTY_MEMORY_LIMIT_MB": "auto",
+    "QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.80",
+    "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0.70",
+    "QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.90",
+    "QRUSTY_MAX_LOCKED_INDEX": "500000",
+    "WS_PING_INTERVAL_SECS": "30",
+    "WS_PING_TIMEOUT_SECS": "10",
+    "QRUSTY_FSYNC": "always",
+    "QRUSTY_LOG_LEVEL": "info",
+    "QRUSTY_LOG_FORMAT": "console",
+    "QRUSTY_ALLOWED_ORIGINS": "",
+    "QRUSTY_FAST_LANE": "enabled",
+}
+"""What existing deployments of the recorded server, and our own documents, rely on."""
+
+
+def read(**environment: str) -> Settings:
+    return Settings.from_environment(environment)
+
+
+def refusal(**environment: str) -> str:
+    with pytest.raises(StartupRefused) as raised:
+        read(**environment)
+    return str(raised.value)
+
+
+def test_names_and_defaults_are_those_that_deployments_rely_on() -> None:
+    assert {row.variable: row.default for row in TABLE.values()} == DEFAULTS
+
+
+def test_every_field_has_its_row() -> None:
+    assert list(TABLE) == [field.name for field in fields(Settings)]
+
+
+def test_no_variable_gives_the_defaults() -> None:
+    assert read() == Settings() == read(**DEFAULTS)
+
+
+def test_other_variables_are_left_alone() -> None:
+    assert read(PATH="/bin", QRUSTY_NO_SUCH="1", bind_addr="nonsense") == Settings()
+
+
+ACCEPTED: list[tuple[str, str, str, object]] = [
+    ("DATA_PATH", "./data", "data_path", Path("data")),
+    ("BIND_ADDR", "127.0.0.1:0", "bind_addr", Address("127.0.0.1", 0)),
+    ("BIND_ADDR", "[::1]:6784", "bind_addr", Address("::1", 6784)),
+    ("BIND_ADDR", "[::]:65535", "bind_addr", Address("::", 65535)),
+    ("BIND_ADDR", "localhost:80", "bind_addr", Address("localhost", 80)),
+    ("STORAGE_MODE", "memory", "storage_mode", StorageMode.MEMORY),
+    ("MAX_CONNECTIONS", "1", "max_connections", 1),
+    ("MAX_CONNECTIONS", "1000000", "max_connections", 1_000_000),
+    ("WEBUI_DIR", "/srv/ui", "webui_dir", Path("/srv/ui")),
+    ("ROCKSDB_CACHE_MB", "16", "rocksdb_cache_mb", 16),
+    ("ROCKSDB_WRITE_BUFFER_MB", "128", "rocksdb_write_buffer_mb", 128),
+    ("ROCKSDB_MAX_OPEN_FILES", "16", "rocksdb_max_open_files", 16),
+    ("QRUSTY_HOT_TIER_SIZE", "251", "hot_tier_size", 251),
+    ("QRUSTY_HOT_TIER_SIZE", "100000", "hot_tier_size", 100_000),
+    ("QRUSTY_REFILL_THRESHOLD", "0", "refill_threshold", 0),
+    ("QRUSTY_REFILL_THRESHOLD", "999", "refill_threshold", 999),
+    ("QRUSTY_EXTERNALIZE_MIN_BYTES", "256", "externalize_min_bytes", 256),
+    ("QRUSTY_EXTERNALIZE_MIN_BYTES", "2097152", "externalize_min_bytes", 2_097_152),
+    ("QRUSTY_PAYLOAD_STORE", "disabled", "payload_store", False),
+    ("QRUSTY_SEGMENT_MAX_MB", "1", "segment_max_mb", 1),
+    ("QRUSTY_SEGMENT_MAX_MB", "4096", "segment_max_mb", 4096),
+    ("QRUSTY_COMPACT_INTERVAL_SECS", "1.5", "compact_interval_secs", 1.5),
+    ("QRUSTY_MEMORY_LIMIT_MB", "512", "memory_limit_mb", 512),
+    ("QRUSTY_MEMORY_LIMIT_MB", "auto", "memory_limit_mb", None),
+    ("QRUSTY_MEMORY_PRESSURE_THRESHOLD", "0.85", "memory_pressure_threshold", 0.85),
+    ("QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD", "0.5", "memory_pressure_exit_threshold", 0.5),
+    ("QRUSTY_MEMORY_CRITICAL_THRESHOLD", "1", "memory_critical_threshold", 1.0),
+    ("QRUSTY_MAX_LOCKED_INDEX", "1", "max_locked_index", 1),
+    ("WS_PING_INTERVAL_SECS", "0.1", "ws_ping_interval_secs", 0.1),
+    ("WS_PING_TIMEOUT_SECS", "86400", "ws_ping_timeout_secs", 86_400.0),
+    ("QRUSTY_FSYNC", "everysec", "fsync", Fsync.EVERYSEC),
+    ("QRUSTY_FAST_LANE", "disabled", "fast_lane", False),
+    ("QRUSTY_LOG_LEVEL", "debug", "log_level", "debug"),
+    ("QRUSTY_LOG_FORMAT", "json", "log_format", "json"),
+    ("QRUSTY_ALLOWED_ORIGINS", " ", "allowed_origins", frozenset()),
+    (
+        "QRUSTY_ALLOWED_ORIGINS",
+        "https://Ops.example, http://localhost:3000",
+        "allowed_origins",
+        frozenset({"https://ops.example", "http://localhost:3000"}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("variable", "given", "attribute", "expected"), ACCEPTED)
+def test_accepted(variable: str, given: str, attribute: str, expected: object) -> None:
+    value = getattr(read(**{variable: given}), attribute)
+    assert value == expected
+    assert type(value) is type(expected) or isinstance(value, str)
+
+
+def test_every_variable_is_tried_with_something_else_than_its_default() -> None:
+    assert {row[0] for row in ACCEPTED if row[1] != DEFAULTS[row[0]]} == set(DEFAULTS)
+
+
+REFUSED: list[tuple[str, str]] = [
+    *((variable, "") for variable in DEFAULTS if variable != "QRUSTY_ALLOWED_ORIGINS"),
+    ("DATA_PATH", "  "),
+    ("BIND_ADDR", "6784"),
+    ("BIND_ADDR", ":6784"),
+    ("BIND_ADDR", "localhost"),
+    ("BIND_ADDR", "localhost:65536"),
+    ("BIND_ADDR", "localhost:-1"),
+    ("BIND_ADDR", "localhost:http"),
+    ("BIND_ADDR", "::1:6784"),
+    ("BIND_ADDR", "[localhost]:6784"),
+    ("BIND_ADDR", "[127.0.0.1]:6784"),
+    ("BIND_ADDR", "a b:6784"),
+    ("STORAGE_MODE", "Memory"),
+    ("STORAGE_MODE", "redis"),
+    ("MAX_CONNECTIONS", "0"),
+    ("MAX_CONNECTIONS", "-1"),
+    ("MAX_CONNECTIONS", "+1"),
+    ("MAX_CONNECTIONS", "1e3"),
+    ("MAX_CONNECTIONS", "1_000"),
+    ("MAX_CONNECTIONS", "10 "),
+    ("MAX_CONNECTIONS", "1000001"),
+    ("MAX_CONNECTIONS", "9" * 100),
+    ("MAX_CONNECTIONS", "१०"),
+    ("ROCKSDB_CACHE_MB", "0"),
+    ("ROCKSDB_WRITE_BUFFER_MB", "0"),
+    ("ROCKSDB_MAX_OPEN_FILES", "-1"),
+    ("QRUSTY_HOT_TIER_SIZE", "0"),
+    ("QRUSTY_HOT_TIER_SIZE", "100001"),
+    ("QRUSTY_REFILL_THRESHOLD", "-1"),
+    ("QRUSTY_EXTERNALIZE_MIN_BYTES", "255"),
+    ("QRUSTY_EXTERNALIZE_MIN_BYTES", "2097153"),
+    ("QRUSTY_PAYLOAD_STORE", "on"),
+    ("QRUSTY_SEGMENT_MAX_MB", "0"),
+    ("QRUSTY_SEGMENT_MAX_MB", "4097"),
+    ("QRUSTY_COMPACT_INTERVAL_SECS", "0"),
+    ("QRUSTY_MEMORY_LIMIT_MB", "31"),
+    ("QRUSTY_MEMORY_LIMIT_MB", "none"),
+    ("QRUSTY_MEMORY_PRESSURE_THRESHOLD", "80"),
+    ("QRUSTY_MEMORY_PRESSURE_THRESHOLD", "nan"),
+    ("QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD", "-0.1"),
+    ("QRUSTY_MEMORY_CRITICAL_THRESHOLD", "1.01"),
+    ("QRUSTY_MEMORY_CRITICAL_THRESHOLD", "inf"),
+    ("QRUSTY_MAX_LOCKED_INDEX", "0"),
+    ("WS_PING_INTERVAL_SECS", "0"),
+    ("WS_PING_TIMEOUT_SECS", "0.05"),
+    ("QRUSTY_FSYNC", "sometimes"),
+    ("QRUSTY_FAST_LANE", "yes"),
+    ("QRUSTY_LOG_LEVEL", "WARNING"),
+    ("QRUSTY_LOG_FORMAT", "text"),
+    ("QRUSTY_ALLOWED_ORIGINS", "*"),
+    ("QRUSTY_ALLOWED_ORIGINS", "ops.example"),
+    ("QRUSTY_ALLOWED_ORIGINS", "https://ops.example/"),
+    ("QRUSTY_ALLOWED_ORIGINS", "https://ops.example,"),
+]
+
+
+@pytest.mark.parametrize(("variable", "given"), REFUSED)
+def test_refused_with_variable_value_and_what_is_allowed(variable: str, given: str) -> None:
+    row = next(row for row in TABLE.values() if row.variable == variable)
+    assert refusal(**{variable: given}) == f"{variable}={given!r} is not allowed: it takes {row.check.allowed}."
+
+
+def test_a_refusal_shows_the_beginning_of_a_long_value() -> None:
+    assert refusal(MAX_CONNECTIONS="9" * 5000).startswith(f"MAX_CONNECTIONS='{'9' * 100}'... is not allowed")
+
+
+def test_every_variable_is_tried_with_something_wrong() -> None:
+    assert {variable for variable, _ in REFUSED} >= set(DEFAULTS)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.95"},
+        {"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.60"},
+        {"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0"},
+        {"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0.80"},
+        {"QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.75"},
+    ],
+)
+def test_thresholds_must_rise(environment: dict[str, str]) -> None:
+    sentence = refusal(**environment)
+    for variable, value in environment.items():
+        assert f"{variable}={float(value):g}" in sentence
+
+
+@pytest.mark.parametrize(
+    ("environment", "names"),
+    [
+        (
+            {"QRUSTY_REFILL_THRESHOLD": "1000"},
+            ("QRUSTY_REFILL_THRESHOLD='1000'", "QRUSTY_HOT_TIER_SIZE, which is 1000"),
+        ),
+        ({"QRUSTY_HOT_TIER_SIZE": "250"}, ("QRUSTY_REFILL_THRESHOLD='250'", "QRUSTY_HOT_TIER_SIZE, which is 250")),
+        ({"ROCKSDB_CACHE_MB": "15"}, ("ROCKSDB_WRITE_BUFFER_MB='16'", "ROCKSDB_CACHE_MB, which is 15")),
+    ],
+)
+def test_values_must_fit_together(environment: dict[str, str], names: tuple[str, ...]) -> None:
+    sentence = refusal(**environment)
+    assert all(name in sentence for name in names)
+
+
+def test_addresses_are_written_as_they_are_read() -> None:
+    assert [str(Address("::1", 1)), str(Address("localhost", 2))] == ["[::1]:1", "localhost:2"]
+
+
+def test_a_slip_of_the_pen_is_told() -> None:
+    environment = {
+        "QRUSTY_FSINC": "never",
+        "ROCKSDB_CACHE": "1",
+        "WS_PING_INTERVALL_SECS": "1",
+        "QRUSTY_X": "",
+        "HOME": "/",
+    }
+    assert unknown_variables(environment | DEFAULTS) == [
+        "QRUSTY_FSINC is no setting of this server; is QRUSTY_FSYNC meant?",
+        "QRUSTY_X is no setting of this server",
+        "ROCKSDB_CACHE is no setting of this server; is ROCKSDB_CACHE_MB meant?",
+        "WS_PING_INTERVALL_SECS is no setting of this server; is WS_PING_INTERVAL_SECS meant?",
+    ]
+
+
+def test_the_web_ui_configured_comes_before_the_one_that_is_built_in(tmp_path: Path) -> None:
+    built_in = webui_directory(tmp_path)
+    assert built_in is not None
+    assert (built_in / "index.html").is_file()
+    (tmp_path / "index.html").write_text("<!doctype html>")
+    assert webui_directory(tmp_path) == tmp_path
+
+
+def test_no_web_ui_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(config, "__file__", str(tmp_path / "package" / "config.py"))
+    assert webui_directory(tmp_path / "nowhere") is None
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    return subprocess.run(
+        [sys.executable, "-m", "qrusty_trio", *arguments],
+        env=kept | environment,
+        cwd=Path(__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_a_bad_value_ends_the_command_with_78_and_one_line() -> None:
+    ended = run(QRUSTY_FSYNC="some\ntimes")
+    assert ended.returncode == 78
+    assert ended.stdout == ""
+    assert ended.stderr == ("QRUSTY_FSYNC='some\\ntimes' is not allowed: it takes always or everysec or never.\n")
+
+
+def test_version_and_help() -> None:
+    assert run("--version").stdout == f"qrusty-trio {__version__}\n"
+    told = run("--help").stdout
+    for row in TABLE.values():
+        assert f"{row.variable}={row.default}\n" in told
+        assert row.meaning in told
+
+
+def test_other_arguments_are_refused() -> None:
+    ended = run("serve")
+    assert ended.returncode == 2
+    assert "unrecognized arguments: serve" in ended.stderr
