@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_CACHED_PATHS = 4096
 """Paths without message ids that are kept with what they mean; all are dropped when there are more."""
+_UUID = -36
+"""Where an id of the usual length starts, counted from the end of a path."""
 
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
@@ -40,7 +42,7 @@ class Router:
                 methods["HEAD"] = operation
         # Whole paths, and paths up to a message id: what comes again and again.
         self._whole: dict[tuple[str, bytes], Route] = {}
-        self._up_to_id: dict[tuple[str, bytes], Route] = {}
+        self._up_to_id: dict[tuple[str, bytes], tuple[Operation, str]] = {}
 
     def resolve(self, method: str, raw_path: bytes) -> Route:
         """The operation and its path parameters, decoded. HEAD is resolved as GET.
@@ -51,11 +53,12 @@ class Router:
         route = self._whole.get((method, raw_path))
         if route is not None:
             return route
-        before, _, message_id = raw_path.rpartition(b"/")
-        route = self._up_to_id.get((method, before))
-        if route is not None and message_id:
-            operation, params = route
-            return operation, (*params, _decode(message_id))
+        known = self._up_to_id.get((method, raw_path[:_UUID]))
+        if known is not None:
+            # The usual case; whatever is not plainly so is looked at in full. Searching text is faster than bytes.
+            message_id = raw_path[_UUID:].decode("latin-1")
+            if message_id.isascii() and "%" not in message_id and "/" not in message_id:
+                return known[0], (known[1], message_id)
         return self._find(method, raw_path)
 
     def _find(self, method: str, raw_path: bytes) -> Route:
@@ -75,12 +78,11 @@ class Router:
         if len(self._whole) + len(self._up_to_id) >= MAX_CACHED_PATHS:
             self._whole.clear()
             self._up_to_id.clear()
-        route = operation, params
-        if operation.path.endswith("/{id}"):
-            self._up_to_id[method, raw_path.rpartition(b"/")[0]] = operation, params[:-1]
+        if operation.path.endswith("/{queue}/{id}"):
+            self._up_to_id[method, raw_path[: -len(segments[-1])]] = operation, params[0]
         else:
-            self._whole[method, raw_path] = route
-        return route
+            self._whole[method, raw_path] = operation, params
+        return operation, params
 
     def _shape(self, segments: list[bytes]) -> tuple[bytes | None, ...]:
         for shape in self._templates:

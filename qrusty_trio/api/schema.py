@@ -259,6 +259,7 @@ def _misshapen(problem: str) -> WrongShape:
 
 
 # A known name is ASCII letters and '_', so an escape that could be part of one is \u005f, \u006? or \u007?.
+_BACKSLASH: Final = 0x5C
 _ESCAPED_NAME = re.compile(rb"\\u00[567]").search
 
 
@@ -280,7 +281,7 @@ def _look_closer(body: bytes, names: _Names) -> None:
     try:
         if not body.isascii():
             body.decode()
-        if b"\\u00" not in body or _ESCAPED_NAME(body) is None:
+        if _BACKSLASH not in body or b"\\u00" not in body or _ESCAPED_NAME(body) is None:
             for name in names.quoted:
                 if body.count(name) > 1:
                     break

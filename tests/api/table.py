@@ -1,0 +1,86 @@
+"""The operation table with a broker and no engine: what a request does, one at a time.
+
+Rule: it does for one call what the engine does for a burst (gate, steps, commit), so tests see the table and the real
+broker and nothing else. Time stands still unless a test moves it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.operations import OPERATIONS, Services, check_content_type, error_reply, resolve
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.timings import Timings
+from qrusty_trio.errors import QrustyError, Starting
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.memory import MemoryStorage
+from tests.wire.http_client import Answer
+
+
+class Memory(NamedTuple):
+    under_pressure: bool = False
+    usage_bytes: int = 50
+    limit_bytes: int = 100
+
+
+class Table:
+    """Takes requests as a carrier would hand them over."""
+
+    def __init__(self, storage: Storage | None = None) -> None:
+        self.broker = Broker(storage if storage is not None else MemoryStorage())
+        self.gate = Gate()
+        self.timings = Timings()
+        self.services = Services(self.broker, self.gate, self.timings, Memory(), lambda: 7)
+        self.now = 1_700_000_000_000
+        self.steps = 0
+        """How often the last operation let others run."""
+        for _ in self.broker.load():
+            pass
+
+    def run(
+        self, method: str, target: str | bytes, body: bytes = b"", content_type: str | None = "application/json"
+    ) -> Reply:
+        raw = target if isinstance(target, bytes) else target.encode()
+        raw_path, _, query = raw.partition(b"?")
+        try:
+            operation, params = resolve(method, raw_path)
+            check_content_type(operation, content_type)
+            if operation.mutating and not self.gate.mutations_allowed():
+                raise Starting("starting")
+            answer = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
+            self.steps = 0
+            while not isinstance(answer, Reply):
+                try:
+                    next(answer)
+                except StopIteration as stop:
+                    answer = stop.value
+                else:
+                    self.steps += 1
+                    self.broker.commit()
+        except QrustyError as error:
+            answer = error_reply(error)
+        self.broker.commit()
+        return answer
+
+    def post(self, target: str, body: Any = None) -> Reply:
+        """POST a value as JSON."""
+        return self.run("POST", target, b"" if body is None else json.dumps(body).encode())
+
+    def get(self, target: str) -> Any:
+        """GET a value; the status must be 200."""
+        reply = self.run("GET", target)
+        assert reply.status == 200, reply.body
+        return json.loads(reply.body)
+
+    async def request(
+        self, method: str, target: str, body: bytes | None = None, content_type: str | None = "application/json"
+    ) -> Answer:
+        """The same as over a socket, for the recorded scenarios."""
+        reply = self.run(method, target, body or b"", content_type)
+        return Answer(reply.status, {"content-type": "application/json"} if reply.body else {}, reply.body)
+
+
+OPERATION = {operation.name: operation for operation in OPERATIONS}
