@@ -1,0 +1,234 @@
+"""Connecting, and staying connected.
+
+Rule: one task keeps one connection, and is the only one that makes a new one. A request is sent once: when its
+connection is lost after it has left, its caller is told and decides; only what has certainly not left waits for the
+next connection.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, open_websocket_url
+
+from qrusty_trio.client.connection import MAX_FRAME_BYTES, Connection, Frame, NotSent
+from qrusty_trio.client.errors import (
+    AlreadySubscribed,
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    ProtocolError,
+    again,
+)
+from qrusty_trio.client.subscription import MAX_PREFETCH, Deliveries
+
+BACKOFF_SECONDS = 0.1
+"""Before the first attempt to connect again; doubled for each further one."""
+MAX_BACKOFF_SECONDS = 10.0
+STABLE_SECONDS = 5.0
+"""A connection that lasted that long was a good one: the next loss starts from the shortest wait."""
+HANDSHAKE_SECONDS = 10.0
+CLOSE_SECONDS = 2.0
+"""Bound on the closing handshake."""
+UNSUBSCRIBE_SECONDS = 5.0
+"""The server's time to confirm the end of a subscription; then the connection is given up and made anew."""
+RECEIVED_MESSAGES = 64
+"""Frames that the library may hold for us."""
+MAX_RECEIVED_BYTES = 2 * MAX_FRAME_BYTES
+"""A delivery is a little longer than the request that published its message."""
+READ_BYTES = 64 * 1024
+
+
+class Client:
+    """A connection to a server, made by `connect`. Any number of tasks may use it."""
+
+    def __init__(self, url: str, reconnect_seconds: float) -> None:
+        self._url = url
+        self._reconnect_seconds = reconnect_seconds
+        self._connection: Connection | None = None
+        self._changed = trio.Event()
+        """Set, and replaced, when there is a new connection or there will be none any more."""
+        self._failure: ClientError | None = None
+        self._closing = trio.Event()
+        self._subscriptions: dict[str, Deliveries] = {}
+
+    async def publish(self, queue: str, payload: str, priority: int | str = 0, max_retries: int = 3) -> str:
+        """Put a message into an existing queue. Returns its id once the server has stored it.
+
+        Waits while the client is reconnecting. Raises QueueNotFound, PublishFailed, MemoryPressure and the other
+        `RequestError`s, FrameTooLarge, and ConnectionLost: the message may be in the queue then or not, and whoever
+        publishes it once more may get it twice.
+        """
+        while True:
+            connection = await self._connected()
+            try:
+                answer = await connection.request(
+                    type="publish", queue=queue, payload=payload, priority=priority, max_retries=max_retries
+                )
+            except NotSent:
+                continue
+            return answer.id
+
+    @asynccontextmanager
+    async def subscribe(self, queue: str, *, prefetch: int = 32, lock_timeout: int = 30) -> AsyncIterator[Deliveries]:
+        """Receive the messages of a queue: `async with client.subscribe("jobs") as deliveries`, then iterate.
+
+        prefetch: messages that may be here and unsettled at a time, 1 to 10,000. With 1, the next one comes when the
+        last one was settled. lock_timeout: seconds to settle a message, from when the server sends it.
+
+        Raises QueueNotFound and the other `RequestError`s, AlreadySubscribed, and ConnectionLost when the connection
+        is lost before the answer. Later losses are made good by subscribing again.
+        """
+        if not 1 <= prefetch <= MAX_PREFETCH:
+            raise ValueError(f"prefetch must be from 1 to {MAX_PREFETCH}, not {prefetch}")
+        if lock_timeout < 1:
+            raise ValueError(f"lock_timeout must be at least 1 second, not {lock_timeout}")
+        connection = await self._connected()
+        if queue in self._subscriptions:
+            raise AlreadySubscribed(f"this client is subscribed to {queue!r}")
+        deliveries = Deliveries(queue, prefetch, lock_timeout)
+        self._subscriptions[queue] = deliveries
+        try:
+            await deliveries.attach(connection)
+            yield deliveries
+        finally:
+            # Also when the caller is cancelled: what was read ahead would stay locked until its locks end.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + UNSUBSCRIBE_SECONDS) as scope:
+                await deliveries.close()
+            if scope.cancelled_caught and self._connection is not None:
+                # Otherwise nobody knows what a next subscription to this queue would find.
+                self._connection.end(ConnectionLost("the server did not confirm the end of a subscription"))
+            del self._subscriptions[queue]
+
+    async def _connected(self) -> Connection:
+        while True:
+            if self._closing.is_set():
+                raise trio.ClosedResourceError("the client was closed")
+            if self._failure is not None:
+                raise again(self._failure)
+            if self._connection is not None and self._connection.ended is None:
+                return self._connection
+            await self._changed.wait()
+
+    def _deliver(self, frame: Frame) -> None:
+        deliveries = self._subscriptions.get(frame.queue)
+        if deliveries is None:
+            raise ProtocolError(f"a delivery of {frame.queue[:100]!r}, which is not subscribed to")
+        deliveries.take(frame)
+
+    # The task that keeps the connection
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Connect, and connect again, until `close` or until that is hopeless. Raises ConnectFailed at first only."""
+        lost_at = trio.current_time()
+        attempt = 0
+        connected = False
+        while not self._closing.is_set():
+            opened = trio.current_time()
+            try:
+                async with open_websocket_url(
+                    self._url,
+                    message_queue_size=RECEIVED_MESSAGES,
+                    max_message_size=MAX_RECEIVED_BYTES,
+                    receive_buffer_size=READ_BYTES,
+                    connect_timeout=HANDSHAKE_SECONDS,
+                    disconnect_timeout=CLOSE_SECONDS,
+                ) as websocket:
+                    connection = Connection(websocket, self._deliver)
+                    self._connection = connection
+                    if not connected:
+                        connected = True
+                        task_status.started()
+                    reason = await self._serve(connection)
+            except (HandshakeError, ConnectionClosed) as error:
+                # Also of the closing handshake: then the connection has ended, for a reason of its own.
+                ended = self._connection.ended if self._connection is not None else None
+                reason = ended or self._judge(error)
+                if not connected:
+                    raise ConnectFailed(str(reason)) from error
+            self._connection = None
+            if not isinstance(reason, ConnectionLost):
+                return self._give_up(reason)
+            if trio.current_time() - opened >= STABLE_SECONDS:
+                lost_at, attempt = trio.current_time(), 0
+            pause = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)
+            if trio.current_time() + pause - lost_at > self._reconnect_seconds:
+                return self._give_up(reason)
+            attempt = min(attempt + 1, 30)
+            with trio.move_on_after(pause):
+                await self._closing.wait()
+        return None
+
+    async def _serve(self, connection: Connection) -> ClientError:
+        """Use a new connection until it ends; returns why it did."""
+        async with trio.open_nursery() as nursery:
+            for deliveries in self._subscriptions.values():
+                nursery.start_soon(deliveries.attach_again, connection)
+            self._announce()
+            reason = await connection.run()
+            nursery.cancel_scope.cancel()
+        for deliveries in self._subscriptions.values():
+            deliveries.detach()
+        return reason
+
+    def _judge(self, error: HandshakeError | ConnectionClosed) -> ClientError:
+        """What a failed attempt to connect means."""
+        if isinstance(error, ConnectionRejected) and error.status_code < 500:
+            return ConnectFailed(f"the server answered {error.status_code}")
+        if isinstance(error, ConnectionRejected):
+            return ConnectionLost(f"the server answered {error.status_code}")
+        return ConnectionLost(f"can't connect to {self._url}: {error.__cause__ or type(error).__name__}")
+
+    def _give_up(self, reason: ClientError) -> None:
+        self._failure = reason
+        for deliveries in self._subscriptions.values():
+            deliveries.fail(reason)
+        self._announce()
+
+    def _announce(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def close(self) -> None:
+        """End the connection; `run` returns after the closing handshake."""
+        self._closing.set()
+        if self._connection is not None:
+            self._connection.end(ConnectionLost("the client was closed"))
+        self._announce()
+
+
+@asynccontextmanager
+async def connect(url: str, *, reconnect_seconds: float = 300.0) -> AsyncIterator[Client]:
+    """Open a connection, as `async with connect("ws://127.0.0.1:6784/ws") as client`, and close it at the end.
+
+    A connection that is lost is made anew for up to `reconnect_seconds` in a row, at growing and random intervals;
+    after that every request and every subscription raises ConnectionLost. Subscriptions are made anew with it.
+
+    Raises ConnectFailed when the first attempt fails. What the body raises comes out as it is, in no group.
+    """
+    client = Client(url, reconnect_seconds)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(client.run)
+            try:
+                yield client
+            finally:
+                client.close()
+    except BaseExceptionGroup as group:
+        only = _only(group)
+        if only is None:
+            raise
+    else:
+        return
+    raise only
+
+
+def _only(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
+    """The one exception of a group that is not a cancellation, if there is one."""
+    _, others = group.split(lambda error: isinstance(error, trio.Cancelled))
+    if others is not None and len(others.exceptions) == 1:
+        return others.exceptions[0]
+    return None

@@ -1,0 +1,219 @@
+"""One WebSocket connection of a client: requests out, answers and deliveries in.
+
+Rule: one task reads and one writes. A request is a line in the outgoing queue and an entry in the table of what is
+pending; nobody who asks touches the socket, so a request that is cancelled never leaves half a frame behind. A
+connection ends once, for one reason, and everything that is pending is told.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import trio
+from trio_websocket import ConnectionClosed, WebSocketConnection
+from wsproto.utilities import LocalProtocolError
+
+from qrusty_trio.client.errors import (
+    ClientError,
+    ClosedByServer,
+    ConnectionLost,
+    FrameTooLarge,
+    ProtocolError,
+    again,
+    request_error,
+)
+
+MAX_IN_FLIGHT = 1024
+"""Requests of one connection that wait for their answer; the next ones wait for a place."""
+MAX_FRAME_BYTES = 2 * 1024 * 1024
+"""A server closes the connection on larger frames, so they are refused here."""
+PING_SECONDS = 30.0
+"""Between two pings of ours."""
+PONG_SECONDS = 10.0
+"""The server's time to answer one; then it is gone."""
+HOPELESS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
+"""Close codes that say that one side broke the rules: a new connection would end the same way."""
+ABNORMAL = 1006
+
+
+class Frame(msgspec.Struct):
+    """Any frame from a server, log records excepted. Which fields have a meaning depends on the type."""
+
+    type: str
+    req_id: str | None = None
+    id: str = ""
+    code: str = ""
+    message: str = ""
+    queue: str = ""
+    payload: str = ""
+    priority: int | str = 0
+    created_at: datetime | None = None
+
+
+class NotSent(ConnectionLost):
+    """The connection ended while the request still waited its turn: it did not happen."""
+
+
+class _Request:
+    __slots__ = ("answer", "done")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.answer: Frame | ClientError | None = None
+
+
+_decode = msgspec.json.Decoder(Frame).decode
+_encode = msgspec.json.encode
+
+
+class Connection:
+    """`run` does the work; the other methods may be called from any task while it does.
+
+    `on_delivery` is called for each delivery, by the reading task; it may raise ProtocolError.
+    """
+
+    def __init__(self, websocket: WebSocketConnection, on_delivery: Callable[[Frame], None]) -> None:
+        self._websocket = websocket
+        self._on_delivery = on_delivery
+        self._numbers = itertools.count(1)
+        self._slots = trio.Semaphore(MAX_IN_FLIGHT)
+        self._pending: dict[str, _Request] = {}
+        """By req_id. Each entry holds one slot."""
+        self._unsent: OrderedDict[str, str] = OrderedDict()
+        """Requests and posts that have not left, by number."""
+        self._wake = trio.Event()
+        self._scope = trio.CancelScope()
+        self.ended: ClientError | None = None
+        """Why the connection is over: a ConnectionLost, or what makes a new one hopeless."""
+
+    async def request(self, **fields: Any) -> Frame:
+        """Send a request and wait for its answer.
+
+        Raises RequestError (refused), FrameTooLarge, NotSent, ConnectionLost and whatever else ended the connection.
+        If the caller is cancelled before the request has left, it does not leave.
+        """
+        number = str(next(self._numbers))
+        text = _text({**fields, "req_id": number})
+        await self._slots.acquire()
+        if self.ended is not None:
+            self._slots.release()
+            raise NotSent("the connection ended before the request was sent")
+        request = self._pending[number] = _Request()
+        self._send(number, text)
+        try:
+            await request.done.wait()
+        except trio.Cancelled:
+            if self._unsent.pop(number, None) is not None:
+                self._answer(number, None)
+            raise
+        answer = request.answer
+        assert answer is not None
+        if isinstance(answer, ClientError):
+            raise answer
+        if answer.type == "error":
+            raise request_error(answer.code, answer.message)
+        return answer
+
+    def post(self, **fields: Any) -> None:
+        """Send a frame and wait for nothing. The caller sees to it that there are few of them."""
+        if self.ended is None:
+            self._send(str(next(self._numbers)), _text(fields))
+
+    async def run(self) -> ClientError:
+        """Serve the connection to its end; returns why it ended."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._guard, self._read)
+                nursery.start_soon(self._guard, self._write)
+                nursery.start_soon(self._watch)
+        assert self.ended is not None
+        return self.ended
+
+    def end(self, reason: ClientError) -> None:
+        """Stop, and tell everybody who waits. The first reason stands."""
+        if self.ended is not None:
+            return
+        self.ended = reason
+        self._scope.cancel()
+        for number in list(self._pending):
+            unsent = number in self._unsent
+            error = NotSent("the connection ended before the request was sent") if unsent else again(reason)
+            self._answer(number, error)
+        self._unsent.clear()
+
+    def _send(self, number: str, text: str) -> None:
+        self._unsent[number] = text
+        self._wake.set()
+
+    def _answer(self, number: str, answer: Frame | ClientError | None) -> None:
+        request = self._pending.pop(number)
+        self._slots.release()
+        request.answer = answer
+        request.done.set()
+
+    async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await task()
+        except ConnectionClosed as closed:
+            code = closed.reason.code if closed.reason is not None else ABNORMAL
+            reason = (closed.reason.reason if closed.reason is not None else None) or ""
+            if code in HOPELESS:
+                self.end(ClosedByServer(code, reason))
+            else:
+                self.end(ConnectionLost(f"the connection ended with {code} {reason}".rstrip()))
+        except LocalProtocolError:
+            # The socket is being closed by the library, which has yet to say why.
+            self.end(ConnectionLost("the connection is closing"))
+        except ProtocolError as error:
+            self.end(error)
+
+    async def _read(self) -> None:
+        while True:
+            message = await self._websocket.get_message()
+            try:
+                frame = _decode(message)
+            except msgspec.DecodeError as error:
+                raise ProtocolError(f"a frame that can't be read: {error}") from error
+            self._take(frame)
+
+    def _take(self, frame: Frame) -> None:
+        if frame.type == "deliver":
+            self._on_delivery(frame)
+        elif frame.type in ("ok", "error"):
+            if frame.req_id in self._pending:
+                self._answer(frame.req_id, frame)
+            elif frame.req_id is not None:
+                raise ProtocolError(f"an answer to a request that was not made: {frame.req_id[:40]!r}")
+            elif frame.type == "error":
+                raise ProtocolError(f"the server refused a grant of credit: {frame.message} ({frame.code})")
+        else:
+            raise ProtocolError(f"an unknown frame type: {frame.type[:40]!r}")
+
+    async def _write(self) -> None:
+        while True:
+            while self._unsent:
+                _, text = self._unsent.popitem(last=False)
+                await self._websocket.send_message(text)
+            self._wake = trio.Event()
+            await self._wake.wait()
+
+    async def _watch(self) -> None:
+        """A server that vanished without a word is found out by its silence."""
+        while True:
+            await trio.sleep(PING_SECONDS)
+            with trio.move_on_after(PONG_SECONDS) as waiting:
+                await self._guard(self._websocket.ping)
+            if waiting.cancelled_caught:
+                self.end(ConnectionLost("the server answers no ping"))
+
+
+def _text(fields: dict[str, Any]) -> str:
+    data = _encode(fields)
+    if len(data) > MAX_FRAME_BYTES:
+        raise FrameTooLarge(f"the request has {len(data)} bytes; a server takes {MAX_FRAME_BYTES}")
+    return data.decode()
