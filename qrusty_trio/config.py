@@ -99,7 +99,7 @@ def _decimal(least: float, most: float) -> Check[float]:
 
 
 def _one_of(choices: type[Choice]) -> Check[Choice]:
-    return Check(" or ".join(choices), choices)
+    return Check(" or ".join((", ".join(list(choices)[:-1]), list(choices)[-1])), choices)
 
 
 def _path() -> Check[Path]:
@@ -189,7 +189,7 @@ class Settings:
         "250",
         _whole(0, 99_999),
         "messages",
-        "Fewer left in memory: read on; under the tier size.",
+        "With fewer left in memory, more are read; under the tier size.",
     )
     externalize_min_bytes: int = _row(
         "QRUSTY_EXTERNALIZE_MIN_BYTES",
@@ -206,7 +206,11 @@ class Settings:
         "Whether new payloads go to segments; old ones are read anyway.",
     )
     segment_max_mb: int = _row(
-        "QRUSTY_SEGMENT_MAX_MB", "256", _whole(1, 4096), "MiB", "A payload segment of this size is closed."
+        "QRUSTY_SEGMENT_MAX_MB",
+        "256",
+        _whole(1, 4096),
+        "MiB",
+        "A payload segment of this size is closed and a new one begun.",
     )
     compact_interval_secs: float = _row(
         "QRUSTY_COMPACT_INTERVAL_SECS",
@@ -244,7 +248,7 @@ class Settings:
         "500000",
         _whole(1, 100_000_000),
         "messages",
-        "Locked messages; past it consumers wait.",
+        "Messages locked at a time; past it consumers wait.",
     )
     ws_ping_interval_secs: float = _row(
         "WS_PING_INTERVAL_SECS", "30", _decimal(0.1, 86_400), "seconds", "Between two pings of a WebSocket."
@@ -254,7 +258,7 @@ class Settings:
         "10",
         _decimal(0.1, 86_400),
         "seconds",
-        "For the answer to a ping; then the socket is closed.",
+        "For the answer to a ping; without one the socket is closed.",
     )
     fsync: Fsync = _row("QRUSTY_FSYNC", "always", _one_of(Fsync), "", "When changes are synced to disk.")
     fast_lane: bool = _row(
@@ -264,7 +268,9 @@ class Settings:
         "",
         "Whether plain requests bypass Hypercorn; the answers are the same.",
     )
-    log_level: LogLevel = _row("QRUSTY_LOG_LEVEL", "info", _one_of(LogLevel), "", "What is logged, and what is worse.")
+    log_level: LogLevel = _row(
+        "QRUSTY_LOG_LEVEL", "info", _one_of(LogLevel), "", "What is logged: this and what is worse."
+    )
     log_format: LogFormat = _row(
         "QRUSTY_LOG_FORMAT", "console", _one_of(LogFormat), "", "How a record looks on stderr."
     )

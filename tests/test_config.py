@@ -280,7 +280,7 @@ def test_a_bad_value_ends_the_command_with_78_and_one_line() -> None:
     ended = run(QRUSTY_FSYNC="some\ntimes")
     assert ended.returncode == 78
     assert ended.stdout == ""
-    assert ended.stderr == ("QRUSTY_FSYNC='some\\ntimes' is not allowed: it takes always or everysec or never.\n")
+    assert ended.stderr == ("QRUSTY_FSYNC='some\\ntimes' is not allowed: it takes always, everysec or never.\n")
 
 
 def test_version_and_help() -> None:
