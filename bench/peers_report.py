@@ -1,0 +1,162 @@
+"""The section "Side by side" and its plots, from the stored rounds of `bench.run`.
+
+Rule: a workload in which this server is behind is shown like any other, and listed once more under "Where we lose".
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from bench import machine, plots
+from bench.report import relative, section, spread, table
+from bench.workloads import GOALS, WORKLOADS, Side, Workload
+
+if TYPE_CHECKING:
+    from bench.driver import Load
+    from bench.run import Measured
+
+Stored = Mapping[str, "Measured"]
+OURS = ("ours-always", "ours-never")
+HEAD = ("server", "fsync", "messages/s", "p50 ms", "p99 ms", "ours (always) : it", "ours (never) : it")
+
+
+def write(stored: Stored) -> None:
+    """Write the section and the plots."""
+    section("peers", text(stored, with_plots=True))
+
+
+def text(stored: Stored, *, with_plots: bool) -> str:
+    """The section in Markdown; `with_plots` also draws them."""
+    parts = ["## Side by side", _circumstances(stored)]
+    if with_plots:
+        parts += [f"![{title}]({relative(path)})" for title, path in plots.draw(stored)]
+    parts += [_goals(stored), _losses(stored)]
+    parts += [_workload(workload, stored[workload.key]) for workload in WORKLOADS if workload.key in stored]
+    return "\n\n".join(part for part in parts if part)
+
+
+def rates(measured: Measured, key: str) -> list[float]:
+    return [result["rate"] for result in measured["rounds"].get(key, [])]
+
+
+def ratios(measured: Measured, ours: str, other: str) -> list[float]:
+    """Ours over theirs, round by round: they took turns, so a slow minute of the machine hits both."""
+    pairs = zip(rates(measured, ours), rates(measured, other), strict=False)
+    return [mine / theirs for mine, theirs in pairs if theirs > 0]
+
+
+def percentile_ms(results: list[Load], step: str, name: str) -> str:
+    """Median over the rounds of one percentile, in milliseconds."""
+    found = [result["latency_us"][step] for result in results if step in result["latency_us"]]
+    if not found:
+        return "-"
+    values = {"p50": [one["p50"] for one in found], "p99": [one["p99"] for one in found]}[name]
+    return f"{statistics.median(values) / 1000:.2f}"
+
+
+def _circumstances(stored: Stored) -> str:
+    newest = max(stored.values(), key=lambda measured: measured["date"])
+    missing = sorted({why for measured in stored.values() for why in measured["missing"]})
+    lines = [machine.sentence(newest["machine"]), f"Measured on {newest['date']}."]
+    lines += [f"Not measured: {why}." for why in missing]
+    lines.append(
+        "What stands for publish, consume and ack elsewhere: beanstalkd put, reserve, delete · Redis, which has no "
+        "acknowledged priority queue, three scripts over a sorted set, a hash and a second sorted set for what is in "
+        "work · RabbitMQ a durable queue with x-max-priority, persistent messages, confirms, a consumer with prefetch "
+        "1 (it sends the next message ahead, and answers no ack: a cycle ends when the ack is written). "
+        "qrusty has no setting for fsync and never syncs its log; qrusty_trio's column (always) is therefore compared "
+        "with it although it promises more."
+    )
+    return "\n\n".join(lines)
+
+
+def _workload(workload: Workload, measured: Measured) -> str:
+    step = "cycle" if workload.mode == "cycle" else "publish"
+    rows = [_row(side, measured, step) for side in workload.sides if measured["rounds"].get(side.key)]
+    count = max(len(results) for results in measured["rounds"].values())
+    parts = [f"### {workload.title}", f"{count} rounds of {measured['seconds']:g} s. {workload.note}".strip()]
+    parts += [table(HEAD, rows), _troubles(workload, measured)]
+    if workload.key == "deep":
+        parts.append(_depths(workload, measured))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _row(side: Side, measured: Measured, step: str) -> list[str]:
+    results = measured["rounds"][side.key]
+    row = [side.label, side.server.fsync, spread(rates(measured, side.key))]
+    row += [percentile_ms(results, step, "p50"), percentile_ms(results, step, "p99")]
+    suffix = f"@{side.depth}" if side.depth else ""
+    for ours in OURS:
+        compared = [] if side.key == ours + suffix else ratios(measured, ours + suffix, side.key)
+        row.append(_ratio(compared) if compared else "-")
+    return row
+
+
+def _ratio(values: list[float]) -> str:
+    words = spread(values, 2)
+    return f"**{words}**" if statistics.median(values) < 1 else words
+
+
+def _troubles(workload: Workload, measured: Measured) -> str:
+    """What was refused, lost or found empty."""
+    lines = []
+    for side in workload.sides:
+        results = measured["rounds"].get(side.key, [])
+        kinds: Counter[str] = Counter()
+        for result in results:
+            kinds.update(result["error_kinds"])
+            kinds["consume found nothing"] += result["empty"]
+        words = [f"{kind}: {count:,}" for kind, count in sorted(kinds.items()) if count]
+        words += measured["failures"].get(side.key, [])
+        if words:
+            messages = sum(result["messages"] for result in results)
+            lines.append(f"- {side.label}, in {messages:,} messages: {'; '.join(words)}")
+    return "Errors:\n\n" + "\n".join(lines) if lines else "No errors, no empty consumes."
+
+
+def _depths(workload: Workload, measured: Measured) -> str:
+    rows = [
+        [side.server.label, spread(values, 2)]
+        for side in workload.sides
+        if side.depth and (values := ratios(measured, side.key, side.server.key))
+    ]
+    return table(("server", "deep : empty"), rows)
+
+
+def _goals(stored: Stored) -> str:
+    titles = {workload.key: workload.title for workload in WORKLOADS}
+    labels = {side.key: side.label for workload in WORKLOADS for side in workload.sides}
+    rows = []
+    for goal in GOALS:
+        values = ratios(stored[goal.workload], goal.ours, goal.other) if goal.workload in stored else []
+        if values:
+            reached = "yes" if statistics.median(values) >= goal.ratio else "**no**"
+            words = [titles[goal.workload], labels[goal.ours], labels[goal.other]]
+            rows.append([*words, spread(values, 2), f"{goal.ratio:g}", reached])
+    head = ("workload", "this", "against", "ratio", "to reach", "reached")
+    return "### The ratios aimed at\n\n" + table(head, rows) if rows else ""
+
+
+def _losses(stored: Stored) -> str:
+    lines = []
+    for workload in WORKLOADS:
+        if workload.key not in stored:
+            continue
+        measured = stored[workload.key]
+        for ours in OURS:
+            for side in workload.sides:
+                # Without fsync, this server is only compared with those that do without it too.
+                unfair = ours == "ours-never" and side.server.fsync != "never"
+                suffix = f"@{side.depth}" if side.depth else ""
+                values = ratios(measured, ours + suffix, side.key)
+                if side.server.ours or unfair or not values or (ratio := statistics.median(values)) >= 1:
+                    continue
+                policy = "always" if ours == "ours-always" else "never"
+                lines.append(
+                    f"- {workload.title}: {side.label} (fsync {side.server.fsync}) does {1 / ratio:.2f} times what "
+                    f"qrusty_trio ({policy}) does."
+                )
+    return "### Where we lose\n\n" + ("\n".join(lines) if lines else "In no workload that was measured.")
