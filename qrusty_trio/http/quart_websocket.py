@@ -15,7 +15,7 @@ import trio
 from quart import Response, websocket
 
 from qrusty_trio.api.ws_session import TRY_AGAIN_LATER
-from qrusty_trio.http.websocket import Finished, WebSocketServices, origin_allowed, serve_connection
+from qrusty_trio.http.websocket import WebSocketServices, origin_allowed, serve_connection
 
 ACTIVITY_KEY = "qrusty.activity"
 RECEIVED_FRAMES = 256

@@ -1,0 +1,77 @@
+"""From replies to the bytes of HTTP/1.1 answers, and what both lanes answer without asking the engine.
+
+Rule: the statuses, headers and sentences that do not come from an operation are made here, for both lanes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+from email.utils import formatdate
+from http import HTTPStatus
+
+from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.operations import MAX_BODY_BYTES, RETRY_AFTER_SECONDS
+from qrusty_trio.errors import BodyTooLarge, Unavailable
+
+PREFLIGHT_MAX_AGE_SECONDS = 600
+"""How long a browser may remember the answer to a preflight."""
+_PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+
+
+def body_too_large() -> BodyTooLarge:
+    return BodyTooLarge(f"The body is limited to {MAX_BODY_BYTES} bytes")
+
+
+def too_many_connections() -> Unavailable:
+    return Unavailable("Too many connections. Try again later.")
+
+
+def cors_headers(origin: str | None, allowed: Collection[str]) -> dict[str, str]:
+    """The headers for a page of an allowed origin; none for any other."""
+    if origin is None or origin not in allowed:
+        return {}
+    return {"access-control-allow-origin": origin, "vary": "Origin"}
+
+
+class Answers:
+    """Makes the bytes of answers. Keeps what comes before the length, as it changes but once a second, by the Date."""
+
+    def __init__(self) -> None:
+        self._prefixes: dict[tuple[int, bool], bytes] = {}
+        self._second = 0
+        self._date = b""
+
+    def tick(self) -> None:
+        """Bring Date up to the wall clock. To be called about once a second."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = formatdate(second, usegmt=True).encode()
+            self._prefixes.clear()
+
+    def prefix(self, status: int, json: bool) -> bytes:
+        """The answer up to the value of Content-Length."""
+        found = self._prefixes.get((status, json))
+        if found is None:
+            if not self._date:
+                self.tick()
+            found = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, _PHRASES.get(status, b"Unknown"), self._date)
+            if json:
+                found += b"content-type: application/json\r\n"
+            if status == 503:
+                found += b"retry-after: %d\r\n" % RETRY_AFTER_SECONDS
+            found += b"content-length: "
+            self._prefixes[status, json] = found
+        return found
+
+    def answer(self, reply: Reply, extra: bytes = b"", head_only: bool = False) -> bytes:
+        """A whole answer. `extra`: further header lines, each with a CR LF before it."""
+        body = reply.body
+        prefix = self._prefixes.get((reply.status, bool(body))) or self.prefix(reply.status, bool(body))
+        return b"%b%d%b\r\n\r\n%b" % (prefix, len(body), extra, b"" if head_only else body)
+
+
+def header_lines(headers: dict[str, str]) -> bytes:
+    """Header lines, each with a CR LF before it, for `Answers.answer`."""
+    return b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in headers.items())

@@ -1,0 +1,194 @@
+"""The Quart-Trio app: every route, for connections that Hypercorn holds.
+
+Rule: an API path is resolved by the operation table from the undecoded path, as in the fast lane; Quart's own routing,
+which decodes first, is not used. Every error is JSON. A file is served only from inside the web UI's directory.
+"""
+
+from __future__ import annotations
+
+import logging
+import mimetypes
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import unquote
+
+import trio
+from quart import Quart, Response, request, websocket
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.operations import (
+    MAX_BODY_BYTES,
+    OPERATIONS,
+    RETRY_AFTER_SECONDS,
+    check_content_type,
+    error_reply,
+    resolve,
+)
+from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError
+from qrusty_trio.http.answers import body_too_large, cors_headers
+from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
+from qrusty_trio.http.quart_websocket import serve_quart_websocket
+
+REPLY_KEY = "qrusty.reply"
+"""Where the ASGI scope holds the engine's reply, for whoever sees whether it could be sent."""
+REFUSAL_KEY = "qrusty.refusal"
+"""Where the ASGI state holds what says that a request can't be trusted: see `handover.GuardedStream.refusal_of`."""
+WEBSOCKET_PATH = b"/ws"
+PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
+PREFLIGHT_HEADERS = "Content-Type"
+PREFLIGHT_SECONDS = 600
+"""How long a browser may remember the answer to a preflight."""
+
+logger = logging.getLogger(__name__)
+
+
+class UpgradeRequired(QrustyError):
+    """/ws was asked for without an upgrade (status 426)."""
+
+    status = 426
+    code = "upgrade_required"
+
+
+def app_serves(path: bytes) -> bool:
+    """Whether an undecoded path is one that only the app serves: the WebSocket and the web UI."""
+    return path in {WEBSOCKET_PATH, b"/ui", b"/favicon.ico"} or path.startswith((b"/ui/", b"/assets/"))
+
+
+def make_app(context: HttpContext) -> Quart:
+    """The app. It needs no ASGI lifespan."""
+    app = QuartTrio("qrusty_trio", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    app.config["BODY_TIMEOUT"] = BODY_SECONDS
+    app.config["RESPONSE_TIMEOUT"] = None  # A slow reader is the stream's business.
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+
+    # Run before Quart's routing has a say, so it never has one.
+    @app.before_request
+    async def serve() -> Response:
+        return await _serve(context)
+
+    @app.before_websocket
+    async def serve_websocket() -> Response | None:
+        path, _ = split_target(websocket.scope["raw_path"])
+        if path != WEBSOCKET_PATH:
+            return _response(error_reply(NotFound("there is nothing under this path")))
+        return await serve_quart_websocket(context.websocket)
+
+    @app.errorhandler(HTTPException)
+    async def refuse(error: HTTPException) -> Response:
+        # Nothing is known to come here but what goes wrong inside Quart, which has logged it.
+        unexpected = QrustyError("The server failed to answer; its log says why")
+        return _response(error_reply(unexpected))
+
+    return cast(Quart, app)
+
+
+async def _serve(context: HttpContext) -> Response:
+    """Answer the current request."""
+    origin = request.headers.get("Origin")
+    cors = cors_headers(origin, context.allowed_origins)
+    path, query = split_target(request.scope["raw_path"])
+    try:
+        _check_trusted(path)
+        if request.method == "OPTIONS" and cors and "Access-Control-Request-Method" in request.headers:
+            return _preflight(cors)
+        if app_serves(path):
+            return await _serve_file(context.webui_dir, path, cors)
+        reply = await _run(context, path, query)
+        return _response(reply, cors)
+    except MethodNotAllowed as error:
+        return _response(error_reply(error), {"allow": error.allow, **cors})
+    except QrustyError as error:
+        return _response(error_reply(error), cors)
+
+
+def _check_trusted(path: bytes | None) -> None:
+    """Raise what the stream under Hypercorn found wrong with the bytes of this request."""
+    state = cast(dict[str, Any], request.scope.get("state") or {})
+    refusal_of = state.get(REFUSAL_KEY)
+    if refusal_of is not None and (refusal := refusal_of(path)) is not None:
+        raise refusal
+
+
+async def _run(context: HttpContext, path: bytes, query: str) -> Reply:
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise body_too_large()
+    # The body is read even when it is of no use, so that the connection can go on.
+    try:
+        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    except RequestEntityTooLarge:
+        raise body_too_large() from None
+    except RequestTimeout:
+        raise RequestTimedOut("The request did not arrive in time") from None
+    _check_trusted(None)
+    operation, params = resolve(request.method, path)
+    check_content_type(operation, request.headers.get("Content-Type"))
+    (reply,) = await context.engine.run([Call(operation, params, body, query)])
+    cast(dict[str, Any], request.scope)[REPLY_KEY] = reply
+    return reply
+
+
+def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
+    response = Response(reply.body, reply.status, content_type="application/json")
+    if not reply.body:
+        del response.headers["Content-Type"]
+    if reply.status == 503:
+        response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    response.headers.update(headers or {})
+    return response
+
+
+def _preflight(cors: dict[str, str]) -> Response:
+    response = Response(b"", 204, headers=cors)
+    del response.headers["Content-Type"]
+    response.headers["Access-Control-Allow-Methods"] = PREFLIGHT_METHODS
+    response.headers["Access-Control-Allow-Headers"] = PREFLIGHT_HEADERS
+    response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
+    return response
+
+
+async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Response:
+    """A file of the web UI."""
+    if request.method not in {"GET", "HEAD"}:
+        refusal = MethodNotAllowed("this path takes GET or HEAD")
+        refusal.allow = "GET, HEAD"
+        raise refusal
+    if path == WEBSOCKET_PATH:
+        raise UpgradeRequired("/ws takes a WebSocket upgrade")
+    if path == b"/ui":
+        return Response(b"", 308, headers={"Location": "/ui/", **cors})
+    in_ui = path.startswith(b"/ui/")
+    relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
+    found = await trio.to_thread.run_sync(_read_inside, directory, relative or "index.html")
+    if found is None and in_ui:
+        # The UI's own pages: it reads the address by itself.
+        relative = "index.html"
+        found = await trio.to_thread.run_sync(_read_inside, directory, relative)
+    if found is None:
+        raise NotFound("there is nothing under this path")
+    response = Response(found, 200, headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", **cors})
+    response.headers["Content-Type"] = _content_type(relative or "index.html")
+    return response
+
+
+def _read_inside(directory: Path, relative: str) -> bytes | None:
+    """The bytes of a file inside `directory`, links resolved; None when there is none."""
+    try:
+        root = directory.resolve(strict=True)
+        file = (root / relative).resolve(strict=True)
+        if not file.is_relative_to(root) or not file.is_file():
+            return None
+        return file.read_bytes()
+    except (OSError, ValueError, RuntimeError):
+        # Not there, not readable, a NUL in the name, links that go round.
+        return None
+
+
+def _content_type(name: str) -> str:
+    guessed, encoding = mimetypes.guess_type(name)
+    if guessed is None or encoding is not None:
+        return "application/octet-stream"
+    return f"{guessed}; charset=utf-8" if guessed.startswith("text/") or guessed.endswith("javascript") else guessed

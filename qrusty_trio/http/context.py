@@ -1,0 +1,34 @@
+"""What the listener and both lanes are given.
+
+Rule: everything a connection shares with others comes from here; there are no module globals beside caches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from qrusty_trio.api.engine import Engine
+from qrusty_trio.http.websocket import WebSocketServices
+
+
+@dataclass(frozen=True, slots=True)
+class HttpContext:
+    """What all connections of a server share."""
+
+    engine: Engine
+    websocket: WebSocketServices
+    """Its `stopping` is to be the same event as `stopping` here."""
+    webui_dir: Path
+    """The directory with index.html."""
+    max_connections: int
+    """Open connections over all sockets; one more is turned away."""
+    fast_lane: bool = True
+    """False: Hypercorn serves every connection from its first byte."""
+    allowed_origins: Collection[str] = ()
+    """Origins of browser pages that may use the API, such as `https://ops.example`."""
+    stopping: trio.Event = field(default_factory=trio.Event)
+    """Set when the server shuts down."""

@@ -1,0 +1,362 @@
+"""The fast lane: HTTP/1.1 requests for the operation table, answered on the raw stream.
+
+Rule: one read, one burst, one `engine.run`, one write. Requests that arrived together run together, at most BURST at a
+time, and are answered in order. What is not a plain request for the operation table goes to Hypercorn with every byte
+not yet served, for good; what two parsers could read differently (see `head`) is refused with 400 and a close.
+
+A connection has no timer of its own. It notes in which phase it is and since which tick, and one watcher compares all
+connections with LIMITS once a second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple
+
+import trio
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.operations import MAX_BODY_BYTES, Operation, check_content_type, error_reply, resolve
+from qrusty_trio.errors import MethodNotAllowed, QrustyError
+from qrusty_trio.http.answers import Answers, body_too_large, cors_headers, header_lines
+from qrusty_trio.http.app import app_serves
+from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.fast_websocket import serve_fast_websocket
+from qrusty_trio.http.head import (
+    BODY_SECONDS,
+    HEAD_SECONDS,
+    HTTP2_PREFACE,
+    IDLE_SECONDS,
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    MAX_HEAD_BYTES,
+    SEND_SECONDS,
+    Block,
+    Line,
+    RequestTimedOut,
+    check_beginning,
+    head_too_large,
+    read_block,
+    read_line,
+)
+from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
+
+BURST = 64
+"""Requests of a connection that run together at most."""
+MAX_KEPT_TARGETS = 4096
+"""Request lines whose meaning is remembered."""
+TICK_SECONDS = 1.0
+"""How often the watcher looks: limits hold to within two ticks."""
+
+IDLE, HEAD, BODY, WORKING, SENDING = range(5)
+"""The phases of a connection. WORKING is the engine's time, or another carrier's."""
+LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
+"""Seconds a connection may stay in each phase."""
+
+CLOSE = b"\r\nconnection: close"
+KEEP_ALIVE = b"\r\nconnection: keep-alive"
+
+HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
+"""Serves a stream, of which some bytes have been read already, to its end."""
+
+
+class Target(NamedTuple):
+    """What a request line means."""
+
+    operation: Operation
+    params: tuple[str, ...]
+    query: str
+    http11: bool
+    head_only: bool
+
+
+class Lane:
+    """What the fast lane's connections share."""
+
+    def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
+        self.context = context
+        self.hand_over = hand_over
+        self.answers = Answers()
+        self.targets: dict[bytes, Target] = {}
+        self.now = trio.current_time()
+        """The time of the last tick."""
+        self.stopping = False
+        self._connections: set[Connection] = set()
+
+    async def watch(self) -> None:
+        """Cut off connections that take too long. Never returns."""
+        while True:
+            self.now = trio.current_time()
+            self.answers.tick()
+            for connection in self._connections:
+                if self.now - connection.since >= LIMITS[connection.phase]:
+                    connection.timed_out = True
+                    connection.scope.cancel()
+            await trio.sleep(TICK_SECONDS)
+
+    def stop(self) -> None:
+        """Close idle connections now, the others after the answer they are at."""
+        self.stopping = True
+        for connection in self._connections:
+            if connection.phase == IDLE:
+                connection.scope.cancel()
+
+    async def serve(self, stream: trio.abc.Stream) -> None:
+        """Serve one connection to its end. Closes the stream."""
+        connection = Connection(self, stream)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        finally:
+            self._connections.discard(connection)
+            await trio.aclose_forcefully(stream)
+
+
+class Connection:
+    """One connection. Parsing fills `_plan` and `_calls`, answering empties them."""
+
+    def __init__(self, lane: Lane, stream: trio.abc.Stream) -> None:
+        self._lane = lane
+        self._context = lane.context
+        self._engine = lane.context.engine
+        self._stream = stream
+        self._pipe = pipe_over(stream)
+        self._data = b""
+        """Received and not served."""
+        self._need = 0
+        """Bytes of the first request in `_data`, once its head is known."""
+        self._calls: list[Call] = []
+        self._plan: list[tuple[Reply | None, bytes, bool]] = []
+        """For each answer: the reply (None: that of the next call), further header lines, whether without its body."""
+        self._leave: Callable[[], Awaitable[None]] | None = None
+        """What happens after the answers of this burst, instead of reading on."""
+        self._given: list[Reply] = []
+        """The deliveries among the answers sent last."""
+        self.scope = trio.CancelScope()
+        self.phase = IDLE
+        self.since = lane.now
+        self.timed_out = False
+
+    def _enter(self, phase: int) -> None:
+        self.phase = phase
+        self.since = self._lane.now
+
+    def _progress(self) -> None:
+        self.since = self._lane.now
+
+    async def run(self) -> None:
+        """Serve the connection. Closing the stream is the caller's business."""
+        try:
+            with self.scope:
+                await self._serve()
+            if self.timed_out and self.phase in (HEAD, BODY):
+                reply = error_reply(RequestTimedOut("The request did not arrive in time"))
+                with trio.move_on_after(LINGER_SECONDS):
+                    await self._pipe.send(self._lane.answers.answer(reply, CLOSE), self._progress)
+                    await self._linger()
+        except Lost:
+            return
+
+    async def _serve(self) -> None:
+        while await self._read():
+            if not self._data.startswith(HTTP2_PREFACE[: len(self._data)]):
+                break
+            if len(self._data) >= len(HTTP2_PREFACE):
+                await self._hand_over(self._data)
+                return
+            if self.phase == IDLE:
+                self._enter(HEAD)
+        if not self._data:
+            return
+        while True:
+            full = self._parse()
+            if self._plan:
+                await self._answer()
+            if self._leave is not None:
+                await self._leave()
+                return
+            if full:
+                continue
+            self._await_request()
+            if not await self._read():
+                await give_back_refused(self._pipe, self._engine, self._given)
+                return
+
+    def _await_request(self) -> None:
+        phase = BODY if self._need else HEAD if self._data else IDLE
+        if phase != self.phase:
+            # The clock of a head or a body that comes in pieces runs on.
+            self._enter(phase)
+
+    async def _read(self) -> bool:
+        """Read on, to the end of the first request when that is known. False: the peer sends no more."""
+        if self._data:
+            pieces = [self._data]
+            length = len(self._data)
+            while True:
+                piece = await self._pipe.receive()
+                pieces.append(piece)
+                length += len(piece)
+                if not piece or length >= self._need:
+                    break
+            self._data = b"".join(pieces)
+            return bool(piece)
+        self._data = await self._pipe.receive()
+        return bool(self._data)
+
+    def _parse(self) -> bool:
+        """Take the complete requests of `_data` over. True: the burst is full, and there may be more of them."""
+        position = 0
+        self._need = 0
+        try:
+            while len(self._plan) < BURST:
+                after = self._take(position)
+                if after == position:
+                    self._data = self._data[position:]
+                    return False
+                position = after
+        except QrustyError as error:
+            self._plan.append((error_reply(error), CLOSE, False))
+            self._leave = self._linger
+        if self._leave is not None:
+            return False
+        self._data = self._data[position:]
+        return True
+
+    def _take(self, position: int) -> int:
+        """Take over the request that begins at `position`. Returns where it ends, or `position` if it is not whole.
+
+        Raises QrustyError when nothing that follows can be trusted.
+        """
+        data = self._data
+        if position == len(data) or self._leave is not None:
+            return position
+        end = data.find(b"\r\n\r\n", position) + 4
+        if end < 4:
+            check_beginning(data[position:])
+            return position
+        if end - position > MAX_HEAD_BYTES:
+            raise head_too_large()
+        line_end = data.find(b"\r\n", position)
+        line_bytes = data[position:line_end]
+        target = self._lane.targets.get(line_bytes)
+        if target is not None:
+            line = None
+            block = read_block(data[line_end:end], target.http11)
+        else:
+            line = read_line(line_bytes)
+            block = read_block(data[line_end:end], line.http11)
+        if not block.plain or (line is not None and (line.method == "OPTIONS" or app_serves(line.path))):
+            self._go_elsewhere(line or read_line(line_bytes), block, data[position:])
+            return position
+        after = end + block.length
+        if block.length > MAX_BODY_BYTES:
+            self._plan.append((error_reply(body_too_large()), CLOSE + self._cors(block), False))
+            self._leave = self._linger
+            return position
+        if after > len(data):
+            self._need = after - position
+            return position
+        self._plan_request(line_bytes, line, target, block, data[end:after])
+        return after
+
+    def _plan_request(
+        self, line_bytes: bytes, line: Line | None, target: Target | None, block: Block, body: bytes
+    ) -> None:
+        extra = b""
+        http11 = target.http11 if target is not None else line is not None and line.http11
+        if not block.keep_alive:
+            extra = CLOSE
+            self._leave = self._linger
+        elif not http11:
+            extra = KEEP_ALIVE
+        if block.origin is not None:
+            extra += self._cors(block)
+        try:
+            if target is None:
+                assert line is not None
+                target = self._resolve(line_bytes, line)
+            operation = target.operation
+            if operation.name not in block.allowed_types:
+                check_content_type(operation, block.content_type)
+                block.allowed_types.add(operation.name)
+        except QrustyError as error:
+            if isinstance(error, MethodNotAllowed):
+                extra += header_lines({"allow": error.allow})
+            self._plan.append((error_reply(error), extra, line is not None and line.method == "HEAD"))
+            return
+        self._calls.append(Call(operation, target.params, body, target.query))
+        self._plan.append((None, extra, target.head_only))
+
+    def _cors(self, block: Block) -> bytes:
+        return header_lines(cors_headers(block.origin, self._context.allowed_origins))
+
+    def _resolve(self, line_bytes: bytes, line: Line) -> Target:
+        operation, params = resolve(line.method, line.path)
+        target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
+        if not operation.path.endswith("/{id}"):  # Those do not come again.
+            targets = self._lane.targets
+            if len(targets) >= MAX_KEPT_TARGETS:
+                targets.clear()
+            targets[line_bytes] = target
+        return target
+
+    def _go_elsewhere(self, line: Line, block: Block, rest: bytes) -> None:
+        if line.method == "GET" and line.path == b"/ws" and block.upgrade == "websocket":
+            self._leave = partial(self._serve_websocket, rest)
+        else:
+            self._leave = partial(self._hand_over, rest)
+
+    async def _hand_over(self, data: bytes) -> None:
+        self.phase = WORKING
+        await self._lane.hand_over(self._stream, data)
+
+    async def _serve_websocket(self, data: bytes) -> None:
+        self.phase = WORKING
+        await serve_fast_websocket(self._stream, data, self._context.websocket)
+
+    async def _answer(self) -> None:
+        """Run the calls of the plan and send its answers."""
+        calls, self._calls = self._calls, []
+        plan, self._plan = self._plan, []
+        self._given = []
+        self.phase = WORKING
+        replies = iter(await self._engine.run(calls) if calls else ())
+        if self._lane.stopping and self._leave is None:
+            reply, extra, head_only = plan[-1]
+            plan[-1] = reply, extra + CLOSE, head_only
+            self._leave = self._linger
+        answer = self._lane.answers.answer
+        parts: list[bytes] = []
+        given: list[tuple[int, Reply]] = []
+        for planned, extra, head_only in plan:
+            reply = next(replies) if planned is None else planned
+            parts.append(answer(reply, extra, head_only))
+            if reply.delivery is not None:
+                given.append((len(parts), reply))
+        self._enter(SENDING)
+        try:
+            await self._pipe.send(b"".join(parts), self._progress)
+        except BaseException:
+            # Whoever got a whole answer keeps what is in it; the rest never left.
+            for count, reply in given:
+                if sum(map(len, parts[:count])) > self._pipe.sent:
+                    self._engine.give_back(reply)
+            raise
+        self._given = [reply for _, reply in given]
+
+    async def _linger(self) -> None:
+        """Close our half and read until the peer closes its own, within bounds."""
+        self.phase = WORKING
+        with trio.move_on_after(LINGER_SECONDS):
+            if isinstance(self._stream, trio.abc.HalfCloseableStream):
+                try:
+                    await self._stream.send_eof()
+                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                    raise Lost from error
+            left = LINGER_BYTES
+            while left > 0 and (data := await self._pipe.receive()):
+                left -= len(data)
+            await give_back_refused(self._pipe, self._engine, self._given)

@@ -1,0 +1,207 @@
+"""The head of an HTTP/1.x request, read in the one way that no parser reads otherwise.
+
+Rule: what llhttp (fast lane) and h11 (Hypercorn) could see differently is refused: obsolete folds, bare line feeds,
+control characters, two lengths, a length and a transfer coding, unknown codings, no or several hosts. Both lanes put
+every head through here, so neither is more lenient than the other.
+
+A head is a request line and a header block. The block (from the line's CR LF to the empty line) is the same from
+request to request of one client, but for the length; so what llhttp and the checks found out about it is kept under
+its very bytes. The request line is short and is matched again each time.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import httptools
+
+from qrusty_trio.errors import BadRequest, QrustyError
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Request line and headers together; more is answered with 431."""
+IDLE_SECONDS = 75.0
+"""A connection without a request, before the first or between two."""
+HEAD_SECONDS = 10.0
+"""From the first byte of a request to the last of its headers."""
+BODY_SECONDS = 30.0
+"""From the last byte of the headers to the last of the body."""
+SEND_SECONDS = 30.0
+"""A reader that takes nothing."""
+LINGER_SECONDS = 2.0
+"""After the last answer, for the peer to read it and close: an early close would reset the connection."""
+LINGER_BYTES = 4 * 1024 * 1024
+"""What is read and thrown away meanwhile."""
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+MAX_KEPT_BLOCKS = 4096
+"""Header blocks whose meaning is remembered, per HTTP version."""
+MAX_KEPT_BLOCK_BYTES = 1024
+"""Longer blocks are read anew each time, so that the memory is bounded (4 MiB a version)."""
+
+_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
+_ABSOLUTE_LINE = re.compile(rb"([A-Z]{1,20}) (https?://[-A-Za-z0-9._]+(?::[0-9]{1,5})?(?:[/?][!-~]*)?) HTTP/1\.([01])")
+_ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
+_BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
+_LENGTH = re.compile(rb"[0-9]{1,18}")
+
+
+class HeadTooLarge(QrustyError):
+    """The request line and headers are over 64 KiB (status 431)."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class RequestTimedOut(QrustyError):
+    """The request did not arrive in time (status 408)."""
+
+    status = 408
+    code = "request_timeout"
+
+
+def head_too_large() -> HeadTooLarge:
+    return HeadTooLarge(f"The request line and headers are limited to {MAX_HEAD_BYTES} bytes")
+
+
+class Line(NamedTuple):
+    """A request line. `path` is undecoded and without query; `query` is without '?'."""
+
+    method: str
+    path: bytes
+    query: str
+    http11: bool
+
+
+class Block:
+    """What a header block says, as far as a carrier needs it."""
+
+    __slots__ = ("allowed_types", "chunked", "content_type", "keep_alive", "length", "origin", "plain", "upgrade")
+
+    def __init__(self) -> None:
+        self.length = 0
+        """Bytes of the body, unless `chunked`."""
+        self.chunked = False
+        self.keep_alive = True
+        self.content_type: str | None = None
+        self.origin: str | None = None
+        self.upgrade = ""
+        """What to upgrade to, in lower case; '' when no upgrade is asked for."""
+        self.plain = True
+        """Nothing is asked for but an answer: no chunks, no upgrade, no expectation."""
+        self.allowed_types: set[str] = set()
+        """Names of operations that this content type was found right for."""
+
+
+def split_target(target: bytes) -> tuple[bytes, str]:
+    """The undecoded path and the query of a request target, the absolute form (`http://host/path`) included."""
+    if not target.startswith(b"/"):
+        target = _ORIGIN_OF_TARGET.sub(b"", target, count=1)
+    path, _, query = target.partition(b"?")
+    return path or b"/", query.decode("ascii")
+
+
+def read_line(line: bytes) -> Line:
+    """Read a request line (without CR LF). Raises BadRequest."""
+    match = _LINE.fullmatch(line) or _ABSOLUTE_LINE.fullmatch(line)
+    if match is None:
+        raise BadRequest("The request line can't be read")
+    method, target, minor = match.groups()
+    path, query = split_target(target)
+    return Line(method.decode("ascii"), path, query, minor == b"1")
+
+
+_kept: tuple[dict[bytes, Block], dict[bytes, Block]] = ({}, {})
+
+
+def read_block(block: bytes, http11: bool) -> Block:
+    """Read a header block: from the CR LF that ends the request line to the empty line. Raises BadRequest."""
+    kept = _kept[http11]
+    found = kept.get(block)
+    if found is None:
+        found = _read_block(block, http11)
+        if len(block) <= MAX_KEPT_BLOCK_BYTES:
+            if len(kept) >= MAX_KEPT_BLOCKS:
+                kept.clear()
+            kept[block] = found
+    return found
+
+
+class _Headers:
+    """Collects what llhttp tells."""
+
+    def __init__(self) -> None:
+        self.values: dict[bytes, list[bytes]] = {}
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.values.setdefault(name.lower(), []).append(value.strip(b" \t"))
+
+
+def _read_block(block: bytes, http11: bool) -> Block:
+    if not _BLOCK.fullmatch(block):
+        raise BadRequest("The headers can't be read")
+    headers = _Headers()
+    parser = httptools.HttpRequestParser(headers)
+    try:
+        # The real request line was matched apart; of a request with a body llhttp checks all that it checks at all.
+        parser.feed_data((b"POST / HTTP/1.1" if http11 else b"POST / HTTP/1.0") + block)
+    except httptools.HttpParserUpgrade:
+        pass  # The head is whole and asks for an upgrade.
+    except httptools.HttpParserError as error:
+        raise BadRequest(f"The headers can't be read: {error}") from None
+    return _interpret(headers.values, http11)
+
+
+def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
+    hosts = values.get(b"host", [])
+    if len(hosts) > 1 or (http11 and not hosts):
+        raise BadRequest("Exactly one Host header is needed")
+    result = Block()
+    result.length, result.chunked = _framing(values, http11)
+    tokens = _tokens(values.get(b"connection", []))
+    result.keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
+    result.content_type = _single(values, b"content-type", "Content-Type")
+    result.origin = _single(values, b"origin", "Origin")
+    upgrade = _single(values, b"upgrade", "Upgrade")
+    result.upgrade = upgrade.lower() if upgrade else ""
+    result.plain = not (result.chunked or result.upgrade or b"expect" in values)
+    return result
+
+
+def _framing(values: dict[bytes, list[bytes]], http11: bool) -> tuple[int, bool]:
+    lengths = values.get(b"content-length")
+    codings = values.get(b"transfer-encoding")
+    if codings is not None:
+        if lengths is not None:
+            raise BadRequest("Content-Length and Transfer-Encoding exclude each other")
+        if not http11 or len(codings) != 1 or codings[0].lower() != b"chunked":
+            raise BadRequest("The only Transfer-Encoding is chunked, in HTTP/1.1")
+        return 0, True
+    if lengths is None:
+        return 0, False
+    if len(lengths) != 1 or not _LENGTH.fullmatch(lengths[0]):
+        raise BadRequest("Content-Length must be one number")
+    return int(lengths[0]), False
+
+
+def _single(values: dict[bytes, list[bytes]], name: bytes, shown: str) -> str | None:
+    found = values.get(name)
+    if found is None:
+        return None
+    if len(found) > 1:
+        raise BadRequest(f"There must be at most one {shown} header")
+    return found[0].decode("latin-1")
+
+
+def _tokens(values: list[bytes]) -> set[bytes]:
+    return {token.strip(b" \t").lower() for value in values for token in value.split(b",")}
+
+
+def check_beginning(data: bytes) -> None:
+    """Refuse the beginning of a head as soon as it can't become a good one. Raises BadRequest and HeadTooLarge."""
+    if len(data) > MAX_HEAD_BYTES:
+        raise head_too_large()
+    if not data[:1].isalpha() or not data[:1].isupper():
+        raise BadRequest("A request begins with a method in capital letters")
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadRequest("Lines end with CR LF")

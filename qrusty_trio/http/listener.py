@@ -1,0 +1,142 @@
+"""The listener: accepts connections, counts them, and gives each to the fast lane or to Hypercorn.
+
+Rule: one nursery holds a task per connection, and ends when the last of them has; so when `serve` returns, nothing of
+it is left. One connection more than allowed gets an answer and a close, never a hang.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+
+import trio
+
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.errors import QrustyError
+from qrusty_trio.http.answers import Answers, too_many_connections
+from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.fast_lane import CLOSE, Lane
+from qrusty_trio.http.fast_websocket import serve_fast_websocket
+from qrusty_trio.http.handover import Handover
+from qrusty_trio.http.head import LINGER_BYTES, MAX_HEAD_BYTES, read_block, read_line
+
+STOP_SECONDS = 10.0
+"""What is in hand when the server stops may take so long."""
+TURN_AWAY_SECONDS = 1.0
+"""For reading the first request of a connection too many, and again for its reading the answer."""
+MAX_TURNED_AWAY = 128
+"""Connections that are being turned away at once; what comes beyond that is closed without a word."""
+ACCEPT_PAUSE_SECONDS = 0.1
+"""After the system could give no file descriptor or memory for a connection."""
+NO_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+
+logger = logging.getLogger(__name__)
+
+__all__ = ["HttpContext", "serve"]
+
+
+async def serve(
+    listeners: list[trio.SocketListener],
+    context: HttpContext,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `context.stopping`, then close the listeners, finish what is in hand and return."""
+    await _Server(context).run(listeners, task_status)
+
+
+class _Server:
+    def __init__(self, context: HttpContext) -> None:
+        self._context = context
+        self._handover = Handover(context)
+        self._lane = Lane(context, self._handover.serve)
+        self._answers = Answers()
+        self._open = 0
+        self._turned_away = 0
+
+    async def run(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
+        async with trio.open_nursery() as background:
+            background.start_soon(self._lane.watch)
+            async with trio.open_nursery() as connections:
+                async with trio.open_nursery() as accepting:
+                    for listener in listeners:
+                        accepting.start_soon(self._accept, listener, connections)
+                    task_status.started()
+                    await self._context.stopping.wait()
+                    accepting.cancel_scope.cancel()
+                connections.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
+                self._lane.stop()
+                await self._handover.stop()
+            background.cancel_scope.cancel()
+
+    async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
+        async with listener:
+            while True:
+                try:
+                    stream = await listener.accept()
+                except OSError as error:
+                    if error.errno not in NO_CAPACITY:
+                        raise
+                    logger.error("A connection can't be accepted, trying again: %s", error)  # noqa: TRY400
+                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    continue
+                # No checkpoint between counting and starting: the count is exact.
+                if self._open < self._context.max_connections:
+                    self._open += 1
+                    connections.start_soon(self._serve, stream)
+                elif self._turned_away < MAX_TURNED_AWAY:
+                    self._turned_away += 1
+                    connections.start_soon(self._turn_away, stream)
+                else:
+                    await trio.aclose_forcefully(stream)
+
+    async def _serve(self, stream: trio.SocketStream) -> None:
+        try:
+            if self._context.fast_lane:
+                await self._lane.serve(stream)
+            else:
+                await self._handover.serve(stream)
+        finally:
+            self._open -= 1
+
+    async def _turn_away(self, stream: trio.SocketStream) -> None:
+        """503 for a request, 1013 for a WebSocket."""
+        try:
+            data = b""
+            with trio.move_on_after(TURN_AWAY_SECONDS):
+                data = await _read_head(stream)
+            if _is_websocket(data):
+                await serve_fast_websocket(stream, data, self._context.websocket, overloaded=True)
+                return
+            self._answers.tick()
+            with trio.move_on_after(TURN_AWAY_SECONDS):
+                await stream.send_all(self._answers.answer(error_reply(too_many_connections()), CLOSE))
+                await stream.send_eof()
+                left = LINGER_BYTES
+                while left > 0 and (data := await stream.receive_some()):
+                    left -= len(data)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # Gone before it could be told.
+        finally:
+            self._turned_away -= 1
+            await trio.aclose_forcefully(stream)
+
+
+async def _read_head(stream: trio.SocketStream) -> bytes:
+    data = b""
+    while b"\r\n\r\n" not in data and len(data) < MAX_HEAD_BYTES:
+        more = await stream.receive_some()
+        if not more:
+            break
+        data += more
+    return data
+
+
+def _is_websocket(data: bytes) -> bool:
+    line_end = data.find(b"\r\n")
+    end = data.find(b"\r\n\r\n") + 4
+    try:
+        line = read_line(data[:line_end])
+        return line.path == b"/ws" and read_block(data[line_end:end], line.http11).upgrade == "websocket"
+    except QrustyError:
+        return False

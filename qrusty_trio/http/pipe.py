@@ -1,0 +1,148 @@
+"""Bytes in and out of a connection, for both lanes.
+
+Rule: `sent` says how much of the last `send` has left, whatever became of it: a message that was handed out in an
+answer that never left goes back to its queue.
+
+On a socket the system calls are made directly: a Trio stream tries once before it waits, and gives up its turn after
+each success, which a connection that answers one burst at a time does not need (10 µs a request less). Any other
+stream (TLS, memory) is used as it is.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import struct
+import termios
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+import trio
+
+from qrusty_trio.api.engine import Engine, Reply
+
+READ_BYTES = 64 * 1024
+SEND_BYTES = 64 * 1024
+"""Bytes sent in one go where a stream does not say how far it got."""
+REFUSAL_SECONDS = 1.0
+"""How long to wait for the peer's kernel to take or refuse the last answer, when the peer has closed."""
+
+
+class Lost(Exception):
+    """The connection is broken."""
+
+
+class Pipe(Protocol):
+    """One connection."""
+
+    sent: int
+    """Bytes of the last `send` that have left."""
+
+    async def receive(self) -> bytes:
+        """What has arrived; b"" when the peer sends no more. Raises Lost."""
+
+    async def send(self, data: bytes, progress: Callable[[], None]) -> None:
+        """Send all; `progress` is called whenever some of it left after a wait. Raises Lost."""
+
+    def refused(self) -> bool | None:
+        """Whether the peer's kernel refused the last bytes because its socket was closed. None: not known yet."""
+
+
+class SocketPipe:
+    """See `Pipe`. Over a socket."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._socket = stream.socket
+        self._fd = stream.socket.fileno()
+        self.sent = 0
+
+    async def receive(self) -> bytes:
+        while True:
+            try:
+                await trio.lowlevel.wait_readable(self._fd)
+                return os.read(self._fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError) as error:
+                raise Lost from error
+
+    async def send(self, data: bytes, progress: Callable[[], None]) -> None:
+        self.sent = 0
+        try:
+            self.sent = os.write(self._fd, data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise Lost from error
+        if self.sent < len(data):
+            await self._send_rest(memoryview(data), progress)
+
+    async def _send_rest(self, data: memoryview, progress: Callable[[], None]) -> None:
+        while self.sent < len(data):
+            try:
+                await trio.lowlevel.wait_writable(self._fd)
+                self.sent += os.write(self._fd, data[self.sent :])
+            except BlockingIOError:
+                continue
+            except (OSError, trio.ClosedResourceError) as error:
+                raise Lost from error
+            progress()
+
+    def refused(self) -> bool | None:
+        # A reset that follows the peer's FIN leaves EPIPE here. A reset without a FIN does not say what the peer has
+        # read before it, and does not come here: reading raises it.
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return True
+        unacknowledged: int = struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]
+        return None if unacknowledged else False
+
+
+class StreamPipe:
+    """See `Pipe`. Over any other stream."""
+
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self.sent = 0
+
+    async def receive(self) -> bytes:
+        try:
+            return bytes(await self._stream.receive_some(READ_BYTES))
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise Lost from error
+
+    async def send(self, data: bytes, progress: Callable[[], None]) -> None:
+        self.sent = 0
+        view = memoryview(data)
+        while self.sent < len(data):
+            piece = view[self.sent : self.sent + SEND_BYTES]
+            try:
+                await self._stream.send_all(piece)
+            except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+                raise Lost from error
+            self.sent += len(piece)
+            progress()
+
+    def refused(self) -> bool | None:
+        return False
+
+
+def pipe_over(stream: trio.abc.Stream) -> Pipe:
+    """The pipe for a stream."""
+    return SocketPipe(stream) if isinstance(stream, trio.SocketStream) else StreamPipe(stream)
+
+
+async def give_back_refused(pipe: Pipe, engine: Engine, given: Iterable[Reply]) -> None:
+    """The peer has closed: give back what the last answers handed out, when they found its socket gone.
+
+    A peer that has only closed its sending half takes the answers, and keeps what it got.
+    """
+    pause = 0.001
+    waited = 0.0
+    while (refused := pipe.refused()) is None and waited < REFUSAL_SECONDS:
+        await trio.sleep(pause)
+        waited += pause
+        pause *= 2
+    if refused:
+        for reply in given:
+            engine.give_back(reply)
