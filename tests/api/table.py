@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import OPERATIONS, Services, check_content_type, error_reply, resolve
+from qrusty_trio.api.operations import Services, check_content_type, error_reply, resolve
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import QrustyError, Starting
@@ -81,6 +81,3 @@ class Table:
         """The same as over a socket, for the recorded scenarios."""
         reply = self.run(method, target, body or b"", content_type)
         return Answer(reply.status, {"content-type": "application/json"} if reply.body else {}, reply.body)
-
-
-OPERATION = {operation.name: operation for operation in OPERATIONS}
