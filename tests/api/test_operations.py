@@ -12,7 +12,7 @@ from qrusty_trio.api.reports import STATS_PIECE
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, U64_MAX
 from qrusty_trio.core.timings import TIMED_OPERATIONS
 from qrusty_trio.errors import DiskFull, QrustyError, Starting
-from tests.api.table import Table
+from tests.wire.table import Table
 
 WORKER = {"consumer_id": "w"}
 

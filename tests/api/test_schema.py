@@ -257,7 +257,7 @@ def test_consumer_ids_are_bounded() -> None:
 
 
 KEYS = ["queue", "priority", "payload", "max_retries", "x", "y"]
-VALUES = st.one_of(
+VALUES: st.SearchStrategy[Any] = st.one_of(
     st.integers(0, 9),
     st.sampled_from(["", "queue", '"', "\\", "ü", "\\u0071", '"queue":']),
     st.just([]),

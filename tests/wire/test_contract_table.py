@@ -9,7 +9,7 @@ import pytest
 
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.api.table import Table
+from tests.wire.table import Table
 from tests.wire.cases import SCENARIOS, run_scenario
 
 
