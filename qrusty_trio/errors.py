@@ -145,6 +145,17 @@ class DiskFull(StorageFault):
     code = "disk_full"
 
 
+class PayloadNotStored(Unavailable):
+    """The file for large payloads could not take one (status 503, or 507 when the disk is full); no more than that."""
+
+    code = "storage_error"
+
+    def __init__(self, fault: StorageFault) -> None:
+        super().__init__(str(fault))
+        self.status = fault.status
+        self.code = fault.code
+
+
 class StartupRefused(QrustyError):
     """The server must not start like this; the process ends with exit status 78 (EX_CONFIG of sysexits.h)."""
 

@@ -54,6 +54,13 @@ class Outbox:
             self._wake()
         return number
 
+    def take_back(self, number: int) -> None:
+        """Remove the frame that was put last, as number `number`; it has not been handed out."""
+        frames = self._behind if self._behind else self._frames
+        assert number == self.count - 1 >= self.taken
+        self.count -= 1
+        self._waiting -= len(frames.pop())
+
     def put_answers(self, answers: list[bytes]) -> None:
         """Add the answers of a burst, and behind them what was held back."""
         self.count += len(answers)

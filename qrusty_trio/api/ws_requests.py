@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from qrusty_trio.api import ws_frames
 from qrusty_trio.api.ws_frames import Misshapen, Request
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
-from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QrustyError, QueueNotFound, StorageFault
+from qrusty_trio.errors import (
+    MemoryPressure,
+    MessageNotLocked,
+    PayloadNotStored,
+    QrustyError,
+    QueueNotFound,
+    StorageFault,
+)
 
 if TYPE_CHECKING:
     from qrusty_trio.api.ws_session import Burst, WsSession
@@ -45,6 +52,8 @@ class SessionBroker(Protocol):
     def give_back(self, queue_number: int, id: str, consumer: str, now: int, counted: bool) -> None: ...
 
     def queue_number(self, name: str) -> int: ...
+
+    def name_of(self, queue_number: int) -> str | None: ...
 
 
 class Refusal(Exception):
@@ -94,6 +103,8 @@ def _publish(session: WsSession, burst: Burst, request: Request, broker: Session
         raise Refusal("queue_not_found", str(error)) from error
     except MemoryPressure as error:
         raise Refusal("memory_pressure", str(error)) from error
+    except PayloadNotStored as error:
+        raise Refusal("storage_error", str(error)) from error
     except QrustyError as error:
         raise Refusal("publish_failed", str(error)) from error
     return ws_frames.ok_id(id, request.req_id)
@@ -182,9 +193,12 @@ def _renew(session: WsSession, burst: Burst, request: Request, broker: SessionBr
     queue = _needed("queue", request.queue)
     id = _needed("id", request.id)
     lock_seconds = _lock_seconds(request)
+    name = session.holding(broker, queue, id)
+    if name is None:
+        raise Refusal("not_locked", f"This connection holds no message '{id[:64]}' of queue '{queue[:255]}'")
     try:
-        broker.renew(queue, id, session.consumer, lock_seconds, now)
-    except (MessageNotLocked, QueueNotFound) as error:
+        broker.renew(name, id, session.consumer, lock_seconds, now)
+    except MessageNotLocked as error:
         raise Refusal("not_locked", str(error)) from error
     session.extend(id, now + lock_seconds * 1000)
     return ws_frames.ok(request.req_id)
@@ -201,18 +215,24 @@ def _unsubscribe_logs(session: WsSession, burst: Burst, request: Request, broker
 
 
 def _settle_ack(session: WsSession, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+    name = session.holding(broker, queue, id)
+    if name is None:
+        return None
     try:
-        broker.ack(queue, id, session.consumer, now)
-    except (MessageNotLocked, QueueNotFound):
+        broker.ack(name, id, session.consumer, now)
+    except MessageNotLocked:
         return None
     session.release(burst, id)
     return "acked"
 
 
 def _settle_nack(session: WsSession, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+    name = session.holding(broker, queue, id)
+    if name is None:
+        return None
     try:
-        outcome = broker.nack(queue, id, session.consumer, now)
-    except (MessageNotLocked, QueueNotFound):
+        outcome = broker.nack(name, id, session.consumer, now)
+    except MessageNotLocked:
         return None
     session.release(burst, id)
     return "dropped" if outcome is NackOutcome.DEAD_LETTERED else "unlocked"

@@ -48,6 +48,8 @@ class Held(NamedTuple):
     """A message that the connection was delivered and has not settled."""
 
     queue_number: int
+    name: str
+    """What the client calls its queue."""
     until: int
     """End of the lock, wall milliseconds. A guess that is never too early."""
     frame: int
@@ -194,6 +196,17 @@ class WsSession:
             self._parked.pop(subscription, None)
             self.dispatcher.remove(subscription)
 
+    def holding(self, broker: SessionBroker, queue: str, id: str) -> str | None:
+        """The present name of the queue whose message `id` this connection holds; None when it does not.
+
+        `queue` is its present name or the one under which it was delivered: a client does not hear of a rename.
+        """
+        held = self.held.get(id)
+        if held is None:
+            return None
+        name = broker.name_of(held.queue_number)
+        return name if queue in (name, held.name) else None
+
     def release(self, burst: Burst, id: str) -> None:
         """The message was acked or nacked."""
         held = self.held.pop(id, None)
@@ -224,7 +237,9 @@ class WsSession:
         assert isinstance(subscription, QueueSubscription)
         frame = self.outbox.put(ws_frames.deliver(subscription.prefix, delivery))
         held = self.held
-        held[delivery.id] = Held(delivery.queue_number, now + subscription.lock_seconds * 1000, frame)
+        held[delivery.id] = Held(
+            delivery.queue_number, subscription.name, now + subscription.lock_seconds * 1000, frame
+        )
         if len(held) > SWEEP_FROM:
             # Two looked at for each one that comes in: what expired unsettled can't pile up.
             for _ in range(2):
@@ -233,6 +248,11 @@ class WsSession:
                     del held[oldest]
                 else:
                     held.move_to_end(oldest)
+
+    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
+        self.outbox.take_back(self.held.pop(delivery.id).frame)
+        if self._parked and self.room():
+            self.resume()
 
     def parked(self, subscription: Subscription) -> None:
         assert isinstance(subscription, QueueSubscription)
@@ -248,7 +268,7 @@ class WsSession:
         return self.outbox.take()
 
     def sent(self) -> bool:
-        """What was taken has left. Returns True when `resume` has to be called, inside a transaction."""
+        """What was taken has left. Returns True when `resume` has to be called, and the dispatcher to be pumped."""
         self.outbox.sent()
         return bool(self._parked) and self.room()
 

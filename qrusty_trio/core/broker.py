@@ -37,8 +37,8 @@ class Broker(Registry):
         """Add a message; returns its id (UUID text).
 
         An unknown queue is made with the defaults, or with `create=False` refused (QueueNotFound). Raises
-        PriorityKindMismatch, InvalidPriority, DuplicatePayload, InvalidQueueName, LimitReached; DiskFull when a payload
-        of its own file finds no room.
+        PriorityKindMismatch, InvalidPriority, DuplicatePayload, InvalidQueueName, LimitReached; PayloadNotStored
+        when a payload that goes to a segment file finds no room.
         """
         queue = self.queues.get(name)
         if queue is None:

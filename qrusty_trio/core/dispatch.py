@@ -5,6 +5,9 @@ the number of subscribers. Every queue has a ring of the subscribers that can ta
 gets the next message and goes to the tail. One that has no credit or no room leaves the ring and is not looked at
 again until `resume` brings it back.
 
+A subscription means a queue by name: it stays with its queue through a rename, and when the queue was deleted and one
+of that name is made anew, it goes on with that one.
+
 Pure and synchronous, like the broker: nothing here waits or knows a socket. `pump` runs inside an engine transaction,
 after the operations of that transaction, so that a publish and its delivery are one batch.
 """
@@ -12,9 +15,10 @@ after the operations of that transaction, so that a publish and its delivery are
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Protocol
+from typing import Any, Protocol
 
 from qrusty_trio.core.model import Delivery
+from qrusty_trio.errors import QueueNotFound
 
 TURN = 32
 """Messages one queue may hand out before the next queue with messages gets its turn."""
@@ -26,7 +30,11 @@ class Source(Protocol):
     ready: set[int]
     watched: set[int]
 
-    def available(self, queue_number: int) -> int: ...
+    @property
+    def by_number(self) -> dict[int, Any]:
+        """The queues that exist, the newest one last."""
+
+    def queue_number(self, name: str) -> int: ...
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None: ...
 
@@ -39,6 +47,9 @@ class Sink(Protocol):
 
     def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
         """Take a delivery. Never refuses: `room` was asked just before. `now` is wall time in milliseconds."""
+
+    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
+        """That delivery could not be stored: it never happened. Called before anything else can run."""
 
     def parked(self, subscription: Subscription) -> None:
         """The subscription left the ring for want of room; call `Dispatcher.resume` when there is room again."""
@@ -55,6 +66,7 @@ class Subscription:
         self.name = name
         """The queue's name when the subscription was made: what the subscriber calls it, also after a rename."""
         self.queue_number = queue_number
+        """Changed by the dispatcher only."""
         self.consumer = consumer
         self.lock_seconds = lock_seconds
         self.credits = credits
@@ -74,6 +86,10 @@ class Dispatcher:
         """Queues that may have messages for a waiting subscriber, next one first."""
         self._changed: set[int] = set()
         """Queues whose ring came or went since the last pump, so that `Source.watched` has to follow."""
+        self._newest: int | None = None
+        """The newest queue at the last pump."""
+        self._unstored: list[tuple[Subscription, Delivery]] = []
+        """Deliveries made and not yet written."""
 
     def add(self, subscription: Subscription) -> None:
         """Let a new subscription take part. What is already in its queue is handed out by the next `pump`."""
@@ -111,6 +127,7 @@ class Dispatcher:
         for the next call.
         """
         turns = self._turns
+        self._follow(broker)
         if broker.ready:
             for number in broker.ready:
                 turns[number] = None
@@ -135,6 +152,41 @@ class Dispatcher:
                     broker.watched.discard(number)
             self._changed.clear()
         return bool(turns)
+
+    def _follow(self, broker: Source) -> None:
+        """Lead subscriptions from queues that were deleted to those that have their names now."""
+        newest = next(reversed(broker.by_number), None)
+        if newest == self._newest:
+            # No queue was made, so only those that have just come back may have missed one.
+            suspects = [number for number in self._changed if number in self._rings]
+        else:
+            self._newest = newest
+            suspects = list(self._rings)
+        for number in suspects:
+            if number in broker.by_number:
+                continue
+            for subscription in list(self._rings[number]):
+                try:
+                    heir = broker.queue_number(subscription.name)
+                except QueueNotFound:
+                    continue
+                self._leave(subscription, self._rings[number])
+                subscription.queue_number = heir
+                self.resume(subscription)
+
+    def stored(self) -> None:
+        """The deliveries made so far have been written."""
+        if self._unstored:
+            self._unstored.clear()
+
+    def retract(self) -> None:
+        """The deliveries made since `stored` could not be written: take them back, last one first."""
+        for subscription, delivery in reversed(self._unstored):
+            subscription.sink.retract(subscription, delivery)
+            if subscription.credits is not None:
+                subscription.credits += 1
+            self.resume(subscription)
+        self._unstored.clear()
 
     def _serve(self, broker: Source, number: int, ring: OrderedDict[Subscription, None], share: int, now: int) -> int:
         """Hand out up to `share` messages of one queue. Returns what is left of the share: 0 when there may be more."""
@@ -161,6 +213,7 @@ class Dispatcher:
                 else:
                     self._leave(subscription, ring)
             sink.deliver(subscription, delivery, now)
+            self._unstored.append((subscription, delivery))
         return 0
 
     def _leave(self, subscription: Subscription, ring: OrderedDict[Subscription, None]) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from qrusty_trio.core.keys import prefix
+from qrusty_trio.errors import PayloadNotStored, StorageFault
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 
 if TYPE_CHECKING:
@@ -66,6 +67,11 @@ class Owned(NamedTuple):
     key: bytes
     """Of the message: in MESSAGES (LIVE, also while it is locked) or in DEAD."""
 
+    @property
+    def place(self) -> tuple[int, int]:
+        """Segment and offset: the first two of the reference."""
+        return self.segment, self.offset
+
 
 class Externals:
     """The index of payloads in segment files."""
@@ -89,8 +95,11 @@ class Externals:
             yield
 
     def append(self, payload: bytes) -> bytes:
-        """Put a payload into a segment file; returns its packed reference. Raises DiskFull, StorageFault."""
-        return self.store.append(payload).pack()
+        """Put a payload into a segment file; returns its packed reference. Raises PayloadNotStored."""
+        try:
+            return self.store.append(payload).pack()
+        except StorageFault as fault:
+            raise PayloadNotStored(fault) from fault
 
     def own(self, queue: Queue, packed: bytes, id: str, key: bytes, kind: int = LIVE) -> None:
         """A record with this reference was put."""

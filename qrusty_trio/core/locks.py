@@ -96,8 +96,7 @@ class LockIndex:
         if not same:
             del self._by_end[lock.until]
             if len(self._ends) > 2 * len(self._by_end) + _STALE_SLACK:
-                self._ends = list(self._by_end)
-                heapq.heapify(self._ends)
+                self.shrink()
 
     def remove(self, lock: Lock) -> None:
         del lock.queue.locks[lock.id]
@@ -126,6 +125,11 @@ class LockIndex:
                 limit -= 1
             if not void:
                 self._trash.pop()
+
+    def shrink(self) -> None:
+        """Forget ends at which no lock ends any more."""
+        self._ends = list(self._by_end)
+        heapq.heapify(self._ends)
 
     def next_end(self) -> int | None:
         """When the next lock ends, wall milliseconds; None when there is no lock."""

@@ -65,6 +65,8 @@ class Registry:
         self.externals = Externals(self.journal, payloads) if payloads is not None else None
         self.externalize_min_bytes = externalize_min_bytes if externalize_min_bytes is not None else NEVER
         self.max_locked_index = max_locked_index
+        self.hot_tier_size = hot_tier_size
+        self.refill_threshold = refill_threshold
         self.limits = TierLimits(hot_tier_size, refill_threshold)
         self._clear()
         self.removed: list[Removed] = []
@@ -258,6 +260,25 @@ class Registry:
             if index % QUEUES_PER_STEP == 0:
                 yield
 
+    # Less memory
+
+    def resize_tiers(self, fraction: float) -> Iterator[None]:
+        """Every hot tier holds at most this fraction of its configured size from now on."""
+        self.limits.entries = max(1, int(self.hot_tier_size * fraction))
+        self.limits.low = max(1, int(self.refill_threshold * fraction))
+        for index, queue in enumerate(list(self.by_number.values()), 1):
+            queue.tier.trim()
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
+    def drop_idle(self) -> Iterator[None]:
+        """Let go of what the tiers of empty queues keep for reuse."""
+        for index, queue in enumerate(list(self.by_number.values()), 1):
+            if not queue.available:
+                queue.tier.reset(None)
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
     # Digests of payloads
 
     def owner(self, queue: Queue, digest: bytes) -> bytes:
@@ -296,10 +317,12 @@ class Registry:
             return self.read_external(record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES])
         return record[PAYLOAD_AT:]
 
-    def drop_broken(self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str) -> None:
-        """A message whose payload is lost has been taken out of MESSAGES or LOCKS: see to the rest, note who it was."""
+    def drop_broken(
+        self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str, kind: int = LIVE
+    ) -> None:
+        """A message whose payload is lost has been taken out of its family: see to the rest, note who it was."""
         assert self.externals is not None
-        self.externals.free(queue, reference)
+        self.externals.free(queue, reference, kind)
         if digest:
             self.free_digest(queue, digest, id)
         ref = PayloadRef.unpack(reference)
@@ -316,9 +339,11 @@ class Registry:
 
     def load(self) -> Iterator[None]:
         """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks."""
-        self.journal.attach()
-        self._clear()
         journal = self.journal
+        journal.attach()
+        watched = self.watched
+        self._clear()
+        self.watched = watched
         number = journal.get(journal.meta, NEXT_QUEUE)
         if number is not None:
             self._next_number = int.from_bytes(number, "big")
@@ -341,6 +366,7 @@ class Registry:
             yield
         next_end = self.locks.next_end()
         self.wake_at = next_end if next_end is not None else NEVER
+        self.ready = set(watched)
 
     def _load_lock(self, key: bytes, value: bytes) -> None:
         queue = self.by_number.get(int.from_bytes(key[:4], "big"))

@@ -61,7 +61,7 @@ class Storage(Protocol):
         """Apply the batch atomically; not synced. Microseconds; runs on the loop."""
 
     def sync(self) -> None:
-        """Make all earlier writes survive a power cut. Blocks (about 0.2 ms on an SSD); releases the GIL; any thread."""
+        """Make all earlier writes survive a power cut. Blocks (0.2 ms on an SSD); releases the GIL. Any thread."""
 
     def get(self, family: Any, key: bytes) -> bytes | None: ...
 

@@ -56,8 +56,8 @@ def tune(*, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Tuning:
     database.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     database.set_max_background_jobs(2)
     # On two cores a compaction takes the processor from the loop: 0.2 % of batches of 64 took over 2 ms (4.3 ms at
-    # p99.9) at equal priority, 0.05 % or less (0.6 to 1.6 ms) with compactions at low priority. Flushes stay as they are:
-    # at low priority they fall behind, and the tail is back.
+    # p99.9) at equal priority, 0.05 % or less (0.6 to 1.6 ms) with compactions at low priority. Flushes stay as
+    # they are: at low priority they fall behind, and the tail is back.
     environment = Env()
     environment.lower_thread_pool_cpu_priority()
     database.set_env(environment)

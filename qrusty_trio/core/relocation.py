@@ -1,0 +1,144 @@
+"""Moving and dropping payloads in segment files: what compaction and repair do to the messages that own them.
+
+Rule: a message is looked up, and changed, in one step of the event loop; the bytes are read in between, elsewhere. So
+whoever comes back with bytes is only believed as far as the record still refers to where they came from.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qrusty_trio.core import records
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.externals import DEAD_LETTER, REFERENCE_BYTES, Owned
+from qrusty_trio.core.keys import lock_key
+from qrusty_trio.core.queue import Queue
+from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
+from qrusty_trio.storage.payloads import PayloadRef
+
+PIECE = 32
+"""Entries looked at in one step."""
+PIECE_BYTES = 512 * 1024
+"""Payload bytes moved in one step, or one payload: at most 2 MiB, about 1.5 ms."""
+
+
+class Place(NamedTuple):
+    """A payload and the record that owns it."""
+
+    owned: Owned
+    reference: bytes
+
+
+def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
+    """The next payloads of a segment from index key `begin` on (b"": its start), and where to go on (None: nowhere).
+
+    Entries without a message are dropped.
+    """
+    externals = broker.externals
+    assert externals is not None
+    entries = externals.entries(segment, begin, PIECE)
+    found: list[Place] = []
+    octets = 0
+    for owned in entries:
+        record = _record(broker, owned)
+        if record is None:
+            broker.journal.delete(owned.index_key, broker.journal.external)
+            broker.journal.touch()
+            continue
+        reference = record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES]
+        length = PayloadRef.unpack(reference).length
+        if found and octets + length > PIECE_BYTES:
+            return found, owned.index_key
+        octets += length
+        found.append(Place(owned, reference))
+    return found, entries[-1].index_key + b"\x00" if len(entries) == PIECE else None
+
+
+def move(broker: Broker, place: Place, payload: bytes) -> None:
+    """Put the payload into the active segment and let its message refer to it there. Raises PayloadNotStored."""
+    record = _record(broker, place.owned)
+    if record is None or not _refers(record, place.reference):
+        return
+    externals = broker.externals
+    assert externals is not None
+    owned = place.owned
+    queue = broker.by_number[owned.queue_number]
+    reference = externals.append(payload)
+    _rewrite(broker, queue, owned, record[:PAYLOAD_AT] + reference + record[PAYLOAD_AT + REFERENCE_BYTES :], reference)
+    externals.free(queue, place.reference, owned.kind)
+    externals.own(queue, reference, owned.id, owned.key, owned.kind)
+    broker.journal.mark(queue)
+
+
+def drop(broker: Broker, place: Place, reason: str) -> None:
+    """Remove the message: its payload is lost. One that is locked stays, as its consumer has it already."""
+    record = _record(broker, place.owned)
+    if record is None or not _refers(record, place.reference):
+        return
+    owned = place.owned
+    queue = broker.by_number[owned.queue_number]
+    journal = broker.journal
+    key = owned.key
+    if owned.kind == DEAD_LETTER:
+        value = journal.get(journal.dead, owned.key)
+        assert value is not None
+        key = value[2 : 2 + int.from_bytes(value[:2], "big")]
+        journal.delete(owned.key, journal.dead)
+        queue.dead -= 1
+    elif owned.id in queue.locks:
+        return
+    else:
+        journal.delete(key, journal.messages)
+        queue.tier.discard(key)
+        queue.available -= 1
+    journal.mark(queue)
+    digest = record[PAYLOAD_AT + REFERENCE_BYTES :]
+    broker.drop_broken(queue, key, owned.id, place.reference, digest, reason, owned.kind)
+
+
+def _refers(record: bytes, reference: bytes) -> bool:
+    return record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] == reference
+
+
+def _record(broker: Broker, owned: Owned) -> bytes | None:
+    """The record that an entry of the index stands for, wherever the message is now."""
+    queue = broker.by_number.get(owned.queue_number)
+    if queue is None:
+        return None
+    journal = broker.journal
+    journal.commit()
+    record: bytes | None
+    lock = queue.locks.get(owned.id)
+    if owned.kind == DEAD_LETTER:
+        value = journal.get(journal.dead, owned.key)
+        record = value[2 + int.from_bytes(value[:2], "big") :] if value is not None else None
+    elif lock is not None:
+        value = journal.get(journal.locks, lock_key(queue.number, lock.number))
+        record = records.unpack_lock(value).record if value is not None else None
+    else:
+        record = journal.get(journal.messages, owned.key)
+    if record is None or not record[0] & EXTERNAL:
+        return None
+    return record if PayloadRef.unpack(record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES])[:2] == owned.place else None
+
+
+def _rewrite(broker: Broker, queue: Queue, owned: Owned, record: bytes, reference: bytes) -> None:
+    journal = broker.journal
+    lock = queue.locks.get(owned.id)
+    if owned.kind == DEAD_LETTER:
+        value = journal.get(journal.dead, owned.key)
+        assert value is not None
+        record_at = 2 + int.from_bytes(value[:2], "big")
+        journal.put(owned.key, value[:record_at] + record, journal.dead)
+    elif lock is not None:
+        key = lock_key(queue.number, lock.number)
+        value = journal.get(journal.locks, key)
+        assert value is not None
+        stored = records.unpack_lock(value)
+        value = records.pack_lock(stored.until, stored.deliveries, stored.consumer, stored.key, stored.digest, record)
+        journal.put(key, value, journal.locks)
+        lock.external = reference
+        lock.batch_number = journal.batch_number
+    else:
+        journal.put(owned.key, record, journal.messages)
+        queue.tier.replace(owned.key, record)

@@ -1,0 +1,286 @@
+"""The engine: bursts of calls in, replies out, one batch and one sync for all that came together.
+
+Rule: everything that touches the broker runs in `_transaction`, on the loop, without a pause: operations, then
+deliveries to waiting subscribers, then one write. An answer leaves after the sync that covers it.
+
+When the store fails, memory and store may differ. From then on every change is refused with that fault; `recover` opens
+the store again and reads it anew, and then the server goes on by itself. What was answered is in the store; what was in
+hand at the fault was answered with an error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+
+import trio
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.operations import Services, error_reply
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.errors import QrustyError, Starting, StorageFault
+from qrusty_trio.server.clock import Clock
+from qrusty_trio.server.committer import Committer
+
+EXPIRE_PIECE = 100
+"""Ended locks handled in one step: about 1 ms."""
+PUMP_PIECE = 128
+"""Deliveries made in one step: about 1.5 ms."""
+RETRY_SECONDS = 1.0
+"""Between two tries to open a store that failed."""
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """See `api.engine.Engine` for what carriers may expect."""
+
+    def __init__(self, services: Services, dispatcher: Dispatcher, clock: Clock) -> None:
+        self.services = services
+        self.broker: Broker = services.broker
+        self.dispatcher = dispatcher
+        self.clock = clock
+        self.committer: Committer
+        """Set by `use`, before anything runs."""
+        self.fault: StorageFault | None = None
+        """Why nothing can be changed at the moment."""
+        self._broken = trio.Event()
+        self._pump_wanted = trio.Event()
+        self._reaper_wake = trio.Event()
+        self._reaper_due = 0
+
+    # What carriers call
+
+    async def run(self, calls: Sequence[Call]) -> list[Reply]:
+        """Run a burst; one reply per call, in order. See `api.engine.Engine.run`."""
+        replies: list[Reply] = []
+        try:
+            while (long := self._run_some(calls, replies)) is not None:
+                replies.append(await self._run_long(long))
+            if self.committer.waits and any(reply.needs_sync for reply in replies):
+                try:
+                    await self.committer.durable()
+                except StorageFault as fault:
+                    return [error_reply(fault) if reply.needs_sync else reply for reply in replies]
+        except trio.Cancelled:
+            for reply in replies:
+                self.give_back(reply)
+            raise
+        return replies
+
+    def run_now(self, calls: Sequence[Call]) -> list[Reply]:
+        """The same at once, without waiting for a sync, for calls that take no time of their own."""
+        replies: list[Reply] = []
+        while (long := self._run_some(calls, replies)) is not None:
+            while True:
+                reply = self._step(long)
+                if reply is not None:
+                    replies.append(reply)
+                    break
+        return replies
+
+    async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
+        """Run `function(broker, now)` as one batch; with `sync`, wait until it is as durable as the policy says.
+
+        Raises StorageFault; what `function` did is then not stored, and its deliveries have been retracted.
+        """
+        with self._transaction() as now:
+            result = function(self.broker, now)
+        if sync:
+            await self.committer.durable()
+        return result
+
+    def give_back(self, reply: Reply) -> None:
+        """The answer could not be written: its message is available again at once, the delivery not counted."""
+        delivery = reply.delivery
+        if delivery is None:
+            return
+        try:
+            with self._transaction() as now:
+                self.broker.give_back(delivery.queue_number, delivery.id, reply.consumer, now, counted=False)
+        except StorageFault as fault:
+            log.warning("message %s stays locked until its lock ends: %s", delivery.id, fault)
+
+    def pump_soon(self) -> None:
+        """A subscriber can take messages again."""
+        self._pump_wanted.set()
+
+    # Transactions
+
+    @contextmanager
+    def _transaction(self) -> Iterator[int]:
+        """Gives the time. On leaving, deliveries are made and everything is written. Raises StorageFault."""
+        if self.fault is not None:
+            raise self.fault
+        broker = self.broker
+        now = self.clock.now_ms()
+        try:
+            if now >= broker.wake_at:
+                broker.expire(now, EXPIRE_PIECE)
+            yield now
+            if self.dispatcher.pump(broker, now, PUMP_PIECE):
+                self._pump_wanted.set()
+            broker.commit()
+        except StorageFault as fault:
+            self.fail(fault)
+            raise
+        self.dispatcher.stored()
+        if broker.wake_at < self._reaper_due:
+            self._reaper_wake.set()
+
+    def _run_some(self, calls: Sequence[Call], replies: list[Reply]) -> Generator[None, None, Reply] | None:
+        """Run calls from number len(replies) on, up to one that takes long: that one is returned, begun."""
+        first = len(replies)
+        if first == len(calls):
+            return None
+        long = None
+        try:
+            with self._transaction() as now:
+                long = self._run_calls(calls, replies, now)
+        except StorageFault as fault:
+            long = None
+            self._refuse(calls, replies, first, fault)
+        return long
+
+    def _run_calls(self, calls: Sequence[Call], replies: list[Reply], now: int) -> Generator[None, None, Reply] | None:
+        services = self.services
+        starting = services.gate.starting
+        for index in range(len(replies), len(calls)):
+            call = calls[index]
+            operation = call.operation
+            try:
+                if starting and operation.mutating:
+                    raise Starting("Qrusty is initialising. Retry shortly.")
+                answer = operation.function(services, call, now)
+                if type(answer) is not Reply:
+                    assert not isinstance(answer, Reply)
+                    return answer
+                replies.append(answer)
+            except StorageFault:
+                raise
+            except QrustyError as error:
+                replies.append(error_reply(error))
+        return None
+
+    def _refuse(self, calls: Sequence[Call], replies: list[Reply], first: int, fault: StorageFault) -> None:
+        """The store failed: changes from call `first` on are answered with the fault, reads are run without it."""
+        refusal = error_reply(fault)
+        now = self.clock.now_ms()
+        for index in range(first, len(calls)):
+            call = calls[index]
+            if call.operation.mutating:
+                reply = refusal
+            elif index < len(replies):
+                continue
+            else:
+                answer = call.operation.function(self.services, call, now)
+                reply = answer if isinstance(answer, Reply) else _exhaust(answer)
+            if index < len(replies):
+                replies[index] = reply
+            else:
+                replies.append(reply)
+
+    async def _run_long(self, long: Generator[None, None, Reply]) -> Reply:
+        while (reply := self._step(long)) is None:
+            await trio.lowlevel.checkpoint()
+        return reply
+
+    def _step(self, long: Generator[None, None, Reply]) -> Reply | None:
+        """One piece of a long operation, as a transaction of its own. Its reply when it is done."""
+        try:
+            with self._transaction():
+                try:
+                    next(long)
+                except StopIteration as stop:
+                    reply: Reply = stop.value
+                    return reply
+                except StorageFault:
+                    raise
+                except QrustyError as error:
+                    return error_reply(error)
+        except StorageFault as fault:
+            long.close()
+            return error_reply(fault)
+        return None
+
+    # Tasks
+
+    async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Take back messages when their locks end, until cancelled. Sleeps until the next end, not by the tick."""
+        task_status.started()
+        while True:
+            self._reaper_wake = trio.Event()
+            self._reaper_due = self.broker.wake_at
+            with trio.move_on_after(max(0.0, self.clock.seconds_until(self._reaper_due))):
+                await self._reaper_wake.wait()
+            if self.fault is not None:
+                await trio.sleep(RETRY_SECONDS)
+                continue
+            try:
+                with self._transaction():
+                    pass
+            except StorageFault as fault:
+                log.debug("locks are looked at again after the store has recovered: %s", fault)
+
+    async def pump(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Make the deliveries that were too many for one step, until cancelled."""
+        task_status.started()
+        while True:
+            await self._pump_wanted.wait()
+            self._pump_wanted = trio.Event()
+            if self.fault is None:
+                try:
+                    with self._transaction():
+                        pass
+                except StorageFault as fault:
+                    log.debug("deliveries go on after the store has recovered: %s", fault)
+            await trio.lowlevel.checkpoint()
+
+    def fail(self, fault: StorageFault) -> None:
+        """The store failed: nothing can be changed until `recover` has brought it back."""
+        self.dispatcher.retract()
+        if self.fault is None:
+            self.fault = fault
+            log.error("the store failed, changes are refused until it is back: %s", fault)
+        self._broken.set()
+
+    async def recover(
+        self, reopen: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Bring a store that failed back into service, until cancelled. `reopen` runs in a thread."""
+        task_status.started()
+        while True:
+            await self._broken.wait()
+            while self.fault is not None:
+                try:
+                    self.broker.journal.detach()
+                    await trio.to_thread.run_sync(reopen)
+                    await in_pieces(self.broker.load())
+                    self.fault = None
+                except StorageFault as fault:
+                    log.warning("the store is not back yet: %s", fault)
+                    self.fault = fault
+                    await trio.sleep(RETRY_SECONDS)
+            self._broken = trio.Event()
+            log.info("the store is back, changes are accepted again")
+            self._pump_wanted.set()
+            self._reaper_wake.set()
+
+
+async def in_pieces(steps: Iterator[None]) -> None:
+    """Run a generator to its end, letting other tasks run at each step."""
+    for _ in steps:
+        await trio.lowlevel.checkpoint()
+
+
+def _exhaust(long: Generator[None, None, Reply]) -> Reply:
+    while True:
+        try:
+            next(long)
+        except StopIteration as stop:
+            reply: Reply = stop.value
+            return reply

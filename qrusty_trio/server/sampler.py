@@ -1,0 +1,38 @@
+"""Once a second: the sample that rates and metrics are made of, and what operators should hear of.
+
+Rule: samples are a second apart by the monotonic clock; one that is late covers the time since the last. What could
+come with every request is logged at most once a minute.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import trio
+
+from qrusty_trio.server.engine import Engine, in_pieces
+
+SAMPLE_SECONDS = 1.0
+WARN_SECONDS = 60.0
+
+log = logging.getLogger(__name__)
+
+
+async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    """Take samples until cancelled."""
+    task_status.started()
+    due = trio.current_time() + SAMPLE_SECONDS
+    warn_at = 0.0
+    broker = engine.broker
+    while True:
+        await trio.sleep_until(due)
+        due = max(due + SAMPLE_SECONDS, trio.current_time())
+        await in_pieces(broker.sample(engine.clock.now_ms()))
+        if broker.refused_for_locks and trio.current_time() >= warn_at:
+            log.warning(
+                "%d consumes got nothing: %d messages are locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",
+                broker.refused_for_locks,
+                broker.locked_index_size,
+            )
+            broker.refused_for_locks = 0
+            warn_at = trio.current_time() + WARN_SECONDS

@@ -1,0 +1,48 @@
+"""What the memory monitor can make smaller: the `PressureTarget` of the running server.
+
+Rule: correctness never depends on what is dropped here; every message stays in the store.
+"""
+
+from __future__ import annotations
+
+from qrusty_trio.server.compactor import Compactor
+from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.storage.base import Storage
+
+
+class Shedding:
+    """See `pressure.PressureTarget`."""
+
+    def __init__(self, engine: Engine, storage: Storage, compactor: Compactor | None) -> None:
+        self._engine = engine
+        self._storage = storage
+        self._compactor = compactor
+
+    def refuse_publishes(self, refuse: bool) -> None:
+        self._engine.services.gate.memory_critical = refuse
+
+    def set_cache_bytes(self, capacity: int) -> None:
+        self._storage.set_cache_bytes(capacity)
+
+    async def trim_tiers(self, fraction: float) -> None:
+        await in_pieces(self._engine.broker.resize_tiers(fraction))
+
+    async def drop_idle_structures(self) -> None:
+        await in_pieces(self._engine.broker.drop_idle())
+
+    async def shrink_indexes(self) -> None:
+        """The lock index holds what correctness needs, and stale ends; digests of payloads are in the store only."""
+        self._engine.broker.locks.shrink()
+
+    async def compact_payloads(self) -> None:
+        if self._compactor is not None:
+            await self._compactor.compact()
+
+    def flush_memtables(self) -> None:
+        self._storage.flush()
+
+    def compact_range(self) -> None:
+        self._storage.compact()
+
+    async def restore(self) -> None:
+        await in_pieces(self._engine.broker.resize_tiers(1.0))

@@ -1,0 +1,83 @@
+"""Start-up: open what the settings name, and read the store behind the closed gate.
+
+Rule: nothing is changed, and nothing listens, before the store is open and ours. From then on reads are answered while
+`load` works in pieces; the gate opens when everything that was stored is known.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+import trio
+
+from qrusty_trio.config import Settings, StorageMode
+from qrusty_trio.errors import StartupRefused, StorageFault
+from qrusty_trio.server.compactor import Compactor
+from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.memory import MemoryStorage
+from qrusty_trio.storage.payloads import PayloadStore
+from qrusty_trio.storage.removed_log import RemovedLog
+from qrusty_trio.storage.rocksdb import RocksStorage
+
+PAYLOADS_DIRECTORY = "payloads"
+"""Segment files, under DATA_PATH."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Stores:
+    """What is open."""
+
+    storage: Storage
+    payloads: PayloadStore | None
+    removed_log: RemovedLog | None
+
+    def close(self) -> None:
+        """Blocks; idempotent."""
+        try:
+            if self.payloads is not None:
+                self.payloads.close()
+        finally:
+            self.storage.close()
+
+
+def open_stores(settings: Settings) -> Stores:
+    """Open the stores. Blocks for up to a second. Raises StartupRefused."""
+    if settings.storage_mode is StorageMode.MEMORY:
+        log.warning("STORAGE_MODE=memory: every message is lost when the server stops")
+        return Stores(MemoryStorage(), None, None)
+    storage = RocksStorage.open(
+        settings.data_path,
+        cache_mb=settings.rocksdb_cache_mb,
+        write_buffer_mb=settings.rocksdb_write_buffer_mb,
+        max_open_files=settings.rocksdb_max_open_files,
+    )
+    try:
+        payloads = PayloadStore.open(
+            settings.data_path / PAYLOADS_DIRECTORY, segment_max_bytes=settings.segment_max_mb * 1024 * 1024
+        )
+    except BaseException:
+        storage.close()
+        raise
+    return Stores(storage, payloads, RemovedLog(settings.data_path))
+
+
+async def load(engine: Engine, compactor: Compactor | None) -> None:
+    """Read the store in pieces, then open the gate. Raises StartupRefused when it contradicts itself."""
+    began = trio.current_time()
+    try:
+        await in_pieces(engine.broker.load())
+        if compactor is not None:
+            await compactor.check()
+    except StorageFault as fault:
+        raise StartupRefused(str(fault)) from fault
+    engine.services.gate.starting = False
+    log.info(
+        "ready after %.3f s: %d queues, %d messages locked",
+        trio.current_time() - began,
+        len(engine.broker.queues),
+        engine.broker.locked_index_size,
+    )

@@ -1,0 +1,207 @@
+"""The nursery tree: what runs, in which order it starts and stops.
+
+    serve
+      stores open (in a thread; refuses before anything is touched)
+      background: committer, recovery, pump, reaper, sampler, memory monitor, payload compactor
+        front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
+
+Rule: what is inside ends before what is around it. SIGTERM or SIGINT stops the front: no new connections, requests in
+hand are finished, WebSockets closed with 1001 (10 s at most); then the background, then the last sync and the store.
+A crash of any task cancels all others and comes out of `serve` with its traceback.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import trio
+
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.operations import Services
+from qrusty_trio.config import Settings, webui_directory
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.timings import Timings
+from qrusty_trio.errors import StartupRefused
+from qrusty_trio.http import listener
+from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.websocket import WebSocketServices
+from qrusty_trio.logs import LogRing
+from qrusty_trio.server import startup
+from qrusty_trio.server.clock import Clock
+from qrusty_trio.server.committer import Committer
+from qrusty_trio.server.compactor import Compactor
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource
+from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
+from qrusty_trio.server.sampler import sample
+from qrusty_trio.server.shedding import Shedding
+from qrusty_trio.server.startup import Stores
+
+BACKLOG = 1024
+"""Connections that the kernel holds until they are accepted."""
+CLOSE_SECONDS = 60.0
+"""Bound on the last sync and on closing the store: after it the process ends all the same; the log has it all."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Server:
+    """A running server, as `serve` reports it once it listens."""
+
+    port: int
+    engine: Engine
+    stopping: trio.Event
+    """Set it to stop the server as SIGTERM does."""
+
+
+async def serve(
+    settings: Settings,
+    ring: LogRing,
+    *,
+    memory: UsageSource | None = None,
+    task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Run a server until SIGTERM or SIGINT. `memory` says how much is in use (default: what the kernel accounts).
+
+    Started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
+    """
+    stores = await trio.to_thread.run_sync(startup.open_stores, settings)
+    try:
+        ring.attach(_reach_loop())
+        await _run(settings, stores, ring, memory or MemoryUsage(settings.memory_limit_mb), task_status)
+    finally:
+        ring.detach()
+        # Also when cancelled: what was answered under `everysec` or `never` is still to be synced.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS) as scope:
+            await trio.to_thread.run_sync(stores.close, abandon_on_cancel=True)
+        if scope.cancelled_caught:
+            log.error("the store could not be closed within %.0f s", CLOSE_SECONDS)
+    log.info("stopped")
+
+
+async def _run(
+    settings: Settings, stores: Stores, ring: LogRing, memory: UsageSource, task_status: trio.TaskStatus[Server]
+) -> None:
+    status = PressureStatus()
+    engine = _engine(settings, stores, status)
+    compactor = None
+    if stores.payloads is not None and stores.removed_log is not None:
+        compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
+    shedding = Shedding(engine, stores.storage, compactor)
+    stopping = trio.Event()
+    listeners = await _listen(settings)
+    async with trio.open_nursery() as background:
+        await background.start(engine.committer.run)
+        await background.start(engine.recover, stores.storage.reopen)
+        await background.start(engine.pump)
+        await background.start(sample, engine)
+        async with trio.open_nursery() as front:
+            context = _context(settings, engine, ring, stopping)
+            await front.start(listener.serve, listeners, context)
+            await background.start(_watch_signals, stopping, background.cancel_scope)
+            port = listeners[0].socket.getsockname()[1]
+            log.info("listening on %s:%d", settings.bind_addr.host, port)
+            task_status.started(Server(port, engine, stopping))
+            await _load(engine, compactor, stopping)
+            if not stopping.is_set():
+                await background.start(engine.reap)
+                await background.start(
+                    monitor,
+                    memory,
+                    shedding,
+                    PressureSettings(settings.rocksdb_cache_mb * MIB, settings.thresholds),
+                    status,
+                )
+                if compactor is not None:
+                    await background.start(compactor.run)
+        background.cancel_scope.cancel()
+
+
+async def _load(engine: Engine, compactor: Compactor | None, stopping: trio.Event) -> None:
+    """Load the store; give up when the server is to stop meanwhile."""
+    async with trio.open_nursery() as nursery:
+
+        async def give_up() -> None:
+            await stopping.wait()
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(give_up)
+        await startup.load(engine, compactor)
+        nursery.cancel_scope.cancel()
+
+
+def _engine(settings: Settings, stores: Stores, status: PressureStatus) -> Engine:
+    broker = Broker(
+        stores.storage,
+        hot_tier_size=settings.hot_tier_size,
+        refill_threshold=settings.refill_threshold,
+        max_locked_index=settings.max_locked_index,
+        payloads=stores.payloads,
+        externalize_min_bytes=settings.externalize_min_bytes if settings.payload_store else None,
+    )
+    payloads = stores.payloads
+    services = Services(
+        broker, Gate(starting=True), Timings(), status, payloads.disk_bytes if payloads is not None else lambda: 0
+    )
+    engine = Engine(services, Dispatcher(), Clock())
+    engine.committer = Committer(stores.storage, payloads, settings.fsync, engine.fail)
+    return engine
+
+
+def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.Event) -> HttpContext:
+    webui = webui_directory(settings.webui_dir)
+    if webui is None:
+        log.warning("there is no web UI: neither in %s nor in the package", settings.webui_dir)
+    websocket = WebSocketServices(
+        engine,
+        engine.dispatcher,
+        engine.services.gate,
+        ring,
+        ping_interval=settings.ws_ping_interval_secs,
+        ping_timeout=settings.ws_ping_timeout_secs,
+        allowed_origins=settings.allowed_origins,
+        stopping=stopping,
+    )
+    return HttpContext(
+        engine,
+        websocket,
+        webui if webui is not None else settings.webui_dir,
+        settings.max_connections,
+        fast_lane=settings.fast_lane,
+        allowed_origins=settings.allowed_origins,
+        stopping=stopping,
+    )
+
+
+async def _listen(settings: Settings) -> list[trio.SocketListener]:
+    address = settings.bind_addr
+    try:
+        return await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
+    except OSError as error:
+        raise StartupRefused(f"BIND_ADDR='{address.host}:{address.port}' can't be listened on: {error}") from error
+
+
+async def _watch_signals(
+    stopping: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]
+) -> None:
+    """Set `stopping` at the first SIGTERM or SIGINT; at the second, wait for nothing but the store."""
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        task_status.started()
+        async for number in signals:
+            if stopping.is_set():
+                log.warning("%s again: stopping without waiting", signal.Signals(number).name)
+                everything.cancel()
+            log.info("%s: stopping", signal.Signals(number).name)
+            stopping.set()
+
+
+def _reach_loop() -> Callable[[Callable[[], None]], object]:
+    """How other threads get a function called on this event loop."""
+    token = trio.lowlevel.current_trio_token()
+    return partial(token.run_sync_soon, idempotent=True)
