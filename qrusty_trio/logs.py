@@ -15,8 +15,10 @@ import logging
 import queue
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
@@ -139,20 +141,19 @@ class Output(logging.Handler):
         except Exception:  # noqa: BLE001  # arguments that don't fit their format: reported as all handlers do it
             self.handleError(record)
             return
-        self._put(line)
-
-    def close(self) -> None:
-        """Write what waits, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
-        if self._thread.is_alive():
-            self._put(None)
-            self._thread.join(OUTPUT_CLOSE_SECONDS)
-        super().close()
-
-    def _put(self, line: str | None) -> None:
         try:
             self._waiting.put_nowait(line)
         except queue.Full:
             self._lost += 1
+
+    def close(self) -> None:
+        """Write what waits, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
+        deadline = time.monotonic() + OUTPUT_CLOSE_SECONDS
+        if self._thread.is_alive():
+            with suppress(queue.Full):
+                self._waiting.put(None, timeout=OUTPUT_CLOSE_SECONDS)
+                self._thread.join(max(0.0, deadline - time.monotonic()))
+        super().close()
 
     def _write(self) -> None:
         told = 0

@@ -146,6 +146,26 @@ def test_output_that_is_not_taken_costs_records_and_no_time(monkeypatch: pytest.
     assert lines[1:] == ["record 0", "record 1", "record 2"]
 
 
+def test_closing_gives_up_on_a_stream_that_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "OUTPUT_RECORDS", 1)
+    monkeypatch.setattr(logs, "OUTPUT_CLOSE_SECONDS", 0.01)
+    read_end, write_end = os.pipe()
+    with os.fdopen(read_end, encoding="utf-8") as reader, os.fdopen(write_end, "w", encoding="utf-8") as stream:
+        output = Output(stream)
+        for _ in range(3):
+            output.emit(record("x" * 1_000_000))
+        output.close()
+        assert output._thread.is_alive()
+        # Somebody reads again: closing once more writes the rest.
+        monkeypatch.setattr(logs, "OUTPUT_CLOSE_SECONDS", 60)
+        drain = threading.Thread(target=reader.read)
+        drain.start()
+        output.close()
+        assert not output._thread.is_alive()
+        stream.close()
+        drain.join()
+
+
 def test_output_survives_a_stream_that_is_gone() -> None:
     stream = io.StringIO()
     output = Output(stream)
