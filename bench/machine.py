@@ -37,9 +37,8 @@ def describe(directory: Path) -> dict[str, str]:
 
 def sentence(machine: dict[str, str]) -> str:
     """The description on one line of Markdown."""
-    return "Machine: " + " · ".join(
-        f"{name}: {value}" if name[0].isupper() else value for name, value in machine.items()
-    )
+    parts = (f"{name} {value}" if name[0].isupper() else value for name, value in machine.items())
+    return "Machine: " + " · ".join(parts) + "."
 
 
 def file_system(directory: Path) -> str:

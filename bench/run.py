@@ -103,13 +103,18 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
     with ExitStack() as stack:
         servers: dict[str, Running] = {}
         for side in sides:
-            running = stack.enter_context(Running(side.server, directory / side.key))
-            if side.depth:
-                depth = min(side.depth, QUICK_DEPTH) if quick else side.depth
-                fill(program, side, running, depth, workload.payload)
+            depth = min(side.depth, QUICK_DEPTH) if quick else side.depth
+            try:
+                running = stack.enter_context(Running(side.server, directory / side.key))
+                if depth:
+                    fill(program, side, running, depth, workload.payload)
+            except RuntimeError as error:
+                failures[side.key] = [str(error)]
+                print(f"  {workload.key} {side.label}: {error}", flush=True)
+                continue
             servers[side.key] = running
         for number in range(rounds):
-            for side in sides:
+            for side in (side for side in sides if side.key in servers):
                 time.sleep(SETTLE_SECONDS)
                 try:
                     result = one_round(program, workload, side, servers[side.key], number, seconds)
