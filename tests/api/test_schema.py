@@ -244,6 +244,21 @@ def test_a_field_given_twice(function: Callable[[bytes], Any], body: str, field:
         function(body.encode())
 
 
+@pytest.mark.parametrize("doubt", ['"x":{"queue":1}', '"x":"\\u0071"', '"x":"\\u005f"'])
+def test_what_has_to_be_parsed_in_full_is_bounded(doubt: str) -> None:
+    long = "ü" * schema.MAX_DOUBTFUL_BYTES
+    for payload, extra, fits in ((long, "", True), ("p", long, False), ("p", "x" * 16_000, True)):
+        body = b'{"queue":"q",%b,"y":"%b","priority":1,"payload":"%b"}' % (
+            *(doubt.encode(), extra.encode(), payload.encode()),
+        )
+        if fits:
+            assert schema.publish_body(body) == ("q", 1, payload, 3)
+        else:
+            with pytest.raises(WrongShape, match="besides its known strings"):
+                schema.publish_body(body)
+            assert schema.publish_body(body.replace(doubt.encode(), b'"x":1')) == ("q", 1, payload, 3)
+
+
 def test_consumer_ids_are_bounded() -> None:
     longest = "ü" * (MAX_CONSUMER_BYTES // 2)
     for consumer, fits in (("", True), (longest, True), (longest + "x", False), ("x" * 10_000, False)):

@@ -9,8 +9,8 @@ import pytest
 
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.wire.table import Table
 from tests.wire.cases import SCENARIOS, run_scenario
+from tests.wire.table import Table
 
 
 @pytest.fixture(params=["memory", "rocksdb"])
