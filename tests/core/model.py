@@ -1,0 +1,197 @@
+"""What the broker means, without anything that makes it fast: lists of messages, sorted when asked.
+
+Rule: written from the contract, not from the broker. Nothing here knows keys, tiers, batches or pieces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from qrusty_trio.core.model import Kind, NackOutcome, Ordering, Priority, QueueConfig
+from qrusty_trio.errors import (
+    DuplicatePayload,
+    InvalidQueueName,
+    MessageNotLocked,
+    PriorityKindMismatch,
+    QueueExists,
+    QueueNotFound,
+)
+
+
+class Message(NamedTuple):
+    id: str
+    sequence: int
+    priority: Priority
+    payload: str
+    max_retries: int
+    deliveries: int
+    created: int
+
+
+class Held(NamedTuple):
+    """A locked message; its deliveries count the one that locked it."""
+
+    message: Message
+    consumer: str
+    until: int
+
+
+@dataclass
+class ModelQueue:
+    number: int
+    config: QueueConfig
+    published: int = 0
+    available: list[Message] = field(default_factory=list)
+    held: dict[str, Held] = field(default_factory=dict)
+    """In the order of the consumes."""
+    dead: list[Message] = field(default_factory=list)
+    owners: dict[str, str] = field(default_factory=dict)
+    """Payload -> the message that keeps equal ones out."""
+
+    def in_order(self, messages: list[Message]) -> list[Message]:
+        """As the queue promises: by priority, then first in, first out."""
+        by_age = sorted(messages, key=lambda message: message.sequence)
+        if self.config.ordering is Ordering.FIFO:
+            return by_age
+        reverse = self.config.ordering is Ordering.MAX_FIRST  # a stable sort stays stable
+        if self.config.kind is Kind.TEXT:
+            return sorted(by_age, key=lambda message: str(message.priority).encode(), reverse=reverse)
+        return sorted(by_age, key=lambda message: message.priority, reverse=reverse)
+
+    def release(self, message: Message) -> None:
+        if self.owners.get(message.payload) == message.id:
+            del self.owners[message.payload]
+
+    def put_back(self, message: Message, may_die: bool) -> NackOutcome:
+        if may_die and message.deliveries >= message.max_retries:
+            self.dead.append(message)
+            self.release(message)
+            return NackOutcome.DEAD_LETTERED
+        self.available.append(message)
+        return NackOutcome.UNLOCKED
+
+
+class Model:
+    def __init__(self, max_locked: int) -> None:
+        self.max_locked = max_locked
+        self.queues: dict[str, ModelQueue] = {}
+        self.next_number = 1
+
+    def create(self, name: str, config: QueueConfig) -> ModelQueue:
+        if name in self.queues:
+            raise QueueExists
+        queue = self.queues[name] = ModelQueue(self.next_number, config)
+        self.next_number += 1
+        return queue
+
+    def check_publish(self, name: str, priority: Priority, payload: str, create: bool) -> None:
+        """Raises what the broker has to raise."""
+        if name not in self.queues and not create:
+            raise QueueNotFound
+        queue = self.queues.get(name)
+        kind = queue.config.kind if queue is not None else QueueConfig().kind
+        if isinstance(priority, str) is not (kind is Kind.TEXT):
+            raise PriorityKindMismatch
+        if queue is not None and not queue.config.allow_duplicates and payload in queue.owners:
+            raise DuplicatePayload
+
+    def publish(self, name: str, id: str, priority: Priority, payload: str, max_retries: int, now: int) -> None:
+        """After `check_publish`, with the id that the broker chose."""
+        queue = self.queues.get(name) or self.create(name, QueueConfig())
+        queue.available.append(Message(id, queue.published, priority, payload, max_retries, 0, now))
+        queue.published += 1
+        if not queue.config.allow_duplicates:
+            queue.owners[payload] = id
+
+    def consume(self, name: str, consumer: str, seconds: int, now: int) -> Message | None:
+        queue = self.queues.get(name)
+        if queue is None or not queue.available or self.locked() >= self.max_locked:
+            return None
+        first = queue.in_order(queue.available)[0]
+        queue.available.remove(first)
+        message = first._replace(deliveries=first.deliveries + 1)
+        queue.held[message.id] = Held(message, consumer, now + seconds * 1000)
+        return message
+
+    def locked(self) -> int:
+        return sum(len(queue.held) for queue in self.queues.values())
+
+    def _take(self, name: str, id: str, consumer: str) -> tuple[ModelQueue, Held]:
+        queue = self.queues.get(name)
+        held = queue.held.get(id) if queue is not None else None
+        if queue is None or held is None or held.consumer != consumer:
+            raise MessageNotLocked
+        return queue, held
+
+    def ack(self, name: str, id: str, consumer: str) -> None:
+        queue, held = self._take(name, id, consumer)
+        del queue.held[id]
+        queue.release(held.message)
+
+    def nack(self, name: str, id: str, consumer: str) -> NackOutcome:
+        queue, held = self._take(name, id, consumer)
+        del queue.held[id]
+        return queue.put_back(held.message, may_die=True)
+
+    def renew(self, name: str, id: str, consumer: str, seconds: int, now: int) -> None:
+        queue, held = self._take(name, id, consumer)
+        queue.held[id] = held._replace(until=now + seconds * 1000)
+
+    def give_back(self, name: str, id: str, consumer: str, counted: bool) -> None:
+        try:
+            queue, held = self._take(name, id, consumer)
+        except MessageNotLocked:
+            return
+        del queue.held[id]
+        message = held.message
+        queue.put_back(message if counted else message._replace(deliveries=message.deliveries - 1), may_die=counted)
+
+    def expire(self, now: int) -> None:
+        """Those whose locks have ended go back, first ended first."""
+        for end in sorted({held.until for queue in self.queues.values() for held in queue.held.values()}):
+            for queue in self.queues.values() if end <= now else ():
+                ended = [held.message for held in queue.held.values() if held.until == end]
+                for message in queue.in_order(ended):
+                    del queue.held[message.id]
+                    queue.put_back(message, may_die=True)
+
+    def rename(self, name: str, new_name: str) -> None:
+        if name not in self.queues:
+            raise QueueNotFound
+        if not new_name.strip():
+            raise InvalidQueueName
+        if new_name != name and new_name in self.queues:
+            raise QueueExists
+        self.queues[new_name] = self.queues.pop(name)
+
+    def duplicates(self, name: str, allow: bool) -> None:
+        """Off: of equal payloads the one that was locked first stays, else the first in order."""
+        if name not in self.queues:
+            raise QueueNotFound
+        queue = self.queues[name]
+        if allow == queue.config.allow_duplicates:
+            return
+        queue.config = QueueConfig(queue.config.ordering, allow, queue.config.kind)
+        queue.owners.clear()
+        if not allow:
+            for held in queue.held.values():
+                queue.owners.setdefault(held.message.payload, held.message.id)
+            for message in queue.in_order(queue.available):
+                if queue.owners.setdefault(message.payload, message.id) != message.id:
+                    queue.available.remove(message)
+
+    def purge(self, name: str) -> int:
+        queue = self.queues.get(name)
+        if queue is None:
+            return 0
+        removed = len(queue.available) + len(queue.held)
+        queue.available.clear()
+        queue.held.clear()
+        queue.owners.clear()
+        return removed
+
+    def delete(self, name: str) -> int:
+        removed = self.purge(name)
+        self.queues.pop(name, None)
+        return removed

@@ -1,0 +1,409 @@
+"""The broker against a model of a few dozen lines, on both stores, step by step.
+
+Rule: after each step memory is as the model says; after each commit the store is; after a restart the broker is one of
+the states that it had since the last commit, whole.
+
+QRUSTY_MODEL_RUNS: runs of 100 steps altogether (500); with it set, each run of the tests tries other ones.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from qrusty_trio.core import broker as broker_module
+from qrusty_trio.core import records
+from qrusty_trio.core import registry as registry_module
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import U64_MAX, Kind, Ordering, Priority, QueueConfig
+from qrusty_trio.errors import QrustyError
+from qrusty_trio.storage.base import Family, Storage
+from qrusty_trio.storage.memory import MemoryStorage
+from qrusty_trio.storage.payloads import PayloadStore
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.core import stored
+from tests.core.model import Held, Model, ModelQueue
+
+RUNS = int(os.environ.get("QRUSTY_MODEL_RUNS", "500"))
+STEPS = 100
+EXTERNALIZE_MIN_BYTES = 8
+SEGMENT_MAX_BYTES = 200
+
+NAMES = st.sampled_from(["a", "b", "ü/%2F", "n" * 255])
+CONSUMERS = st.sampled_from(["c", "d"])
+NUMBERS = st.sampled_from([0, 1, 2, 2**53, 2**53 + 1, 2**63, U64_MAX - 1, U64_MAX])
+TEXTS = st.sampled_from(
+    ["a", "a\0", "a\0\0", "a\0b", "ab", "\0", "\0\0", "é", "\x7f", "\uffff", "\U0001f600", "b" * 1024]
+)
+PAYLOADS = st.sampled_from(["", "p", "q", "long enough", "ü" * 8, "\0" * 30])
+CONFIGS = st.builds(QueueConfig, st.sampled_from(Ordering), st.booleans(), st.sampled_from(Kind))
+SECONDS = st.sampled_from([0, 1, 2, 30])
+PICK = st.integers(0, 15)
+
+T = TypeVar("T")
+
+
+class BrokerMachine(RuleBasedStateMachine):
+    storage: Storage
+    directory: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = pytest.MonkeyPatch()
+        self.payloads: PayloadStore | None = None
+        self.now = 1_000_000
+        self.burst = 0
+        self.states: list[Model] = []
+        """What a kill may bring back: the state at the last commit and all since."""
+        self.settled: list[tuple[str, str, str]] = []
+        """Queue, id, consumer of messages that are no longer locked."""
+
+    @initialize(
+        tier=st.integers(1, 8),
+        low=st.integers(1, 8),
+        octets=st.sampled_from([1, 150, 600, 5000]),
+        piece=st.integers(1, 4),
+        max_locked=st.integers(1, 6),
+        external=st.booleans(),
+    )
+    def begin(self, tier: int, low: int, octets: int, piece: int, max_locked: int, external: bool) -> None:
+        self.patch.setattr(registry_module, "TIERS_BYTES", octets)
+        self.patch.setattr(broker_module, "REFILL_PIECE", piece)
+        self.patch.setattr(broker_module, "COVER_EVERY", 3)
+        self.sizes = {"hot_tier_size": tier, "refill_threshold": low, "max_locked_index": max_locked}
+        if external and self.storage.persistent:
+            self.payloads = PayloadStore.open(self.directory / "payloads", segment_max_bytes=SEGMENT_MAX_BYTES)
+        batch = self.storage.batch()
+        for family in Family:
+            # META keeps the version of the schema, under "schema_version".
+            end = b"a" if family is Family.META else b"\xff" * 3000
+            batch.delete_range(b"", end, self.storage.families[family])
+        self.storage.write(batch)
+        self.model = Model(max_locked)
+        self.broker = self.new_broker()
+        self.states = [copy.deepcopy(self.model)]
+
+    def new_broker(self) -> Broker:
+        return Broker(self.storage, payloads=self.payloads, externalize_min_bytes=EXTERNALIZE_MIN_BYTES, **self.sizes)
+
+    def teardown(self) -> None:
+        self.broker.journal.detach()
+        if self.payloads is not None:
+            self.payloads.close()
+            shutil.rmtree(self.directory / "payloads")
+        self.patch.undo()
+
+    # Steps
+
+    def before(self) -> None:
+        """Ended locks come first, as in the engine."""
+        while self.broker.wake_at <= self.now:
+            self.broker.expire(self.now, 2)
+        self.model.expire(self.now)
+
+    def after(self) -> None:
+        self.states.append(copy.deepcopy(self.model))
+        if self.burst:
+            self.burst -= 1
+        else:
+            self.write()
+
+    def write(self) -> None:
+        self.broker.commit()
+        del self.states[:-1]
+        assert stored.of_store(self.storage, self.payloads) == stored.of_model(self.model)
+
+    def same(self, expected: Callable[[], T], actual: Callable[[], T]) -> T | None:
+        """Both give the same, or raise the same; None when they raised."""
+        try:
+            wanted = expected()
+        except QrustyError as error:
+            with pytest.raises(type(error)):
+                actual()
+            return None
+        assert actual() == wanted
+        return wanted
+
+    def pick(self, number: int) -> tuple[str, str, str]:
+        """Queue, id, consumer of a lock, else of one that was."""
+        locks = [
+            (name, id, held.consumer) for name, queue in self.model.queues.items() for id, held in queue.held.items()
+        ]
+        locks += self.settled[-3:]
+        return locks[number % len(locks)] if locks else ("a", "no such id", "c")
+
+    @rule(number=st.integers(1, 6))
+    def hold_commits(self, number: int) -> None:
+        self.burst = number
+
+    @rule(milliseconds=st.sampled_from([1, 999, 1000, 5000, 40_000]))
+    def wait(self, milliseconds: int) -> None:
+        self.now += milliseconds
+        self.before()
+        self.after()
+
+    @rule(name=NAMES, config=CONFIGS)
+    def create(self, name: str, config: QueueConfig) -> None:
+        self.before()
+        self.same(lambda: self.model.create(name, config) and None, lambda: self.broker.create_queue(name, config))
+        self.after()
+
+    @rule(
+        name=NAMES,
+        number=NUMBERS,
+        text=TEXTS,
+        wrong=st.integers(0, 15),
+        payload=PAYLOADS,
+        max_retries=st.integers(0, 4),
+        create=st.booleans(),
+    )
+    def publish(
+        self, name: str, number: int, text: str, wrong: int, payload: str, max_retries: int, create: bool
+    ) -> None:
+        self.before()
+        queue = self.model.queues.get(name)
+        textual = (queue is not None and queue.config.kind is Kind.TEXT) is (wrong != 0)
+        priority: Priority = text if textual else number
+        ids: list[str] = []
+        self.same(
+            lambda: self.model.check_publish(name, priority, payload, create),
+            lambda: ids.append(self.broker.publish(name, priority, payload, max_retries, self.now, create)),
+        )
+        for id in ids:
+            self.model.publish(name, id, priority, payload, max_retries, self.now)
+        self.after()
+
+    @rule(name=NAMES, consumer=CONSUMERS, seconds=SECONDS, by_number=st.booleans())
+    def consume(self, name: str, consumer: str, seconds: int, by_number: bool) -> None:
+        self.before()
+        queue = self.model.queues.get(name)
+        expected = self.model.consume(name, consumer, seconds, self.now)
+        if by_number:
+            number = queue.number if queue is not None else 999
+            delivery = self.broker.consume_number(number, consumer, seconds, self.now)
+        else:
+            delivery = self.broker.consume(name, consumer, seconds, self.now)
+        if expected is None or queue is None:
+            assert delivery is None
+        else:
+            assert delivery is not None
+            assert delivery == (
+                queue.number,
+                expected.id,
+                expected.payload,
+                expected.deliveries,
+                expected.priority,
+                expected.created,
+            )
+        self.after()
+
+    @rule(number=PICK, stranger=st.integers(0, 7))
+    def ack(self, number: int, stranger: int) -> None:
+        self.before()
+        self.ack_one(number, stranger)
+        self.after()
+
+    def ack_one(self, number: int, stranger: int = 1) -> None:
+        name, id, consumer = self.pick(number)
+        consumer = consumer if stranger else "stranger"
+        self.same(lambda: self.model.ack(name, id, consumer), lambda: self.broker.ack(name, id, consumer, self.now))
+        self.settled.append((name, id, consumer))
+
+    @rule(number=PICK, stranger=st.integers(0, 7))
+    def nack(self, number: int, stranger: int) -> None:
+        self.before()
+        self.nack_one(number, stranger)
+        self.after()
+
+    def nack_one(self, number: int, stranger: int = 1) -> None:
+        name, id, consumer = self.pick(number)
+        consumer = consumer if stranger else "stranger"
+        self.same(lambda: self.model.nack(name, id, consumer), lambda: self.broker.nack(name, id, consumer, self.now))
+        self.settled.append((name, id, consumer))
+
+    @rule(numbers=st.lists(PICK, max_size=4), ack=st.booleans())
+    def settle_batch(self, numbers: list[int], ack: bool) -> None:
+        self.before()
+        for number in numbers:
+            (self.ack_one if ack else self.nack_one)(number)
+        self.after()
+
+    @rule(number=PICK, seconds=SECONDS, stranger=st.integers(0, 7))
+    def renew(self, number: int, seconds: int, stranger: int) -> None:
+        self.before()
+        name, id, consumer = self.pick(number)
+        consumer = consumer if stranger else "stranger"
+        self.same(
+            lambda: self.model.renew(name, id, consumer, seconds, self.now),
+            lambda: self.broker.renew(name, id, consumer, seconds, self.now),
+        )
+        self.after()
+
+    @rule(number=PICK, counted=st.booleans())
+    def give_back(self, number: int, counted: bool) -> None:
+        self.before()
+        name, id, consumer = self.pick(number)
+        queue = self.model.queues.get(name)
+        self.model.give_back(name, id, consumer, counted)
+        self.broker.give_back(queue.number if queue is not None else 999, id, consumer, self.now, counted)
+        self.settled.append((name, id, consumer))
+        self.after()
+
+    @rule(name=NAMES, new_name=st.one_of(NAMES, NAMES, NAMES, st.just(" ")))
+    def rename(self, name: str, new_name: str) -> None:
+        self.before()
+        self.same(
+            lambda: self.model.rename(name, new_name),
+            lambda: exhaust(self.broker.update_queue(name, new_name, None, self.now)),
+        )
+        self.after()
+
+    @rule(name=NAMES, allow=st.booleans())
+    def duplicates(self, name: str, allow: bool) -> None:
+        self.before()
+        # Piece by piece, each with a commit in the engine: a kill between them is another test.
+        self.write()
+        self.same(
+            lambda: self.model.duplicates(name, allow),
+            lambda: exhaust(self.broker.update_queue(name, None, allow, self.now)),
+        )
+        self.write_at_once()
+
+    def write_at_once(self) -> None:
+        self.states = [copy.deepcopy(self.model)]
+        self.write()
+
+    @precondition(lambda self: len(self.states) % 3 == 1)
+    @rule(name=NAMES, whole=st.booleans())
+    def purge_or_delete(self, name: str, whole: bool) -> None:
+        self.before()
+        if whole:
+            self.same(lambda: self.model.delete(name), lambda: self.broker.delete(name))
+        else:
+            self.same(lambda: self.model.purge(name), lambda: self.broker.purge(name))
+        self.after()
+
+    @rule()
+    def restart(self) -> None:
+        """A clean one: everything was committed."""
+        self.write()
+        self.start()
+
+    @precondition(lambda self: len(self.states) > 1)
+    @rule()
+    def kill(self) -> None:
+        """What was not committed is gone, from some operation on."""
+        self.burst = 0
+        left = stored.of_store(self.storage, self.payloads)
+        for state in reversed(self.states):
+            if stored.of_model(state) == left:
+                self.model = state
+                break
+        else:
+            raise AssertionError("the store is not as after any of the operations")
+        self.start()
+
+    def start(self) -> None:
+        self.states = [copy.deepcopy(self.model)]
+        self.broker.journal.detach()
+        if self.now % 7 == 0:
+            self.storage.reopen()
+        self.broker = self.new_broker()
+        exhaust(self.broker.load())
+        exhaust(self.broker.unsettled())
+
+    # What holds at any time
+
+    @invariant()
+    def memory_is_as_the_model(self) -> None:
+        if not self.states:
+            return
+        broker, model = self.broker, self.model
+        assert broker.names() == sorted(model.queues)
+        assert broker.locked_index_size == model.locked()
+        ends = [held.until for queue in model.queues.values() for held in queue.held.values()]
+        assert broker.wake_at <= min(ends, default=broker.wake_at)
+        for name, expected in model.queues.items():
+            self.check_queue(name, expected)
+
+    def check_queue(self, name: str, expected: ModelQueue) -> None:
+        queue = self.broker.queues[name]
+        assert self.broker.by_number[expected.number] is queue
+        assert (queue.available, queue.locked, queue.dead) == (
+            len(expected.available),
+            len(expected.held),
+            len(expected.dead),
+        )
+        locks = {id: (lock.consumer, lock.until, lock.deliveries) for id, lock in queue.locks.items()}
+        assert locks == {id: held_as_lock(held) for id, held in expected.held.items()}
+        stats = self.broker.stats(name)
+        assert stats is not None
+        assert stats[:5] == (name, expected.config, queue.available, queue.locked, queue.dead)
+        messages = expected.in_order(expected.available)
+        keys = [queue.encode(message.priority, message.sequence) for message in messages]
+        assert keys == sorted(keys)
+        if keys:
+            assert queue.head <= keys[0]
+        # Every available message before the frontier is in the tier, in order, and no other.
+        tier = queue.tier
+        assert tier._keys[tier._start :] == [key for key in keys if tier.frontier is None or key < tier.frontier]
+        assert len(tier) <= self.broker.limits.entries
+        for key, message in zip(keys, messages, strict=True):
+            if key in tier._records:
+                _, created, max_retries, deliveries, id_bytes = records.unpack_message(tier._records[key])
+                found = (id_bytes.decode(), max_retries, deliveries, created)
+                assert found == (message.id, message.max_retries, message.deliveries, message.created)
+
+
+def held_as_lock(held: Held) -> tuple[str, int, int]:
+    return held.consumer, held.until, held.message.deliveries
+
+
+def exhaust(pieces: Iterator[None]) -> None:
+    for _ in pieces:
+        pass
+
+
+def run(storage: Storage, directory: Path, runs: int) -> None:
+    machine = type("Machine", (BrokerMachine,), {"storage": storage, "directory": directory})
+    given = "QRUSTY_MODEL_RUNS" in os.environ
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=runs,
+            stateful_step_count=STEPS,
+            deadline=None,
+            derandomize=not given,
+            database=None,
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_in_memory(tmp_path: Path) -> None:
+    run(MemoryStorage(), tmp_path, RUNS - RUNS // 2)
+
+
+def test_on_disk(tmp_path: Path) -> None:
+    storage = RocksStorage.open(tmp_path / "store", cache_mb=8, write_buffer_mb=2, max_open_files=64)
+    try:
+        run(storage, tmp_path, RUNS // 2)
+    finally:
+        storage.close()
