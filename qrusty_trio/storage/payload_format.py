@@ -69,7 +69,7 @@ class PayloadRef(NamedTuple):
         return cls._make(_REFERENCE.unpack(data))
 
 
-class PayloadBroken(Exception):  # noqa: N818 - says what it is about, like the classes of errors.py
+class PayloadBroken(Exception):
     """The payload cannot be had any more.
 
     `reason` is `MISSING_SEGMENT`, `SHORT_SEGMENT`, `CHECKSUM` or `UNREADABLE`.
@@ -170,23 +170,3 @@ def list_segments(directory: Path) -> tuple[dict[int, int], int]:
             else:
                 highest = max(highest, number)
     return sizes, highest
-
-
-def sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_whole(descriptor: int, parts: list[bytes], offset: int) -> int:
-    """Write the parts one after the other and return the offset behind them. Raises `OSError` if not all went in."""
-    written = os.pwritev(descriptor, parts, offset)
-    if written < sum(map(len, parts)):
-        # Little room left, as a rule: the rest finds out why.
-        rest = memoryview(b"".join(parts))[written:]
-        while rest:
-            written += (step := os.pwrite(descriptor, rest, offset + written))
-            rest = rest[step:]
-    return offset + written

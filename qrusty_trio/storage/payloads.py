@@ -25,13 +25,13 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Self
 from zlib import crc32
 
-from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
+from qrusty_trio.errors import StartupRefused, StorageFault
 from qrusty_trio.storage import payload_format as form
+from qrusty_trio.storage.files import Directory, Opened, disk_fault, sync_directory, write_whole
 from qrusty_trio.storage.payload_format import FRAME_BYTES, PayloadBroken, PayloadRef
 
 __all__ = ["PayloadBroken", "PayloadRef", "PayloadStore"]
@@ -41,22 +41,6 @@ MAX_OPEN_SEGMENTS = 32
 
 _GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
 """Errors of a read that say the disk lost the bytes. Others (no descriptors, no memory) pass, and must cost nothing."""
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class _Opened:
-    """A descriptor that is closed with the last reference to it.
-
-    A `read` may outlive the place of its segment in the cache, and even the store's `close`.
-    """
-
-    __slots__ = ("descriptor",)
-
-    def __init__(self, descriptor: int) -> None:
-        self.descriptor = descriptor
-
-    def __del__(self) -> None:
-        os.close(self.descriptor)
 
 
 class _Writer:
@@ -80,10 +64,10 @@ class PayloadStore:
     """An open directory of segments. Made by `PayloadStore.open`."""
 
     def __init__(
-        self, path: Path, directory: _Opened, sizes: dict[int, int], highest: int, segment_max_bytes: int
+        self, path: Path, directory: Directory, sizes: dict[int, int], highest: int, segment_max_bytes: int
     ) -> None:
         self._path = path
-        self._directory = directory
+        self._opened: Directory | None = directory
         self._sizes = sizes
         self._disk_bytes = sum(sizes.values())
         self._mark = highest
@@ -92,11 +76,10 @@ class PayloadStore:
         self._active: _Writer | None = None
         self._unsynced: dict[int, _Writer] = {}
         self._doubtful: dict[int, int] = {}
-        self._readers: OrderedDict[int, _Opened] = OrderedDict()
+        self._readers: OrderedDict[int, Opened] = OrderedDict()
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
         self._removing = threading.Lock()
-        self._closed = False
 
     @classmethod
     def open(cls, directory: Path, *, segment_max_bytes: int) -> Self:
@@ -109,11 +92,11 @@ class PayloadStore:
         try:
             if not directory.exists():
                 directory.mkdir(parents=True)
-                form.sync_directory(directory.parent)
+                sync_directory(directory.parent)
             if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
                 raise StartupRefused(f"The payload directory {directory} is not readable and writable for this user.")
             sizes, highest = form.list_segments(directory)
-            opened = _Opened(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+            opened = Directory(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
         except OSError as error:
             raise StartupRefused(f"The payload directory {directory} cannot be used: {error.strerror}.") from error
         return cls(directory, opened, sizes, highest, segment_max_bytes)
@@ -145,15 +128,15 @@ class PayloadStore:
         checksum = crc32(data)
         frame = [form.frame_header(len(data), checksum), data]
         with self._lock:
-            self._check_open()
+            directory = self._directory
             try:
-                writer = self._writer_with_room(FRAME_BYTES + len(data))
+                writer = self._writer_with_room(FRAME_BYTES + len(data), directory)
             except OSError as error:
                 raise self._fault(error) from error
             if writer.size == 0:
                 frame.insert(0, form.segment_header(writer.number))
             try:
-                end = form.write_whole(writer.descriptor, frame, writer.size)
+                end = write_whole(writer.descriptor, frame, writer.size)
             except OSError as error:
                 self._take_back(writer)
                 raise self._fault(error) from error
@@ -168,7 +151,7 @@ class PayloadStore:
         Raises `PayloadBroken` when it is lost, `StorageFault` when it cannot be read now (no descriptors, no memory).
         """
         with self._lock:
-            self._check_open()
+            directory = self._directory
             size = self._sizes.get(ref.segment)
             reader = self._readers.get(ref.segment)
             if reader is not None:
@@ -179,7 +162,7 @@ class PayloadStore:
             raise PayloadBroken(form.SHORT_SEGMENT, ref)
         try:
             if reader is None:
-                reader = self._open_reader(ref.segment)
+                reader = self._open_reader(ref.segment, directory)
             data = os.pread(reader.descriptor, ref.length, ref.offset)
         except FileNotFoundError:
             raise PayloadBroken(form.MISSING_SEGMENT, ref) from None
@@ -201,7 +184,7 @@ class PayloadStore:
         """
         with self._syncing:
             with self._lock:
-                self._check_open()
+                directory = self._directory
                 if self._doubtful:
                     raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
                 covered = [(writer, writer.size) for writer in self._unsynced.values()]
@@ -215,7 +198,7 @@ class PayloadStore:
                     cause = error
             if not all(writer.entered for writer, _ in covered):
                 try:
-                    os.fsync(self._directory.descriptor)
+                    directory.sync()
                 except OSError as error:
                     failed |= {writer.number: 0 for writer, _ in covered if not writer.entered}
                     cause = error
@@ -248,7 +231,7 @@ class PayloadStore:
         """
         with self._removing:
             with self._syncing, self._lock:
-                self._check_open()
+                directory = self._directory
                 if segment == self.active:
                     raise ValueError(f"Segment {segment} is being appended to")
                 if segment not in self._sizes:
@@ -261,9 +244,9 @@ class PayloadStore:
                     os.close(writer.descriptor)
                 is_highest = segment > max(self._mark, *self._sizes, 0)
             try:
-                self._delete(segment, leave_mark=is_highest)
+                self._delete(segment, directory, leave_mark=is_highest)
             except OSError as error:
-                if os.access(form.segment_name(segment), os.F_OK, dir_fd=self._directory.descriptor):
+                if directory.has(form.segment_name(segment)):
                     with self._lock:
                         self._set_size(segment, size)
                 raise self._fault(error) from error
@@ -276,23 +259,24 @@ class PayloadStore:
         `StartupRefused` for a segment of another version and `StorageFault` when there is no looking.
         """
         with self._lock:
+            directory = self._directory
             self._next = max(self._next, max(expected, default=0) + 1)
         faults: dict[int, str] = {}
         for number, least in expected.items():
-            fault = self._look_at(number, least)
+            fault = self._look_at(number, least, directory)
             if fault is not None:
                 faults[number] = fault
         return faults
 
     def close(self) -> None:
         """Sync and close. Idempotent. Blocks. Raises `StorageFault` when the sync failed; it is closed all the same."""
-        if self._closed:
+        if self._opened is None:
             return
         try:
             self.sync()
         finally:
             with self._removing, self._syncing, self._lock:
-                self._closed = True
+                self._opened = None
                 writers = dict(self._unsynced)
                 if self._active is not None:
                     writers[self._active.number] = self._active
@@ -303,11 +287,14 @@ class PayloadStore:
                 self._doubtful.clear()
                 self._readers.clear()
 
-    # --- with the lock held -------------------------------------------------------------------------------------
-
-    def _check_open(self) -> None:
-        if self._closed:
+    @property
+    def _directory(self) -> Directory:
+        """Raises `StorageFault` once the store is closed."""
+        if self._opened is None:
             raise StorageFault("The payload store is closed.")
+        return self._opened
+
+    # --- with the lock held -------------------------------------------------------------------------------------
 
     def _set_size(self, segment: int, size: int | None) -> int:
         """Note a segment's size, or with None that it is gone; returns what it was."""
@@ -317,7 +304,7 @@ class PayloadStore:
         self._disk_bytes += (size or 0) - before
         return before
 
-    def _writer_with_room(self, room: int) -> _Writer:
+    def _writer_with_room(self, room: int, directory: Directory) -> _Writer:
         writer = self._active
         if writer is not None and (writer.size == 0 or writer.size + room <= self._segment_max_bytes):
             return writer
@@ -325,8 +312,7 @@ class PayloadStore:
         number = self._next
         if number > form.MAX_SEGMENT:
             raise StorageFault(f"The payloads in {self._path} have used up the numbers of segments.")
-        flags = os.O_RDWR | os.O_CREAT | os.O_EXCL
-        descriptor = os.open(form.segment_name(number), flags, 0o644, dir_fd=self._directory.descriptor)
+        descriptor = directory.open(form.segment_name(number), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._retire()
         self._next = number + 1
         self._active = writer = _Writer(number, descriptor)
@@ -347,11 +333,11 @@ class PayloadStore:
 
     # --- without it ---------------------------------------------------------------------------------------------
 
-    def _open_reader(self, segment: int) -> _Opened:
-        reader = _Opened(os.open(form.segment_name(segment), os.O_RDONLY, dir_fd=self._directory.descriptor))
+    def _open_reader(self, segment: int, directory: Directory) -> Opened:
+        reader = Opened(directory.open(form.segment_name(segment), os.O_RDONLY))
         with self._lock:
             # A segment removed meanwhile must not be held on disk by the cache.
-            if segment in self._sizes and not self._closed:
+            if segment in self._sizes and self._opened is not None:
                 self._readers[segment] = reader
                 if len(self._readers) > MAX_OPEN_SEGMENTS:
                     self._readers.popitem(last=False)
@@ -372,23 +358,20 @@ class PayloadStore:
                     elif lost:
                         self._retire()
 
-    def _delete(self, segment: int, *, leave_mark: bool) -> None:
+    def _delete(self, segment: int, directory: Directory, *, leave_mark: bool) -> None:
         # Not the descriptor that `sync` uses: it would never hear of an error that is reported here.
-        opened = _Opened(os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=self._directory.descriptor))
-        directory = opened.descriptor
+        directory = directory.again()
         if leave_mark:
-            os.close(os.open(form.mark_name(segment), os.O_WRONLY | os.O_CREAT, 0o644, dir_fd=directory))
-            os.fsync(directory)
+            os.close(directory.open(form.mark_name(segment), os.O_WRONLY | os.O_CREAT))
+            directory.sync()
             old, self._mark = self._mark, segment
-            with suppress(FileNotFoundError):
-                os.unlink(form.mark_name(old), dir_fd=directory)
-        with suppress(FileNotFoundError):
-            os.unlink(form.segment_name(segment), dir_fd=directory)
-        os.fsync(directory)
+            directory.unlink(form.mark_name(old))
+        directory.unlink(form.segment_name(segment))
+        directory.sync()
 
-    def _look_at(self, number: int, least: int) -> str | None:
+    def _look_at(self, number: int, least: int, directory: Directory) -> str | None:
         try:
-            reader = _Opened(os.open(form.segment_name(number), os.O_RDONLY, dir_fd=self._directory.descriptor))
+            reader = Opened(directory.open(form.segment_name(number), os.O_RDONLY))
             if os.fstat(reader.descriptor).st_size < least:
                 return form.SHORT_SEGMENT
             header = os.pread(reader.descriptor, form.HEADER_BYTES, 0)
@@ -401,6 +384,4 @@ class PayloadStore:
         return None if form.header_is_sound(header, number) else form.DAMAGED_HEADER
 
     def _fault(self, error: OSError) -> StorageFault:
-        if error.errno in _NO_SPACE:
-            return DiskFull(f"No space left on the device of {self._path}: free some.")
-        return StorageFault(f"The payloads in {self._path} failed: {error.strerror}.")
+        return disk_fault(error, f"the payloads in {self._path}")

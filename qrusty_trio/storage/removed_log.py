@@ -10,7 +10,6 @@ last one after a power cut. The file is bounded: past `MAX_BYTES` it becomes the
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import threading
@@ -18,8 +17,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from qrusty_trio.errors import DiskFull, StorageFault
-from qrusty_trio.storage.payload_format import sync_directory, write_whole
+from qrusty_trio.storage.files import disk_fault, sync_directory, write_whole
 
 CURRENT = "removed-messages.jsonl"
 OLDER = "removed-messages.1.jsonl"
@@ -59,11 +57,7 @@ class RemovedLog:
                     used += len(line)
                 self._write(block)
             except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise DiskFull(f"No space left on the device of {self._directory}: free some.") from error
-                raise StorageFault(
-                    f"The list of removed messages in {self._directory} failed: {error.strerror}."
-                ) from error
+                raise disk_fault(error, f"the list of removed messages in {self._directory}") from error
 
     def _size(self) -> int:
         with suppress(FileNotFoundError):

@@ -19,6 +19,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from qrusty_trio.errors import StartupRefused, StorageFault
 from qrusty_trio.storage import payload_format as form
+from qrusty_trio.storage.files import Directory
 from qrusty_trio.storage.payloads import MAX_OPEN_SEGMENTS, PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, OLDER, Entry, RemovedLog
 
@@ -280,7 +281,12 @@ def test_reading_holds_a_bounded_number_of_files_open(tmp_path: Path) -> None:
         assert store.read(ref) == b"%d" % number
     assert len(open_files(tmp_path)) == MAX_OPEN_SEGMENTS
     assert open_files(tmp_path).count(str(tmp_path / form.segment_name(refs[-1].segment))) == 1
+    # The one read longest ago goes, not the one opened longest ago.
+    oldest = refs[-MAX_OPEN_SEGMENTS]
+    store.read(oldest)
     assert store.read(refs[0]) == b"0"
+    assert len(open_files(tmp_path)) == MAX_OPEN_SEGMENTS
+    assert str(tmp_path / form.segment_name(oldest.segment)) in open_files(tmp_path)
     store.close()
     assert open_files(tmp_path) == []
 
@@ -333,24 +339,47 @@ def test_append_read_sync_and_remove_at_the_same_time(tmp_path: Path) -> None:
     store.close()
 
 
-def test_what_is_appended_during_a_sync_still_needs_one(tmp_path: Path) -> None:
+def test_what_is_appended_during_a_sync_needs_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path, 1024 * 1024)
-    with ThreadPoolExecutor() as pool:
-        for _ in range(50):
-            store.append(b"before" * 1000)
-            job = pool.submit(store.sync)
-            # Appended until the sync is over, so that the last one may or may not be in it, but one before is not.
-            appended = 0
-            while not job.done():
-                store.append(b"during" * 100)
-                appended += 1
-            job.result()
-            if appended > 1:
-                break
-        store.append(b"after")
-        assert store.needs_sync
-        store.sync()
-        assert not store.needs_sync
+    store.append(b"before")
+    files: list[int] = []
+    fdatasync = os.fdatasync
+
+    def append_behind(descriptor: int) -> None:
+        """The real call, and an append at the worst moment."""
+        fdatasync(descriptor)
+        files.append(descriptor)
+        if len(files) == 1:
+            store.append(b"during")
+
+    monkeypatch.setattr(os, "fdatasync", append_behind)
+    store.sync()
+    needs_another = store.needs_sync
+    store.sync()
+    assert needs_another
+    assert not store.needs_sync
+    assert len(files) == 2
+    store.close()
+
+
+def test_a_segment_removed_while_it_is_opened_is_not_kept_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path)
+    ref = store.append(b"payload")
+    store.retire()
+    store.sync()
+    really_open = Directory.open
+
+    def remove_behind(directory: Directory, name: str, flags: int) -> int:
+        """The real call, and a removal at the worst moment."""
+        monkeypatch.undo()
+        descriptor = really_open(directory, name, flags)
+        store.remove(ref.segment)
+        return descriptor
+
+    monkeypatch.setattr(Directory, "open", remove_behind)
+    assert store.read(ref) == b"payload"
+    assert [name for name in open_files(tmp_path) if name.endswith("(deleted)")] == []
+    assert why_broken(store, ref) == "missing segment"
     store.close()
 
 
