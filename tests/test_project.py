@@ -10,8 +10,13 @@ from pathlib import Path
 import pytest
 
 from qrusty_trio import __version__
+from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.api.ws_requests import MAX_SUBSCRIPTIONS
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.core import model
+from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES, SEND_SECONDS
+from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = {"qrusty_trio": 400, "tests": 500}
@@ -53,11 +58,26 @@ def test_the_docs_name_no_setting_that_does_not_exist() -> None:
         assert named <= known, document
 
 
-def test_the_documented_times_are_those_of_the_fast_lane() -> None:
+def test_the_documented_limits_are_those_of_the_code() -> None:
+    rows = {
+        "body of a request, WebSocket frame": f"{MAX_BODY_BYTES // 2**20} MiB",
+        "request line and headers": f"{MAX_HEAD_BYTES // 2**10} KiB",
+        "time for the headers of a request, for its body": f"{HEAD_SECONDS:g} s, {BODY_SECONDS:g} s",
+        "connection without a request": f"{IDLE_SECONDS:g} s",
+        "client that takes no bytes of an answer": f"{SEND_SECONDS:g} s",
+        "queues": f"{model.MAX_QUEUES:,}",
+        "name of a queue": f"{model.MAX_QUEUE_NAME_BYTES} bytes of UTF-8",
+        "text priority": f"{model.MAX_TEXT_PRIORITY_BYTES:,} bytes of UTF-8",
+        "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
+        "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
+        "subscriptions of a WebSocket": f"{MAX_SUBSCRIPTIONS:,}",
+        "log records kept for `subscribe-logs`": f"{RING_RECORDS:,}, of {MAX_MESSAGE_CHARS:,} characters",
+        "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
+    }
     documented = text("docs/operating.md")
-    assert f"| {HEAD_SECONDS:g} s, {BODY_SECONDS:g} s |" in documented
-    assert f"| connection without a request | {IDLE_SECONDS:g} s |" in documented
-    assert f"| client that takes no bytes of an answer | {SEND_SECONDS:g} s |" in documented
+    for what, limit in rows.items():
+        assert f"| {what} | {limit} |" in documented
+    assert MAX_FRAME_BYTES == MAX_BODY_BYTES
 
 
 def test_the_version_is_the_same_everywhere() -> None:

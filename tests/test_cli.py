@@ -1,0 +1,125 @@
+"""The command: how the server's end becomes an exit status, and that a signal ends it cleanly."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+
+from qrusty_trio import cli
+from qrusty_trio.config import Settings
+from qrusty_trio.errors import StartupRefused
+from qrusty_trio.logs import LogRing
+from qrusty_trio.server import supervisor
+
+ROOT = Path(__file__).parent.parent
+
+
+@contextmanager
+def command(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A running `python -m qrusty_trio` on a free port, ended at the end."""
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    variables = {"DATA_PATH": str(data), "BIND_ADDR": "127.0.0.1:0"} | environment
+    with subprocess.Popen(
+        [sys.executable, "-m", "qrusty_trio"],
+        env=kept | variables,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def listening(process: subprocess.Popen[str]) -> int:
+    """The port, once the server says that it listens."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if match := re.search(r"listening on \S+:(\d+)$", line):
+            return int(match[1])
+    raise AssertionError("the server ended before it listened")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_it_with_0(tmp_path: Path, number: signal.Signals) -> None:
+    with command(tmp_path / "data") as process:
+        port = listening(process)
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
+            assert answer.status == 200
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (0, "")
+    assert "Traceback" not in stderr
+
+
+def test_a_data_directory_in_use_ends_it_with_78_and_one_line(tmp_path: Path) -> None:
+    with command(tmp_path / "data") as first:
+        listening(first)
+        with command(tmp_path / "data") as second:
+            stdout, stderr = second.communicate(timeout=60)
+    assert (second.returncode, stdout) == (78, "")
+    assert stderr == f"The data directory {tmp_path / 'data'} is in use by another server.\n"
+
+
+def test_a_port_in_use_ends_it_with_78_and_one_line(tmp_path: Path) -> None:
+    with command(tmp_path / "first") as first:
+        address = f"127.0.0.1:{listening(first)}"
+        with command(tmp_path / "second", BIND_ADDR=address) as second:
+            _, stderr = second.communicate(timeout=60)
+    assert second.returncode == 78
+    assert stderr.startswith(f"BIND_ADDR='{address}'")
+    assert stderr.count("\n") == 1
+
+
+def test_a_slip_of_the_pen_is_logged(tmp_path: Path) -> None:
+    with command(tmp_path / "data", STORAGE_MODE="memory", QRUSTY_FSINC="never") as process:
+        assert process.stderr is not None
+        assert (
+            "WARN  cli: QRUSTY_FSINC is no setting of this server; is QRUSTY_FSYNC meant?" in process.stderr.readline()
+        )
+
+
+def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
+    async def serve(settings: Settings, ring: LogRing) -> None:
+        raise error
+
+    monkeypatch.setattr(supervisor, "serve", serve)
+    return cli._run(Settings(), LogRing())
+
+
+@pytest.mark.parametrize(
+    "crash",
+    [
+        RuntimeError("told you so"),
+        ExceptionGroup("nursery", [RuntimeError("told you so")]),
+        ExceptionGroup("nursery", [StartupRefused("no"), RuntimeError("told you so")]),
+    ],
+)
+def test_a_crash_is_logged_with_its_traceback_and_gives_1(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, crash: Exception
+) -> None:
+    with caplog.at_level(logging.ERROR):
+        assert ended(monkeypatch, crash) == 1
+    assert "The server crashed." in caplog.text
+    assert "RuntimeError: told you so" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [StartupRefused("no"), ExceptionGroup("outer", [ExceptionGroup("inner", [StartupRefused("no")])])],
+)
+def test_a_refusal_is_one_however_it_is_wrapped(monkeypatch: pytest.MonkeyPatch, refusal: Exception) -> None:
+    with pytest.raises(StartupRefused, match="no"):
+        ended(monkeypatch, refusal)
