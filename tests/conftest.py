@@ -1,0 +1,46 @@
+"""What tests all over the tree share: the real server, on every storage and in every lane."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.config import Settings, StorageMode
+from qrusty_trio.server.supervisor import Server
+from tests.server.running import running, settings_for, until_ready
+from tests.wire.http_client import HttpClient, open_client
+
+
+@pytest.fixture(params=["rocksdb", "memory"])
+def storage_mode(request: pytest.FixtureRequest) -> StorageMode:
+    """Every storage."""
+    return StorageMode(request.param)
+
+
+@pytest.fixture(params=[True, False], ids=["fast", "quart"])
+def fast_lane(request: pytest.FixtureRequest) -> bool:
+    """Both lanes."""
+    return bool(request.param)
+
+
+@pytest.fixture
+def settings(tmp_path: Path, storage_mode: StorageMode, fast_lane: bool) -> Settings:
+    """Settings of a server with everything else as it is by default."""
+    return settings_for(tmp_path / "data", storage_mode=storage_mode, fast_lane=fast_lane)
+
+
+@pytest.fixture
+async def server(settings: Settings) -> AsyncIterator[Server]:
+    """The real server in this process, its gate open, on every storage and in both lanes."""
+    async with running(settings) as server:
+        await until_ready(server)
+        yield server
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[HttpClient]:
+    """An HTTP client of `server`."""
+    async with open_client(f"http://127.0.0.1:{server.port}") as client:
+        yield client

@@ -1,0 +1,177 @@
+"""The real server for tests: inside the test process or as a child process, on a free port of the loopback.
+
+Rule: what is started here has ended when the `async with` has, whatever happens inside.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from qrusty_trio.config import Address, Settings
+from qrusty_trio.logs import LogRing
+from qrusty_trio.server.supervisor import Server, serve
+from tests.wire.http_client import HttpClient, open_client
+
+ROOT = Path(__file__).resolve().parents[2]
+START_SECONDS = 60.0
+"""A child that does not listen by then never will."""
+LISTENING = re.compile(r"listening on 127\.0\.0\.1:(\d+)")
+
+
+def settings_for(path: Path, **changes: Any) -> Settings:
+    """Settings for a server in a test: small caches, a free port, everything else as it is by default."""
+    values: dict[str, Any] = {
+        "data_path": path,
+        "bind_addr": Address("127.0.0.1", 0),
+        "rocksdb_cache_mb": 16,
+        "rocksdb_write_buffer_mb": 8,
+    }
+    return Settings(**{**values, **changes})
+
+
+@asynccontextmanager
+async def running(settings: Settings, **options: Any) -> AsyncIterator[Server]:
+    """A server in this process, stopped as SIGTERM stops it. `options` go to `serve`."""
+    async with trio.open_nursery() as nursery:
+        server: Server = await nursery.start(partial(serve, settings, LogRing(), **options))
+        try:
+            yield server
+        finally:
+            server.stopping.set()
+
+
+async def until_ready(server: Server) -> None:
+    """Wait until the gate is open."""
+    while server.engine.services.gate.starting:
+        await trio.sleep(0.001)
+
+
+def url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def child_environment(path: Path, **variables: str) -> dict[str, str]:
+    """The environment of a child: nothing of the server's own is inherited."""
+    own = ("QRUSTY_", "ROCKSDB_", "WS_", "DATA_PATH", "BIND_ADDR", "STORAGE_MODE", "MAX_CONNECTIONS", "WEBUI_DIR")
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+    fixed = {
+        "DATA_PATH": str(path),
+        "BIND_ADDR": "127.0.0.1:0",
+        "ROCKSDB_CACHE_MB": "16",
+        "ROCKSDB_WRITE_BUFFER_MB": "8",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**inherited, **fixed, **variables}
+
+
+class Child:
+    """A server in a process of its own."""
+
+    def __init__(self, process: trio.Process) -> None:
+        self.process = process
+        self.port = 0
+        self.log = ""
+        """What it has written to stderr."""
+        self.listening = trio.Event()
+        """Set when it listens, or will no more."""
+        self.log_ended = trio.Event()
+
+    @property
+    def url(self) -> str:
+        return url(self.port)
+
+    async def read_log(self) -> None:
+        assert self.process.stderr is not None
+        async for data in self.process.stderr:
+            self.log += data.decode(errors="replace")
+            if not self.listening.is_set() and (found := LISTENING.search(self.log)):
+                self.port = int(found[1])
+                self.listening.set()
+        self.listening.set()
+        self.log_ended.set()
+
+    async def logged(self, text: str) -> None:
+        """Wait until `text` was logged."""
+        while text not in self.log:
+            assert not self.log_ended.is_set(), self.log
+            await trio.sleep(0.005)
+
+    async def ready(self) -> None:
+        """Wait until the gate is open."""
+        await self.logged("ready after")
+
+    async def ended(self) -> int:
+        """Wait for its end. The exit status; the log is then complete."""
+        with trio.fail_after(START_SECONDS):
+            status: int = await self.process.wait()
+            await self.log_ended.wait()
+        return status
+
+    async def kill(self) -> None:
+        """kill -9."""
+        self.process.send_signal(signal.SIGKILL)
+        await self.ended()
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return await self.ended()
+
+
+@asynccontextmanager
+async def child_process(environment: dict[str, str], prefix: Sequence[str] = ()) -> AsyncIterator[Child]:
+    """Start a child, whether it will serve or not; `prefix` is put before the command. Killed at the end."""
+    command = [*prefix, sys.executable, "-m", "qrusty_trio"]
+    process = await trio.lowlevel.open_process(
+        command,
+        env=environment,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    child = Child(process)
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(child.read_log)
+            yield child
+            # The session is the child's own: a tracer and what it traces end together.
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + START_SECONDS):
+            await process.wait()
+        if process.stderr is not None:
+            await process.stderr.aclose()
+
+
+@asynccontextmanager
+async def child_server(path: Path, prefix: Sequence[str] = (), **variables: str) -> AsyncIterator[Child]:
+    """A child that listens and whose gate is open."""
+    async with child_process(child_environment(path, **variables), prefix) as child:
+        with trio.fail_after(START_SECONDS):
+            await child.listening.wait()
+            assert child.port, child.log
+            await child.ready()
+        yield child
+
+
+@asynccontextmanager
+async def client_of(server: Server | Child) -> AsyncIterator[HttpClient]:
+    """An HTTP client with one connection."""
+    async with open_client(url(server.port)) as client:
+        yield client
