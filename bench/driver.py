@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -33,7 +33,7 @@ class Latencies(TypedDict):
 
 
 class Load(TypedDict):
-    """What the driver reports; `latency_us` by step: cycle, publish, consume, ack."""
+    """What the driver reports; `latency_us` by step: cycle, publish, consume, ack. `run_seconds`: with warm-up and end."""
 
     protocol: str
     mode: str
@@ -49,7 +49,7 @@ class Load(TypedDict):
     errors: int
     error_kinds: dict[str, int]
     driver_cpu_seconds: float
-    failed: NotRequired[str]
+    run_seconds: float
 
 
 def build() -> Path:

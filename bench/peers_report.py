@@ -77,11 +77,21 @@ def _workload(workload: Workload, measured: Measured) -> str:
     step = "cycle" if workload.mode == "cycle" else "publish"
     rows = [_row(side, measured, step) for side in workload.sides if measured["rounds"].get(side.key)]
     count = max(len(results) for results in measured["rounds"].values())
-    parts = [f"### {workload.title}", f"{count} rounds of {measured['seconds']:g} s. {workload.note}".strip()]
+    busy = max(result["driver_cpu_seconds"] / result["run_seconds"] for result in _all(measured))
+    words = [
+        f"{count} rounds of {measured['seconds']:g} s.",
+        workload.note,
+        f"The driver took at most {busy:.0%} of a core.",
+    ]
+    parts = [f"### {workload.title}", " ".join(word for word in words if word)]
     parts += [table(HEAD, rows), _troubles(workload, measured)]
     if workload.key == "deep":
         parts.append(_depths(workload, measured))
     return "\n\n".join(part for part in parts if part)
+
+
+def _all(measured: Measured) -> list[Load]:
+    return [result for results in measured["rounds"].values() for result in results]
 
 
 def _row(side: Side, measured: Measured, step: str) -> list[str]:

@@ -47,6 +47,11 @@ def protocol_of(workload: Workload, side: Side) -> str:
     return "ws" if workload.socket and side.server.speaks_http else side.server.protocol
 
 
+def last_line(error: RuntimeError) -> str:
+    """What a server or the driver said last, for the report; the whole of it is printed."""
+    return str(error).strip().splitlines()[-1]
+
+
 def fill(program: Path, side: Side, running: Running, depth: int, payload: int) -> None:
     """Put the side's messages in. A server that syncs each put is filled without that and started again."""
     if side.server is BEANSTALKD_SYNC:
@@ -109,7 +114,7 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
                 if depth:
                     fill(program, side, running, depth, workload.payload)
             except RuntimeError as error:
-                failures[side.key] = [str(error)]
+                failures[side.key] = [last_line(error)]
                 print(f"  {workload.key} {side.label}: {error}", flush=True)
                 continue
             servers[side.key] = running
@@ -119,7 +124,7 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
                 try:
                     result = one_round(program, workload, side, servers[side.key], number, seconds)
                 except RuntimeError as error:
-                    failures.setdefault(side.key, []).append(str(error))
+                    failures.setdefault(side.key, []).append(last_line(error))
                     print(f"  {workload.key} round {number + 1} {side.label}: {error}", flush=True)
                     continue
                 results[side.key].append(result)

@@ -72,7 +72,8 @@ class Running:
         self.server = server
         self.directory = directory
         self.port = free_port()
-        self._extra = dict(extra or {})
+        self.extra = dict(extra or {})
+        """Environment variables besides the server's own; read at the next start."""
         self._process: subprocess.Popen[bytes] | None = None
         self._environment: dict[str, str] = {}
 
@@ -89,7 +90,7 @@ class Running:
     def start(self) -> float:
         """Start it and wait until it serves; gives the seconds that took, the interpreter's start included."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        self._environment = {**os.environ, **self.server.environment(self.directory, self.port), **self._extra}
+        self._environment = {**os.environ, **self.server.environment(self.directory, self.port), **self.extra}
         begun = time.perf_counter()
         with (self.directory / "output.log").open("ab") as output:
             self._process = subprocess.Popen(
@@ -255,7 +256,7 @@ BEANSTALKD = _beanstalkd("beanstalkd-F", "beanstalkd -F", "never", "-F")
 REDIS = Server(
     key="redis",
     label="Redis",
-    fsync="before each answer, in groups (appendfsync always)",
+    fsync="before each answer, in groups",
     protocol="redis",
     command=_redis_command,
     environment=lambda _directory, _port: {},

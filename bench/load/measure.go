@@ -158,6 +158,7 @@ type report struct {
 	Errors      int64                `json:"errors"`
 	ErrorKinds  map[string]int64     `json:"error_kinds"`
 	CPUSeconds  float64              `json:"driver_cpu_seconds"`
+	RunSeconds  float64              `json:"run_seconds"` // from the first request to the last answer
 }
 
 // cpuSeconds is what this process has used so far.
@@ -213,6 +214,7 @@ func measure(o *options, s server) (*report, error) {
 	workers.Wait()
 	timer.Stop()
 	cpu = cpuSeconds() - cpu
+	whole := float64(r.now()) / 1e9
 	for i := range loops {
 		loops[i].close()
 	}
@@ -223,10 +225,12 @@ func measure(o *options, s server) (*report, error) {
 			}
 		}
 	}
-	return addUp(o, r, recorders, cpu), nil
+	result := addUp(o, r, recorders)
+	result.CPUSeconds, result.RunSeconds = cpu, whole
+	return result, nil
 }
 
-func addUp(o *options, r *run, recorders []*recorder, cpu float64) *report {
+func addUp(o *options, r *run, recorders []*recorder) *report {
 	total := &recorder{errors: map[string]int64{}}
 	for _, c := range recorders {
 		total.messages += c.messages
@@ -250,7 +254,7 @@ func addUp(o *options, r *run, recorders []*recorder, cpu float64) *report {
 	result := &report{
 		Protocol: o.protocol, Mode: o.mode, Connections: o.connections, Window: o.window, Payload: o.payload,
 		Prefill: o.prefill, Messages: total.messages, Seconds: seconds, Rate: float64(total.messages) / seconds,
-		LatencyUs: map[string]latencies{}, Empty: total.empty, ErrorKinds: total.errors, CPUSeconds: cpu,
+		LatencyUs: map[string]latencies{}, Empty: total.empty, ErrorKinds: total.errors,
 	}
 	for i := range total.latency {
 		if h := &total.latency[i]; h.total > 0 {
