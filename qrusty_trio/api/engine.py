@@ -8,45 +8,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
+import msgspec
+
 if TYPE_CHECKING:
     from qrusty_trio.api.operations import Operation
     from qrusty_trio.core.model import Delivery
 
 
-class Call:
+class Call(msgspec.Struct):
     """One request of a burst: which operation, with which bytes."""
 
-    __slots__ = ("body", "operation", "params", "query")
-
-    def __init__(self, operation: Operation, params: tuple[str, ...] = (), body: bytes = b"", query: str = "") -> None:
-        self.operation = operation
-        self.params = params
-        """The path parameters, percent-decoded, in template order."""
-        self.body = body
-        self.query = query
-        """The raw query string without '?', '' when there is none."""
+    operation: Operation
+    params: tuple[str, ...] = ()
+    """The path parameters, percent-decoded, in template order."""
+    body: bytes = b""
+    query: str = ""
+    """The raw query string without '?', '' when there is none."""
 
 
-class Reply:
+class Reply(msgspec.Struct):
     """One answer. Carriers add Content-Type: application/json to a non-empty body, and Retry-After: 2 to a 503."""
 
-    __slots__ = ("body", "consumer", "delivery", "needs_sync", "status")
-
-    def __init__(
-        self,
-        status: int = 200,
-        body: bytes = b"",
-        needs_sync: bool = False,
-        delivery: Delivery | None = None,
-        consumer: str = "",
-    ) -> None:
-        self.status = status
-        self.body = body
-        self.needs_sync = needs_sync
-        """True when the change must survive a power cut before the answer leaves (policy `always`)."""
-        self.delivery = delivery
-        """The message this answer hands out, if any: goes back with `Engine.give_back` when it can't be written."""
-        self.consumer = consumer
+    status: int = 200
+    body: bytes = b""
+    needs_sync: bool = False
+    """True when the change must survive a power cut before the answer leaves (policy `always`)."""
+    delivery: Delivery | None = None
+    """The message this answer hands out, if any: goes back with `Engine.give_back` when it can't be written."""
+    consumer: str = ""
 
 
 class Engine(Protocol):

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
 
+import msgspec
+
 U64_MAX = 2**64 - 1
 U32_MAX = 2**32 - 1
 MAX_QUEUE_NAME_BYTES = 255
@@ -39,7 +41,7 @@ class QueueConfig:
     kind: Kind = Kind.NUMERIC
 
 
-class Delivery(NamedTuple):
+class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message handed to a consumer under a lock."""
 
     queue_number: int

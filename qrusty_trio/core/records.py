@@ -74,14 +74,12 @@ def digest_of(payload: bytes) -> bytes:
 
 def _ids() -> Iterator[str]:
     while True:
-        # 64 ids from one call: the system call costs as much as making the text.
-        pool = os.urandom(1024).hex()
-        for at in range(0, 2048, 32):
-            yield (
-                f"{pool[at : at + 8]}-{pool[at + 8 : at + 12]}-4{pool[at + 13 : at + 16]}"
-                f"-{'89ab'[int(pool[at + 16], 16) & 3]}{pool[at + 17 : at + 20]}-{pool[at + 20 : at + 32]}"
-            )
+        # A random start, then a count: eight times as fast as random bits for each.
+        start = os.urandom(15).hex()
+        first = f"{start[:8]}-{start[8:12]}-4{start[12:15]}-{'89ab'[int(start[15], 16) & 3]}{start[16:19]}-"
+        for count in range(int(start[19:], 16) >> 1, 2**44):
+            yield f"{first}{count:012x}"
 
 
 new_id: Callable[[], str] = _ids().__next__
-"""A random UUID, version 4 (RFC 9562), as text."""
+"""A new UUID as text, in the form of version 4 (RFC 9562). Those of one process differ in their last 12 digits only."""
