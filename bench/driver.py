@@ -33,7 +33,10 @@ class Latencies(TypedDict):
 
 
 class Load(TypedDict):
-    """What the driver reports; `latency_us` by step: cycle, publish, consume, ack. `run_seconds`: with warm-up and end."""
+    """What the driver reports; `latency_us` by step: cycle, publish, consume, ack.
+
+    `run_seconds` goes from the first request to the last answer, warm-up included.
+    """
 
     protocol: str
     mode: str

@@ -64,7 +64,7 @@ def _by_connections(mode: str) -> list[Workload]:
 
 def _bars(path: Path, title: str, workloads: list[Workload], stored: Mapping[str, Measured]) -> None:
     sides = workloads[0].sides
-    figure, axes = plt.subplots(figsize=(9.0, 5.0), layout="constrained")
+    figure, axes = plt.subplots(figsize=(9.0, 5.2), layout="constrained")
     width = 0.86 / len(sides)
     for place, side in enumerate(sides):
         _one_server(axes, side, (place - (len(sides) - 1) / 2) * width, width, workloads, stored)
@@ -76,7 +76,7 @@ def _bars(path: Path, title: str, workloads: list[Workload], stored: Mapping[str
     axes.grid(axis="y", linewidth=0.4, alpha=0.5)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)
 
