@@ -42,13 +42,14 @@ format: $(VENV)/.installed-dev ## Put the source in form
 	$(BIN)/ruff format $(SOURCES)
 
 bench: $(VENV)/.installed-bench ## Measure over sockets, beside the peers that are installed
-	$(BIN)/python bench/run.py $(ARGS)
+	$(BIN)/python -m bench.run $(ARGS)
+	$(BIN)/python -m bench.latency
 
-bench-core: $(VENV)/.installed ## Measure the operation table in one thread
-	$(BIN)/python bench/core.py $(ARGS)
+bench-core: $(VENV)/.installed-bench ## Measure the operation table in one thread
+	$(BIN)/python -m bench.core $(ARGS)
 
-bench-depth: $(VENV)/.installed ## Measure queues of ten million messages
-	$(BIN)/python bench/depth.py $(ARGS)
+bench-depth: $(VENV)/.installed-bench ## Measure queues of ten million messages
+	$(BIN)/python -m bench.depth $(ARGS)
 
 bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
 	bash bench/peers.sh
