@@ -86,8 +86,8 @@ def _sockets(mode: str, connections: int) -> Workload:
         payload=100,
         sides=_sides(SOCKETS),
         socket=True,
-        note=f"beanstalkd has no WebSocket: it does the same over {connections} connections of its own, one step after "
-        "the other.",
+        note="beanstalkd has no WebSocket: it does the same over as many connections of its own, one step after the "
+        "other.",
     )
 
 
