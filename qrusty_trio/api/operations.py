@@ -74,7 +74,7 @@ class Services:
 Answer = Reply | Generator[None, None, Reply]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Operation:
     """A row of the table."""
 
@@ -102,11 +102,8 @@ def _publish(services: Services, call: Call, now: int) -> Reply:
     before = _clock()
     message_id = services.broker.publish(queue, priority, payload, max_retries, now)
     after = _clock()
-    reply = Reply(200, b'{"id":"%b"}' % message_id.encode(), True)
-    record, second = services.timings.record, now // 1000
-    record("storage_push", after - before, second)
-    record("publish", _clock() - begin, second)
-    return reply
+    services.timings.record("publish", after - begin, after - before, now // 1000)
+    return Reply(200, b'{"id":"%b"}' % message_id.encode(), True)
 
 
 def _consume(services: Services, call: Call, now: int) -> Reply:
@@ -124,9 +121,7 @@ def _consume(services: Services, call: Call, now: int) -> Reply:
             delivery.retry_count,
         )
         reply = Reply(200, body, False, delivery, consumer)
-    record, second = services.timings.record, now // 1000
-    record("storage_pop", after - before, second)
-    record("consume", _clock() - begin, second)
+    services.timings.record("consume", _clock() - begin, after - before, now // 1000)
     return reply
 
 
@@ -137,9 +132,7 @@ def _ack(services: Services, call: Call, now: int) -> Reply:
     before = _clock()
     services.broker.ack(queue, message_id, consumer, now)
     after = _clock()
-    record, second = services.timings.record, now // 1000
-    record("storage_ack", after - before, second)
-    record("ack", _clock() - begin, second)
+    services.timings.record("ack", after - begin, after - before, now // 1000)
     return Reply(200, b"", True)
 
 
@@ -150,9 +143,7 @@ def _nack(services: Services, call: Call, now: int) -> Reply:
     before = _clock()
     services.broker.nack(queue, message_id, consumer, now)
     after = _clock()
-    record, second = services.timings.record, now // 1000
-    record("storage_nack", after - before, second)
-    record("nack", _clock() - begin, second)
+    services.timings.record("nack", after - begin, after - before, now // 1000)
     return Reply(200, b"", True)
 
 
@@ -163,7 +154,7 @@ def _ack_batch(services: Services, call: Call, now: int) -> Answer:
         services.broker.ack(call.params[0], message_id, consumer, now)
         return "acked"
 
-    return _settle_batch(services, call, now, outcomes, settle, ("ack_batch", "storage_batch_ack"))
+    return _settle_batch(services, call, now, outcomes, settle, "ack_batch")
 
 
 def _nack_batch(services: Services, call: Call, now: int) -> Answer:
@@ -174,7 +165,7 @@ def _nack_batch(services: Services, call: Call, now: int) -> Answer:
         outcome: NackOutcome = services.broker.nack(call.params[0], message_id, consumer, now)
         return outcome.value
 
-    return _settle_batch(services, call, now, outcomes, settle, ("nack_batch", "storage_batch_nack"))
+    return _settle_batch(services, call, now, outcomes, settle, "nack_batch")
 
 
 def _settle_batch(
@@ -183,7 +174,7 @@ def _settle_batch(
     now: int,
     outcomes: dict[str, list[str]],
     settle: Callable[[str, str], str],
-    timed: tuple[str, str],
+    timed: str,
 ) -> Generator[None, None, Reply]:
     begin = _clock()
     request = schema.settle_batch_body(call.body)
@@ -203,9 +194,7 @@ def _settle_batch(
         stored += _clock() - before
     begin = _clock()
     reply = Reply(200, _encode(outcomes), len(outcomes["not_found"]) < len(ids))
-    second = now // 1000
-    services.timings.record(timed[1], stored, second)
-    services.timings.record(timed[0], whole + stored + _clock() - begin, second)
+    services.timings.record(timed, whole + stored + _clock() - begin, stored, now // 1000)
     return reply
 
 

@@ -151,8 +151,9 @@ def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
         quotes += 2
     else:
         raise _wrong("max_retries")
-    if body.count(b'"') != quotes:
-        _look_closer(body, _PUBLISH)
+    surplus = body.count(b'"') - quotes
+    if surplus:
+        _look_closer(body, _PUBLISH, surplus)
     return request.queue, priority, request.payload, retries
 
 
@@ -172,8 +173,9 @@ def consume_body(body: bytes) -> tuple[str, int]:
         if seconds > MAX_LOCK_SECONDS:
             seconds = MAX_LOCK_SECONDS
         quotes = 6
-    if body.count(b'"') != quotes:
-        _look_closer(body, _CONSUME)
+    surplus = body.count(b'"') - quotes
+    if surplus:
+        _look_closer(body, _CONSUME, surplus)
     consumer = request.consumer_id
     if len(consumer) > MAX_CONSUMER_BYTES // 4:
         _check_consumer(consumer)
@@ -186,8 +188,9 @@ def settle_body(body: bytes) -> str:
         consumer = _decode_settle(body).consumer_id
     except _UNREADABLE as error:
         raise _refusal(error, body) from None
-    if body.count(b'"') != 4:
-        _look_closer(body, _SETTLE)
+    surplus = body.count(b'"') - 4
+    if surplus:
+        _look_closer(body, _SETTLE, surplus)
     if len(consumer) > MAX_CONSUMER_BYTES // 4:
         _check_consumer(consumer)
     return consumer
@@ -199,8 +202,9 @@ def settle_batch_body(body: bytes) -> SettleBatchBody:
         request = _decode_settle_batch(body)
     except _UNREADABLE as error:
         raise _refusal(error, body) from None
-    if body.count(b'"') != 6 + 2 * len(request.message_ids):
-        _look_closer(body, _SETTLE_BATCH)
+    surplus = body.count(b'"') - 6 - 2 * len(request.message_ids)
+    if surplus:
+        _look_closer(body, _SETTLE_BATCH, surplus)
     _check_consumer(request.consumer_id)
     return request
 
@@ -282,15 +286,20 @@ _parse_pairs = json.JSONDecoder(
 ).decode
 
 
-def _look_closer(body: bytes, names: _Names) -> None:
+def _look_closer(body: bytes, names: _Names, surplus: int | None = None) -> None:
     """Refuse what msgspec does not see in a body that it took.
 
-    A name that stands in the body once, as it is, is given once. Else the body is parsed in full.
+    `surplus`: how many quotation marks there are besides those of the known names and strings, if that is known. When
+    all of them are escaped, they are inside the known strings. Else a name that stands in the body once, as it is, is
+    given once. Else the body is parsed in full.
     """
+    escapes = _BACKSLASH in body
+    if escapes and surplus == body.count(b'\\"') and b"\\\\" not in body:
+        return
     try:
         if not body.isascii():
             body.decode()
-        if _BACKSLASH not in body or b"\\u00" not in body or _ESCAPED_NAME(body) is None:
+        if not escapes or b"\\u00" not in body or _ESCAPED_NAME(body) is None:
             for name in names.quoted:
                 if body.count(name) > 1:
                     break

@@ -1,7 +1,7 @@
 """How long operations took, second by second, for the last hour.
 
-Rule: recording costs a dictionary look-up and four list updates, and memory is bounded: one open second per operation
-and a ring of `WINDOW_SECONDS` packed slots each (144 KB), made when the operation first runs.
+Rule: recording costs one look-up and a few list updates, and memory is bounded: per operation the running second and a
+ring of `WINDOW_SECONDS` packed slots (230 KB), made when the operation first runs.
 """
 
 from __future__ import annotations
@@ -12,27 +12,29 @@ from typing import TypedDict
 WINDOW_SECONDS = 3600
 """How far back a series reaches."""
 
-TIMED_OPERATIONS = (
-    "ack",
-    "ack_batch",
-    "consume",
-    "nack",
-    "nack_batch",
-    "publish",
-    "queue_stats",
-    "storage_ack",
-    "storage_batch_ack",
-    "storage_batch_nack",
-    "storage_get_all_queue_stats",
-    "storage_get_queue_stats",
-    "storage_nack",
-    "storage_pop",
-    "storage_push",
-)
-"""What is measured: whole operations, and `storage_*`, the broker's share of them."""
+_PAIRS = {
+    "ack": "storage_ack",
+    "ack_batch": "storage_batch_ack",
+    "consume": "storage_pop",
+    "nack": "storage_nack",
+    "nack_batch": "storage_batch_nack",
+    "publish": "storage_push",
+    "queue_stats": "storage_get_queue_stats",
+    "stats": "storage_get_all_queue_stats",
+}
+"""Operation -> the name of the broker's share of it."""
 
-_FIELDS = 5
+TIMED_OPERATIONS = tuple(sorted({*_PAIRS, *_PAIRS.values()} - {"stats"}))
+"""The names of the series. Of `stats`, only the broker's share is one."""
+
+# A slot: second, count; then shortest, longest, total (ns) of the whole and of the broker's share.
+_FIELDS = 8
+_WHOLE, _SHARE = 2, 5
 _NEVER = -1
+_UNUSED = [_NEVER, 0, 2**62, 0, 0, 2**62, 0, 0]
+
+_PLACES = {name: (name, _WHOLE) for name in _PAIRS} | {share: (name, _SHARE) for name, share in _PAIRS.items()}
+"""Name of a series -> the operation, and where its three numbers start in a slot."""
 
 
 class TimingPoint(TypedDict):
@@ -46,62 +48,69 @@ class TimingPoint(TypedDict):
 
 
 class Timings:
-    """Durations of the `TIMED_OPERATIONS`. Seconds are wall time; they may be given out of order."""
+    """Durations of operations. Seconds are wall time; they may be given out of order."""
 
-    __slots__ = ("_open", "_rings")
+    __slots__ = ("_rings", "_running")
 
     def __init__(self) -> None:
-        # second, count, shortest, longest, total (ns): the running second of each operation.
-        self._open: dict[str, list[int]] = {name: [_NEVER, 0, 0, 0, 0] for name in TIMED_OPERATIONS}
+        self._running = {name: _UNUSED.copy() for name in _PAIRS}
         self._rings: dict[str, array[int]] = {}
 
-    def record(self, operation: str, duration_ns: int, now_s: int) -> None:
-        """Count one run of `operation`. Raises KeyError when it is none of `TIMED_OPERATIONS`."""
-        slot = self._open[operation]
+    def record(self, operation: str, whole_ns: int, share_ns: int, now_s: int) -> None:
+        """Count one run of `operation`: how long all of it took, and the broker's share of that.
+
+        Raises KeyError when the operation is not a timed one.
+        """
+        slot = self._running[operation]
         if slot[0] != now_s:
             self._turn(operation, slot, now_s)
         slot[1] += 1
-        if duration_ns < slot[2]:
-            slot[2] = duration_ns
-        if duration_ns > slot[3]:
-            slot[3] = duration_ns
-        slot[4] += duration_ns
+        if whole_ns < slot[2]:
+            slot[2] = whole_ns
+        if whole_ns > slot[3]:
+            slot[3] = whole_ns
+        slot[4] += whole_ns
+        if share_ns < slot[5]:
+            slot[5] = share_ns
+        if share_ns > slot[6]:
+            slot[6] = share_ns
+        slot[7] += share_ns
 
-    def series(self, operation: str, seconds: int, now_s: int) -> list[TimingPoint]:
+    def series(self, name: str, seconds: int, now_s: int) -> list[TimingPoint]:
         """The running second and the `seconds` before it, oldest first, leaving out those in which nothing happened.
 
-        About 0.1 µs for each second looked at, 0.5 µs for each returned.
+        `name` is one of `TIMED_OPERATIONS`. About 0.1 µs for each second looked at, 0.5 µs for each returned.
         """
+        operation, first = _PLACES[name]
         points: list[TimingPoint] = []
         ring = self._rings.get(operation)
-        running = self._open[operation]
+        running = self._running[operation]
         for second in range(now_s - min(seconds, WINDOW_SECONDS - 1), now_s + 1):
             if second == running[0]:
-                points.append(_point(running))
+                points.append(_point(running, first))
             elif ring is not None:
                 place = second % WINDOW_SECONDS * _FIELDS
                 if ring[place] == second:
-                    points.append(_point(ring[place : place + _FIELDS]))
+                    points.append(_point(ring[place : place + _FIELDS], first))
         return points
 
     def _turn(self, operation: str, slot: list[int], now_s: int) -> None:
-        """Put the open second away and open `now_s`, going on with what is known of it if the clock went back."""
+        """Put the running second away and start `now_s`, going on with what is known of it if the clock went back."""
         ring = self._rings.get(operation)
         if ring is None:
-            ring = self._rings[operation] = array("q", [_NEVER, 0, 0, 0, 0] * WINDOW_SECONDS)
+            ring = self._rings[operation] = array("q", _UNUSED * WINDOW_SECONDS)
         if slot[0] != _NEVER:
             place = slot[0] % WINDOW_SECONDS * _FIELDS
             ring[place : place + _FIELDS] = array("q", slot)
         place = now_s % WINDOW_SECONDS * _FIELDS
-        slot[:] = ring[place : place + _FIELDS] if ring[place] == now_s else (now_s, 0, 2**62, 0, 0)
+        slot[:] = ring[place : place + _FIELDS] if ring[place] == now_s else (now_s, *_UNUSED[1:])
 
 
-def _point(slot: list[int] | array[int]) -> TimingPoint:
-    second, count, shortest, longest, total = slot
+def _point(slot: list[int] | array[int], first: int) -> TimingPoint:
     return {
-        "t_epoch_s": second,
-        "count": count,
-        "min_us": shortest // 1000,
-        "max_us": longest // 1000,
-        "total_us": total // 1000,
+        "t_epoch_s": slot[0],
+        "count": slot[1],
+        "min_us": slot[first] // 1000,
+        "max_us": slot[first + 1] // 1000,
+        "total_us": slot[first + 2] // 1000,
     }

@@ -340,7 +340,7 @@ def test_timings_of_every_operation(table: Table) -> None:
 )
 def test_seconds_of_the_timings(table: Table, query: str, expected: int) -> None:
     for second in range(400):
-        table.timings.record("ack", 1_000, table.now // 1000 - second)
+        table.timings.record("ack", 1_000, 500, table.now // 1000 - second)
     assert len(table.get(f"/operation-timings{query}")["ack"]) == expected
 
 
