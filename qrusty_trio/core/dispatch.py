@@ -88,7 +88,7 @@ class Dispatcher:
         """Queues whose ring came or went since the last pump, so that `Source.watched` has to follow."""
         self._newest: int | None = None
         """The newest queue at the last pump."""
-        self._unstored: list[tuple[Subscription, Delivery]] = []
+        self.unstored: list[tuple[Subscription, Delivery]] = []
         """Deliveries made and not yet written."""
 
     def add(self, subscription: Subscription) -> None:
@@ -176,17 +176,17 @@ class Dispatcher:
 
     def stored(self) -> None:
         """The deliveries made so far have been written."""
-        if self._unstored:
-            self._unstored.clear()
+        if self.unstored:
+            self.unstored.clear()
 
     def retract(self) -> None:
         """The deliveries made since `stored` could not be written: take them back, last one first."""
-        for subscription, delivery in reversed(self._unstored):
+        for subscription, delivery in reversed(self.unstored):
             subscription.sink.retract(subscription, delivery)
             if subscription.credits is not None:
                 subscription.credits += 1
             self.resume(subscription)
-        self._unstored.clear()
+        self.unstored.clear()
 
     def _serve(self, broker: Source, number: int, ring: OrderedDict[Subscription, None], share: int, now: int) -> int:
         """Hand out up to `share` messages of one queue. Returns what is left of the share: 0 when there may be more."""
@@ -213,7 +213,7 @@ class Dispatcher:
                 else:
                     self._leave(subscription, ring)
             sink.deliver(subscription, delivery, now)
-            self._unstored.append((subscription, delivery))
+            self.unstored.append((subscription, delivery))
         return 0
 
     def _leave(self, subscription: Subscription, ring: OrderedDict[Subscription, None]) -> None:

@@ -1,6 +1,6 @@
 """Group commit: one sync for all changes that came in while the last one was under way.
 
-Rule: `durable` returns only after a sync that began after the caller's batch was written, or raises. What the three
+Rule: `durable` returns only after a sync that began after the caller's changes were written, or raises. What the three
 policies promise:
 
     always     an answer leaves after its change is on the disk: it survives a power cut
@@ -36,19 +36,25 @@ class _Group:
 
 
 class Committer:
-    """Syncs a store. `on_fault` is called on the loop, before any waiter runs, when a sync has failed."""
+    """Syncs a store.
+
+    `write` writes what has changed since the last write; it is called on the loop before each sync. `on_fault` is
+    called on the loop, before any waiter runs, when a sync has failed. Both see to it that a fault reaches the engine.
+    """
 
     def __init__(
         self,
         storage: Storage,
         payloads: PayloadStore | None,
         policy: Fsync,
+        write: Callable[[], None],
         on_fault: Callable[[StorageFault], None],
     ) -> None:
         self._storage = storage
         self._payloads = payloads
         self._waits = policy is Fsync.ALWAYS and storage.persistent
         self._periodic = policy is Fsync.EVERYSEC and storage.persistent
+        self._write = write
         self._on_fault = on_fault
         self._limiter = trio.CapacityLimiter(1)
         self._group = _Group()
@@ -89,6 +95,7 @@ class Committer:
 
     async def _sync(self, group: _Group) -> None:
         try:
+            self._write()
             await trio.to_thread.run_sync(self._sync_in_thread, limiter=self._limiter)
         except StorageFault as fault:
             group.fault = fault

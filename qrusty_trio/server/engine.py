@@ -59,7 +59,7 @@ class Engine:
         """Run a burst; one reply per call, in order. See `api.engine.Engine.run`."""
         replies: list[Reply] = []
         try:
-            while (long := self._run_some(calls, replies)) is not None:
+            while (long := self._run_some(calls, replies, self.committer.waits)) is not None:
                 replies.append(await self._run_long(long))
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:
@@ -75,7 +75,7 @@ class Engine:
     def run_now(self, calls: Sequence[Call]) -> list[Reply]:
         """The same at once, without waiting for a sync, for calls that take no time of their own."""
         replies: list[Reply] = []
-        while (long := self._run_some(calls, replies)) is not None:
+        while (long := self._run_some(calls, replies, defer=False)) is not None:
             while True:
                 reply = self._step(long)
                 if reply is not None:
@@ -88,7 +88,7 @@ class Engine:
 
         Raises StorageFault; what `function` did is then not stored, and its deliveries have been retracted.
         """
-        with self._transaction() as now:
+        with self._transaction(defer=sync and self.committer.waits) as now:
             result = function(self.broker, now)
         if sync:
             await self.committer.durable()
@@ -111,37 +111,68 @@ class Engine:
 
     # Transactions
 
-    @contextmanager
-    def _transaction(self) -> Iterator[int]:
-        """Gives the time. On leaving, deliveries are made and everything is written. Raises StorageFault."""
+    def _begin(self) -> int:
+        """Begin a transaction; returns the time. Raises StorageFault."""
         if self.fault is not None:
             raise self.fault
-        broker = self.broker
         now = self.clock.now_ms()
+        if now >= self.broker.wake_at:
+            self.broker.expire(now, EXPIRE_PIECE)
+        return now
+
+    def _end(self, now: int, *, defer: bool) -> None:
+        """Deliver and write. Raises StorageFault.
+
+        `defer`: leave the write to the committer, which is about to sync and writes what has come together by then. Not
+        when messages were handed out: an answer with a message leaves at once.
+        """
+        dispatcher = self.dispatcher
+        if dispatcher.pump(self.broker, now, PUMP_PIECE):
+            self._pump_wanted.set()
+        if not defer or dispatcher.unstored:
+            self.broker.commit()
+            dispatcher.stored()
+        if self.broker.wake_at < self._reaper_due:
+            self._reaper_wake.set()
+
+    def write(self) -> None:
+        """Write what was deferred. The committer calls it before a sync. Raises StorageFault."""
+        if self.fault is not None:
+            raise self.fault
         try:
-            if now >= broker.wake_at:
-                broker.expire(now, EXPIRE_PIECE)
-            yield now
-            if self.dispatcher.pump(broker, now, PUMP_PIECE):
-                self._pump_wanted.set()
-            broker.commit()
+            self.broker.commit()
         except StorageFault as fault:
             self.fail(fault)
             raise
-        self.dispatcher.stored()
-        if broker.wake_at < self._reaper_due:
-            self._reaper_wake.set()
 
-    def _run_some(self, calls: Sequence[Call], replies: list[Reply]) -> Generator[None, None, Reply] | None:
-        """Run calls from number len(replies) on, up to one that takes long: that one is returned, begun."""
+    @contextmanager
+    def _transaction(self, *, defer: bool = False) -> Iterator[int]:
+        """Gives the time. On leaving, deliveries are made and everything is written. Raises StorageFault."""
+        try:
+            now = self._begin()
+            yield now
+            self._end(now, defer=defer)
+        except StorageFault as fault:
+            self.fail(fault)
+            raise
+
+    def _run_some(
+        self, calls: Sequence[Call], replies: list[Reply], defer: bool
+    ) -> Generator[None, None, Reply] | None:
+        """Run calls from number len(replies) on, up to one that takes long: that one is returned, begun.
+
+        `defer`: the caller waits for a sync if any reply needs one.
+        """
         first = len(replies)
         if first == len(calls):
             return None
         long = None
         try:
-            with self._transaction() as now:
-                long = self._run_calls(calls, replies, now)
+            now = self._begin()
+            long = self._run_calls(calls, replies, now)
+            self._end(now, defer=defer and long is None and _only_synced(replies))
         except StorageFault as fault:
+            self.fail(fault)
             long = None
             self._refuse(calls, replies, first, fault)
         return long
@@ -269,6 +300,17 @@ class Engine:
             log.info("the store is back, changes are accepted again")
             self._pump_wanted.set()
             self._reaper_wake.set()
+
+
+def _only_synced(replies: list[Reply]) -> bool:
+    """Whether a sync is waited for and no message was handed out."""
+    synced = False
+    for reply in replies:
+        if reply.delivery is not None:
+            return False
+        if reply.needs_sync:
+            synced = True
+    return synced
 
 
 async def in_pieces(steps: Iterator[None]) -> None:

@@ -104,8 +104,8 @@ async def monitor(
 ) -> None:
     """Read memory every `POLL_SECONDS` and take the steps that the level asks for, until cancelled.
 
-    Started after the first reading. On cancellation, tasks end at once and nothing is restored; a flush or compaction in
-    a thread is abandoned to the closing of the store.
+    Started after the first reading. On cancellation, tasks end at once and nothing is restored; a flush or compaction
+    in a thread is abandoned to the closing of the store.
     """
     async with trio.open_nursery() as nursery:
         watch = _Watch(source, target, settings, status, nursery)

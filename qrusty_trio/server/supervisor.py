@@ -150,7 +150,7 @@ def _engine(settings: Settings, stores: Stores, status: PressureStatus) -> Engin
         broker, Gate(starting=True), Timings(), status, payloads.disk_bytes if payloads is not None else lambda: 0
     )
     engine = Engine(services, Dispatcher(), Clock())
-    engine.committer = Committer(stores.storage, payloads, settings.fsync, engine.fail)
+    engine.committer = Committer(stores.storage, payloads, settings.fsync, engine.write, engine.fail)
     return engine
 
 
