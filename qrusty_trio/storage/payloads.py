@@ -13,8 +13,10 @@ A failed fsync cannot be tried again: Linux drops the pages it could not write a
 the bytes since the last good sync of that segment are in doubt for good. The segment is retired, and `sync` fails until
 the caller has taken note of the loss with `recover`, which names those bytes.
 
-Threads: `append`, `retire` and `recover` belong to the event loop. `read`, `sync`, `remove` and the rest may be called
-from any thread, at the same time. `_lock` guards all that is known about segments and is held over no fsync, unlink or
+Whoever moves a payload syncs between `append` and the record that names the new place: the log with that record may
+reach the disk at any time, and before an unsynced payload.
+
+Threads: everything may be called from any thread, at the same time, but `append` and `retire` from one. `_lock` guards all that is known about segments and is held over no fsync, unlink or
 read; `_syncing` makes a second `sync` wait for the first, so that it claims nothing that is still under way.
 """
 
