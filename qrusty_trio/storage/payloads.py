@@ -16,8 +16,9 @@ the caller has taken note of the loss with `recover`, which names those bytes.
 Whoever moves a payload syncs between `append` and the record that names the new place: the log with that record may
 reach the disk at any time, and before an unsynced payload.
 
-Threads: everything may be called from any thread, at the same time, but `append` and `retire` from one. `_lock` guards all that is known about segments and is held over no fsync, unlink or
-read; `_syncing` makes a second `sync` wait for the first, so that it claims nothing that is still under way.
+Threads: everything may be called from any thread, at the same time, but `append` and `retire` from one. `_lock`
+guards all that is known about segments and is held over no fsync, unlink or read; `_syncing` makes a second `sync` wait
+for the first, so that it claims nothing that is still under way.
 """
 
 from __future__ import annotations
