@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, open_websocket_url
 
 from qrusty_trio.client.connection import MAX_FRAME_BYTES, Connection, Frame, NotSent
 from qrusty_trio.client.errors import (
@@ -128,6 +128,7 @@ class Client:
         connected = False
         while not self._closing.is_set():
             opened = trio.current_time()
+            websocket: WebSocketConnection | None = None
             try:
                 async with open_websocket_url(
                     self._url,
@@ -149,6 +150,10 @@ class Client:
                 reason = ended or self._judge(error)
                 if not connected:
                     raise ConnectFailed(str(reason)) from error
+            finally:
+                if websocket is not None:
+                    # The library leaves the socket of a peer that vanished open.
+                    await trio.aclose_forcefully(websocket._stream)
             self._connection = None
             if not isinstance(reason, ConnectionLost):
                 return self._give_up(reason)

@@ -1,0 +1,65 @@
+"""What a store holds, seen from outside: a copy of its directory, opened by the broker alone."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import NamedTuple
+
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.server.startup import PAYLOADS_DIRECTORY
+from qrusty_trio.storage.payloads import PayloadStore
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.crash.ledger import LOCK_SECONDS, QUEUES, Ledger
+
+NOW = 2_000_000_000_000
+"""In the far future no lock of the clients is left, and none of the audit's own ends."""
+
+
+class Content(NamedTuple):
+    """Payloads in the order of their queue."""
+
+    available: list[str]
+    locked: list[str]
+
+
+def check(ledger: Ledger, path: Path, scratch: Path) -> list[str]:
+    """Hold what a stopped server left at `path` to the ledger. Returns what is available; leaves `path` as it is."""
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(path, scratch)
+    available = []
+    for queue, content in _contents(scratch).items():
+        ledger.check_stored(queue, content.available, content.locked)
+        available += content.available
+    return available
+
+
+def _contents(path: Path) -> dict[str, Content]:
+    storage = RocksStorage.open(path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
+    payloads = PayloadStore.open(path / PAYLOADS_DIRECTORY, segment_max_bytes=2**28)
+    try:
+        broker = Broker(storage, payloads=payloads)
+        for _ in broker.load():
+            pass
+        sizes = {name: (broker.queues[name].available, broker.queues[name].locked) for name in broker.names()}
+        available = {name: _drain(broker, name) for name in broker.names()}
+        while broker.expire(NOW, 1000):
+            broker.commit()
+        locked = {name: _drain(broker, name) for name in broker.names()}
+        for name, counted in sizes.items():
+            assert counted == (len(available[name]), len(locked[name])), f"counters of {name!r} are wrong: {counted}"
+        assert not broker.removed, f"payloads are broken: {broker.removed[0]}"
+        assert set(available) <= set(QUEUES)
+        return {name: Content(available[name], locked[name]) for name in broker.names()}
+    finally:
+        payloads.close()
+        storage.close()
+
+
+def _drain(broker: Broker, queue: str) -> list[str]:
+    found = []
+    while delivery := broker.consume(queue, "audit", LOCK_SECONDS, NOW):
+        found.append(delivery.payload)
+        if len(found) % 100 == 0:
+            broker.commit()
+    return found

@@ -1,0 +1,96 @@
+"""kill -9 at a random moment under load, restart, again and again: no promise is broken.
+
+QRUSTY_CRASH_ROUNDS says how often (20), for HTTP; over WebSocket it is half of that.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.crash import audit
+from tests.crash.ledger import QUEUES, Ledger
+from tests.crash.workers import HttpWorker, WebSocketWorker
+from tests.server.running import Child, child_environment, child_process, child_server, client_of
+
+ROUNDS = int(os.environ.get("QRUSTY_CRASH_ROUNDS", "20"))
+ROUNDS_PER_STORE = 20
+WORKERS = 6
+ANSWERS = 1500
+"""A server is killed when its clients got so many answers at most."""
+ROUND_SECONDS = 120.0
+START_UPS_TO_KILL = 0.2
+"""Share of restarts that are killed once before the server listens."""
+
+
+def stores(rounds: int) -> list[int]:
+    """The rounds that are made on each store."""
+    return [min(ROUNDS_PER_STORE, rounds - done) for done in range(0, rounds, ROUNDS_PER_STORE)]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rounds", stores(ROUNDS))
+async def test_http(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
+    available = await _rounds(tmp_path, ledger, [HttpWorker(ledger, f"http{n}") for n in range(WORKERS)], rounds)
+    ledger.check_order(available)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rounds", stores((ROUNDS + 1) // 2))
+async def test_websocket(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
+    await _rounds(tmp_path, ledger, [WebSocketWorker(ledger, f"ws{n}") for n in range(WORKERS // 2)], rounds)
+
+
+async def _rounds(
+    tmp_path: Path, ledger: Ledger, workers: list[HttpWorker] | list[WebSocketWorker], rounds: int
+) -> list[str]:
+    path = tmp_path / "data"
+    available: list[str] = []
+    for number in range(rounds):
+        if number and ledger.random.random() < START_UPS_TO_KILL:
+            await _kill_while_starting(ledger, path)
+        await _life(ledger, path, workers, first=number == 0)
+        available = audit.check(ledger, path, tmp_path / "audit")
+    assert any(message.acked for message in ledger.messages.values())
+    return available
+
+
+async def _life(ledger: Ledger, path: Path, workers: list[HttpWorker] | list[WebSocketWorker], *, first: bool) -> None:
+    """Start a server, let the workers at it, and kill it in their midst."""
+    with trio.fail_after(ROUND_SECONDS):
+        async with child_server(path, QRUSTY_FSYNC="always") as server:
+            if first:
+                await create_queues(server)
+            stop = trio.Event()
+            async with trio.open_nursery() as nursery:
+                for worker in workers:
+                    nursery.start_soon(worker.run, server.port, stop)
+                end = ledger.answers + ledger.random.randrange(1, ANSWERS)
+                while ledger.answers < end:
+                    assert server.process.poll() is None, server.log
+                    await trio.sleep(0.001)
+                await trio.sleep(ledger.random.uniform(0, 0.005))
+                await server.kill()
+                stop.set()
+    assert "Traceback" not in server.log, server.log
+
+
+async def _kill_while_starting(ledger: Ledger, path: Path) -> None:
+    async with child_process(child_environment(path)) as server:
+        await trio.sleep(ledger.random.uniform(0, 1.0))
+        await server.kill()
+
+
+async def create_queues(server: Child) -> None:
+    """The queues of the ledger, empty."""
+    async with client_of(server) as client:
+        for queue, by_priority in QUEUES.items():
+            config = {"ordering": "MaxFirst" if by_priority else "Fifo"}
+            answer = await client.request(
+                "POST", "/create-queue", json.dumps({"name": queue, "config": config}).encode()
+            )
+            assert answer.status == 200, answer
