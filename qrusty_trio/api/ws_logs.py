@@ -1,7 +1,8 @@
 """The server's log as a subscriber of `subscribe-logs` reads it.
 
 Rule: nothing is buffered per reader. A reader is a position in the one ring of records that the server keeps; it is
-read from only when the connection has room. A slow reader is overtaken by the ring, loses records, and is told how many.
+read from only when the connection has room. A slow reader is overtaken by the ring, loses records, and is told how
+many.
 """
 
 from __future__ import annotations

@@ -80,6 +80,9 @@ class TransactEngine(Protocol):
 
     async def transact(self, function: Callable[[SessionBroker, int], T], *, sync: bool) -> T: ...
 
+    def pump_soon(self) -> None:
+        """A subscriber can take messages again: make deliveries at the next opportunity."""
+
 
 @dataclass(frozen=True, slots=True)
 class WebSocketServices:
@@ -210,7 +213,9 @@ class _Connection:
                 if frames or carrier.control_bytes():
                     await carrier.send(frames)
                     if session.sent():
-                        await self._engine.transact(lambda broker, now: session.resume(), sync=False)
+                        # Not a transaction of its own: a store that fails must not end the connection.
+                        session.resume()
+                        self._engine.pump_soon()
                     self._drained.set()
                 elif session.close_code is not None and not self._at_work:
                     return

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qrusty_trio.core.dispatch import TURN, Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
+from qrusty_trio.errors import QueueNotFound
 
 
 class Shelf:
@@ -16,6 +18,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.queues: dict[int, deque[str]] = {}
+        self.names = {f"q{number}": number for number in range(1, 100)}
         self.ready: set[int] = set()
         self.watched: set[int] = set()
         self.locks_full = False
@@ -23,12 +26,22 @@ class Shelf:
 
     def put(self, number: int, count: int = 1) -> None:
         queue = self.queues.setdefault(number, deque())
-        queue.extend(f"{number}-{len(queue) + each}" for each in range(count))
+        first = len(queue)
+        queue.extend(f"{number}-{first + each}" for each in range(count))
         if number in self.watched:
             self.ready.add(number)
 
-    def available(self, queue_number: int) -> int:
-        return len(self.queues.get(queue_number, ()))
+    @property
+    def by_number(self) -> dict[int, Any]:
+        return dict.fromkeys(sorted(self.names.values()))
+
+    def queue_number(self, name: str) -> int:
+        if name not in self.names:
+            raise QueueNotFound(name)
+        return self.names[name]
+
+    def available(self, number: int) -> int:
+        return len(self.queues.get(number, ()))
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         self.asked += 1
@@ -52,6 +65,9 @@ class Basket:
         assert self.room()
         assert delivery.queue_number == subscription.queue_number
         self.got.append(delivery.id)
+
+    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
+        assert self.got.pop() == delivery.id
 
     def parked(self, subscription: Subscription) -> None:
         self.out.append(subscription)
@@ -265,3 +281,52 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
     for _, basket in alive:
         seen.update(basket.got)
     assert not seen or seen.most_common(1)[0][1] == 1
+
+
+def test_what_was_not_stored_is_taken_back() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    limited, first = subscribe(dispatcher, credits=2)
+    _, second = subscribe(dispatcher)
+    shelf.put(1, 1)
+    pump(dispatcher, shelf)
+    dispatcher.stored()
+    assert (len(first.got), limited.credits) == (1, 1)
+    shelf.put(1, 3)
+    pump(dispatcher, shelf)
+    assert (len(first.got), len(second.got), limited.credits) == (2, 2, 0)
+    dispatcher.retract()
+    assert (len(first.got), len(second.got), limited.credits) == (1, 0, 1)
+    assert dispatcher.waiting(1) == 2
+    shelf.put(1, 3)
+    pump(dispatcher, shelf)
+    assert (len(first.got), len(second.got)) == (2, 2)
+    dispatcher.retract()
+    dispatcher.retract()  # Once is enough.
+    assert (len(first.got), len(second.got)) == (1, 0)
+
+
+def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    waiting, basket = subscribe(dispatcher, 1)
+    spent, other = subscribe(dispatcher, 1, credits=0)
+    _, bystander = subscribe(dispatcher, 2)
+    pump(dispatcher, shelf)
+    del shelf.names["q1"]
+    pump(dispatcher, shelf)
+    assert waiting.queue_number == 1
+    shelf.names["q1"] = 100
+    shelf.put(100, 3)
+    pump(dispatcher, shelf)
+    assert waiting.queue_number == 100
+    assert basket.got == ["100-0", "100-1", "100-2"]
+    assert shelf.watched == {2, 100}
+    spent.credits = 1
+    dispatcher.resume(spent)
+    shelf.put(100, 4)
+    pump(dispatcher, shelf)
+    assert len(other.got) == 1
+    assert bystander.got == []
+    dispatcher.remove(waiting)
+    dispatcher.remove(spent)
+    pump(dispatcher, shelf)
+    assert shelf.watched == {2}

@@ -1,0 +1,114 @@
+"""A WebSocket session with its broker and no socket: frames in, parsed frames out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.ws_session import WsSession
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.model import Kind, QueueConfig
+from qrusty_trio.storage.memory import MemoryStorage
+
+Frame = dict[str, Any]
+
+
+class Ring:
+    """The server's log, for tests: the last `size` records."""
+
+    def __init__(self, size: int = 1000) -> None:
+        self.size = size
+        self.records: list[tuple[str, str, str]] = []
+        self.listeners: list[Callable[[], None]] = []
+
+    def write(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.records.append(("2026-01-01T00:00:00.000Z", "info", f"record {len(self.records)}"))
+        for listener in self.listeners:
+            listener()
+
+    def oldest(self) -> int:
+        return max(0, len(self.records) - self.size)
+
+    def read(self, position: int, limit: int) -> tuple[int, list[tuple[str, str, str]]]:
+        start = max(position, self.oldest())
+        records = self.records[start : start + limit]
+        return start + len(records), records
+
+    def add_listener(self, listener: Callable[[], None]) -> None:
+        self.listeners.append(listener)
+
+    def remove_listener(self, listener: Callable[[], None]) -> None:
+        self.listeners.remove(listener)
+
+
+class World:
+    """A broker, a dispatcher and a clock, for any number of peers."""
+
+    def __init__(self) -> None:
+        self.broker = Broker(MemoryStorage())
+        self.dispatcher = Dispatcher()
+        self.gate = Gate()
+        self.ring = Ring()
+        self.now = 1_700_000_000_000
+
+    def queue(self, name: str, kind: Kind = Kind.NUMERIC) -> None:
+        self.broker.create_queue(name, QueueConfig(kind=kind))
+
+    def publish(self, queue: str, payload: str = "x", priority: int = 0, retries: int = 3) -> str:
+        id = self.broker.publish(queue, priority, payload, retries, self.now)
+        self.pump()
+        return id
+
+    def pump(self) -> None:
+        """The end of a transaction."""
+        while self.dispatcher.pump(self.broker, self.now, 64):
+            pass
+        self.broker.commit()
+        self.dispatcher.stored()
+
+    def available(self, queue: str) -> int:
+        return self.broker.available(self.broker.queue_number(queue))
+
+
+class Peer:
+    """One connection. What it is sent is read only by `read`, as a peer that reads when it likes."""
+
+    def __init__(self, world: World, name: str = "c1") -> None:
+        self.world = world
+        self.woken = 0
+        self.session = WsSession(name, world.dispatcher, world.gate, world.ring, self._wake)
+
+    def _wake(self) -> None:
+        self.woken += 1
+
+    def send(self, *frames: Frame | str | bytes) -> None:
+        """Frames that arrive together: one burst, stored."""
+        burst = self.session.receive([json.dumps(each) if isinstance(each, dict) else each for each in frames])
+        while self.session.run(burst, self.world.broker, self.world.now, 128):
+            self.world.pump()
+        self.world.pump()
+        self.session.finish(burst)
+
+    def read(self) -> list[Frame]:
+        """Everything that is on its way."""
+        frames: list[Frame] = []
+        while taken := self.session.take():
+            frames += [json.loads(each) for each in taken]
+            if self.session.sent():
+                self.session.resume()
+                self.world.pump()
+        return frames
+
+    def ask(self, *frames: Frame | str | bytes) -> list[Frame]:
+        self.send(*frames)
+        return self.read()
+
+    def gone(self) -> None:
+        self.session.leave()
+        while self.session.held:
+            self.session.give_back(self.world.broker, self.world.now, 10)
+        self.world.pump()
