@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from qrusty_trio.core.model import Delivery
 
 
-class Call(msgspec.Struct):
+class Call(msgspec.Struct, gc=False):
     """One request of a burst: which operation, with which bytes."""
 
     operation: Operation
@@ -26,7 +26,7 @@ class Call(msgspec.Struct):
     """The raw query string without '?', '' when there is none."""
 
 
-class Reply(msgspec.Struct):
+class Reply(msgspec.Struct, gc=False):
     """One answer. Carriers add Content-Type: application/json to a non-empty body, and Retry-After: 2 to a 503."""
 
     status: int = 200
