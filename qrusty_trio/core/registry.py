@@ -410,6 +410,6 @@ class Registry:
 def check_name(name: str) -> None:
     """Raises InvalidQueueName unless a queue may be called that."""
     if not name:
-        raise InvalidQueueName("'name' must not be empty")
+        raise InvalidQueueName("A queue name must not be empty")
     if len(name.encode()) > MAX_QUEUE_NAME_BYTES:
-        raise InvalidQueueName(f"'name' may have at most {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
+        raise InvalidQueueName(f"A queue name may have at most {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
