@@ -19,7 +19,7 @@ from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 
 ROOT = Path(__file__).parent.parent
-MAX_LINES = {"qrusty_trio": 420, "tests": 500}
+MAX_LINES = {"qrusty_trio": 440, "tests": 500}
 LOCKS = ("run", "dev", "fuzz", "bench")
 
 
