@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
@@ -26,6 +26,11 @@ DEFAULT_LOCK_SECONDS = 30
 MAX_DOUBTFUL_BYTES = 16_384
 """Bytes, the strings of known fields not counted, of a body that takes a full parse to see whether a field is given
 twice: that costs up to 0.1 µs a byte."""
+MAX_KEPT_BODIES = 1024
+MAX_KEPT_BODY_BYTES = 256
+"""Bodies of consumes and of acks whose meaning is remembered, up to this length."""
+
+T = TypeVar("T")
 
 
 class PublishBody(msgspec.Struct, gc=False):
@@ -157,8 +162,24 @@ def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
     return request.queue, priority, request.payload, retries
 
 
+_kept_consumes: dict[bytes, tuple[str, int]] = {}
+_kept_settles: dict[bytes, str] = {}
+
+
+def _keep(kept: dict[bytes, T], body: bytes, meaning: T) -> T:
+    """Remember what a body means: a consumer sends the same one again and again."""
+    if len(body) <= MAX_KEPT_BODY_BYTES:
+        if len(kept) >= MAX_KEPT_BODIES:
+            kept.clear()
+        kept[body] = meaning
+    return meaning
+
+
 def consume_body(body: bytes) -> tuple[str, int]:
     """Consumer id and length of the lock in seconds. Also raises LimitReached, as do the next two."""
+    kept = _kept_consumes.get(body)
+    if kept is not None:
+        return kept
     try:
         request = _decode_consume(body)
     except _UNREADABLE as error:
@@ -179,11 +200,14 @@ def consume_body(body: bytes) -> tuple[str, int]:
     consumer = request.consumer_id
     if len(consumer) > MAX_CONSUMER_BYTES // 4:
         _check_consumer(consumer)
-    return consumer, seconds
+    return _keep(_kept_consumes, body, (consumer, seconds))
 
 
 def settle_body(body: bytes) -> str:
     """The consumer id of an ack or nack."""
+    kept = _kept_settles.get(body)
+    if kept is not None:
+        return kept
     try:
         consumer = _decode_settle(body).consumer_id
     except _UNREADABLE as error:
@@ -193,7 +217,7 @@ def settle_body(body: bytes) -> str:
         _look_closer(body, _SETTLE, surplus)
     if len(consumer) > MAX_CONSUMER_BYTES // 4:
         _check_consumer(consumer)
-    return consumer
+    return _keep(_kept_settles, body, consumer)
 
 
 def settle_batch_body(body: bytes) -> SettleBatchBody:
