@@ -45,6 +45,14 @@ PREFLIGHT_SECONDS = 600
 logger = logging.getLogger(__name__)
 
 
+class _Last(Exception):
+    """The request is refused and nothing after it can be trusted: the connection ends with its answer."""
+
+    def __init__(self, refusal: QrustyError) -> None:
+        super().__init__(str(refusal))
+        self.refusal = refusal
+
+
 class UpgradeRequired(QrustyError):
     """/ws was asked for without an upgrade (status 426)."""
 
@@ -90,19 +98,21 @@ async def _serve(context: HttpContext) -> Response:
     """Answer the current request."""
     origin = request.headers.get("Origin")
     cors = cors_headers(origin, context.allowed_origins)
-    path, query = split_target(request.scope["raw_path"])
+    path, _ = split_target(request.scope["raw_path"])
     try:
         _check_trusted(path)
         if request.method == "OPTIONS" and cors and "Access-Control-Request-Method" in request.headers:
             return _preflight(cors)
         if app_serves(path):
             return await _serve_file(context.webui_dir, path, cors)
-        reply = await _run(context, path, query)
+        reply = await _run(context, path)
         return _response(reply, cors)
     except MethodNotAllowed as error:
         return _response(error_reply(error), {"allow": error.allow, **cors})
     except QrustyError as error:
         return _response(error_reply(error), cors)
+    except _Last as last:
+        return _response(error_reply(last.refusal), {"Connection": "close", **cors})
 
 
 def _check_trusted(path: bytes | None) -> None:
@@ -110,22 +120,21 @@ def _check_trusted(path: bytes | None) -> None:
     state = cast(dict[str, Any], request.scope.get("state") or {})
     refusal_of = state.get(REFUSAL_KEY)
     if refusal_of is not None and (refusal := refusal_of(path)) is not None:
-        raise refusal
+        raise _Last(refusal)
 
 
-async def _run(context: HttpContext, path: bytes, query: str) -> Reply:
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise body_too_large()
+async def _run(context: HttpContext, path: bytes) -> Reply:
     # The body is read even when it is of no use, so that the connection can go on.
     try:
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
     except RequestEntityTooLarge:
-        raise body_too_large() from None
+        raise _Last(body_too_large()) from None
     except RequestTimeout:
-        raise RequestTimedOut("The request did not arrive in time") from None
+        raise _Last(RequestTimedOut("The request did not arrive in time")) from None
     _check_trusted(None)
     operation, params = resolve(request.method, path)
     check_content_type(operation, request.headers.get("Content-Type"))
+    query = request.scope["query_string"].decode("ascii")
     (reply,) = await context.engine.run([Call(operation, params, body, query)])
     cast(dict[str, Any], request.scope)[REPLY_KEY] = reply
     return reply

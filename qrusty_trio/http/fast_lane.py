@@ -253,9 +253,7 @@ class Connection:
             return position
         after = end + block.length
         if block.length > MAX_BODY_BYTES:
-            self._plan.append((error_reply(body_too_large()), CLOSE + self._cors(block), False))
-            self._leave = self._linger
-            return position
+            raise body_too_large()
         if after > len(data):
             self._need = after - position
             return position
@@ -351,12 +349,12 @@ class Connection:
         """Close our half and read until the peer closes its own, within bounds."""
         self.phase = WORKING
         with trio.move_on_after(LINGER_SECONDS):
-            if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                try:
+            try:
+                if isinstance(self._stream, trio.abc.HalfCloseableStream):
                     await self._stream.send_eof()
-                except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                    raise Lost from error
-            left = LINGER_BYTES
-            while left > 0 and (data := await self._pipe.receive()):
-                left -= len(data)
+                left = LINGER_BYTES
+                while left > 0 and (data := await self._pipe.receive()):
+                    left -= len(data)
+            except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
+                pass  # Reset, perhaps by the answer itself.
             await give_back_refused(self._pipe, self._engine, self._given)

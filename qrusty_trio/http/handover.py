@@ -24,8 +24,10 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from qrusty_trio.api.engine import Engine, Reply
+from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
+from qrusty_trio.http.answers import body_too_large
 from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.head import (
@@ -74,6 +76,15 @@ def make_config(ping_interval: float) -> Config:
     return config
 
 
+class _Server(TCPServer):
+    """Hypercorn's server of one connection, which lets go of a connection when its peer has."""
+
+    async def _read_data(self) -> None:
+        await super()._read_data()
+        # It would otherwise keep the connection until the idle timeout.
+        await self.idle_task.stop()
+
+
 class Handover:
     """Serves connections by Hypercorn and the Quart app."""
 
@@ -89,14 +100,15 @@ class Handover:
         guarded = GuardedStream(stream, data, self._engine)
         state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded, REFUSAL_KEY: guarded.refusal_of}
         try:
-            server = TCPServer(
+            server = _Server(
                 self._wrapped,
                 self._config,
                 self._worker,
                 cast(LifespanState, ConnectionState(state)),
                 cast(Any, guarded),
             )
-            await server.run()
+            with guarded.scope:
+                await server.run()
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -146,9 +158,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._first = True
         self._eof = False
         """The peer sends no more."""
-        self._refused = False
-        """What the peer sends no longer matters."""
+        self._last = False
+        """Nothing is passed on after the current request."""
         self._closing = False
+        self._closed = trio.Event()
+        self._sent_eof = False
         self._reading = trio.CancelScope()
         self._in_hand = 0
         """Requests passed on and not answered."""
@@ -157,6 +171,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._refused_path = b"/" + secrets.token_hex(16).encode()
         self._refused_head: QrustyError | None = None
         self._refused_body: QrustyError | None = None
+        self.scope = trio.CancelScope()
+        """Of the whole connection."""
         self.broken = False
         self.last_heard = trio.current_time()
         self.socket = _socket_of(stream)
@@ -195,7 +211,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 passed = self._pass()
                 if passed:
                     return passed
-                if self._eof or self._refused:
+                if self._eof or (self._last and self._pass == self._pass_head):
                     return await self._at_end()
                 await self._read()
             except QrustyError as error:
@@ -222,15 +238,19 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         while self._in_hand > 0 and self._pass == self._pass_head:
             self._changed = trio.Event()
             await self._changed.wait()
+        if self._eof:
+            await self._settle()
+        return b""
+
+    async def _settle(self) -> None:
         await give_back_refused(self._pipe, self._engine, self._given)
         self._given = []
-        return b""
 
     def _refuse(self, error: QrustyError) -> bytes:
         """Make the app answer `error` in its turn, as the last answer."""
         before = self._pass
         self._data = b""
-        self._refused = True
+        self._last = True
         self._go(self._pass_head)
         if before == self._pass_head:
             self._refused_head = error
@@ -242,7 +262,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     def _pass_head(self) -> bytes:
         data = self._data
-        if not data:
+        if not data or self._last:
             return b""
         if self._first and data.startswith(HTTP2_PREFACE[: len(data)]):
             if len(data) >= len(HTTP2_PREFACE):
@@ -255,8 +275,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         if end > MAX_HEAD_BYTES:
             raise head_too_large()
         line_end = data.find(b"\r\n")
-        block = read_block(data[line_end:end], read_line(data[:line_end]).http11)
+        line = read_line(data[:line_end])
+        block = read_block(data[line_end:end], line.http11)
+        if block.length > MAX_BODY_BYTES:
+            raise body_too_large()
         self._first = False
+        self._last = not (block.keep_alive and line.http11)  # h11 knows no keep-alive in HTTP/1.0.
         self._after_head(block)
         self._data = data[end:]
         return data[:end]
@@ -335,39 +359,51 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
             try:
                 await self._pipe.send(bytes(data), progress)
+                return
             except Lost as error:
-                self.broken = True
+                self._break()
                 raise trio.BrokenResourceError from error
-            return
-        self.broken = True
+        self._break()
         raise trio.BrokenResourceError("the peer reads nothing")
+
+    def _break(self) -> None:
+        """Nothing can be sent any more. Hypercorn by itself would wait for ever with requests not yet looked at."""
+        self.broken = True
+        self.scope.cancel()
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
 
     async def send_eof(self) -> None:
-        if isinstance(self._stream, trio.abc.HalfCloseableStream):
+        if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:
+            self._sent_eof = True
             await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """Close, but let a peer that is still sending read the answer first, within bounds."""
-        if not self._closing:
-            self._closing = True
-            self._reading.cancel()
+        if self._closing:
+            # Hypercorn closes from two tasks; the second is not to cut the first one short.
+            await self._closed.wait()
+            return
+        self._closing = True
+        self._reading.cancel()
+        try:
             if not self.broken and not self._eof:
                 with trio.move_on_after(LINGER_SECONDS):
                     await self._linger()
-        await self._stream.aclose()
+            await self._stream.aclose()
+        finally:
+            self._closed.set()
 
     async def _linger(self) -> None:
-        await trio.lowlevel.checkpoint()  # Whoever reads lets go.
         try:
             await self.send_eof()
             left = LINGER_BYTES
             while left > 0 and (data := await self._pipe.receive()):
                 left -= len(data)
         except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
-            return
+            pass  # Reset, perhaps by the answer itself.
+        await self._settle()
 
 
 class _NoSocket:

@@ -10,6 +10,7 @@ stream (TLS, memory) is used as it is.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import socket
@@ -90,10 +91,11 @@ class SocketPipe:
             progress()
 
     def refused(self) -> bool | None:
-        # A reset that follows the peer's FIN leaves EPIPE here. A reset without a FIN does not say what the peer has
-        # read before it, and does not come here: reading raises it.
-        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
-            return True
+        # EPIPE: the peer's FIN came, and later a reset. A reset without a FIN before it (ECONNRESET) does not say what
+        # the peer has read.
+        error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if error:
+            return error == errno.EPIPE
         unacknowledged: int = struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]
         return None if unacknowledged else False
 

@@ -1,0 +1,215 @@
+"""Hostile bytes: both lanes answer them alike, and what parsers could read differently is refused and ends it."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple
+
+import pytest
+import trio
+
+from tests.http.web import HOST, JSON, Answer, Web, request, running
+
+PUBLISH = b'{"queue":"q","priority":1,"payload":"p"}'
+HEALTH = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
+CLOSES = "closes"
+
+
+class Case(NamedTuple):
+    data: bytes
+    expected: list[int | str]
+    """Statuses in order, and CLOSES when the connection must end after them."""
+
+
+def post(headers: bytes, body: bytes = PUBLISH, path: bytes = b"/publish") -> bytes:
+    return b"POST " + path + b" HTTP/1.1\r\n" + HOST + JSON + headers + b"\r\n" + body
+
+
+LENGTH = b"Content-Length: %d\r\n" % len(PUBLISH)
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+CHUNKS = b"%x\r\n%b\r\n0\r\n\r\n" % (len(PUBLISH), PUBLISH)
+SMUGGLED = b"POST /delete-all HTTP/1.1\r\nHost: test\r\n\r\n"
+
+CASES = {
+    "both length headers": Case(post(LENGTH + CHUNKED, CHUNKS), [400, CLOSES]),
+    "both length headers, chunked first": Case(post(CHUNKED + LENGTH, CHUNKS), [400, CLOSES]),
+    "two lengths": Case(post(LENGTH + b"Content-Length: 3\r\n"), [400, CLOSES]),
+    "two equal lengths": Case(post(LENGTH + LENGTH), [400, CLOSES]),
+    "two lengths in one header": Case(post(b"Content-Length: 40, 40\r\n"), [400, CLOSES]),
+    "signed length": Case(post(b"Content-Length: +40\r\n"), [400, CLOSES]),
+    "negative length": Case(post(b"Content-Length: -1\r\n"), [400, CLOSES]),
+    "hexadecimal length": Case(post(b"Content-Length: 0x28\r\n"), [400, CLOSES]),
+    "empty length": Case(post(b"Content-Length: \r\n"), [400, CLOSES]),
+    "length of 40 digits": Case(post(b"Content-Length: " + b"9" * 40 + b"\r\n"), [400, CLOSES]),
+    "length of 18 digits": Case(post(b"Content-Length: " + b"9" * 18 + b"\r\n"), [413, CLOSES]),
+    "length with underscore": Case(post(b"Content-Length: 4_0\r\n"), [400, CLOSES]),
+    "folded header": Case(post(b"X-A: b\r\n c: d\r\n" + LENGTH), [400, CLOSES]),
+    "folded length": Case(post(b"Content-Length:\r\n 40\r\n"), [400, CLOSES]),
+    "fold with tab": Case(post(b"X-A: b\r\n\tc\r\n" + LENGTH), [400, CLOSES]),
+    "first header folded": Case(b"GET /health HTTP/1.1\r\n Host: test\r\n\r\n", [400, CLOSES]),
+    "bare line feed in headers": Case(post(b"X-A: b\n" + LENGTH), [400, CLOSES]),
+    "bare line feeds only": Case(b"GET /health HTTP/1.1\nHost: test\n\n", [400, CLOSES]),
+    "bare line feed after the line": Case(b"GET /health HTTP/1.1\nHost: test\r\n\r\n", [400, CLOSES]),
+    "bare line feed before the end": Case(b"GET /health HTTP/1.1\r\nHost: test\r\n\n" + SMUGGLED, [400, CLOSES]),
+    "bare carriage return": Case(post(b"X-A: b\rX-B: c\r\n" + LENGTH), [400, CLOSES]),
+    "two carriage returns": Case(b"GET /health HTTP/1.1\r\r\nHost: test\r\n\r\n", [400, CLOSES]),
+    "space before colon": Case(post(b"Content-Length : 40\r\n"), [400, CLOSES]),
+    "no colon": Case(post(b"Nonsense\r\n" + LENGTH), [400, CLOSES]),
+    "no name": Case(post(b": value\r\n" + LENGTH), [400, CLOSES]),
+    "NUL in a value": Case(post(b"X-A: b\x00c\r\n" + LENGTH), [400, CLOSES]),
+    "control character in a value": Case(post(b"X-A: b\x01c\r\n" + LENGTH), [400, CLOSES]),
+    "delete character in a value": Case(post(b"X-A: b\x7fc\r\n" + LENGTH), [400, CLOSES]),
+    "vertical tab around coding": Case(post(b"Transfer-Encoding: \x0bchunked\r\n", CHUNKS), [400, CLOSES]),
+    "8-bit value": Case(post("X-A: café\r\n".encode("latin-1") + LENGTH), [200]),
+    "8-bit name": Case(post("X-é: a\r\n".encode("latin-1") + LENGTH), [400, CLOSES]),
+    "8-bit target": Case(b"GET /queue-stats/caf\xe9 HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "tabs around a value": Case(post(b"X-A:\t b\t\r\n" + LENGTH), [200]),
+    "empty value": Case(post(b"X-A:\r\n" + LENGTH), [200]),
+    "unknown coding": Case(post(b"Transfer-Encoding: gzip\r\n", CHUNKS), [400, CLOSES]),
+    "coding list": Case(post(b"Transfer-Encoding: gzip, chunked\r\n", CHUNKS), [400, CLOSES]),
+    "identity": Case(post(b"Transfer-Encoding: identity\r\n", CHUNKS), [400, CLOSES]),
+    "two codings": Case(post(CHUNKED + CHUNKED, CHUNKS), [400, CLOSES]),
+    "quoted coding": Case(post(b'Transfer-Encoding: "chunked"\r\n', CHUNKS), [400, CLOSES]),
+    "empty coding": Case(post(b"Transfer-Encoding:\r\n", CHUNKS), [400, CLOSES]),
+    "chunks": Case(post(CHUNKED, CHUNKS), [200]),
+    "chunks in capital letters": Case(post(b"TRANSFER-ENCODING: CHUNKED\r\n", CHUNKS.upper()), [422]),
+    "several chunks": Case(post(CHUNKED, b"1\r\n{\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(PUBLISH) - 1, PUBLISH[1:])), [200]),
+    "zeros before a size": Case(post(CHUNKED, b"00000" + CHUNKS), [200]),
+    "too many zeros before a size": Case(post(CHUNKED, b"0" * 30 + CHUNKS), [400, CLOSES]),
+    "chunk extension": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b";a=b\r\n", 1)), [400, CLOSES]),
+    "space after a size": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b" \r\n", 1)), [400, CLOSES]),
+    "size with sign": Case(post(CHUNKED, b"+" + CHUNKS), [400, CLOSES]),
+    "size in hexadecimal notation": Case(post(CHUNKED, b"0x" + CHUNKS), [400, CLOSES]),
+    "negative size": Case(post(CHUNKED, b"-1\r\n" + PUBLISH + b"\r\n0\r\n\r\n"), [400, CLOSES]),
+    "size too small": Case(post(CHUNKED, b"5\r\n" + PUBLISH + b"\r\n0\r\n\r\n"), [400, CLOSES]),
+    "size too large by one": Case(post(CHUNKED, b"29\r\n" + PUBLISH + b"\r\n0\r\n\r\n"), [400, CLOSES]),
+    "line feeds around a chunk": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b"\n")), [400, CLOSES]),
+    "trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\n\r\n"), [400, CLOSES]),
+    "trailer with a length": Case(post(CHUNKED, CHUNKS[:-2] + b"Content-Length: 9\r\n\r\n"), [400, CLOSES]),
+    "last chunk without its end": Case(post(CHUNKED, CHUNKS[:-2] + SMUGGLED), [400, CLOSES]),
+    "chunks in HTTP/1.0": Case(
+        b"POST /publish HTTP/1.0\r\n" + HOST + JSON + CHUNKED + b"\r\n" + CHUNKS, [400, CLOSES]
+    ),
+    "chunks, then another request": Case(post(CHUNKED, CHUNKS) + HEALTH, [200, 200]),
+    "refused chunks, then another request": Case(post(CHUNKED, b"zz\r\n") + HEALTH, [400, CLOSES]),
+    "absolute target": Case(b"GET http://test/health HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
+    "absolute target without path": Case(b"GET http://test HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "absolute target with query": Case(b"GET http://test:1/operation-timings?seconds=x HTTP/1.1\r\n" + HOST + b"\r\n", [400]),
+    "absolute target with user": Case(b"GET http://a@b/health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "absolute target of another scheme": Case(b"GET ftp://test/health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "relative target": Case(b"GET health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "asterisk": Case(b"OPTIONS * HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "CONNECT": Case(b"CONNECT test:80 HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "fragment": Case(b"GET /health#a HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "two slashes": Case(b"GET //health HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "slash at the end": Case(b"GET /health/ HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "dots": Case(b"GET /x/../health HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "percent NUL": Case(b"GET /queue-stats/a%00b HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
+    "broken percent": Case(b"GET /queue-stats/a%0 HTTP/1.1\r\n" + HOST + b"\r\n", [400]),
+    "percent not UTF-8": Case(b"GET /queue-stats/%ff HTTP/1.1\r\n" + HOST + b"\r\n", [400]),
+    "percent slash": Case(b"GET /queue-stats/a%2Fb HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
+    "percent in a fixed part": Case(b"GET /%68ealth HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "query with a question mark": Case(b"GET /health?a?b=/%00 HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
+    "no host": Case(b"GET /health HTTP/1.1\r\n\r\n", [400, CLOSES]),
+    "two hosts": Case(b"GET /health HTTP/1.1\r\n" + HOST + HOST + b"\r\n", [400, CLOSES]),
+    "no host in HTTP/1.0": Case(b"GET /health HTTP/1.0\r\n\r\n", [200, CLOSES]),
+    "two content types": Case(post(JSON + LENGTH), [400, CLOSES]),
+    "small letters": Case(b"get /health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "unknown method": Case(b"BREW /health HTTP/1.1\r\n" + HOST + b"\r\n", [405]),
+    "version 1.2": Case(b"GET /health HTTP/1.2\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "version 2.0": Case(b"GET /health HTTP/2.0\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "version 0.9": Case(b"GET /health\r\n\r\n", [400, CLOSES]),
+    "version in small letters": Case(b"GET /health http/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "two spaces in the line": Case(b"GET  /health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "space at the end of the line": Case(b"GET /health HTTP/1.1 \r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "tab in the line": Case(b"GET\t/health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
+    "empty line first": Case(b"\r\n" + HEALTH, [400, CLOSES]),
+    "TLS": Case(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), [400, CLOSES]),
+    "noise": Case(bytes(range(256)), [400, CLOSES]),
+    "100 KB of headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 13_000 + b"\r\n", [431, CLOSES]),
+    "100 KB of one header": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400 + b"\r\n\r\n", [431, CLOSES]),
+    "100 KB of headers without end": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400, [431, CLOSES]),
+    "100 KB of target": Case(b"GET /" + b"a" * 102_400 + b" HTTP/1.1\r\n" + HOST + b"\r\n", [431, CLOSES]),
+    "60 KB of headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 7_500 + b"\r\n", [200]),
+    "60 KB of spaces": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A:" + b" " * 60_000 + b"b\r\n\r\n", [200]),
+    "good, bad, good": Case(HEALTH + b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n" + HEALTH, [200, 400, CLOSES]),
+    "good, unknown, good": Case(HEALTH + b"GET /nothing HTTP/1.1\r\n" + HOST + b"\r\n" + HEALTH, [200, 404, 200]),
+    "good, wrong shape, good": Case(HEALTH + post(b"Content-Length: 2\r\n", b"{}") + HEALTH, [200, 422, 200]),
+    "good, too large, good": Case(HEALTH + post(b"Content-Length: 3000000\r\n", b"") + HEALTH, [200, 413, CLOSES]),
+    "published before the bad one": Case(post(LENGTH) + post(LENGTH + b"X : y\r\n"), [200, 400, CLOSES]),
+    "body on a GET": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello" + HEALTH, [200, 200]),
+    "body on an unknown path": Case(post(LENGTH, path=b"/nothing") + HEALTH, [404, 200]),
+    "Expect": Case(post(LENGTH + b"Expect: 100-continue\r\n"), [200]),
+    "unknown upgrade": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: x\r\n\r\n" + HEALTH, [200, 200]),
+    "HTTP/1.0": Case(b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n" + HEALTH, [200, CLOSES]),
+    "close": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: foo, Close\r\n\r\n" + HEALTH, [200, CLOSES]),
+    "64 at once": Case(HEALTH * 64, [200] * 64),
+    "200 at once": Case(HEALTH * 200, [200] * 200),
+}
+
+
+async def answers_to(web: Web, data: bytes, *, cut: int = 0) -> list[Answer]:
+    """All answers until the server closes or has nothing more to say."""
+    async with web.client() as client:
+        found: list[Answer] = []
+
+        async def send() -> None:
+            try:
+                if cut:
+                    for start in range(0, len(data), cut):
+                        await client.send(data[start : start + cut])
+                        await trio.sleep(0.0005)
+                else:
+                    await client.send(data)
+                await client.stream.send_eof()
+            except trio.BrokenResourceError:
+                pass  # Refused and closed meanwhile.
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            try:
+                while True:
+                    found.append(await client.answer())
+            except EOFError as end:
+                assert end.args == (b"",), "a part of an answer"
+            nursery.cancel_scope.cancel()
+        return found
+
+
+def shown(answers: list[Answer]) -> list[int | str]:
+    found: list[int | str] = [answer.status for answer in answers]
+    for answer in answers:
+        if answer.status >= 400:
+            assert answer.headers["content-type"] == "application/json"
+            assert set(answer.json()) == {"error", "code"}
+        assert "server" not in answer.headers
+    for answer in answers[:-1]:
+        assert answer.headers.get("connection") != "close"
+    if answers and answers[-1].headers.get("connection") == "close":
+        found.append(CLOSES)
+    return found
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_both_lanes_answer_alike(name: str) -> None:
+    case = CASES[name]
+    found = []
+    for fast_lane in (True, False):
+        async with running(fast_lane) as web:
+            found.append(await answers_to(web, case.data))
+            assert web.engine.broker.names() in ([], ["q"])
+    fast, quart = found
+    assert shown(fast) == case.expected
+    assert shown(quart) == case.expected
+    for one, other in zip(fast, quart, strict=True):
+        if one.status >= 400:
+            assert json.loads(one.body) == json.loads(other.body)
+
+
+@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "quart"])
+async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        data = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "ü"}) + HEALTH + post(CHUNKED, CHUNKS)
+        for cut in (1, 7):
+            assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200]
+        assert web.engine.broker.stats("q").available == 4  # type: ignore[union-attr]  # it was published to

@@ -1,0 +1,145 @@
+"""Clients that go away: what was handed out in an answer nobody took goes back at once, and only that."""
+
+from __future__ import annotations
+
+import socket
+import struct
+
+import pytest
+import trio
+import trio.testing
+
+from qrusty_trio.api.engine import Reply
+from qrusty_trio.http.pipe import Lost, pipe_over
+from tests.http.web import LANES, Web, make_engine, request, running
+
+pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+CONSUME = request("POST", "/consume/q", {"consumer_id": "w"})
+
+
+async def publish(web: Web, count: int, payload: str = "p") -> None:
+    for _ in range(count):
+        assert (await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": payload})).status == 200
+
+
+def counts(web: Web) -> tuple[int, int]:
+    stats = web.engine.broker.stats("q")
+    assert stats is not None
+    return stats.available, stats.locked
+
+
+async def until(web: Web, expected: tuple[int, int]) -> None:
+    """Wait for the counts; the test's own time limit is what fails it."""
+    with trio.fail_after(20):
+        while counts(web) != expected:
+            await trio.sleep(0.005)
+
+
+class SlowEngine:
+    """The real engine, with a gate before its answers."""
+
+    def __init__(self, engine: object) -> None:
+        self._engine = engine
+        self.entered = trio.Event()
+        self.go = trio.Event()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    async def run(self, calls: list[object]) -> list[Reply]:
+        replies: list[Reply] = await self._engine.run(calls)  # type: ignore[attr-defined]  # it is an Engine
+        if replies[0].delivery is not None:
+            self.entered.set()
+            with trio.CancelScope(shield=True):
+                await self.go.wait()
+        return replies
+
+
+@pytest.mark.parametrize("headers", [b"", b"Connection: close\r\n"], ids=["keep-alive", "close"])
+async def test_a_closed_socket_gives_the_message_back(fast_lane: bool, headers: bytes) -> None:
+    slow = SlowEngine(make_engine())
+    async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
+        await publish(web, 2)
+        async with web.client() as client:
+            await client.send(request("POST", "/consume/q", {"consumer_id": "w"}, headers))
+            await slow.entered.wait()
+            assert counts(web) == (1, 1)
+        slow.go.set()
+        await until(web, (2, 0))
+        again = await web.ask("POST", "/consume/q", {"consumer_id": "w2"})
+        assert again.json()["retry_count"] == 1, "the delivery was not counted"
+
+
+async def test_a_reset_socket_gives_the_message_back(fast_lane: bool) -> None:
+    slow = SlowEngine(make_engine())
+    async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
+        await publish(web, 2)
+        async with web.client() as client:
+            await client.send(CONSUME)
+            await slow.entered.wait()
+            client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        slow.go.set()
+        await until(web, (2, 0))
+
+
+async def test_a_half_closed_client_gets_its_answer_and_keeps_it(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        await publish(web, 2)
+        async with web.client() as client:
+            await client.send(CONSUME)
+            await client.stream.send_eof()
+            assert (await client.answer()).json()["payload"] == "p"
+            assert await client.ended()
+        assert counts(web) == (1, 1)
+
+
+async def test_a_client_that_closes_after_its_answer_keeps_the_message(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        await publish(web, 2)
+        async with web.client() as client:
+            assert (await client.ask("POST", "/consume/q", {"consumer_id": "w"})).json()["payload"] == "p"
+        # The next connection is served after the first was seen to close.
+        await web.ask("GET", "/health")
+        assert counts(web) == (1, 1)
+    assert counts(web) == (1, 1)
+
+
+async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        await publish(web, 1)
+        for cut in (1, 20, len(CONSUME) - 1):
+            async with web.client() as client:
+                await client.send(CONSUME[:cut])
+        assert counts(web) == (1, 0)
+    assert counts(web) == (1, 0)
+
+
+async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_lane: bool) -> None:
+    """The answers are more than the socket takes; the client takes some of them and resets the connection."""
+    async with running(fast_lane) as web:
+        payload = "x" * 1_000_000
+        await publish(web, 20, payload)
+        async with web.client() as client:
+            client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+            await client.send(CONSUME * 20)
+            read = (await client.answer()).json()["id"]
+            client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with trio.fail_after(20):
+            while counts(web)[0] < 10:
+                await trio.sleep(0.01)
+        # What the client has read is still its own.
+        acked = await web.ask("POST", f"/ack/q/{read}", {"consumer_id": "w"})
+        assert acked.status == 200
+
+
+async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
+    left, right = trio.testing.memory_stream_pair()
+    pipe = pipe_over(left)
+    progress: list[None] = []
+    await pipe.send(b"x" * 200_000, lambda: progress.append(None))
+    assert (pipe.sent, len(progress)) == (200_000, 4)
+    await right.aclose()
+    with pytest.raises(Lost):
+        await pipe.send(b"y", lambda: None)
+    assert pipe.sent == 0
