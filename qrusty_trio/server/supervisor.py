@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -46,6 +46,8 @@ BACKLOG = 1024
 """Connections that the kernel holds until they are accepted."""
 CLOSE_SECONDS = 60.0
 """Bound on the last sync and on closing the store: after it the process ends all the same; the log has it all."""
+SAME_SIGNAL_SECONDS = 1.0
+"""A signal that comes so soon after the first is the same wish: terminals and runners send it to whole groups."""
 
 log = logging.getLogger(__name__)
 
@@ -71,10 +73,33 @@ async def serve(
 
     Started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
     """
-    stores = await trio.to_thread.run_sync(startup.open_stores, settings)
+    # From the first moment on: a signal that comes while the store is being opened stops the server in order, too.
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        stopping = trio.Event()
+        hurry = trio.CancelScope()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_watch_signals, signals, stopping, hurry)
+            stores = await trio.to_thread.run_sync(startup.open_stores, settings)
+            with hurry:
+                await _serve(
+                    settings, stores, ring, memory or MemoryUsage(settings.memory_limit_mb), stopping, task_status
+                )
+            nursery.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _serve(
+    settings: Settings,
+    stores: Stores,
+    ring: LogRing,
+    memory: UsageSource,
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[Server],
+) -> None:
+    """Run on open stores, and close them."""
     try:
         ring.attach(_reach_loop())
-        await _run(settings, stores, ring, memory or MemoryUsage(settings.memory_limit_mb), task_status)
+        await _run(settings, stores, ring, memory, stopping, task_status)
     finally:
         ring.detach()
         # Also when cancelled: what was answered under `everysec` or `never` is still to be synced.
@@ -82,11 +107,15 @@ async def serve(
             await trio.to_thread.run_sync(stores.close, abandon_on_cancel=True)
         if scope.cancelled_caught:
             log.error("the store could not be closed within %.0f s", CLOSE_SECONDS)
-    log.info("stopped")
 
 
 async def _run(
-    settings: Settings, stores: Stores, ring: LogRing, memory: UsageSource, task_status: trio.TaskStatus[Server]
+    settings: Settings,
+    stores: Stores,
+    ring: LogRing,
+    memory: UsageSource,
+    stopping: trio.Event,
+    task_status: trio.TaskStatus[Server],
 ) -> None:
     status = PressureStatus()
     engine = _engine(settings, stores, status)
@@ -94,7 +123,6 @@ async def _run(
     if stores.payloads is not None and stores.removed_log is not None:
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
     shedding = Shedding(engine, stores.storage, compactor)
-    stopping = trio.Event()
     listeners = await _listen(settings)
     async with trio.open_nursery() as background:
         await background.start(engine.committer.run)
@@ -104,7 +132,6 @@ async def _run(
         async with trio.open_nursery() as front:
             context = _context(settings, engine, ring, stopping)
             await front.start(listener.serve, listeners, context)
-            await background.start(_watch_signals, stopping, background.cancel_scope)
             port = listeners[0].socket.getsockname()[1]
             log.info("listening on %s:%d", settings.bind_addr.host, port)
             task_status.started(Server(port, engine, stopping))
@@ -187,18 +214,18 @@ async def _listen(settings: Settings) -> list[trio.SocketListener]:
         raise StartupRefused(f"BIND_ADDR='{address.host}:{address.port}' can't be listened on: {error}") from error
 
 
-async def _watch_signals(
-    stopping: trio.Event, everything: trio.CancelScope, *, task_status: trio.TaskStatus[None]
-) -> None:
-    """Set `stopping` at the first SIGTERM or SIGINT; at the second, wait for nothing but the store."""
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        task_status.started()
-        async for number in signals:
-            if stopping.is_set():
-                log.warning("%s again: stopping without waiting", signal.Signals(number).name)
-                everything.cancel()
-            log.info("%s: stopping", signal.Signals(number).name)
+async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope) -> None:
+    """Set `stopping` at the first signal; at one that comes later, wait for nothing but the store."""
+    patient_until = 0.0
+    async for number in signals:
+        name = signal.Signals(number).name
+        if not stopping.is_set():
+            log.info("%s: stopping", name)
             stopping.set()
+            patient_until = trio.current_time() + SAME_SIGNAL_SECONDS
+        elif trio.current_time() >= patient_until:
+            log.warning("%s again: stopping without waiting", name)
+            hurry.cancel()
 
 
 def _reach_loop() -> Callable[[Callable[[], None]], object]:

@@ -10,8 +10,9 @@ Threads: `Rdict(...)` keeps the GIL while it reads the log (25 to 250 ms); `flus
 On a full disk (seen on a tmpfs of 24 MiB): the write whose log record or whose memory table's flush found no room
 raises, and so does every write after it until the database is opened again; reads go on. None of the batches refused
 is there after `reopen`, all others are, whole. A failed flush or compaction alone leaves the log as it was and writes
-go on while it has room. Opening needs room for the tables made from the log, and fails without, so `reopen` asks the file
-system first rather than give up the reads. Closing after a fault takes about a second: RocksDB's own recovery thread.
+go on while it has room. Opening needs room for the tables made from the log, and fails without, so `reopen` asks the
+file system first rather than give up the reads. Closing after a fault takes about a second: RocksDB's own recovery
+thread.
 """
 
 from __future__ import annotations
