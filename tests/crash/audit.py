@@ -28,7 +28,9 @@ def check(ledger: Ledger, path: Path, scratch: Path) -> list[str]:
     shutil.rmtree(scratch, ignore_errors=True)
     shutil.copytree(path, scratch)
     available = []
-    for queue, content in _contents(scratch).items():
+    contents = _contents(scratch)
+    for queue in QUEUES:
+        content = contents.get(queue, Content([], []))
         ledger.check_stored(queue, content.available, content.locked)
         available += content.available
     return available

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -78,8 +78,9 @@ def child_environment(path: Path, **variables: str) -> dict[str, str]:
 class Child:
     """A server in a process of its own."""
 
-    def __init__(self, process: trio.Process) -> None:
+    def __init__(self, process: trio.Process, traced: bool = False) -> None:
         self.process = process
+        self.traced = traced
         self.port = 0
         self.log = ""
         """What it has written to stderr."""
@@ -120,12 +121,23 @@ class Child:
 
     async def kill(self) -> None:
         """kill -9."""
-        self.process.send_signal(signal.SIGKILL)
+        self.kill_now()
         await self.ended()
+
+    def kill_now(self) -> None:
+        """kill -9, without waiting. No effect when it has ended."""
+        with suppress(ProcessLookupError):
+            # The session is its own: a tracer and what it traces end together.
+            os.killpg(self.process.pid, signal.SIGKILL)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """To the server, not to a tracer around it."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        os.kill(int(children[0]) if self.traced else self.process.pid, number)
 
     async def stop(self) -> int:
         """SIGTERM; the exit status."""
-        self.process.send_signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
         return await self.ended()
 
 
@@ -142,17 +154,14 @@ async def child_process(environment: dict[str, str], prefix: Sequence[str] = ())
         stderr=subprocess.PIPE,
         start_new_session=True,
     )
-    child = Child(process)
+    child = Child(process, traced=bool(prefix))
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(child.read_log)
             yield child
-            # The session is the child's own: a tracer and what it traces end together.
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
+            child.kill_now()
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        child.kill_now()
         with trio.CancelScope(shield=True, deadline=trio.current_time() + START_SECONDS):
             await process.wait()
         if process.stderr is not None:

@@ -1,0 +1,210 @@
+"""No answer leaves before its change is on the disk: the server under strace, and a power cut made from its trace."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from bisect import bisect_left
+from functools import cache
+from itertools import accumulate
+from math import inf
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from tests.crash import audit
+from tests.crash.ledger import Ledger
+from tests.crash.test_kill import create_queues
+from tests.crash.tracing import SYNCS, SystemCall, after_power_cut, read_trace, traced
+from tests.crash.workers import HttpWorker, WebSocketWorker
+from tests.server.running import child_server, client_of
+from tests.wire.http_client import HttpClient
+
+ANSWERS = 1500
+WORKERS = 8
+BLOCK_BYTES = 32 * 1024
+HEADER_BYTES = 7
+"""RocksDB's log consists of blocks, each of which begins with a header, in the midst of a record or not."""
+UUID = re.compile(rb'"id":"([0-9a-f-]{36})"')
+
+
+@cache
+def _why_not() -> str:
+    if shutil.which("strace") is None:
+        return "strace is not installed"
+    tried = subprocess.run(traced(Path("/dev/null")) + ["true"], capture_output=True, text=True, check=False)
+    return f"strace can't trace here: {tried.stderr.strip()}" if tried.returncode else ""
+
+
+pytestmark = pytest.mark.skipif(bool(_why_not()), reason=_why_not())
+
+
+class Trace:
+    """What matters of the calls of a server."""
+
+    def __init__(self, output: Path) -> None:
+        self.calls = read_trace(output)
+        self.log_writes = [call for call in self.calls if call.name not in SYNCS and call.path.endswith(".log")]
+        self._logs = []
+        """For each log: its content without the headers at the begin of blocks; where each write ended."""
+        for path in {call.path for call in self.log_writes}:
+            writes = [call for call in self.log_writes if call.path == path]
+            ends = accumulate(len(call.data) for call in writes)
+            content = b"".join(call.data for call in writes)
+            blocks = range(0, len(content), BLOCK_BYTES)
+            text = b"".join(content[at + HEADER_BYTES : at + BLOCK_BYTES] for at in blocks)
+            self._logs.append((text, list(zip(ends, writes, strict=True))))
+        self.log_syncs = [call for call in self.calls if call.name in SYNCS and call.path.endswith(".log")]
+        sent = [call for call in self.calls if "socket:" in call.path]
+        self.answers = [call for call in sent if call.data.startswith(b"HTTP/1.1 ") or b'"type":' in call.data]
+
+    def first_write_of(self, id: bytes) -> SystemCall:
+        """The write to the log that first holds an id, to its last byte."""
+        for text, writes in self._logs:
+            if (found := text.find(id)) >= 0:
+                block, offset = divmod(found + len(id) - 1, BLOCK_BYTES - HEADER_BYTES)
+                position = block * BLOCK_BYTES + HEADER_BYTES + offset + 1
+                return writes[bisect_left(writes, position, key=lambda each: each[0])][1]
+        raise AssertionError(f"{id!r} is not in the log")
+
+    def check_covered(self, write: SystemCall, answer: SystemCall) -> None:
+        """A sync of the log began after the write and had ended before the answer."""
+        assert any(
+            write.end < sync.begin and sync.end < answer.begin and sync.path == write.path and sync.result == 0
+            for sync in self.log_syncs
+        ), f"an answer left before a sync of its change: {answer.data[:300]!r}"
+
+
+async def _post(client: HttpClient, target: str, **body: Any) -> Any:
+    answer = await client.request("POST", target, json.dumps(body).encode())
+    assert answer.status == 200, answer
+    return answer.json() if answer.body else None
+
+
+async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
+    """One request at a time: whatever was written between two answers belongs to the second of them."""
+    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
+        async with client_of(server) as client:
+            await _post(client, "/create-queue", name="q", config={"ordering": "Fifo"})
+            for number in range(20):
+                id = (await _post(client, "/publish", queue="q", priority=1, payload=f"{number}"))["id"]
+                assert (await _post(client, "/consume/q", consumer_id="c"))["retry_count"] == 1
+                await _post(client, f"/nack/q/{id}", consumer_id="c")
+                assert (await _post(client, "/consume/q", consumer_id="c"))["retry_count"] == 2
+                if number % 2:
+                    await _post(client, f"/ack/q/{id}", consumer_id="c")
+                else:
+                    await _post(client, "/ack-batch/q", consumer_id="c", message_ids=[id])
+            await _post(client, "/update-queue", name="q", config={"name": "r"})
+            await _post(client, "/publish", queue="r", priority=1, payload="x")
+            await _post(client, "/purge-queue/r")
+        await server.kill()
+    trace = Trace(tmp_path / "trace")
+    kinds = ["change"] + ["change", "consume", "change", "consume", "change"] * 20 + ["change"] * 3
+    assert len(trace.answers) == len(kinds)
+    before: float = trace.log_syncs[0].end
+    for kind, answer in zip(kinds, trace.answers, strict=True):
+        if kind == "change":
+            writes = [write for write in trace.log_writes if before < write.begin < answer.begin]
+            assert writes, f"nothing was written for {answer.data!r}"
+            trace.check_covered(writes[-1], answer)
+        before = answer.end
+
+
+async def test_many_at_once_are_synced_before_their_answers(tmp_path: Path, ledger: Ledger) -> None:
+    """Under load, over HTTP and WebSocket: the log holds the id that an answer gives, and a sync lies in between."""
+    workers: list[Any] = [*_http_workers(ledger, WORKERS), WebSocketWorker(ledger, "ws")]
+    await _load(tmp_path, ledger, workers)
+    trace = Trace(tmp_path / "trace")
+    published = 0
+    for answer in trace.answers:
+        data = answer.data
+        if b'"type":"deliver"' in data or b'"retry_count"' in data:
+            continue  # Those name messages that were published before.
+        for id in UUID.findall(data):
+            trace.check_covered(trace.first_write_of(id), answer)
+            published += 1
+    assert published > 100
+    assert len(trace.log_syncs) < published, "there was no group commit"
+
+
+async def test_a_payload_file_is_synced_before_the_log(tmp_path: Path) -> None:
+    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
+        async with client_of(server) as client:
+            for number in range(5):
+                await _post(client, "/publish", queue="q", priority=1, payload=f"{number}" * 10_000)
+        await server.kill()
+    trace = Trace(tmp_path / "trace")
+    segment_syncs = [call for call in trace.calls if call.name in SYNCS and call.path.endswith(".payloads")]
+    for number, answer in enumerate(trace.answers):
+        content = f"{number}".encode() * 10_000
+        write = next(call for call in trace.calls if call.path.endswith(".payloads") and content in call.data)
+        log_syncs = [sync for sync in trace.log_syncs if sync.end < answer.begin]
+        assert any(write.end < sync.begin and sync.end < log_syncs[-1].begin for sync in segment_syncs)
+
+
+@pytest.mark.parametrize("policy", ["never", "everysec"])
+async def test_other_policies_sync_for_no_request(tmp_path: Path, policy: str) -> None:
+    requests = 200
+    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC=policy) as server:
+        async with client_of(server) as client:
+            for number in range(requests):
+                await _post(client, "/publish", queue="q", priority=1, payload=f"{number}")
+            if policy == "everysec":
+                # By now a sync must be in the trace that covers the last of them.
+                await trio.sleep(2.5)
+        await server.kill()
+    trace = Trace(tmp_path / "trace")
+    assert len(trace.answers) == requests
+    first, last = trace.answers[0], trace.answers[-1]
+    between = [sync for sync in trace.log_syncs if first.begin < sync.begin < last.begin]
+    if policy == "never":
+        assert not between
+    else:
+        assert len(between) < requests / 2
+        trace.check_covered(trace.log_writes[-1], SystemCall("", "", 10**9, inf))
+
+
+@pytest.mark.parametrize("carrier", ["http", "websocket"])
+async def test_power_cut(tmp_path: Path, ledger: Ledger, carrier: str) -> None:
+    """Everything that was not synced is gone; what was answered is not."""
+    workers = (
+        _http_workers(ledger, WORKERS)
+        if carrier == "http"
+        else [WebSocketWorker(ledger, "w0"), WebSocketWorker(ledger, "w1")]
+    )
+    await _load(tmp_path, ledger, workers)
+    after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
+    audit.check(ledger, tmp_path / "left", tmp_path / "audit")
+    assert sum(message.acked for message in ledger.messages.values()) > 50
+
+
+async def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path, ledger: Ledger) -> None:
+    """The same with policy `never` loses messages: the power cut of these tests is none in name only."""
+    await _load(tmp_path, ledger, _http_workers(ledger, WORKERS), policy="never")
+    after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
+    with pytest.raises(AssertionError, match=r"answered messages are lost"):
+        audit.check(ledger, tmp_path / "left", tmp_path / "audit")
+
+
+def _http_workers(ledger: Ledger, count: int) -> list[Any]:
+    return [HttpWorker(ledger, f"http{number}") for number in range(count)]
+
+
+async def _load(tmp_path: Path, ledger: Ledger, workers: list[Any], policy: str = "always") -> None:
+    """Let workers loose on a traced server, and kill it in their midst."""
+    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC=policy) as server:
+        await create_queues(server)
+        stop = trio.Event()
+        async with trio.open_nursery() as nursery:
+            for worker in workers:
+                nursery.start_soon(worker.run, server.port, stop)
+            while ledger.answers < ANSWERS:
+                assert not server.log_ended.is_set(), server.log
+                await trio.sleep(0.001)
+            await server.kill()
+            stop.set()
