@@ -18,7 +18,7 @@ from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome
 from qrusty_trio.core.queue import COVER_EVERY, Queue
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.core.registry import NEVER, Registry
-from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, QueueNotFound
+from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
 from qrusty_trio.storage.payloads import PayloadBroken
 
 REFILL_PIECE = 128
@@ -40,7 +40,7 @@ class Broker(Registry):
         PriorityKindMismatch, InvalidPriority, DuplicatePayload, InvalidQueueName, LimitReached; PayloadNotStored
         when a payload that goes to a segment file finds no room.
         """
-        queue = self.queues.get(name)
+        known = queue = self.queues.get(name)
         if queue is None:
             if not create:
                 raise QueueNotFound(f"Queue '{name}' does not exist")
@@ -58,7 +58,12 @@ class Broker(Registry):
             if self.owner(queue, digest):
                 raise DuplicatePayload("Duplicate payload rejected")
         if len(data) >= self.externalize_min_bytes and self.externals is not None:
-            reference = self.externals.append(data)
+            try:
+                reference = self.externals.append(data)
+            except PayloadNotStored:
+                if known is None:
+                    self.delete(name)
+                raise
             record = records.pack_message(EXTERNAL, now, max_retries, 0, id.encode()) + reference + digest
             self.externals.own(queue, reference, id, key)
         else:
@@ -76,6 +81,8 @@ class Broker(Registry):
         queue.available += 1
         if key < queue.head:
             queue.head = key
+            if key < queue.covered:
+                queue.covered = key
         queue.tier.add(key, record)
         if not queue.dirty:
             queue.dirty = True
@@ -123,7 +130,7 @@ class Broker(Registry):
                 queue.cover(journal)
             flags, created, _, deliveries, id_bytes = records.unpack_message(record)
             id = id_bytes.decode()
-            external = b""
+            external = digest = b""
             data = record[PAYLOAD_AT:]
             if flags & EXTERNAL:
                 external, digest = data[:REFERENCE_BYTES], data[REFERENCE_BYTES:]
@@ -132,9 +139,10 @@ class Broker(Registry):
                 except PayloadBroken as broken:
                     self.drop_broken(queue, key, id, external, digest, broken.reason)
                     continue
-            digest = b""
-            if not queue.config.allow_duplicates:
-                digest = records.digest_of(data)
+            if queue.config.allow_duplicates:
+                digest = b""
+            else:
+                digest = digest or records.digest_of(data)
                 if queue.settling and not self.owner(queue, digest):
                     self.own_digest(queue, digest, id)
             deliveries += 1
@@ -177,7 +185,10 @@ class Broker(Registry):
             self.free_digest(lock.queue, lock.digest, lock.id)
 
     def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
-        """Hand a message back: in its old place, or to the dead letters when it was delivered often enough."""
+        """Hand a message back: in its old place, or to the dead letters when it was delivered often enough.
+
+        It is dropped when duplicates have been turned off meanwhile and an equal one stands for it (`duplicates.py`).
+        """
         lock = self._held(name, id, consumer)
         lock.queue.rates.nacked += 1
         return self._return(lock, lock.deliveries)
@@ -247,8 +258,7 @@ class Broker(Registry):
             queue.dirty = True
             journal.dirty.append(queue)
         if self.starved:
-            self.ready |= self.starved & self.watched
-            self.starved.clear()
+            self.wake_starved()
 
     def _return(self, lock: Lock, deliveries: int, may_die: bool = True) -> NackOutcome:
         record = self._locked_record(lock)
@@ -259,6 +269,17 @@ class Broker(Registry):
         if may_die and deliveries >= max_retries:
             self._bury(lock, record)
             return NackOutcome.DEAD_LETTERED
+        if lock.digest and not queue.config.allow_duplicates:
+            owner = self.owner(queue, lock.digest)
+            if not owner:
+                self.own_digest(queue, lock.digest, lock.id)
+            elif owner != lock.id.encode():
+                if lock.external and self.externals is not None:
+                    self.externals.free(queue, lock.external)
+                return NackOutcome.DROPPED
+            if lock.external and len(record) == PAYLOAD_AT + REFERENCE_BYTES:
+                # The record has to tell its digest even when the payload is lost.
+                record += lock.digest
         self.journal.put(lock.key, record, self.journal.messages)
         self._available(queue, lock.key, record)
         return NackOutcome.UNLOCKED

@@ -1,6 +1,7 @@
 """Turning duplicates off in a queue that may hold some.
 
-Rule: of equal payloads the one that is locked stays, else the one first in order; the others are removed. While this
+Rule: of equal payloads the one that is locked stays (of several, the one locked first keeps equal ones out, and the
+others are removed when they come back unsettled), else the one first in order; the others are removed. While this
 is at work (`Queue.settling`, stored, so that a restart goes on with it) the queue serves everybody: publishes are
 checked against what has been indexed so far, and a duplicate that slips in behind the search is found by it later.
 """
@@ -26,15 +27,16 @@ PER_STEP = 64
 
 def settle(registry: Registry, queue: Queue) -> Iterator[None]:
     """Index the payloads of a queue and remove duplicates; a step is about a millisecond."""
+    run = queue.settle_run
     locked = list(queue.locks.values())
     for start in range(0, len(locked), PER_STEP):
         for lock in locked[start : start + PER_STEP]:
-            if _at_work(registry, queue) and queue.locks.get(lock.id) is lock and not lock.digest:
+            if _at_work(registry, queue, run) and queue.locks.get(lock.id) is lock:
                 _index_lock(registry, queue, lock)
         yield
     begin = queue.head
     journal = registry.journal
-    while _at_work(registry, queue):
+    while _at_work(registry, queue, run):
         pairs = journal.scan(journal.messages, begin, queue.end, PER_STEP)
         for key, record in pairs:
             _index_message(registry, queue, key, record)
@@ -46,11 +48,16 @@ def settle(registry: Registry, queue: Queue) -> Iterator[None]:
         yield
 
 
-def _at_work(registry: Registry, queue: Queue) -> bool:
-    return registry.by_number.get(queue.number) is queue and queue.settling
+def _at_work(registry: Registry, queue: Queue, run: int) -> bool:
+    return registry.by_number.get(queue.number) is queue and queue.settling and queue.settle_run == run
 
 
 def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> None:
+    if lock.digest:
+        # From an earlier time without duplicates.
+        if not registry.owner(queue, lock.digest):
+            registry.own_digest(queue, lock.digest, lock.id)
+        return
     journal = registry.journal
     if lock.batch_number == journal.batch_number:
         journal.commit()
@@ -81,7 +88,7 @@ def _index_message(registry: Registry, queue: Queue, key: bytes, record: bytes) 
         digest = records.digest_of(registry.payload_of(record))
     except PayloadBroken as broken:
         _remove(registry, queue, key)
-        registry.drop_broken(queue, key, id, reference, b"", broken.reason)
+        registry.drop_broken(queue, key, id, reference, record[PAYLOAD_AT + REFERENCE_BYTES :], broken.reason)
         return
     owner = registry.owner(queue, digest)
     if owner and owner != id_bytes:

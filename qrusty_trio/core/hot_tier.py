@@ -12,8 +12,10 @@ from bisect import bisect_left, insort
 
 TIERS_BYTES = 64 * 1024 * 1024
 """Bound of the records held by all tiers together (each tier may always hold one)."""
-_LARGE_RECORD = 4096
-"""Bytes that a record is taken to have when none is known."""
+READ_BYTES = 512 * 1024
+"""Bytes to read into a tier at once, more or less: about a millisecond."""
+_UNKNOWN_RECORD = 64 * 1024
+"""Bytes that a record is taken to have when none was seen: the first piece read is a small one."""
 _TRIM_AT = 512
 """Popped places at the front of the list before they are cut off: a cut moves all that follow."""
 
@@ -24,16 +26,19 @@ class TierLimits:
     __slots__ = ("entries", "low", "octets")
 
     def __init__(self, entries: int, low: int, octets: int = TIERS_BYTES) -> None:
-        self.entries = entries
-        self.low = max(1, min(low, entries))
-        """A tier that holds fewer reads on, if there is more."""
+        self.resize(entries, low)
         self.octets = octets
+
+    def resize(self, entries: int, low: int) -> None:
+        """A tier that holds fewer than `low` reads on, if there is more; at most half of `entries`, so in pieces."""
+        self.entries = entries
+        self.low = max(1, min(low, entries // 2))
 
 
 class HotTier:
     """Records by key, in the order of the keys."""
 
-    __slots__ = ("_keys", "_limits", "_octets", "_records", "_start", "frontier")
+    __slots__ = ("_keys", "_largest", "_limits", "_octets", "_records", "_start", "frontier")
 
     def __init__(self, limits: TierLimits, frontier: bytes | None) -> None:
         self._limits = limits
@@ -43,6 +48,8 @@ class HotTier:
         self._start = 0
         self._records: dict[bytes, bytes] = {}
         self._octets = 0
+        self._largest = _UNKNOWN_RECORD
+        """About the size of the largest record behind the frontier, as far as known."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -56,6 +63,8 @@ class HotTier:
         """A message became available. Kept only when it stands before the frontier."""
         frontier = self.frontier
         if frontier is not None and key >= frontier:
+            if len(record) > self._largest:
+                self._largest = len(record)
             return
         keys = self._keys
         if not self._records or key > keys[-1]:
@@ -102,15 +111,16 @@ class HotTier:
         return self.frontier is not None and held < limits.low and (not held or self._octets < limits.octets // 4)
 
     def room(self) -> int:
-        """How many more records may be read into the tier, going by the size of those it holds; at least one."""
-        held = len(self._records)
+        """How many more records may be read into the tier at once, going by the size of earlier ones; at least one."""
         limits = self._limits
-        by_size = (limits.octets - self._octets) * held // self._octets if held else limits.octets // _LARGE_RECORD
-        return max(1, min(limits.entries - held, by_size))
+        by_size = min(READ_BYTES, limits.octets - self._octets) // self._largest
+        return max(1, min(limits.entries - len(self._records), by_size))
 
     def extend(self, pairs: list[tuple[bytes, bytes]], end: bool) -> None:
         """Take in what the store holds from the frontier on, in order; `end`: there is no more behind it."""
         assert self.frontier is not None
+        # A large one far behind is not forgotten for a few small ones before it.
+        self._largest = max(self._largest // 2, *(len(record) for _, record in pairs), 1)
         for key, record in pairs:
             self._keys.append(key)
             self._records[key] = record

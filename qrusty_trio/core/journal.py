@@ -94,16 +94,22 @@ class Journal:
             changed.dirty = True
             self.dirty.append(changed)
 
+    def forget(self, gone: Dirty) -> None:
+        """Its state is not to be stored any more."""
+        if gone.dirty:
+            gone.dirty = False
+            self.dirty.remove(gone)
+
     def touch(self) -> None:
         """There is a change although nothing is marked."""
         self._pending = True
 
     def commit(self) -> None:
-        """Write what is pending. Raises StorageFault; then `fault` is set."""
-        if not self.dirty and not self._pending:
-            return
+        """Write what is pending. Raises StorageFault; then `fault` is set, and every commit raises it from then on."""
         if self.fault is not None:
             raise self.fault
+        if not self.dirty and not self._pending:
+            return
         for each in self.dirty:
             each.dirty = False
             each.write_state(self)

@@ -122,11 +122,14 @@ class LockIndex:
         """Up to about `limit` locks with end <= now, earliest first. They stay in the index."""
         found: list[Lock] = []
         looked_at: list[int] = []
-        while len(found) < limit and (end := self.next_end()) is not None and end <= now:
+        seen = 0
+        while seen < limit and (end := self.next_end()) is not None and end <= now:
             heapq.heappop(self._ends)
             if looked_at and looked_at[-1] == end:
                 continue
             looked_at.append(end)
+            # Those that were forgotten count: there may be as many as there were locks.
+            seen += len(self._by_end[end])
             # By message key: those of one queue that end together go back in their order.
             found += sorted(
                 (lock for lock in self._by_end[end] if lock.queue.locks.get(lock.id) is lock), key=lambda lock: lock.key

@@ -59,6 +59,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
 class NackOutcome(StrEnum):
     UNLOCKED = "unlocked"
     DEAD_LETTERED = "dead_lettered"
+    DROPPED = "dropped"
+    """An equal message stands for it in a queue that refuses duplicates."""
 
 
 class QueueStats(NamedTuple):

@@ -68,6 +68,7 @@ class Queue:
         "number",
         "prefix",
         "rates",
+        "settle_run",
         "settling",
         "taken",
         "tier",
@@ -78,6 +79,8 @@ class Queue:
         self.name = name
         self.config = config
         self.settling = False
+        self.settle_run = 0
+        """Counts how often duplicates were allowed or refused: a search from before then is void."""
         self.coder = KeyCoder(number, config)
         self.encode = self.coder.encode
         self.prefix = prefix(number)
@@ -92,7 +95,7 @@ class Queue:
         self.next_dead = 0
         self.head = self.prefix
         self.covered = self.prefix
-        """Everything before is covered by range deletes already."""
+        """No message that was ever stored before this one but is covered by a range delete."""
         self.taken = 0
         """Messages taken since the last one."""
         self.rates = Rates()

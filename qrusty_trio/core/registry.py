@@ -152,6 +152,7 @@ class Registry:
         if allow_duplicates is not None and allow_duplicates != queue.config.allow_duplicates:
             queue.config = QueueConfig(queue.config.ordering, allow_duplicates, queue.config.kind)
             queue.settling = not allow_duplicates
+            queue.settle_run += 1
             queue.write_config(self.journal)
             if allow_duplicates:
                 self.journal.delete_range(queue.prefix, queue.end, self.journal.dedup)
@@ -171,6 +172,12 @@ class Registry:
         queue = self.queues.get(name)
         if queue is None:
             return 0
+        removed = self._empty(queue)
+        # Digests that are pending would be found in memory although the range delete has them.
+        self.journal.commit()
+        return removed
+
+    def _empty(self, queue: Queue) -> int:
         removed = queue.available + queue.locked
         if removed:
             journal = self.journal
@@ -185,8 +192,8 @@ class Registry:
             queue.available = queue.locked = queue.taken = 0
             queue.unload()
             journal.mark(queue)
-            # Digests that are pending would be found in memory although the range delete has them.
-            journal.commit()
+            if self.starved:
+                self.wake_starved()
         return removed
 
     def delete(self, name: str) -> int:
@@ -194,9 +201,9 @@ class Registry:
         queue = self.queues.get(name)
         if queue is None:
             return 0
-        removed = self.purge(name)
+        removed = self._empty(queue)
         journal = self.journal
-        journal.commit()
+        journal.forget(queue)
         journal.delete_range(queue.prefix, queue.end, journal.dead)
         journal.delete(CONFIG + queue.prefix, journal.meta)
         journal.delete(COUNTERS + queue.prefix, journal.meta)
@@ -209,6 +216,11 @@ class Registry:
         self.starved.discard(queue.number)
         self._share_tiers()
         return removed
+
+    def wake_starved(self) -> None:
+        """There is room in the index of locks again."""
+        self.ready |= self.starved & self.watched
+        self.starved.clear()
 
     # Questions
 
@@ -264,8 +276,7 @@ class Registry:
 
     def resize_tiers(self, fraction: float) -> Iterator[None]:
         """Every hot tier holds at most this fraction of its configured size from now on."""
-        self.limits.entries = max(1, int(self.hot_tier_size * fraction))
-        self.limits.low = max(1, int(self.refill_threshold * fraction))
+        self.limits.resize(max(1, int(self.hot_tier_size * fraction)), int(self.refill_threshold * fraction))
         for index, queue in enumerate(list(self.by_number.values()), 1):
             queue.tier.trim()
             if index % QUEUES_PER_STEP == 0:

@@ -5,7 +5,7 @@ Rule: written from the contract, not from the broker. Nothing here knows keys, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from qrusty_trio.core.model import Kind, NackOutcome, Ordering, Priority, QueueConfig
@@ -49,6 +49,16 @@ class ModelQueue:
     owners: dict[str, str] = field(default_factory=dict)
     """Payload -> the message that keeps equal ones out."""
 
+    def copy(self) -> ModelQueue:
+        """Nothing in it changes with this one."""
+        return replace(
+            self,
+            available=self.available.copy(),
+            held=self.held.copy(),
+            dead=self.dead.copy(),
+            owners=self.owners.copy(),
+        )
+
     def in_order(self, messages: list[Message]) -> list[Message]:
         """As the queue promises: by priority, then first in, first out."""
         by_age = sorted(messages, key=lambda message: message.sequence)
@@ -68,15 +78,20 @@ class ModelQueue:
             self.dead.append(message)
             self.release(message)
             return NackOutcome.DEAD_LETTERED
+        if not self.config.allow_duplicates and self.owners.setdefault(message.payload, message.id) != message.id:
+            return NackOutcome.DROPPED
         self.available.append(message)
         return NackOutcome.UNLOCKED
 
 
+@dataclass
 class Model:
-    def __init__(self, max_locked: int) -> None:
-        self.max_locked = max_locked
-        self.queues: dict[str, ModelQueue] = {}
-        self.next_number = 1
+    max_locked: int
+    queues: dict[str, ModelQueue] = field(default_factory=dict)
+    next_number: int = 1
+
+    def copy(self) -> Model:
+        return Model(self.max_locked, {name: queue.copy() for name, queue in self.queues.items()}, self.next_number)
 
     def create(self, name: str, config: QueueConfig) -> ModelQueue:
         if name in self.queues:

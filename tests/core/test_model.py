@@ -8,15 +8,15 @@ QRUSTY_MODEL_RUNS: runs of 100 steps altogether (500); with it set, each run of 
 
 from __future__ import annotations
 
-import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -45,7 +45,8 @@ STEPS = 100
 EXTERNALIZE_MIN_BYTES = 8
 SEGMENT_MAX_BYTES = 200
 
-NAMES = st.sampled_from(["a", "b", "ü/%2F", "n" * 255])
+NAMES = st.sampled_from(["a", "a", "a", "b", "ü/%2F", "n" * 255])
+"""Mostly one, so that much happens to it."""
 CONSUMERS = st.sampled_from(["c", "d"])
 NUMBERS = st.sampled_from([0, 1, 2, 2**53, 2**53 + 1, 2**63, U64_MAX - 1, U64_MAX])
 TEXTS = st.sampled_from(
@@ -53,7 +54,7 @@ TEXTS = st.sampled_from(
 )
 PAYLOADS = st.sampled_from(["", "p", "q", "long enough", "ü" * 8, "\0" * 30])
 CONFIGS = st.builds(QueueConfig, st.sampled_from(Ordering), st.booleans(), st.sampled_from(Kind))
-SECONDS = st.sampled_from([0, 1, 2, 30])
+SECONDS = st.sampled_from([0, 1, 2, 30, 300, 300])
 PICK = st.integers(0, 15)
 
 T = TypeVar("T")
@@ -79,7 +80,7 @@ class BrokerMachine(RuleBasedStateMachine):
         low=st.integers(1, 8),
         octets=st.sampled_from([1, 150, 600, 5000]),
         piece=st.integers(1, 4),
-        max_locked=st.integers(1, 6),
+        max_locked=st.sampled_from([1, 3, 6, 100]),
         external=st.booleans(),
     )
     def begin(self, tier: int, low: int, octets: int, piece: int, max_locked: int, external: bool) -> None:
@@ -97,7 +98,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.storage.write(batch)
         self.model = Model(max_locked)
         self.broker = self.new_broker()
-        self.states = [copy.deepcopy(self.model)]
+        self.states = [self.model.copy()]
 
     def new_broker(self) -> Broker:
         return Broker(self.storage, payloads=self.payloads, externalize_min_bytes=EXTERNALIZE_MIN_BYTES, **self.sizes)
@@ -116,9 +117,14 @@ class BrokerMachine(RuleBasedStateMachine):
         while self.broker.wake_at <= self.now:
             self.broker.expire(self.now, 2)
         self.model.expire(self.now)
+        self.note()
+
+    def note(self) -> None:
+        """One operation is done. The broker may commit before the next one of a step, too."""
+        self.states.append(self.model.copy())
 
     def after(self) -> None:
-        self.states.append(copy.deepcopy(self.model))
+        self.note()
         if self.burst:
             self.burst -= 1
         else:
@@ -152,7 +158,7 @@ class BrokerMachine(RuleBasedStateMachine):
     def hold_commits(self, number: int) -> None:
         self.burst = number
 
-    @rule(milliseconds=st.sampled_from([1, 999, 1000, 5000, 40_000]))
+    @rule(milliseconds=st.sampled_from([1, 1, 1, 999, 1000, 1000, 5000, 400_000]))
     def wait(self, milliseconds: int) -> None:
         self.now += milliseconds
         self.before()
@@ -166,7 +172,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     @rule(
         name=NAMES,
-        number=NUMBERS,
+        numbers=st.lists(NUMBERS, min_size=1, max_size=4),
         text=TEXTS,
         wrong=st.integers(0, 15),
         payload=PAYLOADS,
@@ -174,12 +180,17 @@ class BrokerMachine(RuleBasedStateMachine):
         create=st.booleans(),
     )
     def publish(
-        self, name: str, number: int, text: str, wrong: int, payload: str, max_retries: int, create: bool
+        self, name: str, numbers: list[int], text: str, wrong: int, payload: str, max_retries: int, create: bool
     ) -> None:
         self.before()
-        queue = self.model.queues.get(name)
-        textual = (queue is not None and queue.config.kind is Kind.TEXT) is (wrong != 0)
-        priority: Priority = text if textual else number
+        for index, number in enumerate(numbers):
+            queue = self.model.queues.get(name)
+            textual = (queue is not None and queue.config.kind is Kind.TEXT) is (wrong != 0)
+            priority: Priority = text[: number % 3 + 1] if textual else number
+            self.publish_one(name, priority, payload + "x" * index, max_retries, create)
+        self.after()
+
+    def publish_one(self, name: str, priority: Priority, payload: str, max_retries: int, create: bool) -> None:
         ids: list[str] = []
         self.same(
             lambda: self.model.check_publish(name, priority, payload, create),
@@ -187,11 +198,16 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         for id in ids:
             self.model.publish(name, id, priority, payload, max_retries, self.now)
+        self.note()
+
+    @rule(name=NAMES, consumer=CONSUMERS, seconds=SECONDS, times=st.integers(1, 4), by_number=st.booleans())
+    def consume(self, name: str, consumer: str, seconds: int, times: int, by_number: bool) -> None:
+        self.before()
+        for _ in range(times):
+            self.consume_one(name, consumer, seconds, by_number)
         self.after()
 
-    @rule(name=NAMES, consumer=CONSUMERS, seconds=SECONDS, by_number=st.booleans())
-    def consume(self, name: str, consumer: str, seconds: int, by_number: bool) -> None:
-        self.before()
+    def consume_one(self, name: str, consumer: str, seconds: int, by_number: bool) -> None:
         queue = self.model.queues.get(name)
         expected = self.model.consume(name, consumer, seconds, self.now)
         if by_number:
@@ -203,7 +219,7 @@ class BrokerMachine(RuleBasedStateMachine):
             assert delivery is None
         else:
             assert delivery is not None
-            assert delivery == (
+            assert msgspec.structs.astuple(delivery) == (
                 queue.number,
                 expected.id,
                 expected.payload,
@@ -211,7 +227,7 @@ class BrokerMachine(RuleBasedStateMachine):
                 expected.priority,
                 expected.created,
             )
-        self.after()
+        self.note()
 
     @rule(number=PICK, stranger=st.integers(0, 7))
     def ack(self, number: int, stranger: int) -> None:
@@ -224,6 +240,7 @@ class BrokerMachine(RuleBasedStateMachine):
         consumer = consumer if stranger else "stranger"
         self.same(lambda: self.model.ack(name, id, consumer), lambda: self.broker.ack(name, id, consumer, self.now))
         self.settled.append((name, id, consumer))
+        self.note()
 
     @rule(number=PICK, stranger=st.integers(0, 7))
     def nack(self, number: int, stranger: int) -> None:
@@ -236,6 +253,7 @@ class BrokerMachine(RuleBasedStateMachine):
         consumer = consumer if stranger else "stranger"
         self.same(lambda: self.model.nack(name, id, consumer), lambda: self.broker.nack(name, id, consumer, self.now))
         self.settled.append((name, id, consumer))
+        self.note()
 
     @rule(numbers=st.lists(PICK, max_size=4), ack=st.booleans())
     def settle_batch(self, numbers: list[int], ack: bool) -> None:
@@ -286,16 +304,15 @@ class BrokerMachine(RuleBasedStateMachine):
         self.write_at_once()
 
     def write_at_once(self) -> None:
-        self.states = [copy.deepcopy(self.model)]
+        self.states = [self.model.copy()]
         self.write()
 
-    @precondition(lambda self: len(self.states) % 3 == 1)
-    @rule(name=NAMES, whole=st.booleans())
-    def purge_or_delete(self, name: str, whole: bool) -> None:
+    @rule(name=NAMES, chance=st.integers(0, 7))
+    def purge_or_delete(self, name: str, chance: int) -> None:
         self.before()
-        if whole:
+        if chance == 0:
             self.same(lambda: self.model.delete(name), lambda: self.broker.delete(name))
-        else:
+        elif chance < 3:
             self.same(lambda: self.model.purge(name), lambda: self.broker.purge(name))
         self.after()
 
@@ -320,7 +337,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.start()
 
     def start(self) -> None:
-        self.states = [copy.deepcopy(self.model)]
+        self.states = [self.model.copy()]
         self.broker.journal.detach()
         if self.now % 7 == 0:
             self.storage.reopen()
@@ -391,6 +408,7 @@ def run(storage: Storage, directory: Path, runs: int) -> None:
             deadline=None,
             derandomize=not given,
             database=None,
+            phases=[Phase.generate, Phase.shrink],
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
