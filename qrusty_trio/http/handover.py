@@ -85,6 +85,19 @@ class _Server(TCPServer):
         await self.idle_task.stop()
 
 
+class _Context(WorkerContext):
+    """Hypercorn's context of one connection. What sleeps between two pings wakes when the connection is over."""
+
+    def __init__(self, shared: WorkerContext, over: trio.Event) -> None:
+        super().__init__(None)
+        self.terminated = shared.terminated
+        self._over = over
+
+    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # a static method there, called as one of ours
+        with trio.move_on_after(wait):
+            await self._over.wait()
+
+
 class Handover:
     """Serves connections by Hypercorn and the Quart app."""
 
@@ -103,7 +116,7 @@ class Handover:
             server = _Server(
                 self._wrapped,
                 self._config,
-                self._worker,
+                _Context(self._worker, guarded.over),
                 cast(LifespanState, ConnectionState(state)),
                 cast(Any, guarded),
             )
@@ -122,19 +135,41 @@ class Handover:
             await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send))
             return
         guard: GuardedStream = scope["state"][GUARD_KEY]
+        last: dict[str, Any] | None = None
         written = False
 
-        async def watched(message: dict[str, Any]) -> None:
-            nonlocal written
+        async def hold_last(message: dict[str, Any]) -> None:
+            nonlocal last, written
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                # The last one only says so: the body went before it. Sending it cancels the app.
+                # The body went before it, it only says so.
+                last = message
                 written = not guard.broken
-            await send(message)
+            else:
+                await send(message)
 
         try:
-            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, watched))
+            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, hold_last))
         finally:
             guard.answered(scope.get(REPLY_KEY), written)
+        if last is not None:
+            await _finish(receive, send, last)
+
+
+async def _finish(receive: Receive, send: Send, last: dict[str, Any]) -> None:
+    """Send the last message of an answer, after the app has ended.
+
+    Hypercorn then tells the app that the client is done with and closes or goes on. Told inside the app, Quart would
+    cancel just that; told while nobody receives, Hypercorn would wait for ever behind what is left of the body.
+    """
+
+    async def drain() -> None:
+        while True:
+            await receive()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(drain)
+        await send(last)
+        nursery.cancel_scope.cancel()
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
@@ -161,7 +196,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._last = False
         """Nothing is passed on after the current request."""
         self._closing = False
-        self._closed = trio.Event()
+        self.over = trio.Event()
+        """Set when the stream is closed."""
         self._sent_eof = False
         self._reading = trio.CancelScope()
         self._in_hand = 0
@@ -383,7 +419,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Close, but let a peer that is still sending read the answer first, within bounds."""
         if self._closing:
             # Hypercorn closes from two tasks; the second is not to cut the first one short.
-            await self._closed.wait()
+            await self.over.wait()
             return
         self._closing = True
         self._reading.cancel()
@@ -393,7 +429,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                     await self._linger()
             await self._stream.aclose()
         finally:
-            self._closed.set()
+            self.over.set()
 
     async def _linger(self) -> None:
         try:

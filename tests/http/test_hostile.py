@@ -87,14 +87,14 @@ CASES = {
     "trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\n\r\n"), [400, CLOSES]),
     "trailer with a length": Case(post(CHUNKED, CHUNKS[:-2] + b"Content-Length: 9\r\n\r\n"), [400, CLOSES]),
     "last chunk without its end": Case(post(CHUNKED, CHUNKS[:-2] + SMUGGLED), [400, CLOSES]),
-    "chunks in HTTP/1.0": Case(
-        b"POST /publish HTTP/1.0\r\n" + HOST + JSON + CHUNKED + b"\r\n" + CHUNKS, [400, CLOSES]
-    ),
+    "chunks in HTTP/1.0": Case(b"POST /publish HTTP/1.0\r\n" + HOST + JSON + CHUNKED + b"\r\n" + CHUNKS, [400, CLOSES]),
     "chunks, then another request": Case(post(CHUNKED, CHUNKS) + HEALTH, [200, 200]),
     "refused chunks, then another request": Case(post(CHUNKED, b"zz\r\n") + HEALTH, [400, CLOSES]),
     "absolute target": Case(b"GET http://test/health HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
     "absolute target without path": Case(b"GET http://test HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
-    "absolute target with query": Case(b"GET http://test:1/operation-timings?seconds=x HTTP/1.1\r\n" + HOST + b"\r\n", [400]),
+    "absolute target with query": Case(
+        b"GET http://test:1/operation-timings?seconds=x HTTP/1.1\r\n" + HOST + b"\r\n", [400]
+    ),
     "absolute target with user": Case(b"GET http://a@b/health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
     "absolute target of another scheme": Case(b"GET ftp://test/health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
     "relative target": Case(b"GET health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
@@ -127,8 +127,12 @@ CASES = {
     "TLS": Case(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), [400, CLOSES]),
     "noise": Case(bytes(range(256)), [400, CLOSES]),
     "100 KB of headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 13_000 + b"\r\n", [431, CLOSES]),
-    "100 KB of one header": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400 + b"\r\n\r\n", [431, CLOSES]),
-    "100 KB of headers without end": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400, [431, CLOSES]),
+    "100 KB of one header": Case(
+        b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400 + b"\r\n\r\n", [431, CLOSES]
+    ),
+    "100 KB of headers without end": Case(
+        b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400, [431, CLOSES]
+    ),
     "100 KB of target": Case(b"GET /" + b"a" * 102_400 + b" HTTP/1.1\r\n" + HOST + b"\r\n", [431, CLOSES]),
     "60 KB of headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 7_500 + b"\r\n", [200]),
     "60 KB of spaces": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A:" + b" " * 60_000 + b"b\r\n\r\n", [200]),
@@ -140,7 +144,9 @@ CASES = {
     "body on a GET": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"Content-Length: 5\r\n\r\nhello" + HEALTH, [200, 200]),
     "body on an unknown path": Case(post(LENGTH, path=b"/nothing") + HEALTH, [404, 200]),
     "Expect": Case(post(LENGTH + b"Expect: 100-continue\r\n"), [200]),
-    "unknown upgrade": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: x\r\n\r\n" + HEALTH, [200, 200]),
+    "unknown upgrade": Case(
+        b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: x\r\n\r\n" + HEALTH, [200, 200]
+    ),
     "HTTP/1.0": Case(b"GET /health HTTP/1.0\r\n" + HOST + b"\r\n" + HEALTH, [200, CLOSES]),
     "close": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"Connection: foo, Close\r\n\r\n" + HEALTH, [200, CLOSES]),
     "64 at once": Case(HEALTH * 64, [200] * 64),
@@ -209,7 +215,9 @@ async def test_both_lanes_answer_alike(name: str) -> None:
 @pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "quart"])
 async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
-        data = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "ü"}) + HEALTH + post(CHUNKED, CHUNKS)
+        data = (
+            request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "ü"}) + HEALTH + post(CHUNKED, CHUNKS)
+        )
         for cut in (1, 7):
             assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200]
         assert web.engine.broker.stats("q").available == 4  # type: ignore[union-attr]  # it was published to

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
-from tests.http.web import LANES, running
+import pytest
+import trio
+
+from qrusty_trio.api.operations import MAX_BODY_BYTES
+from tests.http.web import HOST, JSON, LANES, make_engine, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+ALLOWED = "https://ops.example"
 
 
 async def test_a_message_lives_and_ends(fast_lane: bool) -> None:
@@ -23,3 +29,185 @@ async def test_a_message_lives_and_ends(fast_lane: bool) -> None:
         assert acked.status == 200
         again = await client.ask("POST", f"/ack/q/{message_id}", {"consumer_id": "w"})
         assert (again.status, again.json()["code"]) == (404, "message_not_locked")
+
+
+async def test_errors_are_json_and_say_what_is_wrong(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for method, path, body, headers, status, code in [
+            ("GET", "/nothing", None, b"", 404, "not_found"),
+            ("GET", "/publish", None, b"", 405, "method_not_allowed"),
+            ("PUT", "/queues", None, b"", 405, "method_not_allowed"),
+            ("POST", "/publish", b"{", b"", 400, "malformed_json"),
+            ("POST", "/publish", {"queue": "q"}, b"", 422, "wrong_shape"),
+            ("GET", "/operation-timings?seconds=x", None, b"", 400, "bad_request"),
+            ("POST", "/consume/" + "q" * 256, {"consumer_id": "w"}, b"", 400, "invalid_queue_name"),
+        ]:
+            answer = await client.ask(method, path, body, headers)
+            assert (answer.status, answer.json()["code"]) == (status, code), path
+            assert answer.json()["error"]
+            assert answer.headers["content-type"] == "application/json"
+            if status == 405:
+                assert answer.headers["allow"] == ("POST" if path == "/publish" else "GET, HEAD")
+
+
+@pytest.mark.parametrize("content_type", [b"", b"text/plain", b"application/x-www-form-urlencoded", b"json"])
+async def test_a_body_that_is_not_json_is_refused(fast_lane: bool, content_type: bytes) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        described = b"Content-Type: %b\r\n" % content_type if content_type else b""
+        await client.send(b"POST /consume/q HTTP/1.1\r\n" + HOST + described + b"Content-Length: 2\r\n\r\n{}")
+        answer = await client.answer()
+        assert (answer.status, answer.json()["code"]) == (415, "wrong_content_type")
+        assert (await client.ask("GET", "/health")).status == 200
+
+
+@pytest.mark.parametrize(
+    "content_type", [b"application/json;charset=utf-8", b"Application/JSON", b"application/a+json"]
+)
+async def test_json_by_other_names(fast_lane: bool, content_type: bytes) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        body = b'{"consumer_id":"w"}'
+        head = b"POST /consume/q HTTP/1.1\r\n" + HOST + b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n"
+        await client.send(head % (content_type, len(body)) + body)
+        assert (await client.answer()).body == b"null"
+
+
+async def test_the_largest_body_and_one_byte_more(fast_lane: bool) -> None:
+    frame = len('{"queue":"q","priority":1,"payload":""}')
+    body = json.dumps({"queue": "q", "priority": 1, "payload": "x" * (MAX_BODY_BYTES - frame)}, separators=(",", ":"))
+    assert len(body) == MAX_BODY_BYTES
+    async with running(fast_lane) as web:
+        assert (await web.ask("POST", "/publish", body.encode())).status == 200
+        refused = await web.ask("POST", "/publish", body.encode() + b" ")
+        assert (refused.status, refused.json()["code"]) == (413, "body_too_large")
+        assert refused.headers["connection"] == "close"
+
+
+async def test_a_body_too_large_in_chunks(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        await client.send(b"POST /publish HTTP/1.1\r\n" + HOST + JSON + b"Transfer-Encoding: chunked\r\n\r\n")
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with pytest.raises(trio.BrokenResourceError):
+                    while True:
+                        await client.send(chunk)
+
+            nursery.start_soon(send)
+            answer = await client.answer()
+            assert (answer.status, answer.json()["code"]) == (413, "body_too_large")
+            assert answer.headers["connection"] == "close"
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                await client.answer()
+
+
+async def test_names_are_decoded_once_and_after_splitting(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for name, path in [
+            ("a/b", "a%2Fb"),
+            ("ü x", "%C3%BC%20x"),
+            ("%2F", "%252F"),
+            ("a\0b", "a%00b"),
+            ("a+b", "a+b"),
+        ]:
+            await client.ask("POST", "/publish", {"queue": name, "priority": 1, "payload": name})
+            answer = await client.ask("POST", f"/consume/{path}", {"consumer_id": "w"})
+            assert answer.json()["payload"] == name
+
+
+async def test_head_is_get_without_a_body(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        full = await client.ask("GET", "/health")
+        head = await client.ask("HEAD", "/health")
+        assert (head.status, head.body) == (200, b"")
+        assert head.headers["content-length"] == str(len(full.body))
+        unknown = await client.ask("HEAD", "/nothing")
+        assert unknown.status == 404
+        assert (await client.ask("GET", "/health")).body == full.body
+
+
+async def test_connections_end_when_the_client_asks(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        async with web.client() as client:
+            for _ in range(3):
+                assert (await client.ask("GET", "/health")).headers.get("connection") is None
+            last = await client.ask("GET", "/health", headers=b"Connection: close\r\n")
+            assert last.headers["connection"] == "close"
+            assert await client.ended()
+        async with web.client() as client:
+            await client.send(b"GET /health HTTP/1.0\r\n\r\n")
+            assert (await client.answer()).headers["connection"] == "close"
+            assert await client.ended()
+
+
+async def test_pipelined_requests_run_in_order(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        publishes = [request("POST", "/publish", {"queue": "q", "priority": 1, "payload": f"{n}"}) for n in range(150)]
+        consumes = [request("POST", "/consume/q", {"consumer_id": "w"})] * 150
+        await client.send(b"".join(publishes + consumes))
+        for _ in range(150):
+            assert (await client.answer()).status == 200
+        assert [(await client.answer()).json()["payload"] for _ in range(150)] == [f"{n}" for n in range(150)]
+
+
+async def test_while_starting_reads_are_answered_and_changes_refused(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        web.engine.services.gate.starting = True
+        refused = await client.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
+        assert (refused.status, refused.headers["retry-after"]) == (503, "2")
+        assert refused.json() == {
+            "status": "starting",
+            "message": "Qrusty is initialising. Retry shortly.",
+            "retry_after_secs": 2,
+        }
+        assert (await client.ask("GET", "/health")).json()["status"] == "starting"
+        assert (await client.ask("GET", "/ui/")).status == 200
+
+
+async def test_a_page_of_an_allowed_origin_may_read_answers(fast_lane: bool) -> None:
+    async with running(fast_lane, allowed_origins=[ALLOWED]) as web, web.client() as client:
+        for path, status in [("/health", 200), ("/nothing", 404), ("/publish", 405), ("/ui/", 200)]:
+            answer = await client.ask("GET", path, headers=f"Origin: {ALLOWED}\r\n".encode())
+            assert answer.status == status
+            assert answer.headers["access-control-allow-origin"] == ALLOWED
+            assert answer.headers["vary"] == "Origin"
+        preflight = await client.ask(
+            "OPTIONS",
+            "/publish",
+            headers=f"Origin: {ALLOWED}\r\nAccess-Control-Request-Method: POST\r\n".encode(),
+        )
+        assert preflight.status == 204
+        assert preflight.headers["access-control-allow-origin"] == ALLOWED
+        assert preflight.headers["access-control-allow-methods"] == "DELETE, GET, POST"
+        assert preflight.headers["access-control-allow-headers"] == "Content-Type"
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://ops.example.evil", "HTTPS://OPS.EXAMPLE"])
+@pytest.mark.parametrize("allowed", [[], [ALLOWED]], ids=["none allowed", "another allowed"])
+async def test_any_other_origin_gets_no_cors_header(fast_lane: bool, origin: str, allowed: list[str]) -> None:
+    async with running(fast_lane, allowed_origins=allowed) as web, web.client() as client:
+        headers = f"Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n".encode()
+        for method, path, status in [("GET", "/health", 200), ("OPTIONS", "/publish", 405), ("GET", "/ui/", 200)]:
+            answer = await client.ask(method, path, headers=headers)
+            assert answer.status == status
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+async def test_a_fault_inside_is_not_a_refusal(fast_lane: bool) -> None:
+    """The fast lane lets it through, to end the server; Quart answers 500 and logs it."""
+    engine = make_engine()
+
+    async def run(calls: object) -> object:
+        raise ZeroDivisionError
+
+    engine.run = run  # type: ignore[method-assign, assignment]  # the fault is the point
+    if not fast_lane:
+        async with running(False, engine=engine) as web:
+            answer = await web.ask("GET", "/health")
+            assert (answer.status, answer.json()["code"]) == (500, "internal")
+        return
+    with pytest.raises(BaseExceptionGroup) as caught:
+        async with running(True, engine=engine) as web, web.client() as client:
+            await client.send(request("GET", "/health"))
+            await trio.sleep_forever()
+    assert caught.group_contains(ZeroDivisionError)

@@ -13,7 +13,7 @@ import trio
 
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import Services
-from qrusty_trio.config import FsyncPolicy
+from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
@@ -43,7 +43,7 @@ def make_engine() -> Engine:
     storage = MemoryStorage()
     services = Services(Broker(storage), Gate(), Timings(), Memory(), lambda: 0)
     engine = Engine(services, Dispatcher(), Clock())
-    engine.committer = Committer(storage, None, FsyncPolicy.ALWAYS, engine.fail)
+    engine.committer = Committer(storage, None, Fsync.ALWAYS, engine.write, engine.fail)
     return engine
 
 
