@@ -9,6 +9,7 @@ requests are made before the clock runs, as a client would have made them.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import statistics
@@ -24,7 +25,7 @@ import trio
 from bench import machine
 from bench.driver import build, load
 from bench.report import section, spread, table, today
-from bench.servers import OURS_NEVER, Running
+from bench.servers import OURS_NEVER, Running, exit_on_sigterm
 from bench.wire import Connection
 from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.api.gate import Gate
@@ -219,6 +220,7 @@ def _verdict(values: Sequence[float], at_least: float = float("-inf"), at_most: 
 
 
 def main() -> None:
+    exit_on_sigterm()
     parser = argparse.ArgumentParser(prog="python -m bench.core", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=1_000_000, help="in the deep queue (default: 1,000,000)")
@@ -229,6 +231,9 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = Figures()
     bursts = publish_bursts(arguments.bursts)
+    # The requests of the bench are no concern of the engine's garbage collections.
+    gc.collect()
+    gc.freeze()
     with tempfile.TemporaryDirectory(prefix="qrusty-bench-", dir=arguments.dir) as name:
         directory = Path(name)
         machine.refuse_memory_disk(directory)

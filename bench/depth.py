@@ -28,7 +28,7 @@ from bench import machine
 from bench.core import consume_and_return
 from bench.driver import RESULTS, build, load
 from bench.report import section, spread, table, today
-from bench.servers import OURS_ALWAYS, Running
+from bench.servers import OURS_ALWAYS, Running, exit_on_sigterm
 from bench.wire import Connection
 
 MEBIBYTE = 2**20
@@ -255,6 +255,7 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> None:
+    exit_on_sigterm()
     arguments = parse()
     program = build()
     with tempfile.TemporaryDirectory(prefix="qrusty-bench-", dir=arguments.dir) as name:

@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from bench import machine
 from bench.report import section, spread, table, today
-from bench.servers import OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD, Running
+from bench.servers import OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD, Running, exit_on_sigterm
 from bench.wire import Connection
 
 SERVERS = (OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD)
@@ -57,6 +57,7 @@ def expect(socket: ClientConnection, kind: str) -> dict[str, str]:
 
 
 def main() -> None:
+    exit_on_sigterm()
     parser = argparse.ArgumentParser(prog="python -m bench.latency", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--messages", type=int, default=200, help="a round (default: 200)")

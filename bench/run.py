@@ -21,7 +21,7 @@ from typing import TypedDict
 from bench import machine, peers_report
 from bench.driver import RESULTS, Load, build, load
 from bench.report import today
-from bench.servers import BEANSTALKD, BEANSTALKD_SYNC, Running
+from bench.servers import BEANSTALKD, BEANSTALKD_SYNC, Running, exit_on_sigterm
 from bench.workloads import WORKLOADS, WS_WINDOW, Side, Workload
 
 STORED = RESULTS / "run"
@@ -142,6 +142,7 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
 
 
 def main() -> None:
+    exit_on_sigterm()
     arguments = parse()
     if not arguments.report:
         fresh = measure_all(arguments)

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Self
 
 import psutil
@@ -170,6 +170,15 @@ class Running:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop()
+
+
+def exit_on_sigterm() -> None:
+    """Make SIGTERM end the program by an exception, so that what runs is stopped on the way out."""
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        sys.exit("ended by SIGTERM")
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def ours(policy: str) -> Server:

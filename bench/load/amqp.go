@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"time"
 )
 
 // amqpServer speaks AMQP 0-9-1 to RabbitMQ: a durable queue with x-max-priority, persistent messages, publisher
@@ -32,6 +33,7 @@ type amqpConn struct {
 	*wire
 	queue     string
 	get       bool
+	pushed    bool // deliveries come by themselves
 	consuming bool
 	publishes [][]byte
 	next      int
@@ -46,7 +48,9 @@ func (s *amqpServer) dial() (*amqpConn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &amqpConn{wire: w, get: s.o.amqpGet}
+	// In a drain, a message sent ahead to a connection that is done would never be taken.
+	c := &amqpConn{wire: w, get: s.o.amqpGet || s.o.mode == "drain"}
+	c.pushed = !c.get && s.o.mode != "publish"
 	if err := c.send([]byte("AMQP\x00\x00\x09\x01")); err != nil {
 		return nil, err
 	}
@@ -268,6 +272,13 @@ func (c *amqpConn) call(want uint32) error {
 	}
 	_, err := c.await(want)
 	return err
+}
+
+// wake ends the wait for a delivery.
+func (c *amqpConn) wake() {
+	if c.pushed {
+		_ = c.conn.SetReadDeadline(time.Now())
+	}
 }
 
 func (c *amqpConn) publish() error {
