@@ -36,6 +36,7 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.pressure import PressureStatus
+from qrusty_trio.server.startup import GC_THRESHOLDS
 from qrusty_trio.storage.rocksdb import RocksStorage
 
 BATCH = 64
@@ -231,9 +232,10 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = Figures()
     bursts = publish_bursts(arguments.bursts)
-    # The requests of the bench are no concern of the engine's garbage collections.
+    # As the server does at its start; and the requests made here are no concern of the engine's collections.
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
     with tempfile.TemporaryDirectory(prefix="qrusty-bench-", dir=arguments.dir) as name:
         directory = Path(name)
         machine.refuse_memory_disk(directory)
