@@ -76,26 +76,28 @@ def make_config(ping_interval: float) -> Config:
     return config
 
 
+class _Context(WorkerContext):
+    """Hypercorn's context of one connection. What sleeps between two pings wakes when the connection is over."""
+
+    def __init__(self, shared: WorkerContext) -> None:
+        super().__init__(None)
+        self.terminated = shared.terminated
+        self.over = trio.Event()
+
+    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # a static method there, called as one of ours
+        with trio.move_on_after(wait):
+            await self.over.wait()
+
+
 class _Server(TCPServer):
     """Hypercorn's server of one connection, which lets go of a connection when its peer has."""
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # It would otherwise keep the connection until the idle timeout.
+        # They would otherwise keep the connection until the idle timeout, or the next ping.
         await self.idle_task.stop()
-
-
-class _Context(WorkerContext):
-    """Hypercorn's context of one connection. What sleeps between two pings wakes when the connection is over."""
-
-    def __init__(self, shared: WorkerContext, over: trio.Event) -> None:
-        super().__init__(None)
-        self.terminated = shared.terminated
-        self._over = over
-
-    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # a static method there, called as one of ours
-        with trio.move_on_after(wait):
-            await self._over.wait()
+        assert isinstance(self.context, _Context)
+        self.context.over.set()
 
 
 class Handover:
@@ -116,7 +118,7 @@ class Handover:
             server = _Server(
                 self._wrapped,
                 self._config,
-                _Context(self._worker, guarded.over),
+                _Context(self._worker),
                 cast(LifespanState, ConnectionState(state)),
                 cast(Any, guarded),
             )
@@ -196,8 +198,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._last = False
         """Nothing is passed on after the current request."""
         self._closing = False
-        self.over = trio.Event()
-        """Set when the stream is closed."""
+        self._closed = trio.Event()
         self._sent_eof = False
         self._reading = trio.CancelScope()
         self._in_hand = 0
@@ -419,7 +420,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Close, but let a peer that is still sending read the answer first, within bounds."""
         if self._closing:
             # Hypercorn closes from two tasks; the second is not to cut the first one short.
-            await self.over.wait()
+            await self._closed.wait()
             return
         self._closing = True
         self._reading.cancel()
@@ -429,7 +430,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                     await self._linger()
             await self._stream.aclose()
         finally:
-            self.over.set()
+            self._closed.set()
 
     async def _linger(self) -> None:
         try:
