@@ -1,7 +1,7 @@
 """Moving and dropping payloads in segment files: what compaction and repair do to the messages that own them.
 
-Rule: a message is looked up, and changed, in one step of the event loop; the bytes are read in between, elsewhere. So
-whoever comes back with bytes is only believed as far as the record still refers to where they came from.
+Rule: a message is looked up, and changed, in one step of the event loop; the bytes are read, appended and synced in
+between. So whoever comes back is only believed as far as the record still refers to where the bytes came from.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from qrusty_trio.storage.payloads import PayloadRef
 PIECE = 32
 """Entries looked at in one step."""
 PIECE_BYTES = 512 * 1024
-"""Payload bytes moved in one step, or one payload: at most 2 MiB, about 1.5 ms."""
+"""Payload bytes appended in one step, or one payload: at most 2 MiB, about 1.5 ms."""
 
 
 class Place(NamedTuple):
@@ -32,7 +32,7 @@ class Place(NamedTuple):
 def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
     """The next payloads of a segment from index key `begin` on (b"": its start), and where to go on (None: nowhere).
 
-    Entries without a message are dropped.
+    Entries without a message are forgotten.
     """
     externals = broker.externals
     assert externals is not None
@@ -42,8 +42,7 @@ def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], byt
     for owned in entries:
         record = _record(broker, owned)
         if record is None:
-            broker.journal.delete(owned.index_key, broker.journal.external)
-            broker.journal.touch()
+            externals.forget(owned)
             continue
         reference = record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES]
         length = PayloadRef.unpack(reference).length
@@ -54,8 +53,8 @@ def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], byt
     return found, entries[-1].index_key + b"\x00" if len(entries) == PIECE else None
 
 
-def move(broker: Broker, place: Place, payload: bytes) -> None:
-    """Put the payload into the active segment and let its message refer to it there. Raises PayloadNotStored."""
+def refer(broker: Broker, place: Place, reference: bytes) -> None:
+    """Let the message refer to its payload at the new place, where it has been synced."""
     record = _record(broker, place.owned)
     if record is None or not _refers(record, place.reference):
         return
@@ -63,7 +62,6 @@ def move(broker: Broker, place: Place, payload: bytes) -> None:
     assert externals is not None
     owned = place.owned
     queue = broker.by_number[owned.queue_number]
-    reference = externals.append(payload)
     _rewrite(broker, queue, owned, record[:PAYLOAD_AT] + reference + record[PAYLOAD_AT + REFERENCE_BYTES :], reference)
     externals.free(queue, place.reference, owned.kind)
     externals.own(queue, reference, owned.id, owned.key, owned.kind)

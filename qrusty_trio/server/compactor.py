@@ -1,14 +1,15 @@
 """The segment files of large payloads: checked at start-up, compacted regularly, repaired when something is lost.
 
-Rule: a segment file goes only after nothing refers to it and that is synced, so a crash at any step loses nothing: a
-payload is where its record says, in the old file or in the new one. Files are read, synced and removed in threads; on
-the loop there are short steps, between which everybody else is served.
+Rule: a crash at any step loses nothing. A payload that moves is appended and synced before a record names its new
+place (the log with that record may reach the disk at any time), and a segment file goes only after nothing refers to it
+and that is synced. Files are read, synced and removed in threads; on the loop there are short steps, between which
+everybody else is served.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,15 +20,21 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.externals import Externals
 from qrusty_trio.core.registry import Removed
 from qrusty_trio.core.relocation import Place
-from qrusty_trio.errors import PayloadNotStored, StorageFault
+from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
 
 LIVE_SHARE = 0.5
 """A segment of which a smaller share is still owned by messages is rewritten."""
-NOTE_SECONDS = 1.0
-"""How often messages that a consume had to remove are written down."""
+LOOK_SECONDS = 1.0
+"""How often messages that a consume had to remove are written down, and payloads that may be lost are looked for."""
+RETRY_SECONDS = 10.0
+"""Between two tries to repair what could not be repaired."""
+NOTE_AT = 1000
+"""Removed messages that are written down without waiting for more."""
+NOTE_SECONDS = 5.0
+"""Bound on writing them down when the server stops meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +49,11 @@ class Compactor:
         self._interval = interval_seconds
         self._limiter = trio.CapacityLimiter(1)
         self._at_work = trio.Lock()
+        """Held by whoever moves payloads: what was appended and is not referred to yet looks dead."""
         self._suspects: dict[int, str] = {}
+        """Segment -> what is wrong with its file."""
+        self._doubtful: dict[int, int] = {}
+        """Segment -> offset from which on its bytes may not be on the disk, though they may be readable."""
 
     @property
     def _externals(self) -> Externals:
@@ -57,53 +68,80 @@ class Compactor:
         for segment, reason in self._suspects.items():
             log.error("payload segment %d: %s; its messages are checked one by one now", segment, reason)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Repair what `check` found, then compact every interval, until cancelled."""
-        task_status.started()
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._note_removals)
-            for segment in list(self._suspects):
-                await self._guarded(self._repair, segment)
-            while True:
-                await trio.sleep(self._interval)
-                await self._guarded(self.compact)
+    def doubt(self) -> None:
+        """After a fault: take note of what a failed sync may have lost, so that the store can be synced again.
 
-    async def _guarded(self, step: Callable[..., Awaitable[None]], *arguments: int) -> None:
-        """A fault of the store ends the step only: it is tried again at the next interval."""
+        Any thread. `run` moves those payloads to where they are safe.
+        """
+        for segment, offset in self._store.recover().items():
+            log.error("payload segment %d: synced up to %d only; what is behind is written anew", segment, offset)
+            self._doubtful[segment] = min(offset, self._doubtful.get(segment, offset))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Repair what `check` and `doubt` found, compact every interval, note what was removed, until cancelled."""
+        task_status.started()
+        compact_at = trio.current_time() + self._interval
+        repair_at = 0.0
         try:
-            await step(*arguments)
-        except (StorageFault, PayloadNotStored) as fault:
+            while True:
+                now = trio.current_time()
+                if (self._suspects or self._doubtful) and now >= repair_at and self._engine.fault is None:
+                    await self._guarded(self.repair)
+                    repair_at = trio.current_time() + RETRY_SECONDS
+                if now >= compact_at:
+                    await self._guarded(self.compact)
+                    compact_at = trio.current_time() + self._interval
+                await self._note()
+                await trio.sleep(LOOK_SECONDS)
+        finally:
+            await self._note()
+
+    async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
+        """A fault of the store ends the step only: it is tried again later."""
+        try:
+            await step()
+        except StorageFault as fault:
             log.warning("payload segments could not be put in order, will try again: %s", fault)
 
     async def compact(self) -> None:
-        """One round: drop dead segments, rewrite those that are mostly dead. Raises StorageFault, PayloadNotStored."""
+        """One round: drop dead segments, rewrite those that are mostly dead, one by one. Raises StorageFault."""
         async with self._at_work:
-            owned = self._externals.owned_bytes()
-            active = self._store.active
-            if active is not None and not owned.get(active):
-                self._store.retire()
-            sizes = self._store.segments()
-            before = self._store.disk_bytes()
-            rewritten = 0
-            for segment, size in sorted(sizes.items()):
-                if segment == self._store.active:
-                    continue
-                live = self._externals.owned_bytes().get(segment, 0)
-                if live and live < size * LIVE_SHARE:
-                    await self._rewrite(segment)
-                    rewritten += 1
-            dropped = await self._drop_dead(sorted(sizes))
-            if dropped or rewritten:
+            store, externals = self._store, self._externals
+            if store.needs_sync:
+                # Without a policy that syncs, every segment would keep its descriptor.
+                await self._engine.committer.sync_now()
+            if store.active is not None and not externals.owned(store.active):
+                store.retire()
+            before = store.disk_bytes()
+            dropped = await self._drop_dead(store.segments())
+            sparse = await self._sparse()
+            for segment in sparse:
+                await self._rewrite(segment)
+                dropped += await self._drop_dead([segment])
+            if dropped or sparse:
                 log.info(
                     "payload segments: %d rewritten, %d removed, %.1f MiB given back",
-                    rewritten,
+                    len(sparse),
                     dropped,
-                    (before - self._store.disk_bytes()) / 2**20,
+                    (before - store.disk_bytes()) / 2**20,
                 )
 
-    async def _drop_dead(self, segments: list[int]) -> int:
-        owned = self._externals.owned_bytes()
-        dead = [segment for segment in segments if segment not in owned and segment != self._store.active]
+    async def _sparse(self) -> list[int]:
+        """Segments to be rewritten. Those with the least to move come first: they make room for the others."""
+        live: dict[int, int] = {}
+        for segment, size in self._store.segments().items():
+            octets = self._externals.owned_bytes(segment)
+            if 0 < octets < size * LIVE_SHARE and segment != self._store.active:
+                live[segment] = octets
+            await trio.lowlevel.checkpoint()
+        return sorted(live, key=live.__getitem__)
+
+    async def _drop_dead(self, segments: Iterable[int]) -> int:
+        dead = [
+            segment
+            for segment in sorted(segments)
+            if not self._externals.owned(segment) and segment != self._store.active
+        ]
         if dead:
             # That nothing refers to them must be as durable as their removal.
             await self._engine.committer.sync_now()
@@ -111,15 +149,47 @@ class Compactor:
             await trio.to_thread.run_sync(self._store.remove, segment, limiter=self._limiter)
         return len(dead)
 
-    async def _rewrite(self, segment: int) -> None:
+    async def _rewrite(self, segment: int, first: int = 0) -> None:
+        """Move the payloads at offset `first` and behind to other segments; drop the messages whose are broken."""
         begin: bytes | None = b""
         while begin is not None:
             places, begin = await self._places(segment, begin)
-            payloads = await self._read(places)
-            await self._engine.transact(partial(_settle, places, payloads), sync=False)
+            places = [place for place in places if place.owned.offset >= first]
+            await self._move(places, await self._read(places))
 
-    async def _repair(self, segment: int) -> None:
-        """Look at every payload of a segment that is not as it should be; remove the messages that lost theirs."""
+    async def _move(self, places: list[Place], payloads: list[bytes | PayloadBroken]) -> None:
+        broken: list[tuple[Place, PayloadBroken]] = []
+        moved: list[tuple[Place, bytes]] = []
+        failed: StorageFault | None = None
+        for place, payload in zip(places, payloads, strict=True):
+            if isinstance(payload, PayloadBroken):
+                broken.append((place, payload))
+                continue
+            try:
+                moved.append((place, self._store.append(payload).pack()))
+            except StorageFault as fault:
+                # What found room shall have moved, or every try would fill more of the disk.
+                failed = fault
+                break
+        if moved:
+            await self._engine.committer.sync_now()
+        await self._engine.transact(partial(_settle, moved, broken), sync=False)
+        await self._note_many()
+        if failed is not None:
+            raise failed
+
+    async def repair(self) -> None:
+        """Look at the payloads that may be lost: see which are, and save those that are not. Raises StorageFault."""
+        async with self._at_work:
+            for segment in list(self._suspects):
+                await self._drop_broken(segment)
+                del self._suspects[segment]
+            for segment, offset in list(self._doubtful.items()):
+                await self._rewrite(segment, offset)
+                del self._doubtful[segment]
+                log.info("payload segment %d: what was behind %d is written anew", segment, offset)
+
+    async def _drop_broken(self, segment: int) -> None:
         total = 0
         begin: bytes | None = b""
         while begin is not None:
@@ -132,9 +202,8 @@ class Compactor:
             ]
             await self._engine.transact(partial(_drop, broken), sync=False)
             total += len(broken)
-            await self._note()
-        log.error("payload segment %d: %d messages had lost their payload and were removed", segment, total)
-        self._suspects.pop(segment, None)
+            await self._note_many()
+        log.error("payload segment %d: %d messages had lost their payload", segment, total)
 
     async def _places(self, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
         return await self._engine.transact(lambda broker, now: relocation.places(broker, segment, begin), sync=False)
@@ -151,9 +220,8 @@ class Compactor:
                 payloads.append(broken)
         return payloads
 
-    async def _note_removals(self) -> None:
-        while True:
-            await trio.sleep(NOTE_SECONDS)
+    async def _note_many(self) -> None:
+        if len(self._engine.broker.removed) >= NOTE_AT:
             await self._note()
 
     async def _note(self) -> None:
@@ -172,18 +240,20 @@ class Compactor:
             CURRENT,
         )
         try:
-            await trio.to_thread.run_sync(self._removed_log.record, when, removed, limiter=self._limiter)
+            # Shielded: they are gone from the store, nobody else will ever name them.
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTE_SECONDS):
+                await trio.to_thread.run_sync(self._removed_log.record, when, removed, limiter=self._limiter)
         except StorageFault as fault:
             # The log is the only place left to name them.
             log.error("removed messages could not be written down: %s: %s", fault, _listed(removed))  # noqa: TRY400
 
 
-def _settle(places: list[Place], payloads: list[bytes | PayloadBroken], broker: Broker, now: int) -> None:
-    for place, payload in zip(places, payloads, strict=True):
-        if isinstance(payload, PayloadBroken):
-            relocation.drop(broker, place, payload.reason)
-        else:
-            relocation.move(broker, place, payload)
+def _settle(
+    moved: list[tuple[Place, bytes]], broken: list[tuple[Place, PayloadBroken]], broker: Broker, now: int
+) -> None:
+    for place, reference in moved:
+        relocation.refer(broker, place, reference)
+    _drop(broken, broker, now)
 
 
 def _drop(broken: list[tuple[Place, PayloadBroken]], broker: Broker, now: int) -> None:

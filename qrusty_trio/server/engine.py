@@ -127,7 +127,8 @@ class Engine:
         when messages were handed out: an answer with a message leaves at once.
         """
         dispatcher = self.dispatcher
-        if dispatcher.pump(self.broker, now, PUMP_PIECE):
+        broker = self.broker
+        if dispatcher.pump(broker, now, PUMP_PIECE) or broker.ready:
             self._pump_wanted.set()
         if not defer or dispatcher.unstored:
             self.broker.commit()

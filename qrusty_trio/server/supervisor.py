@@ -118,7 +118,7 @@ async def _run(
     task_status: trio.TaskStatus[Server],
 ) -> None:
     status = PressureStatus()
-    engine = _engine(settings, stores, status)
+    engine = make_engine(settings, stores, status)
     compactor = None
     if stores.payloads is not None and stores.removed_log is not None:
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
@@ -126,7 +126,7 @@ async def _run(
     listeners = await _listen(settings)
     async with trio.open_nursery() as background:
         await background.start(engine.committer.run)
-        await background.start(engine.recover, stores.storage.reopen)
+        await background.start(engine.recover, partial(reopen, stores, compactor))
         await background.start(engine.pump)
         await background.start(sample, engine)
         async with trio.open_nursery() as front:
@@ -150,6 +150,13 @@ async def _run(
         background.cancel_scope.cancel()
 
 
+def reopen(stores: Stores, compactor: Compactor | None) -> None:
+    """Open the store again after a fault. Blocks. Raises StorageFault while it can't be opened."""
+    stores.storage.reopen()
+    if compactor is not None:
+        compactor.doubt()
+
+
 async def _load(engine: Engine, compactor: Compactor | None, stopping: trio.Event) -> None:
     """Load the store; give up when the server is to stop meanwhile."""
     async with trio.open_nursery() as nursery:
@@ -163,7 +170,7 @@ async def _load(engine: Engine, compactor: Compactor | None, stopping: trio.Even
         nursery.cancel_scope.cancel()
 
 
-def _engine(settings: Settings, stores: Stores, status: PressureStatus) -> Engine:
+def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> Engine:
     broker = Broker(
         stores.storage,
         hot_tier_size=settings.hot_tier_size,

@@ -1,0 +1,201 @@
+"""Moving and dropping payloads under messages that do not hold still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.core import relocation
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.relocation import PIECE, Place
+from qrusty_trio.errors import DuplicatePayload
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.core.ownership import check_ownership
+
+NOW = 1_000_000
+SECONDS = 100
+
+
+class Shelf:
+    """A broker over real stores, with small segments."""
+
+    def __init__(self, path: Path) -> None:
+        self.storage: Storage = RocksStorage.open(path, cache_mb=8, write_buffer_mb=2, max_open_files=64)
+        self.payloads = PayloadStore.open(path / "payloads", segment_max_bytes=4000)
+        self.broker = self.load()
+
+    def load(self) -> Broker:
+        broker = Broker(self.storage, payloads=self.payloads, externalize_min_bytes=300)
+        for _ in broker.load():
+            pass
+        return broker
+
+    def publish(self, text: str, queue: str = "q", max_retries: int = 3) -> str:
+        return self.broker.publish(queue, 0, text.ljust(300, "."), max_retries, NOW)
+
+    def consume(self, queue: str = "q") -> str | None:
+        delivery = self.broker.consume(queue, "c", SECONDS, NOW)
+        return delivery.payload.rstrip(".") if delivery is not None else None
+
+    def places(self, number: int = 1) -> list[Place]:
+        found: list[Place] = []
+        begin: bytes | None = b""
+        while begin is not None:
+            some, begin = relocation.places(self.broker, number, begin)
+            found += some
+        return found
+
+    def move(self, place: Place) -> bytes:
+        self.payloads.retire()
+        reference = self.payloads.append(self.payloads.read(PayloadRef.unpack(place.reference))).pack()
+        relocation.refer(self.broker, place, reference)
+        return reference
+
+    def check(self) -> dict[int, int]:
+        self.broker.commit()
+        return check_ownership(self.storage)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Iterator[Shelf]:
+    shelf = Shelf(tmp_path)
+    yield shelf
+    shelf.broker.journal.detach()
+    shelf.payloads.close()
+    shelf.storage.close()
+
+
+@pytest.mark.parametrize("reload", [False, True])
+@pytest.mark.parametrize("allow_duplicates", [True, False])
+def test_a_payload_moves_wherever_its_message_is(shelf: Shelf, reload: bool, allow_duplicates: bool) -> None:
+    shelf.broker.create_queue("q", QueueConfig(allow_duplicates=allow_duplicates))
+    dead, locked, available = (shelf.publish(text, max_retries=1) for text in ("dead", "locked", "available"))
+    assert shelf.consume() == "dead"
+    shelf.broker.nack("q", dead, "c", NOW)
+    assert shelf.consume() == "locked"
+    for place in shelf.places():
+        shelf.move(place)
+    assert set(shelf.check()) == {2, 3, 4}
+    if reload:
+        shelf.broker = shelf.load()
+    assert shelf.places() == []
+    shelf.payloads.retire()
+    shelf.payloads.remove(1)
+    assert shelf.consume() == "available"
+    shelf.broker.give_back(shelf.broker.queue_number("q"), locked, "c", NOW, counted=False)
+    assert shelf.consume() == "locked"
+    if not allow_duplicates:
+        with pytest.raises(DuplicatePayload):
+            shelf.publish("available")
+    shelf.broker.ack("q", locked, "c", NOW)
+    shelf.broker.ack("q", available, "c", NOW)
+    # The dead letter is what is left.
+    assert len(shelf.check()) == 1
+    shelf.broker.delete("q")
+    assert shelf.check() == {}
+
+
+@pytest.mark.parametrize("fate", ["ack", "purge", "delete", "moved"])
+def test_who_comes_too_late_changes_nothing(shelf: Shelf, fate: str) -> None:
+    id = shelf.publish("first")
+    [place] = shelf.places()
+    if fate == "ack":
+        shelf.consume()
+        shelf.broker.ack("q", id, "c", NOW)
+    elif fate == "purge":
+        shelf.broker.purge("q")
+    elif fate == "delete":
+        shelf.broker.delete("q")
+        shelf.publish("of a new queue of that name")
+    else:
+        shelf.move(place)
+    before = shelf.check()
+    shelf.move(place)
+    relocation.drop(shelf.broker, place, "checksum")
+    assert shelf.check() == before
+    assert not shelf.broker.removed
+
+
+@pytest.mark.parametrize("fate", ["consumed", "dead", "nacked"])
+def test_who_comes_after_the_message_moved_on_still_finds_it(shelf: Shelf, fate: str) -> None:
+    id = shelf.publish("first", max_retries=1 if fate == "dead" else 9)
+    places = shelf.places()
+    shelf.consume()
+    if fate != "consumed":
+        shelf.broker.nack("q", id, "c", NOW)
+    if fate == "dead":
+        # A dead letter is another entry; it is met at its own place.
+        shelf.move(places[0])
+        assert shelf.check() == {1: 300}
+        places = shelf.places()
+    shelf.move(places[0])
+    # Each late move takes a segment; the last one is where the payload is.
+    assert shelf.check() == {3 if fate == "dead" else 2: 300}
+
+
+def test_a_locked_message_stays_with_its_consumer_although_its_payload_is_lost(shelf: Shelf) -> None:
+    id = shelf.publish("first")
+    shelf.consume()
+    [place] = shelf.places()
+    relocation.drop(shelf.broker, place, "checksum")
+    assert not shelf.broker.removed
+    shelf.broker.ack("q", id, "c", NOW)
+    assert shelf.check() == {}
+
+
+def test_dropped_messages_are_counted_and_named(shelf: Shelf) -> None:
+    shelf.broker.create_queue("q", QueueConfig(allow_duplicates=False))
+    dead = shelf.publish("dead", max_retries=1)
+    shelf.consume()
+    shelf.broker.nack("q", dead, "c", NOW)
+    available = shelf.publish("available")
+    kept = shelf.publish("kept")
+    for place in shelf.places():
+        if place.owned.id != kept:
+            relocation.drop(shelf.broker, place, "short segment")
+    assert shelf.broker.removed_total == 2
+    # LIVE entries come first.
+    assert [(each.queue, each.id, each.reason) for each in shelf.broker.removed] == [
+        ("q", available, "short segment"),
+        ("q", dead, "short segment"),
+    ]
+    stats = shelf.broker.stats("q")
+    assert stats is not None
+    assert (stats.available, stats.locked, stats.dead) == (1, 0, 0)
+    # Nothing holds its payload any more.
+    shelf.publish("available")
+    shelf.check()
+    assert [shelf.consume(), shelf.consume(), shelf.consume()] == ["kept", "available", None]
+
+
+def test_an_entry_without_a_message_does_not_hold_its_segment(shelf: Shelf) -> None:
+    shelf.publish("first")
+    shelf.broker.commit()
+    journal, queue = shelf.broker.journal, shelf.broker.queues["q"]
+    assert shelf.broker.externals is not None
+    journal.put(b"\0\0\0\1" + queue.prefix + b"\0" + b"\0" * 7 + b"\1", b"x" * 36 + queue.prefix, journal.external)
+    shelf.broker.externals._of(1, queue.number, 0).count += 1
+    journal.mark(shelf.broker.externals._of(1, queue.number, 0))
+    assert [place.owned.id == "x" * 36 for place in shelf.places()] == [False]
+    assert shelf.check() == {1: 300}
+    shelf.broker.purge("q")
+    assert not shelf.broker.externals.owned(1)
+
+
+def test_pieces_are_bounded_and_complete(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(relocation, "PIECE_BYTES", 1000)
+    ids = [shelf.publish(str(number)) for number in range(12)]
+    found: list[str] = []
+    for number in shelf.payloads.segments():
+        begin: bytes | None = b""
+        while begin is not None:
+            places, begin = relocation.places(shelf.broker, number, begin)
+            assert len(places) <= PIECE
+            assert sum(PayloadRef.unpack(place.reference).length for place in places) <= 1000
+            found += [place.owned.id for place in places]
+    assert found == ids
