@@ -1,0 +1,52 @@
+"""Rates: smoothed with alpha 1/5, late samples taken for what they cover, eleven points."""
+
+from __future__ import annotations
+
+import pytest
+
+from qrusty_trio.core.rates import POINTS, Rates
+
+
+def test_one_sample() -> None:
+    rates = Rates()
+    rates.published, rates.acked, rates.nacked = 10, 5, 1
+    rates.sample(1_000, 7, 2)
+    (point,) = rates.points
+    assert point[:3] == (1_000, 9, 2)
+    assert point[3:] == pytest.approx((2.0, 1.0, 0.2))
+
+
+def test_a_steady_rate_is_approached_by_a_fifth_each_second() -> None:
+    rates = Rates()
+    expected = 0.0
+    for second in range(1, 8):
+        rates.published = 100
+        rates.sample(second * 1000, 0, 0)
+        expected += (100 - expected) / 5
+        assert rates.points[-1].publish_rate == pytest.approx(expected)
+    assert rates.published == 0
+
+
+def test_a_late_sample_covers_the_time_since_the_last() -> None:
+    rates = Rates()
+    rates.sample(1_000, 0, 0)
+    rates.acked = 30
+    rates.sample(4_000, 0, 0)
+    assert rates.points[-1].ack_rate == pytest.approx(2.0)
+
+
+def test_a_rate_that_has_decayed_is_zero() -> None:
+    rates = Rates()
+    rates.nacked = 1
+    rates.sample(0, 0, 0)
+    for second in range(1, 60):
+        rates.sample(second * 1000, 0, 0)
+    assert rates.points[-1].nack_rate == 0.0
+
+
+def test_the_window_holds_eleven_points() -> None:
+    rates = Rates()
+    for second in range(20):
+        rates.sample(second * 1000, second, 0)
+    assert [point.t_ms for point in rates.points] == [second * 1000 for second in range(9, 20)]
+    assert POINTS == 11
