@@ -12,9 +12,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError
 
-from qrusty_trio.client.connection import MAX_FRAME_BYTES, Connection, Frame, NotSent
+from qrusty_trio.client.connection import Connection, Frame, NotSent
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
     ClientError,
@@ -24,22 +24,15 @@ from qrusty_trio.client.errors import (
     again,
 )
 from qrusty_trio.client.subscription import MAX_PREFETCH, Deliveries
+from qrusty_trio.client.transport import bare_exceptions, open_websocket
 
 BACKOFF_SECONDS = 0.1
 """Before the first attempt to connect again; doubled for each further one."""
 MAX_BACKOFF_SECONDS = 10.0
 STABLE_SECONDS = 5.0
 """A connection that lasted that long was a good one: the next loss starts from the shortest wait."""
-HANDSHAKE_SECONDS = 10.0
-CLOSE_SECONDS = 2.0
-"""Bound on the closing handshake."""
 UNSUBSCRIBE_SECONDS = 5.0
 """The server's time to confirm the end of a subscription; then the connection is given up and made anew."""
-RECEIVED_MESSAGES = 64
-"""Frames that the library may hold for us."""
-MAX_RECEIVED_BYTES = 2 * MAX_FRAME_BYTES
-"""A delivery is a little longer than the request that published its message."""
-READ_BYTES = 64 * 1024
 
 
 class Client:
@@ -128,32 +121,20 @@ class Client:
         connected = False
         while not self._closing.is_set():
             opened = trio.current_time()
-            websocket: WebSocketConnection | None = None
             try:
-                async with open_websocket_url(
-                    self._url,
-                    message_queue_size=RECEIVED_MESSAGES,
-                    max_message_size=MAX_RECEIVED_BYTES,
-                    receive_buffer_size=READ_BYTES,
-                    connect_timeout=HANDSHAKE_SECONDS,
-                    disconnect_timeout=CLOSE_SECONDS,
-                ) as websocket:
+                async with open_websocket(self._url) as websocket:
                     connection = Connection(websocket, self._deliver)
                     self._connection = connection
                     if not connected:
                         connected = True
                         task_status.started()
                     reason = await self._serve(connection)
-            except (HandshakeError, ConnectionClosed) as error:
-                # Also of the closing handshake: then the connection has ended, for a reason of its own.
+            except (HandshakeError, ConnectionClosed, OSError, trio.TooSlowError) as error:
+                # Perhaps of the library's reader when the other side broke its rules: then there was a connection.
                 ended = self._connection.ended if self._connection is not None else None
                 reason = ended or self._judge(error)
                 if not connected:
                     raise ConnectFailed(str(reason)) from error
-            finally:
-                if websocket is not None:
-                    # The library leaves the socket of a peer that vanished open.
-                    await trio.aclose_forcefully(websocket._stream)
             self._connection = None
             if not isinstance(reason, ConnectionLost):
                 return self._give_up(reason)
@@ -169,23 +150,27 @@ class Client:
 
     async def _serve(self, connection: Connection) -> ClientError:
         """Use a new connection until it ends; returns why it did."""
-        async with trio.open_nursery() as nursery:
+        try:
+            async with trio.open_nursery() as nursery:
+                for deliveries in self._subscriptions.values():
+                    nursery.start_soon(deliveries.attach_again, connection)
+                self._announce()
+                reason = await connection.run()
+                nursery.cancel_scope.cancel()
+        finally:
+            # Also when the library gives up on what it read, and cancels us.
+            connection.end(ConnectionLost("the connection broke"))
             for deliveries in self._subscriptions.values():
-                nursery.start_soon(deliveries.attach_again, connection)
-            self._announce()
-            reason = await connection.run()
-            nursery.cancel_scope.cancel()
-        for deliveries in self._subscriptions.values():
-            deliveries.detach()
+                deliveries.detach()
         return reason
 
-    def _judge(self, error: HandshakeError | ConnectionClosed) -> ClientError:
+    def _judge(self, error: Exception) -> ClientError:
         """What a failed attempt to connect means."""
         if isinstance(error, ConnectionRejected) and error.status_code < 500:
             return ConnectFailed(f"the server answered {error.status_code}")
         if isinstance(error, ConnectionRejected):
             return ConnectionLost(f"the server answered {error.status_code}")
-        return ConnectionLost(f"can't connect to {self._url}: {error.__cause__ or type(error).__name__}")
+        return ConnectionLost(f"can't connect to {self._url}: {error or type(error).__name__}")
 
     def _give_up(self, reason: ClientError) -> None:
         self._failure = reason
@@ -215,25 +200,10 @@ async def connect(url: str, *, reconnect_seconds: float = 300.0) -> AsyncIterato
     Raises ConnectFailed when the first attempt fails. What the body raises comes out as it is, in no group.
     """
     client = Client(url, reconnect_seconds)
-    try:
+    with bare_exceptions():
         async with trio.open_nursery() as nursery:
             await nursery.start(client.run)
             try:
                 yield client
             finally:
                 client.close()
-    except BaseExceptionGroup as group:
-        only = _only(group)
-        if only is None:
-            raise
-    else:
-        return
-    raise only
-
-
-def _only(group: BaseExceptionGroup[BaseException]) -> BaseException | None:
-    """The one exception of a group that is not a cancellation, if there is one."""
-    _, others = group.split(lambda error: isinstance(error, trio.Cancelled))
-    if others is not None and len(others.exceptions) == 1:
-        return others.exceptions[0]
-    return None
