@@ -75,6 +75,12 @@ class Committer:
         if group.fault is not None:
             raise group.fault
 
+    def abandon(self, fault: StorageFault) -> None:
+        """What waits for the next sync is lost: it was not written, and never will be."""
+        group, self._group = self._group, _Group()
+        group.fault = fault
+        group.done.set()
+
     @property
     def waits(self) -> bool:
         """Whether `durable` ever waits."""

@@ -275,6 +275,7 @@ class Engine:
     def fail(self, fault: StorageFault) -> None:
         """The store failed: nothing can be changed until `recover` has brought it back."""
         self.dispatcher.retract()
+        self.committer.abandon(fault)
         if self.fault is None:
             self.fault = fault
             log.error("the store failed, changes are refused until it is back: %s", fault)

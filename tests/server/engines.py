@@ -1,0 +1,123 @@
+"""An engine with its tasks and without sockets, and a store whose steps a test can count, hold up and break."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import trio
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.operations import Services, resolve
+from qrusty_trio.config import Fsync
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.timings import Timings
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.clock import Clock
+from qrusty_trio.server.committer import Committer
+from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.storage.base import Batch, Storage
+
+STEP_SECONDS = 10.0
+"""No step of a test takes that long."""
+
+
+class Memory:
+    under_pressure = False
+    usage_bytes = 1
+    limit_bytes = 2
+
+
+class WatchedStorage:
+    """A real store. Its steps are counted, and can be held up or made to fail."""
+
+    def __init__(self, inner: Storage) -> None:
+        self.inner = inner
+        self.persistent = True
+        self.writes = 0
+        self.syncs = 0
+        self.sync_begun = threading.Event()
+        self.may_sync = threading.Event()
+        self.may_sync.set()
+        self.sync_fault: StorageFault | None = None
+        """Raised by every sync until `reopen`."""
+        self.write_fault: StorageFault | None = None
+        self.reopen_fault: StorageFault | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def write(self, batch: Batch) -> None:
+        if self.write_fault is not None:
+            raise self.write_fault
+        self.writes += 1
+        self.inner.write(batch)
+
+    def sync(self) -> None:
+        self.sync_begun.set()
+        assert self.may_sync.wait(STEP_SECONDS)
+        if self.sync_fault is not None:
+            raise self.sync_fault
+        self.syncs += 1
+        self.inner.sync()
+
+    def reopen(self) -> None:
+        if self.reopen_fault is not None:
+            raise self.reopen_fault
+        self.inner.reopen()
+        self.sync_fault = self.write_fault = None
+
+    async def until_sync_begins(self) -> None:
+        with trio.fail_after(STEP_SECONDS):
+            while not self.sync_begun.is_set():  # noqa: ASYNC110  # set in a thread
+                await trio.sleep(0.001)
+        self.sync_begun.clear()
+
+
+@asynccontextmanager
+async def engine_on(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) -> AsyncIterator[Engine]:
+    """An engine with every task but the sampler's; `options` go to the broker."""
+    services = Services(Broker(storage, **options), Gate(), Timings(), Memory(), lambda: 0)
+    engine = Engine(services, Dispatcher(), Clock())
+    engine.committer = Committer(storage, None, policy, engine.write, engine.fail)
+    await in_pieces(engine.broker.load())
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.committer.run)
+        await nursery.start(engine.recover, storage.reopen)
+        await nursery.start(engine.pump)
+        await nursery.start(engine.reap)
+        yield engine
+        nursery.cancel_scope.cancel()
+
+
+def call(method: str, path: str, **body: Any) -> Call:
+    operation, params = resolve(method, path.encode())
+    return Call(operation, params, json.dumps(body).encode() if body else b"")
+
+
+def publish(payload: str, queue: str = "q", **fields: Any) -> Call:
+    return call("POST", "/publish", **{"queue": queue, "priority": 0, "payload": payload, **fields})
+
+
+def consume(queue: str = "q", seconds: int = 30) -> Call:
+    return call("POST", f"/consume/{queue}", consumer_id="c", timeout_seconds=seconds)
+
+
+def ack(id: str, queue: str = "q") -> Call:
+    return call("POST", f"/ack/{queue}/{id}", consumer_id="c")
+
+
+def answer(reply: Reply) -> Any:
+    """The body of a reply with status 200."""
+    assert reply.status == 200, reply.body
+    return json.loads(reply.body) if reply.body else None
+
+
+async def run(engine: Engine, *calls: Call) -> list[Any]:
+    """Run a burst; the bodies."""
+    return [answer(reply) for reply in await engine.run(calls)]

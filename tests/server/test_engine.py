@@ -1,0 +1,325 @@
+"""The engine over a real store: bursts, group commit, policies, faults and recovery, cancellation."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from qrusty_trio.api.engine import Reply
+from qrusty_trio.config import Fsync
+from qrusty_trio.errors import DiskFull
+from qrusty_trio.server.committer import SYNC_SECONDS
+from qrusty_trio.server.engine import RETRY_SECONDS, Engine
+from qrusty_trio.storage.memory import MemoryStorage
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.server.engines import STEP_SECONDS, WatchedStorage, ack, answer, call, consume, engine_on, publish, run
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[WatchedStorage]:
+    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
+    try:
+        yield WatchedStorage(storage)
+    finally:
+        storage.close()
+
+
+def payloads(replies: list[Reply]) -> list[str]:
+    return [answer(reply)["payload"] for reply in replies]
+
+
+async def test_a_burst_is_one_batch_and_one_sync(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        writes, syncs = store.writes, store.syncs
+        replies = await engine.run([publish(str(number)) for number in range(64)])
+        assert (store.writes - writes, store.syncs - syncs) == (1, 1)
+        assert len({answer(reply)["id"] for reply in replies}) == 64
+        assert payloads(await engine.run([consume() for _ in range(64)])) == [str(number) for number in range(64)]
+
+
+async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, *[publish(str(number)) for number in range(300)])
+        ids = [answer(reply)["id"] for reply in await engine.run([consume() for _ in range(200)])]
+        replies = await engine.run(
+            [
+                publish("a", priority="text"),
+                call("POST", "/ack-batch/q", consumer_id="c", message_ids=ids),
+                call("GET", "/queues"),
+                call("POST", "/consume/q"),
+                consume(),
+                call("POST", "/purge-all"),
+                consume(),
+            ]
+        )
+        assert [reply.status for reply in replies] == [400, 200, 200, 400, 200, 200, 200]
+        assert len(answer(replies[1])["acked"]) == 200
+        assert answer(replies[2]) == ["q"]
+        assert answer(replies[4])["payload"] == "200"
+        assert answer(replies[6]) is None
+
+
+async def test_one_sync_for_all_that_came_during_the_last(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        store.may_sync.clear()
+        before = store.syncs
+        done: list[str] = []
+
+        async def one(number: int) -> None:
+            done.append((await run(engine, publish(str(number))))[0]["id"])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, 0)
+            await store.until_sync_begins()
+            for number in range(1, 100):
+                nursery.start_soon(one, number)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not done
+            store.may_sync.set()
+        assert len(set(done)) == 100
+        assert store.syncs - before == 2
+
+
+async def test_nothing_changes_while_the_gate_is_closed(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        engine.services.gate.starting = True
+        mutating = [publish("x"), consume(), ack("i"), call("POST", "/purge-all"), call("DELETE", "/delete-queue/q")]
+        for reply in await engine.run(mutating):
+            assert reply.status == 503
+            assert json.loads(reply.body) == {
+                "status": "starting",
+                "message": "Qrusty is initialising. Retry shortly.",
+                "retry_after_secs": 2,
+            }
+        reads = await engine.run([call("GET", "/queues"), call("GET", "/stats"), call("GET", "/health")])
+        assert [reply.status for reply in reads] == [200, 200, 200]
+        assert answer(reads[0]) == []
+        assert answer(reads[2])["status"] == "starting"
+
+
+async def test_a_long_operation_lets_others_run(store: WatchedStorage) -> None:
+    async with engine_on(store, Fsync.NEVER) as engine:
+        await run(engine, *[publish(str(number)) for number in range(2000)])
+        ids = [answer(reply)["id"] for reply in await engine.run([consume() for _ in range(2000)])]
+        finished: list[str] = []
+
+        async def settle() -> None:
+            (outcome,) = await run(engine, call("POST", "/ack-batch/q", consumer_id="c", message_ids=ids))
+            assert len(outcome["acked"]) == 2000
+            finished.append("batch")
+
+        async def ask() -> None:
+            for _ in range(10):
+                await run(engine, publish("x"))
+                await trio.lowlevel.checkpoint()
+            finished.append("others")
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(settle)
+            nursery.start_soon(ask)
+        assert finished == ["others", "batch"]
+
+
+async def test_what_is_given_back_was_never_delivered(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, publish("first"), publish("second"))
+        (reply,) = await engine.run([consume()])
+        engine.give_back(reply)
+        engine.give_back(reply)
+        first, second, nothing = await run(engine, consume(), consume(), consume())
+        assert (first["payload"], first["retry_count"]) == ("first", 1)
+        assert second["payload"] == "second"
+        assert nothing is None
+
+
+async def test_cancelled_while_it_waits_for_a_sync(store: WatchedStorage) -> None:
+    """The change stands, the delivery does not."""
+    async with engine_on(store) as engine:
+        await run(engine, publish("old"))
+        store.may_sync.clear()
+        store.sync_begun.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engine.run, [consume(), publish("new")])
+            await store.until_sync_begins()
+            nursery.cancel_scope.cancel()
+        store.may_sync.set()
+        old, new = await run(engine, consume(), consume())
+        assert (old["payload"], old["retry_count"]) == ("old", 1)
+        assert (new["payload"], new["retry_count"]) == ("new", 1)
+
+
+async def test_always_waits_for_the_sync(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        for change in (publish("a"), consume(), publish("b")):
+            store.may_sync.clear()
+            store.sync_begun.clear()
+            replies: list[Reply] = []
+
+            async def one(change=change, replies=replies) -> None:  # type: ignore[no-untyped-def]  # of the loop
+                replies += await engine.run([change])
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(one)
+                await trio.testing.wait_all_tasks_blocked()
+                # A consume promises nothing that a power cut could take.
+                assert bool(replies) is (change.operation.name == "consume")
+                store.may_sync.set()
+            assert replies[0].status == 200
+
+
+async def test_never_does_not_sync(store: WatchedStorage) -> None:
+    async with engine_on(store, Fsync.NEVER) as engine:
+        before = store.syncs
+        store.may_sync.clear()
+        await run(engine, publish("a"))
+        (got,) = await run(engine, consume())
+        await run(engine, ack(got["id"]))
+        assert store.syncs == before
+
+
+async def test_everysec_syncs_by_the_clock(store: WatchedStorage, mock_clock: trio.testing.MockClock) -> None:
+    async with engine_on(store, Fsync.EVERYSEC) as engine:
+        before = store.syncs
+        for number in range(1, 4):
+            await run(engine, publish(str(number)))
+            assert store.syncs == before + number - 1
+            await trio.testing.wait_all_tasks_blocked()
+            begun = engine.committer.syncs
+            mock_clock.jump(SYNC_SECONDS)
+            while engine.committer.syncs == begun:
+                await trio.lowlevel.checkpoint()
+            assert store.syncs == before + number
+
+
+async def test_a_failed_sync_fails_everyone_who_waits(store: WatchedStorage) -> None:
+    """All get the fault; afterwards the store comes back by itself, with everything that was answered."""
+    async with engine_on(store) as engine:
+        answered = [(await run(engine, publish(f"answered {number}")))[0]["id"] for number in range(3)]
+        store.may_sync.clear()
+        store.sync_begun.clear()
+        refused: list[Reply] = []
+
+        async def one(number: int) -> None:
+            refused.extend(await engine.run([publish(f"refused {number}")]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, 0)
+            await store.until_sync_begins()
+            for number in range(1, 20):
+                nursery.start_soon(one, number)
+            await trio.testing.wait_all_tasks_blocked()
+            store.sync_fault = DiskFull("No space left on the device.")
+            store.may_sync.set()
+        assert [reply.status for reply in refused] == [507] * 20
+        assert json.loads(refused[0].body) == {"error": "No space left on the device.", "code": "disk_full"}
+        await _until_back(engine)
+        found = []
+        while (got := (await run(engine, consume()))[0]) is not None:
+            found.append(got["id"])
+        assert set(answered) <= set(found)
+        assert len(set(found)) == len(found)
+        assert (await run(engine, publish("after")))[0]["id"]
+
+
+async def test_a_failed_write_fails_its_burst_only(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, publish("kept"), publish("held"))
+        (held,) = await run(engine, consume())
+        store.write_fault = DiskFull("No space left on the device.")
+        store.reopen_fault = DiskFull("No space left on the device.")
+        replies = await engine.run([publish("lost"), consume(), ack(held["id"]), call("GET", "/queues")])
+        assert [reply.status for reply in replies] == [507, 507, 507, 200]
+        # As long as there is no room, changes are refused and reads are answered.
+        replies = await engine.run([publish("lost"), call("GET", "/health"), call("GET", "/queue-stats/q")])
+        assert [reply.status for reply in replies] == [507, 200, 200]
+        store.reopen_fault = None
+        await _until_back(engine)
+        await run(engine, ack(held["id"]))
+        rest, nothing = await run(engine, consume(), consume())
+        assert (rest["payload"], rest["retry_count"]) == ("held", 1)
+        assert nothing is None
+
+
+async def test_what_waits_for_the_next_sync_is_not_answered_after_a_fault(store: WatchedStorage) -> None:
+    """A change that was dropped when the store failed must not pass for synced when a later sync succeeds."""
+    async with engine_on(store) as engine:
+        await run(engine, publish("old"))
+        store.may_sync.clear()
+        store.sync_begun.clear()
+        replies: dict[str, Reply] = {}
+
+        async def one(payload: str) -> None:
+            (replies[payload],) = await engine.run([publish(payload)])
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one, "in the sync")
+            await store.until_sync_begins()
+            nursery.start_soon(one, "behind it")
+            await trio.testing.wait_all_tasks_blocked()
+            store.write_fault = DiskFull("No space left on the device.")
+            assert (await engine.run([consume()]))[0].status == 507
+            await _until_back(engine)
+            store.may_sync.set()
+        assert replies["behind it"].status == 507
+        found = []
+        while (got := (await run(engine, consume()))[0]) is not None:
+            found.append(got["payload"])
+        assert "behind it" not in found
+        assert ("in the sync" in found) or replies["in the sync"].status == 507
+
+
+async def _until_back(engine: Engine) -> None:
+    with trio.fail_after(STEP_SECONDS):
+        while engine.fault is not None:  # noqa: ASYNC110  # no event tells of it
+            await trio.sleep(RETRY_SECONDS / 100)
+
+
+async def test_locks_end_when_they_should(autojump_clock: trio.testing.MockClock) -> None:
+    async with engine_on(MemoryStorage()) as engine:
+        await run(engine, publish("long"), publish("short"))
+        await run(engine, consume(seconds=100), consume(seconds=10))
+        await trio.sleep(9.9)
+        assert await run(engine, consume()) == [None]
+        await trio.sleep(0.2)
+        (got,) = await run(engine, consume(seconds=1000))
+        assert (got["payload"], got["retry_count"]) == ("short", 2)
+        await trio.sleep(89.8)
+        assert await run(engine, consume()) == [None]
+        await trio.sleep(0.2)
+        (got,) = await run(engine, consume())
+        assert (got["payload"], got["retry_count"]) == ("long", 2)
+
+
+async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing.MockClock) -> None:
+    """Messages come back although no request comes to look for them."""
+    async with engine_on(MemoryStorage()) as engine:
+        await run(engine, *[publish(str(number)) for number in range(500)])
+        await run(engine, *[consume(seconds=5) for _ in range(500)])
+        assert engine.broker.locked_index_size == 500
+        await trio.sleep(5.1)
+        assert engine.broker.locked_index_size == 0
+        assert engine.broker.next_expiry() is None
+
+
+@pytest.mark.parametrize("step", [10_000_000.0, -10_000_000.0])
+async def test_a_stepped_clock_ends_no_lock_and_delays_none(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, step: float
+) -> None:
+    async with engine_on(MemoryStorage()) as engine:
+        await run(engine, publish("x"))
+        await run(engine, consume(seconds=30))
+        before = engine.clock.now_ms()
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + step)
+        await trio.sleep(29)
+        assert 28_999 <= engine.clock.now_ms() - before <= 29_001
+        assert await run(engine, consume()) == [None]
+        await trio.sleep(1.1)
+        (got,) = await run(engine, consume())
+        assert got["retry_count"] == 2
