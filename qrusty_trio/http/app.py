@@ -109,6 +109,8 @@ async def _serve(context: HttpContext) -> Response:
         return _response(reply, cors)
     except MethodNotAllowed as error:
         return _response(error_reply(error), {"allow": error.allow, **cors})
+    except UpgradeRequired as error:
+        return _response(error_reply(error), {"Upgrade": "websocket", "Connection": "Upgrade", **cors})
     except QrustyError as error:
         return _response(error_reply(error), cors)
     except _Last as last:

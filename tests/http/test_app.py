@@ -1,0 +1,131 @@
+"""What the app alone serves: the web UI's files, and only those; /ws without an upgrade."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.http.app import app_serves
+from tests.http.web import LANES, running
+
+pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+INDEX = "<title>index</title>"
+SECRET = "secret"
+
+
+@pytest.fixture
+def ui(tmp_path: Path) -> Path:
+    """A web UI with a secret beside it and links inside it."""
+    (tmp_path / "secret.txt").write_text(SECRET)
+    (tmp_path / "webui-old").mkdir()
+    (tmp_path / "webui-old" / "secret.txt").write_text(SECRET)
+    root = tmp_path / "webui"
+    (root / "assets").mkdir(parents=True)
+    (root / "index.html").write_text(INDEX)
+    (root / "favicon.ico").write_bytes(b"\0icon")
+    (root / "assets" / "app.js").write_text("app()")
+    (root / "assets" / "ü x.css").write_text("css")
+    (root / "assets" / "strange").write_text("?")
+    (root / "assets" / "leak").symlink_to(tmp_path / "secret.txt")
+    (root / "assets" / "inside.js").symlink_to(root / "assets" / "app.js")
+    (root / "assets" / "out").symlink_to(tmp_path)
+    (root / "assets" / "round").symlink_to(root / "assets" / "round")
+    os.mkfifo(root / "assets" / "pipe")
+    return root
+
+
+async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
+    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+        for path, body, content_type in [
+            ("/ui/", INDEX, "text/html; charset=utf-8"),
+            ("/ui/index.html", INDEX, "text/html; charset=utf-8"),
+            ("/ui/queues/some%2Fname", INDEX, "text/html; charset=utf-8"),
+            ("/ui/?a=b", INDEX, "text/html; charset=utf-8"),
+            ("/ui/assets/app.js", "app()", "text/javascript; charset=utf-8"),
+            ("/assets/app.js", "app()", "text/javascript; charset=utf-8"),
+            ("/assets/inside.js", "app()", "text/javascript; charset=utf-8"),
+            ("/assets/%C3%BC%20x.css", "css", "text/css; charset=utf-8"),
+            ("/assets/strange", "?", "application/octet-stream"),
+            ("/favicon.ico", "\0icon", "image/vnd.microsoft.icon"),
+        ]:
+            answer = await client.ask("GET", path)
+            assert (answer.status, answer.body.decode()) == (200, body), path
+            assert answer.headers["content-type"] in {content_type, "image/x-icon"}
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        moved = await client.ask("GET", "/ui")
+        assert (moved.status, moved.headers["location"]) == (308, "/ui/")
+        head = await client.ask("HEAD", "/ui/")
+        assert (head.status, head.headers["content-length"], head.body) == (200, str(len(INDEX)), b"")
+        # The connection goes on with what the fast lane would have served.
+        assert (await client.ask("GET", "/health")).status == 200
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        "../secret.txt",
+        "../../secret.txt",
+        "%2e%2e/secret.txt",
+        "%2e%2e%2fsecret.txt",
+        "..%2fsecret.txt",
+        "..%5csecret.txt",
+        "a/../../secret.txt",
+        "/secret.txt",
+        "../webui-old/secret.txt",
+        "%2fetc%2fpasswd",
+        "//etc/passwd",
+        "leak",
+        "out/secret.txt",
+        "round",
+        "pipe",
+        ".",
+        "",
+        "a%00b",
+        "%00",
+        "%ff",
+        "a" * 5000,
+        "a/" * 2000,
+    ],
+)
+async def test_no_way_out_of_the_directory(fast_lane: bool, ui: Path, way: str) -> None:
+    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+        in_assets = await client.ask("GET", f"/assets/{way}")
+        assert (in_assets.status, in_assets.json()["code"]) == (404, "not_found")
+        for prefix in ("/ui/", "/ui/assets/", "/ui/x/../"):
+            answer = await client.ask("GET", prefix + way)
+            assert (answer.status, answer.body.decode()) == (200, INDEX), prefix
+
+
+async def test_without_a_web_ui_there_is_an_error(fast_lane: bool, tmp_path: Path) -> None:
+    async with running(fast_lane, webui_dir=tmp_path / "none") as web:
+        answer = await web.ask("GET", "/ui/")
+        assert (answer.status, answer.json()["code"]) == (404, "not_found")
+
+
+async def test_what_is_not_for_files_is_refused(fast_lane: bool, ui: Path) -> None:
+    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+        for path in ("/ui/", "/assets/app.js", "/favicon.ico"):
+            answer = await client.ask("POST", path, {})
+            assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+        plain = await client.ask("GET", "/ws")
+        assert (plain.status, plain.json()["code"]) == (426, "upgrade_required")
+        assert plain.headers["upgrade"] == "websocket"
+
+
+async def test_the_page_that_comes_along_loads_nothing_from_elsewhere(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        page = (await web.ask("GET", "/ui/")).body.decode()
+    assert "/stats" in page
+    assert "://" not in page
+    assert "src=" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [(b"/ws", True), (b"/ui", True), (b"/ui/a", True), (b"/uix", False), (b"/assets", False), (b"/ws/", False)],
+)
+async def test_which_paths_are_the_apps(fast_lane: bool, path: bytes, expected: bool) -> None:
+    assert app_serves(path) is expected

@@ -1,0 +1,134 @@
+"""Hypercorn behind the guard. The first tests fail loudly when what is used of Hypercorn's inside moves."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+import trio
+import trio.testing
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+
+from qrusty_trio.http.handover import make_config
+from qrusty_trio.http.head import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEAD_BYTES
+from tests.http.web import LANES, request, running
+
+
+def parameters(function: Any) -> list[str]:
+    return list(inspect.signature(function).parameters)
+
+
+def test_what_is_used_of_hypercorn_is_where_it_was() -> None:
+    assert parameters(TCPServer) == ["app", "config", "context", "state", "stream"]
+    assert parameters(TCPServer.run) == ["self"]
+    assert parameters(TCPServer._read_data) == ["self"]
+    assert parameters(TrioSingleTask.stop) == ["self"]
+    assert parameters(WorkerContext) == ["max_requests"]
+    assert parameters(ASGIWrapper) == ["app"]
+    assert parameters(TaskGroup.spawn_app) == ["self", "app", "config", "scope", "send"]
+    source = inspect.getsource(TCPServer)
+    # What it asks of the stream; the guard offers no more than that.
+    for use in (".receive_some(", ".send_all(", ".send_eof(", ".aclose(", "self.stream.socket", "do_handshake("):
+        assert use in source
+    assert "self.idle_task = TrioSingleTask()" in source
+
+
+def test_settings_that_hypercorn_knows() -> None:
+    config = make_config(7)
+    for name in vars(config):
+        assert hasattr(Config, name), name
+    assert config.h11_max_incomplete_size == MAX_HEAD_BYTES
+    assert config.keep_alive_timeout == IDLE_SECONDS
+    assert config.websocket_ping_interval == 7
+    assert config.log.access_logger is None
+    assert config.log.error_logger is logging.getLogger("qrusty_trio.http.hypercorn")
+
+
+@pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+async def test_a_connection_that_is_handed_over_stays(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        # What was read before and together with the request that makes it go over is served as well.
+        publish = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
+        await client.send(publish + request("GET", "/ui/") + publish + request("GET", "/queue-stats/q"))
+        assert (await client.answer()).status == 200
+        assert (await client.answer()).headers["content-type"] == "text/html; charset=utf-8"
+        assert (await client.answer()).status == 200
+        assert (await client.answer()).json()["available"] == 2
+        for _ in range(3):
+            assert (await client.ask("GET", "/health")).status == 200
+
+
+class Http2Client:
+    """HTTP/2 with prior knowledge."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self.stream = stream
+        self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
+        self.connection.initiate_connection()
+
+    async def ask(self, requests: list[tuple[str, str, bytes]]) -> list[tuple[str, bytes]]:
+        """All at once; status and body of each."""
+        found: dict[int, tuple[str, bytes]] = {}
+        for method, path, body in requests:
+            stream_id = self.connection.get_next_available_stream_id()
+            headers = [(":method", method), (":path", path), (":scheme", "http"), (":authority", "test")]
+            headers.append(("content-type", "application/json"))
+            self.connection.send_headers(stream_id, headers)
+            self.connection.send_data(stream_id, body, end_stream=True)
+            found[stream_id] = ("", b"")
+        left = len(requests)
+        await self.stream.send_all(self.connection.data_to_send())
+        while left:
+            for event in self.connection.receive_data(await self.stream.receive_some(65536)):
+                if isinstance(event, h2.events.ResponseReceived):
+                    found[event.stream_id] = (dict(event.headers)[b":status"].decode(), b"")
+                elif isinstance(event, h2.events.DataReceived):
+                    status, data = found[event.stream_id]
+                    found[event.stream_id] = (status, data + event.data)
+                elif isinstance(event, h2.events.StreamEnded):
+                    left -= 1
+            await self.stream.send_all(self.connection.data_to_send())
+        return list(found.values())
+
+
+@pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+@pytest.mark.parametrize("cut", [0, 1, 16, len(HTTP2_PREFACE)])
+async def test_http2_goes_to_hypercorn(fast_lane: bool, cut: int) -> None:
+    async with running(fast_lane) as web:
+        raw = await web.connect()
+        client = Http2Client(raw.stream)
+        hello = client.connection.data_to_send()
+        assert hello.startswith(HTTP2_PREFACE)
+        await raw.send(hello[:cut])
+        await trio.testing.wait_all_tasks_blocked()
+        await raw.send(hello[cut:])
+        publish = ("POST", "/publish", b'{"queue":"q","priority":1,"payload":"p"}')
+        answers = await client.ask([publish] * 5 + [("GET", "/nothing", b""), ("GET", "/ui/", b"")])
+        assert [status for status, _ in answers] == ["200"] * 5 + ["404", "200"]
+        consumed = await client.ask([("POST", "/consume/q", b'{"consumer_id":"w"}')] * 6)
+        assert [body for _, body in consumed].count(b"null") == 1
+        await trio.aclose_forcefully(raw.stream)
+
+
+@pytest.mark.parametrize("how", ["idle", "in a request", "after an answer"])
+async def test_hypercorn_lets_go_of_a_peer_that_has_gone(how: str) -> None:
+    async with running(False, max_connections=1) as web:
+        for _ in range(3):
+            async with web.client() as client:
+                if how == "after an answer":
+                    await client.ask("GET", "/health")
+                elif how == "in a request":
+                    await client.send(request("POST", "/publish", {})[:-1])
+                await trio.testing.wait_all_tasks_blocked()
+        with trio.fail_after(20):
+            while (await web.ask("GET", "/health")).status == 503:
+                await trio.sleep(0.01)

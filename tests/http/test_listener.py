@@ -1,0 +1,193 @@
+"""The listener: how many connections, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
+
+from qrusty_trio.http import listener
+from qrusty_trio.http.listener import serve
+from tests.http.test_vanish import SlowEngine
+from tests.http.web import LANES, Client, Web, make_engine, request, running
+
+pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+
+@asynccontextmanager
+async def websocket(web: Web) -> AsyncIterator[WebSocketConnection]:
+    async with open_websocket_url(f"ws://127.0.0.1:{web.port}/ws") as socket:
+        yield socket
+        # The client leaves its socket open when the server was the one to close.
+        await trio.aclose_forcefully(socket._stream)
+
+
+async def test_one_connection_more_gets_503_and_a_close(fast_lane: bool) -> None:
+    async with running(fast_lane, max_connections=3) as web:
+        clients = [await web.connect() for _ in range(3)]
+        for client in clients:
+            assert (await client.ask("GET", "/health")).status == 200
+        async with web.client() as client:
+            answer = await client.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * 100_000})
+            assert (answer.status, answer.json()["code"]) == (503, "unavailable")
+            assert answer.headers["retry-after"] == "2"
+            assert answer.headers["connection"] == "close"
+            assert await client.ended()
+        for client in clients:
+            assert (await client.ask("GET", "/health")).status == 200
+        await clients.pop().stream.aclose()
+        with trio.fail_after(20):
+            while (await web.ask("GET", "/health")).status == 503:
+                await trio.sleep(0.01)
+        for client in clients:
+            await client.stream.aclose()
+
+
+async def test_one_websocket_more_is_closed_with_1013(fast_lane: bool) -> None:
+    async with running(fast_lane, max_connections=1) as web, web.client() as client:
+        assert (await client.ask("GET", "/health")).status == 200
+        async with websocket(web) as socket:
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.get_message()
+        assert closed.value.reason.code == 1013
+
+
+async def test_one_connection_more_that_says_nothing_is_not_kept(fast_lane: bool) -> None:
+    async with running(fast_lane, max_connections=0) as web, web.client() as client:
+        with trio.fail_after(20):
+            assert (await client.answer()).status == 503
+            assert await client.ended()
+
+
+async def test_the_count_is_right_after_many_connections(fast_lane: bool) -> None:
+    async with running(fast_lane, max_connections=5) as web:
+
+        async def some() -> None:
+            for number in range(10):
+                async with web.client() as client:
+                    await client.send(request("GET", "/health")[: number * 3])
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(5):
+                nursery.start_soon(some)
+        with trio.fail_after(20):
+            while True:
+                clients = [await web.connect() for _ in range(5)]
+                statuses = [(await client.ask("GET", "/health")).status for client in clients]
+                for client in clients:
+                    await trio.aclose_forcefully(client.stream)
+                if statuses == [200] * 5:
+                    break
+
+
+async def test_stopping_closes_idle_connections_at_once(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        clients = [await web.connect() for _ in range(3)]
+        for client in clients[1:]:
+            assert (await client.ask("GET", "/health")).status == 200
+        before = trio.current_time()
+        web.context.stopping.set()
+        for client in clients:
+            assert await client.ended()
+            await client.stream.aclose()
+        with pytest.raises(OSError, match="all attempts to connect"):
+            await web.connect()
+        await gone(web)
+        assert trio.current_time() - before < listener.STOP_SECONDS
+
+
+async def gone(web: Web) -> None:
+    with trio.fail_after(30):
+        while web.nursery.child_tasks:
+            await trio.sleep(0.01)
+
+
+async def test_stopping_lets_a_request_in_hand_finish(fast_lane: bool) -> None:
+    slow = SlowEngine(make_engine())
+    async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
+        await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
+        async with web.client() as client:
+            await client.send(request("POST", "/consume/q", {"consumer_id": "w"}))
+            await slow.entered.wait()
+            web.context.stopping.set()
+            await trio.testing.wait_all_tasks_blocked()
+            slow.go.set()
+            answer = await client.answer()
+            assert answer.json()["payload"] == "p"
+            assert await client.ended()
+
+
+async def test_stopping_lets_a_request_arrive_that_has_begun(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        data = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
+        await client.send(data[:-5])
+        await trio.testing.wait_all_tasks_blocked()
+        web.context.stopping.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await client.send(data[-5:])
+        assert (await client.answer()).status == 200
+        assert await client.ended()
+
+
+async def test_stopping_waits_for_nobody_for_ever(fast_lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listener, "STOP_SECONDS", 0.2)
+    async with running(fast_lane) as web, web.client() as client:
+        await client.send(request("POST", "/publish", {})[:-1])
+        await trio.testing.wait_all_tasks_blocked()
+        web.context.stopping.set()
+        await gone(web)
+
+
+async def test_stopping_closes_websockets_with_1001(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        async with websocket(web) as socket:
+            await socket.send_message('{"type":"subscribe-logs"}')
+            await socket.get_message()
+            web.context.stopping.set()
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.get_message()
+        assert closed.value.reason.code == 1001
+
+
+class Failing(trio.abc.Listener[trio.SocketStream]):
+    """A listener that fails some times before it accepts."""
+
+    def __init__(self, inner: trio.SocketListener, errors: list[int]) -> None:
+        self._inner = inner
+        self.errors = errors
+
+    async def accept(self) -> trio.SocketStream:
+        if self.errors:
+            raise OSError(self.errors.pop(), "made up")
+        return await self._inner.accept()
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+async def test_no_file_descriptor_left_is_logged_and_tried_again(
+    fast_lane: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with running(fast_lane) as web, trio.open_nursery() as nursery:
+        (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        failing = Failing(inner, [errno.EMFILE, errno.ENFILE])
+        await nursery.start(serve, [failing], web.context)
+        async with await trio.open_tcp_stream("127.0.0.1", inner.socket.getsockname()[1]) as stream:
+            assert (await Client(stream).ask("GET", "/health")).status == 200
+        messages = [record.message for record in caplog.records if record.levelno == logging.ERROR]
+        assert len(messages) == 2
+        web.context.stopping.set()
+
+
+async def test_any_other_error_of_a_listener_ends_the_server(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        with pytest.raises(BaseExceptionGroup) as caught:
+            await serve([Failing(inner, [errno.EBADF])], web.context)  # type: ignore[list-item]  # it is used as one
+        assert caught.group_contains(OSError, match="made up")
