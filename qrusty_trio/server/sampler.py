@@ -30,9 +30,9 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
         await in_pieces(broker.sample(engine.clock.now_ms()))
         if broker.refused_for_locks and trio.current_time() >= warn_at:
             log.warning(
-                "%d consumes got nothing: %d messages are locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",
+                "%d consumes got nothing: %d messages were locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",
                 broker.refused_for_locks,
-                broker.locked_index_size,
+                broker.max_locked_index,
             )
             broker.refused_for_locks = 0
             warn_at = trio.current_time() + WARN_SECONDS
