@@ -201,6 +201,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._closed = trio.Event()
         self._sent_eof = False
         self._reading = trio.CancelScope()
+        self._read_ended = trio.Event()
+        self._read_ended.set()
         self._in_hand = 0
         """Requests passed on and not answered."""
         self._changed = trio.Event()
@@ -236,10 +238,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     # What Hypercorn asks.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        with trio.CancelScope() as self._reading:
-            if self._closing:
-                raise trio.ClosedResourceError
-            return await self._receive()
+        self._read_ended = trio.Event()
+        try:
+            with trio.CancelScope() as self._reading:
+                if not self._closing:
+                    return await self._receive()
+        finally:
+            self._read_ended.set()
         raise trio.ClosedResourceError
 
     async def _receive(self) -> bytes:
@@ -425,6 +430,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._closing = True
         self._reading.cancel()
         try:
+            await self._read_ended.wait()
             if not self.broken and not self._eof:
                 with trio.move_on_after(LINGER_SECONDS):
                     await self._linger()

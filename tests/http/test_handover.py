@@ -131,4 +131,4 @@ async def test_hypercorn_lets_go_of_a_peer_that_has_gone(how: str) -> None:
                 await trio.testing.wait_all_tasks_blocked()
         with trio.fail_after(20):
             while (await web.ask("GET", "/health")).status == 503:
-                await trio.sleep(0.01)
+                await trio.testing.wait_all_tasks_blocked(0.01)

@@ -176,9 +176,10 @@ async def answers_to(web: Web, data: bytes, *, cut: int = 0) -> list[Answer]:
             try:
                 while True:
                     found.append(await client.answer())
-            except EOFError as end:
-                assert end.args == (b"",), "a part of an answer"
+            except EOFError as ended:
+                rest = ended.args[0]
             nursery.cancel_scope.cancel()
+        assert rest == b"", "a part of an answer"
         return found
 
 

@@ -44,7 +44,7 @@ async def test_one_connection_more_gets_503_and_a_close(fast_lane: bool) -> None
         await clients.pop().stream.aclose()
         with trio.fail_after(20):
             while (await web.ask("GET", "/health")).status == 503:
-                await trio.sleep(0.01)
+                await trio.testing.wait_all_tasks_blocked(0.01)
         for client in clients:
             await client.stream.aclose()
 
@@ -55,6 +55,7 @@ async def test_one_websocket_more_is_closed_with_1013(fast_lane: bool) -> None:
         async with websocket(web) as socket:
             with pytest.raises(ConnectionClosed) as closed:
                 await socket.get_message()
+        assert closed.value.reason is not None
         assert closed.value.reason.code == 1013
 
 
@@ -105,7 +106,7 @@ async def test_stopping_closes_idle_connections_at_once(fast_lane: bool) -> None
 async def gone(web: Web) -> None:
     with trio.fail_after(30):
         while web.nursery.child_tasks:
-            await trio.sleep(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_stopping_lets_a_request_in_hand_finish(fast_lane: bool) -> None:
@@ -152,6 +153,7 @@ async def test_stopping_closes_websockets_with_1001(fast_lane: bool) -> None:
             web.context.stopping.set()
             with pytest.raises(ConnectionClosed) as closed:
                 await socket.get_message()
+        assert closed.value.reason is not None
         assert closed.value.reason.code == 1001
 
 

@@ -33,7 +33,7 @@ async def until(web: Web, expected: tuple[int, int]) -> None:
     """Wait for the counts; the test's own time limit is what fails it."""
     with trio.fail_after(20):
         while counts(web) != expected:
-            await trio.sleep(0.005)
+            await trio.testing.wait_all_tasks_blocked(0.005)
 
 
 class SlowEngine:
@@ -127,7 +127,7 @@ async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_lane: bool) -
             client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with trio.fail_after(20):
             while counts(web)[0] < 10:
-                await trio.sleep(0.01)
+                await trio.testing.wait_all_tasks_blocked(0.005)
         # What the client has read is still its own.
         acked = await web.ask("POST", f"/ack/q/{read}", {"consumer_id": "w"})
         assert acked.status == 200

@@ -149,7 +149,7 @@ async def running(
     engine = engine or make_engine()
     stopping = trio.Event()
     websocket = WebSocketServices(
-        engine=engine,  # type: ignore[arg-type]  # the broker is more than what a session needs
+        engine=engine,
         dispatcher=engine.dispatcher,
         gate=engine.services.gate,
         logs=LogRing(),

@@ -1,0 +1,151 @@
+"""How long a connection may take for what, on a clock that jumps: over memory streams, so that nothing else waits."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
+
+from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.fast_lane import TICK_SECONDS, Lane
+from qrusty_trio.http.handover import Handover
+from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.http.websocket import WebSocketServices
+from qrusty_trio.logs import LogRing
+from tests.http.web import LANES, make_engine, request
+
+pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+Peer = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
+HEALTH = request("GET", "/health")
+PUBLISH = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
+SLACK = 3 * TICK_SECONDS
+
+
+class Served:
+    """One connection under one of the lanes."""
+
+    def __init__(self, peer: Peer, ours: Peer) -> None:
+        self.peer = peer
+        self._ours = ours
+        self.began = trio.current_time()
+        self.ended = trio.Event()
+        self.received = b""
+
+    async def read_to_end(self) -> bytes:
+        """All that is received until the server closes."""
+        try:
+            while data := await self.peer.receive_some(65536):
+                self.received += data
+        except trio.BrokenResourceError:
+            pass
+        return self.received
+
+    def take_nothing(self) -> None:
+        """Let what the server sends wait for ever; a memory stream takes everything by itself."""
+        self._ours.send_stream.send_all_hook = trio.sleep_forever
+
+    def took(self) -> float:
+        return trio.current_time() - self.began
+
+
+@asynccontextmanager
+async def served(fast_lane: bool) -> AsyncIterator[Served]:
+    engine = make_engine()
+    websocket = WebSocketServices(engine, engine.dispatcher, engine.services.gate, LogRing(), 30, 10)
+    context = HttpContext(engine, websocket, Path("webui"), 10, fast_lane)
+    handover = Handover(context)
+    lane = Lane(context, handover.serve)
+    ours, theirs = memory_stream_pair()
+    connection = Served(theirs, ours)
+
+    async def serve() -> None:
+        await (lane.serve(ours) if fast_lane else handover.serve(ours))
+        connection.ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lane.watch)
+        nursery.start_soon(serve)
+        yield connection
+        await connection.ended.wait()
+        nursery.cancel_scope.cancel()
+
+
+def statuses(data: bytes) -> list[int]:
+    return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
+
+
+async def test_a_connection_that_asks_nothing(fast_lane: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_lane) as connection:
+        assert await connection.read_to_end() == b""
+        assert IDLE_SECONDS - SLACK <= connection.took() <= IDLE_SECONDS + SLACK
+
+
+async def test_a_connection_that_has_asked_enough(fast_lane: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_lane) as connection:
+        for _ in range(3):
+            await connection.peer.send_all(HEALTH)
+            await trio.sleep(IDLE_SECONDS - SLACK)
+        assert statuses(await connection.read_to_end()) == [200] * 3
+        assert connection.took() >= 3 * (IDLE_SECONDS - SLACK)
+
+
+async def test_a_head_that_comes_a_byte_at_a_time(fast_lane: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_lane) as connection, trio.open_nursery() as nursery:
+
+        async def drip() -> None:
+            with pytest.raises(trio.BrokenResourceError):
+                for byte in b"GET /health HTTP/1.1\r\nX-A: " + b"b" * 1000:
+                    await connection.peer.send_all(bytes([byte]))
+                    await trio.sleep(0.5)
+
+        nursery.start_soon(drip)
+        assert statuses(await connection.read_to_end()) == [408]
+        assert HEAD_SECONDS - SLACK <= connection.took() <= HEAD_SECONDS + SLACK
+
+
+async def test_the_next_head_has_time_of_its_own(fast_lane: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_lane) as connection:
+        for _ in range(4):
+            await connection.peer.send_all(HEALTH[:10])
+            await trio.sleep(HEAD_SECONDS - SLACK)
+            await connection.peer.send_all(HEALTH[10:])
+        await connection.peer.send_all(HEALTH[:10])
+        assert statuses(await connection.read_to_end()) == [200] * 4 + [408]
+
+
+async def test_a_body_that_never_ends(fast_lane: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_lane) as connection:
+        await connection.peer.send_all(HEALTH + PUBLISH[:-1])
+        data = await connection.read_to_end()
+        assert statuses(data) == [200, 408]
+        assert b'"code":"request_timeout"' in data
+        assert BODY_SECONDS - SLACK <= connection.took() <= BODY_SECONDS + SLACK
+
+
+async def test_chunks_that_never_end(fast_lane: bool, autojump_clock: MockClock) -> None:
+    head = b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with served(fast_lane) as connection, trio.open_nursery() as nursery:
+
+        async def drip() -> None:
+            await connection.peer.send_all(head)
+            with pytest.raises(trio.BrokenResourceError):
+                while True:
+                    await connection.peer.send_all(b"1\r\n \r\n")
+                    await trio.sleep(1)
+
+        nursery.start_soon(drip)
+        assert statuses(await connection.read_to_end()) == [408]
+        assert BODY_SECONDS - SLACK <= connection.took() <= BODY_SECONDS + SLACK
+
+
+async def test_a_reader_that_takes_nothing(fast_lane: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_lane) as connection:
+        connection.take_nothing()
+        await connection.peer.send_all(HEALTH)
+        await connection.ended.wait()
+        assert SEND_SECONDS - SLACK <= connection.took() <= SEND_SECONDS + SLACK
