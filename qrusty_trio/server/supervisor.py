@@ -124,30 +124,36 @@ async def _run(
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
     shedding = Shedding(engine, stores.storage, compactor)
     listeners = await _listen(settings)
-    async with trio.open_nursery() as background:
-        await background.start(engine.committer.run)
-        await background.start(engine.recover, partial(reopen, stores, compactor))
-        await background.start(engine.pump)
-        await background.start(sample, engine)
-        async with trio.open_nursery() as front:
-            context = _context(settings, engine, ring, stopping)
-            await front.start(listener.serve, listeners, context)
-            port = listeners[0].socket.getsockname()[1]
-            log.info("listening on %s:%d", settings.bind_addr.host, port)
-            task_status.started(Server(port, engine, stopping))
-            await _load(engine, compactor, stopping)
-            if not stopping.is_set():
-                await background.start(engine.reap)
-                await background.start(
-                    monitor,
-                    memory,
-                    shedding,
-                    PressureSettings(settings.rocksdb_cache_mb * MIB, settings.thresholds),
-                    status,
-                )
-                if compactor is not None:
-                    await background.start(compactor.run)
-        background.cancel_scope.cancel()
+    try:
+        async with trio.open_nursery() as background:
+            await background.start(engine.committer.run)
+            await background.start(engine.recover, partial(reopen, stores, compactor))
+            await background.start(engine.pump)
+            await background.start(sample, engine)
+            async with trio.open_nursery() as front:
+                context = _context(settings, engine, ring, stopping)
+                await front.start(listener.serve, listeners, context)
+                port = listeners[0].socket.getsockname()[1]
+                log.info("listening on %s:%d", settings.bind_addr.host, port)
+                task_status.started(Server(port, engine, stopping))
+                await _load(engine, compactor, stopping)
+                if not stopping.is_set():
+                    await background.start(engine.reap)
+                    await background.start(
+                        monitor,
+                        memory,
+                        shedding,
+                        PressureSettings(settings.rocksdb_cache_mb * MIB, settings.thresholds),
+                        status,
+                    )
+                    if compactor is not None:
+                        await background.start(compactor.run)
+            background.cancel_scope.cancel()
+    finally:
+        for each in listeners:
+            await trio.aclose_forcefully(each)
+        # Whoever still has the engine must not keep the store from closing.
+        engine.broker.journal.detach()
 
 
 def reopen(stores: Stores, compactor: Compactor | None) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
+from trio_websocket import WebSocketConnection, wrap_client_stream
 
 from qrusty_trio.config import Address, Settings
 from qrusty_trio.logs import LogRing
@@ -142,9 +143,11 @@ class Child:
 
 
 @asynccontextmanager
-async def child_process(environment: dict[str, str], prefix: Sequence[str] = ()) -> AsyncIterator[Child]:
+async def child_process(
+    environment: dict[str, str], prefix: Sequence[str] = (), arguments: Sequence[str] = ("-m", "qrusty_trio")
+) -> AsyncIterator[Child]:
     """Start a child, whether it will serve or not; `prefix` is put before the command. Killed at the end."""
-    command = [*prefix, sys.executable, "-m", "qrusty_trio"]
+    command = [*prefix, sys.executable, *arguments]
     process = await trio.lowlevel.open_process(
         command,
         env=environment,
@@ -184,3 +187,13 @@ async def client_of(server: Server | Child) -> AsyncIterator[HttpClient]:
     """An HTTP client with one connection."""
     async with open_client(url(server.port)) as client:
         yield client
+
+
+@asynccontextmanager
+async def websocket_of(server: Server | Child) -> AsyncIterator[WebSocketConnection]:
+    """A WebSocket on a stream of our own: the library leaves that of a peer that closes first open."""
+    async with trio.open_nursery() as nursery:
+        stream = await trio.open_tcp_stream("127.0.0.1", server.port)
+        async with stream:
+            yield await wrap_client_stream(nursery, stream, f"127.0.0.1:{server.port}", "/ws")
+            nursery.cancel_scope.cancel()

@@ -1,0 +1,222 @@
+"""The server as a process: signals, crashes, refused starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from contextlib import suppress
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+import trio
+from trio_websocket import ConnectionClosed
+
+from tests.server.running import Child, child_environment, child_process, child_server, client_of, websocket_of
+from tests.wire.http_client import Connection
+
+LANES = ["enabled", "disabled"]
+EXIT_REFUSED = 78
+EXIT_CRASHED = 1
+PUBLISH = b'{"queue":"q","priority":1,"payload":"in hand"}'
+
+
+async def connected(server: Child) -> Connection:
+    return Connection(await trio.open_tcp_stream("127.0.0.1", server.port))
+
+
+async def begin_publish(server: Child) -> Connection:
+    """A request of which the server has read all but the last byte of the body."""
+    connection = await connected(server)
+    head = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    await connection.stream.send_all(head % len(PUBLISH) + PUBLISH[:-1])
+    # A request that was sent after it and is answered: by then it was read.
+    for _ in range(3):
+        async with client_of(server) as client:
+            assert (await client.request("GET", "/health")).status == 200
+    return connection
+
+
+@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_drains_and_ends_with_0(tmp_path: Path, lane: str, number: signal.Signals) -> None:
+    async with child_server(tmp_path / "data", QRUSTY_FAST_LANE=lane) as server:
+        idle = await connected(server)
+        connection = await begin_publish(server)
+        async with websocket_of(server) as websocket:
+            server.send_signal(number)
+            with pytest.raises(ConnectionClosed) as closed:
+                await websocket.get_message()
+            assert closed.value.reason is not None
+            assert closed.value.reason.code == 1001
+        # No new connections, but what is in hand is finished.
+        with pytest.raises(OSError):  # noqa: PT011  # refused
+            await connected(server)
+        await connection.stream.send_all(PUBLISH[-1:])
+        answer = await connection.receive()
+        assert answer.status == 200
+        id = answer.json()["id"]
+        assert await idle.stream.receive_some() == b""
+        assert await server.ended() == 0
+        await connection.stream.aclose()
+        await idle.stream.aclose()
+    assert "Traceback" not in server.log
+    assert server.log.rstrip().endswith("stopped"), server.log
+    async with child_server(tmp_path / "data") as server, client_of(server) as client:
+        assert (await client.request("POST", "/consume/q", b'{"consumer_id":"c"}')).json()["id"] == id
+        assert await server.stop() == 0
+
+
+async def test_a_later_signal_waits_for_nothing(tmp_path: Path) -> None:
+    async with child_server(tmp_path / "data") as server:
+        connection = await begin_publish(server)
+        server.send_signal(signal.SIGTERM)
+        await server.logged("SIGTERM: stopping")
+        with trio.fail_after(60):
+            while server.process.poll() is None:
+                server.send_signal(signal.SIGTERM)
+                await trio.sleep(0.3)
+            assert await server.ended() == 0
+        await connection.stream.aclose()
+    assert "stopping without waiting" in server.log
+    assert "Traceback" not in server.log
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_while_it_starts(tmp_path: Path, number: signal.Signals) -> None:
+    """Whenever it comes, from the first line of the log on, the store is left in order."""
+    async with child_process(child_environment(tmp_path / "data")) as server:
+        await server.listening.wait()
+        server.send_signal(number)
+        assert await server.ended() == 0
+    assert "Traceback" not in server.log
+
+
+CRASHING = dedent(
+    """
+    import sys
+    import trio
+    from qrusty_trio import cli
+    from qrusty_trio.server import supervisor
+
+    async def crash(engine, *, task_status):
+        task_status.started()
+        while "crash" not in engine.broker.names():
+            await trio.sleep(0.01)
+        raise ZeroDivisionError("a fault of our own making")
+
+    supervisor.sample = crash
+    sys.exit(cli.main([]))
+    """
+)
+
+
+async def test_a_crash_of_a_task_ends_the_server(tmp_path: Path) -> None:
+    environment = child_environment(tmp_path / "data")
+    async with child_process(environment, arguments=["-c", CRASHING]) as server:
+        await server.ready()
+        async with client_of(server) as client:
+            answer = await client.request("POST", "/publish", PUBLISH)
+            assert answer.status == 200
+            with suppress(EOFError, trio.BrokenResourceError):
+                await client.request("POST", "/publish", PUBLISH.replace(b'"q"', b'"crash"'))
+        assert await server.ended() == EXIT_CRASHED
+    assert "The server crashed" in server.log
+    assert "Traceback" in server.log
+    assert "ZeroDivisionError: a fault of our own making" in server.log
+    async with child_server(tmp_path / "data") as server, client_of(server) as client:
+        got = (await client.request("POST", "/consume/q", b'{"consumer_id":"c"}')).json()
+        assert (got["id"], got["payload"]) == (answer.json()["id"], "in hand")
+
+
+def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
+    """Everything under a path: mode, time of the last change, content."""
+    found = {}
+    for entry in [path, *sorted(path.rglob("*"))]:
+        if entry.exists():
+            status = entry.stat()
+            content = entry.read_bytes() if entry.is_file() else b""
+            found[str(entry.relative_to(path))] = (status.st_mode, status.st_mtime_ns, content)
+    return found
+
+
+async def refused(environment: dict[str, str]) -> str:
+    """Start a server that must refuse; the one line that it says."""
+    async with child_process(environment) as server:
+        assert await server.ended() == EXIT_REFUSED, server.log
+    lines = server.log.splitlines()
+    assert len(lines) == 1, server.log
+    return lines[0]
+
+
+async def test_refuses_a_directory_that_is_held(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    async with child_server(path) as server:
+        before = tree(path)
+        assert f"{path} is in use" in await refused(child_environment(path))
+        assert tree(path) == before
+        async with client_of(server) as client:
+            assert (await client.request("POST", "/publish", PUBLISH)).status == 200
+        assert await server.stop() == 0
+
+
+async def test_refuses_a_file_in_the_way(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.write_text("not a directory")
+    assert str(path) in await refused(child_environment(path))
+    assert path.read_text() == "not a directory"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+async def test_refuses_a_directory_that_is_not_writable(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    path.mkdir(mode=0o555)
+    assert "not readable and writable" in await refused(child_environment(path))
+    assert list(path.iterdir()) == []
+
+
+async def test_refuses_a_file_system_that_is_not_writable(tmp_path: Path) -> None:
+    path = Path("/proc/qrusty")
+    assert str(path) in await refused(child_environment(path))
+
+
+async def test_refuses_a_newer_schema(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    async with child_server(path) as server:
+        assert await server.stop() == 0
+    mark = path / "FORMAT"
+    mark.write_text(mark.read_text().replace("schema 1", "schema 999"))
+    before = tree(path)
+    line = await refused(child_environment(path))
+    assert "999" in line
+    assert str(path) in line
+    assert tree(path) == before
+
+
+async def test_refuses_a_bad_setting(tmp_path: Path) -> None:
+    path = tmp_path / "data"
+    line = await refused(child_environment(path, QRUSTY_FSYNC="sometimes"))
+    assert all(part in line for part in ("QRUSTY_FSYNC", "'sometimes'", "always", "everysec", "never"))
+    assert not path.exists()
+
+
+async def test_refuses_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        port = holder.getsockname()[1]
+        async with child_process(child_environment(tmp_path / "data", BIND_ADDR=f"127.0.0.1:{port}")) as server:
+            assert await server.ended() == EXIT_REFUSED
+    last = server.log.splitlines()[-1]
+    assert f"BIND_ADDR='127.0.0.1:{port}'" in last
+    assert "Traceback" not in server.log
+    async with child_server(tmp_path / "data") as server:
+        assert await server.stop() == 0
+
+
+async def test_a_store_in_memory_is_warned_of(tmp_path: Path) -> None:
+    async with child_server(tmp_path / "data", STORAGE_MODE="memory", QRUSTY_LOG_FORMAT="json") as server:
+        assert await server.stop() == 0
+    records = [json.loads(line) for line in server.log.splitlines()]
+    assert any("lost" in json.dumps(record) for record in records)
+    assert not (tmp_path / "data").exists()
