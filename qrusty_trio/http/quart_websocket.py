@@ -69,8 +69,9 @@ class QuartCarrier:
     async def collect(self) -> None:
         """Take over frames as they come, so that `receive` can give those that came together. Never returns."""
         while True:
-            # Quart gives None for an empty binary frame.
-            frame = await websocket.receive() or b""
+            received = cast("str | bytes | None", await websocket.receive())
+            # None is what Quart makes of an empty binary frame.
+            frame = b"" if received is None else received
             self._frames.append(frame)
             self._characters += len(frame)
             self._came.set()

@@ -279,3 +279,17 @@ async def test_closing_while_away_does_not_wait(
             await server.attempts(10)
             left = trio.current_time()
         assert trio.current_time() == left
+
+
+async def test_bytes_that_are_no_frames(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(peer: Peer) -> None:
+        await peer.subscribed()
+        await peer.expect("publish")
+        await peer.websocket._stream.send_all(b"\xff\xff\xff\xff")
+        await peer.serve()
+
+    async with scripted(monkeypatch, broken), q.connect(URL) as client, client.subscribe("jobs") as deliveries:
+        with pytest.raises(q.ClosedByServer, match="1002"):
+            await client.publish("jobs", "p")
+        with pytest.raises(q.ClosedByServer, match="1002"):
+            await anext(deliveries)

@@ -1,0 +1,226 @@
+"""What /ws refuses and when it gives up: origins, connections, gates, silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+import trio.testing
+from trio_websocket import ConnectionClosed
+
+from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.http.fast_websocket import serve_fast_websocket
+from qrusty_trio.http.websocket import WebSocketServices
+from qrusty_trio.logs import LogRing
+from qrusty_trio.server.engine import Engine
+from tests.http.web import make_engine
+from tests.http.ws_raw import CLOSE, PING, PONG, TEXT, Raw, frame, head, raw, request, upgrade
+from tests.http.ws_server import PATIENCE, both_lanes, running
+
+INTERVAL, TIMEOUT = 30.0, 10.0
+
+
+# origins
+
+
+@both_lanes
+@pytest.mark.parametrize(
+    ("origin", "welcome"),
+    [
+        (None, True),
+        (b"http://test", True),
+        (b"http://test:80", True),
+        (b"https://ops.example", True),
+        (b"http://evil.example", False),
+        (b"https://test", False),
+        (b"http://test:8080", False),
+        (b"http://test.evil.example", False),
+        (b"https://ops.example.evil.example", False),
+        (b"null", False),
+        (b"", False),
+        (b"http://test http://evil.example", False),
+    ],
+)
+async def test_origins(fast_lane: bool, origin: bytes | None, welcome: bool) -> None:
+    allowed = frozenset({"https://ops.example"})
+    async with (
+        running(fast_lane, allowed_origins=allowed) as server,
+        raw(server.port, upgrade(Origin=origin)) as peer,
+    ):
+        answer = await peer.head()
+        if welcome:
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            return
+        assert answer.startswith(b"HTTP/1.1 403 ")
+        length = int(answer.lower().partition(b"content-length:")[2].split()[0])
+        assert json.loads(await peer.body(length))["code"] == "origin_not_allowed"
+
+
+# the number of connections
+
+
+@both_lanes
+async def test_one_connection_too_many(fast_lane: bool) -> None:
+    async with running(fast_lane, max_connections=2) as server, server.socket() as first, raw(server.port) as second:
+        async with server.socket() as third:
+            with pytest.raises(ConnectionClosed) as closed:
+                await third.ask(type="unsubscribe", queue="x")
+        assert closed.value.reason is not None
+        assert closed.value.reason.code == 1013
+        assert (await first.ask(type="unsubscribe", queue="x")) == {"type": "ok"}
+        await second.send(frame(CLOSE, b"\x03\xe8"))
+        assert (await second.read()).close_code == 1000
+        assert await second.ended()
+        await trio.aclose_forcefully(second.stream)
+        with trio.fail_after(PATIENCE):
+            while True:  # The place is free again, once the server has seen the end of the second one.
+                try:
+                    async with server.socket() as fourth:
+                        answer = await fourth.ask(type="unsubscribe", queue="x")
+                        assert answer == {"type": "ok"}
+                        return
+                except ConnectionClosed:
+                    await trio.sleep(0.01)
+
+
+# gates
+
+
+@both_lanes
+async def test_gates(fast_lane: bool) -> None:
+    async with running(fast_lane) as server, server.socket() as one:
+        await server.create()
+        gate = server.engine.services.gate
+        gate.starting = True
+        assert (await one.ask(type="publish", queue="jobs", payload="p"))["code"] == "starting"
+        assert (await one.ask(type="subscribe", queue="jobs"))["code"] == "starting"
+        assert (await one.ask(type="subscribe-logs"))["type"] == "ok"
+        gate.starting = False
+        await one.subscribe()
+        await one.publish()
+        gate.memory_critical = True
+        refused = await one.ask(type="publish", queue="jobs", payload="p", req_id="r")
+        assert (refused["code"], refused["req_id"]) == ("memory_pressure", "r")
+        while (push := await one.push())["type"] != "deliver":
+            pass
+        await one.ack(push)  # What makes room goes on.
+        gate.memory_critical = False
+        await one.publish()
+
+
+# silence
+
+
+@pytest.fixture
+async def engine() -> Engine:
+    engine = make_engine()
+    engine.broker.create_queue("jobs", QueueConfig())
+    return engine
+
+
+@asynccontextmanager
+async def served(engine: Engine) -> AsyncIterator[Raw]:
+    """The fast carrier over a memory stream, so that a test clock can jump."""
+    services = WebSocketServices(
+        engine, engine.dispatcher, engine.services.gate, LogRing(), ping_interval=INTERVAL, ping_timeout=TIMEOUT
+    )
+    ours, theirs = trio.testing.memory_stream_pair()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(engine.pump)
+        nursery.start_soon(serve_fast_websocket, ours, upgrade(), services)
+        peer = Raw(theirs, 10 * INTERVAL)
+        assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+        yield peer
+        await theirs.aclose()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_peer_that_answers_no_ping(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
+    async with served(engine) as peer:
+        await peer.send(request(type="subscribe", queue="jobs", lock_timeout_secs=3600))
+        await peer.read()
+        await engine.transact(lambda broker, now: broker.publish("jobs", 0, "p", 3, now), sync=True)
+        assert (await peer.read()).json()["type"] == "deliver"
+        stats = engine.broker.stats("jobs")
+        assert stats is not None
+        assert stats.locked == 1
+        start = trio.current_time()
+        assert (await peer.any_frame()).opcode == PING
+        assert trio.current_time() - start == pytest.approx(INTERVAL, abs=1)
+        assert (await peer.any_frame()).close_code == 1001
+        assert trio.current_time() - start == pytest.approx(INTERVAL + TIMEOUT, abs=1)
+        stats = engine.broker.stats("jobs")
+        assert stats is not None
+        assert (stats.available, stats.locked) == (1, 0)
+
+
+async def test_a_peer_that_answers_pings_stays(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
+    async with served(engine) as peer:
+        start = trio.current_time()
+        for _ in range(100):
+            ping = await peer.any_frame()
+            assert ping.opcode == PING
+            await peer.send(frame(PONG, ping.data))
+        assert trio.current_time() - start == pytest.approx(100 * INTERVAL, abs=100)
+        await peer.send(request(type="unsubscribe", queue="jobs"))
+        assert (await peer.read()).json() == {"type": "ok"}
+
+
+async def test_any_byte_is_a_sign_of_life(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
+    """A large frame that comes slowly: no ping is answered within it."""
+    async with served(engine) as peer:
+        text = json.dumps({"type": "publish", "queue": "jobs", "payload": "x" * 1000}).encode()
+        data = frame(TEXT, text)
+        for start in range(0, len(data), 10):
+            await peer.send(data[start : start + 10])
+            await trio.sleep(TIMEOUT - 1)
+        while (received := await peer.any_frame()).opcode == PING:
+            pass
+        assert received.json()["type"] == "ok"
+
+
+async def test_who_sends_requests_is_not_asked(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
+    async with served(engine) as peer:
+        for _ in range(20):
+            await trio.sleep(INTERVAL - 1)
+            await peer.send(request(type="unsubscribe", queue="jobs"))
+            assert (await peer.any_frame()).json() == {"type": "ok"}
+
+
+async def test_half_a_frame_and_then_silence(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
+    async with served(engine) as peer:
+        await peer.send(head(TEXT, 1000) + b"x" * 10)
+        assert (await peer.any_frame()).opcode == PING
+        assert (await peer.any_frame()).close_code == 1001
+
+
+@both_lanes
+async def test_silence_over_sockets(fast_lane: bool) -> None:
+    """The carriers agree; on the clock on the wall, with short intervals."""
+    async with (
+        running(fast_lane, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=0.2) as server,
+        raw(server.port) as silent,
+        raw(server.port) as alive,
+    ):
+        await server.create()
+        await server.publish()
+        await silent.send(request(type="subscribe", queue="jobs", lock_timeout_secs=600))
+        async with trio.open_nursery() as nursery:
+
+            async def answer_pings() -> None:
+                while True:
+                    received = await alive.any_frame()
+                    assert received.opcode == PING
+                    await alive.send(frame(PONG, received.data))
+
+            nursery.start_soon(answer_pings)
+            while (received := await silent.any_frame()).opcode != CLOSE:
+                assert received.opcode in (TEXT, PING)
+            assert received.close_code == 1001
+            nursery.cancel_scope.cancel()
+        await server.settle_down(1, 0, 0)
+        await alive.send(request(type="unsubscribe", queue="jobs"))
+        assert (await alive.read()).json() == {"type": "ok"}

@@ -1,0 +1,227 @@
+"""RFC 6455 by hand against /ws, on both carriers: what is allowed is served, what is not ends with the right code."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.http.ws_raw import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    PONG,
+    TEXT,
+    frame,
+    head,
+    masked,
+    raw,
+    request,
+    upgrade,
+)
+from tests.http.ws_server import both_lanes, running
+
+MAX = 2 * 1024 * 1024
+ASK = json.dumps({"type": "unsubscribe", "queue": "jobs", "req_id": "ü"}).encode()
+ANSWER = {"type": "ok", "req_id": "ü"}
+
+
+@both_lanes
+async def test_fragments_with_control_frames_between_them(fast_lane: bool) -> None:
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        await peer.send(
+            frame(TEXT, ASK[:10], fin=False),
+            frame(PING, b"one"),
+            frame(CONT, b"", fin=False),
+            frame(PONG, b"unasked"),
+            frame(CONT, ASK[10:20], fin=False),
+            frame(PING, b"x" * 125),
+            frame(CONT, ASK[20:]),
+        )
+        got = [await peer.read() for _ in range(3)]
+        assert [each.data for each in got if each.opcode == PONG] == [b"one", b"x" * 125]
+        assert [each.json() for each in got if each.opcode == TEXT] == [ANSWER]
+
+
+@both_lanes
+async def test_one_byte_at_a_time(fast_lane: bool) -> None:
+    text = json.dumps({"type": "unsubscribe", "queue": "jobs", "req_id": "ü"}, ensure_ascii=False).encode()
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        for number in range(len(text)):  # "ü" is torn apart as well
+            await peer.send(
+                frame(TEXT if number == 0 else CONT, text[number : number + 1], fin=number == len(text) - 1)
+            )
+        assert (await peer.read()).json() == ANSWER
+        for byte in frame(TEXT, ASK) + frame(PING, b"p"):
+            await peer.send(bytes([byte]))
+        assert (await peer.read()).opcode in (TEXT, PONG)
+        assert (await peer.read()).opcode in (TEXT, PONG)
+
+
+async def test_frames_right_behind_the_handshake() -> None:
+    """A client should wait for the answer; the fast carrier serves one that does not."""
+    async with running(True) as server, raw(server.port, upgrade() + frame(TEXT, ASK)) as peer:
+        assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+        assert (await peer.read()).json() == ANSWER
+
+
+@both_lanes
+async def test_a_burst_is_answered_in_order(fast_lane: bool) -> None:
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        await server.create()
+        await peer.send(
+            *(request(type="publish", queue="jobs", payload=str(number), req_id=str(number)) for number in range(500))
+        )
+        answers = [(await peer.read()).json() for _ in range(500)]
+        assert [answer["req_id"] for answer in answers] == [str(number) for number in range(500)]
+        assert server.counts() == (500, 0, 0)
+
+
+@both_lanes
+async def test_the_largest_frame(fast_lane: bool) -> None:
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        await server.create()
+        overhead = len(json.dumps({"type": "publish", "queue": "jobs", "payload": ""}))
+        text = json.dumps({"type": "publish", "queue": "jobs", "payload": "x" * (MAX - overhead)}).encode()
+        assert len(text) == MAX
+        await peer.send(frame(TEXT, text))
+        assert (await peer.read()).json()["type"] == "ok"
+        await peer.send(request(type="subscribe", queue="jobs"))
+        assert (await peer.read()).json()["type"] == "ok"
+        assert len((await peer.read()).json()["payload"]) == MAX - overhead
+
+
+REFUSED = {
+    "invalid UTF-8": (1007, frame(TEXT, b'{"type":"\xff"}')),
+    "half a character": (1007, frame(TEXT, b'"\xc3"')),
+    "a surrogate": (1007, frame(TEXT, b'"\xed\xa0\x80"')),
+    "invalid UTF-8 in fragments": (1007, frame(TEXT, b'{"type":"\xc3', fin=False) + frame(CONT, b'\x28"}')),
+    "not JSON": (1007, frame(TEXT, b"hello")),
+    "an empty text": (1007, frame(TEXT, b"")),
+    "binary": (1003, frame(BINARY, b"{}")),
+    "empty binary": (1003, frame(BINARY, b"")),
+    "binary fragments": (1003, frame(BINARY, b"{", fin=False) + frame(CONT, b"}")),
+    "unmasked": (1002, frame(TEXT, ASK, mask=False)),
+    "an unmasked ping": (1002, frame(PING, b"", mask=False)),
+    "reserved bits": (1002, frame(TEXT, ASK, reserved=0x40)),
+    "a reserved opcode": (1002, frame(0x3, ASK)),
+    "a reserved control opcode": (1002, frame(0xB, b"")),
+    "a long ping": (1002, frame(PING, b"x" * 126)),
+    "a ping in fragments": (1002, frame(PING, b"x", fin=False)),
+    "a continuation of nothing": (1002, frame(CONT, ASK)),
+    "a text within a text": (1002, frame(TEXT, ASK, fin=False) + frame(TEXT, ASK)),
+    "a close of one byte": (1002, frame(CLOSE, b"\x03")),
+    "a close with a code that is none": (1002, frame(CLOSE, b"\x03\xed")),
+    "a close whose reason is not UTF-8": (1007, frame(CLOSE, b"\x03\xe8\xff")),
+    "fragments too long together": (
+        1009,
+        frame(TEXT, b" " * MAX, fin=False) + frame(CONT, b" "),
+    ),
+    "a frame too long": (1009, head(TEXT, MAX + 1) + masked(b" " * (MAX + 1))),
+}
+
+
+WITHOUT_A_WORD = {name for name, (code, _) in REFUSED.items() if code == 1002 or "UTF-8" in name} | {
+    "half a character",
+    "a surrogate",
+}
+"""Hypercorn ends the connection without a close frame, which RFC 6455, 7.1.7, leaves open."""
+
+
+@both_lanes
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_ends_the_connection(fast_lane: bool, name: str) -> None:
+    """What came before it is answered; what the connection held is available again."""
+    code, data = REFUSED[name]
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        await server.create()
+        await server.publish()
+        await peer.send(request(type="subscribe", queue="jobs", lock_timeout_secs=600))
+        assert (await peer.read()).json() == {"type": "ok"}
+        assert (await peer.read()).json()["type"] == "deliver"
+        await peer.send(data)
+        if not fast_lane and name in WITHOUT_A_WORD:
+            assert await peer.ended()
+        else:
+            closed = await peer.read()
+            assert closed.close_code == code
+            await peer.send(frame(CLOSE, closed.data[:2]))
+            assert await peer.ended()
+        await server.settle_down(1, 0, 0)
+
+
+@both_lanes
+@pytest.mark.parametrize("name", ["not JSON", "binary"])
+async def test_what_came_before_is_answered(fast_lane: bool, name: str) -> None:
+    code, data = REFUSED[name]
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        await server.create()
+        publish = request(type="publish", queue="jobs", payload="p")
+        await peer.send(publish, publish, data, publish)
+        answers = [(await peer.read()).json()["type"] for _ in range(2)]
+        assert answers == ["ok", "ok"]
+        assert (await peer.read()).close_code == code
+        assert server.counts() == (2, 0, 0)
+
+
+async def test_what_came_before_a_close_is_answered() -> None:
+    async with running(True) as server, raw(server.port) as peer:
+        await peer.send(frame(TEXT, ASK), frame(CLOSE, b"\x03\xe8"), frame(TEXT, ASK))
+        assert (await peer.read()).json() == ANSWER
+        assert (await peer.read()).close_code == 1000
+        assert await peer.ended()
+
+
+async def test_a_frame_too_long_is_refused_by_its_head() -> None:
+    """The fast carrier does not wait for what it will not take."""
+    async with running(True) as server, raw(server.port) as peer:
+        await peer.send(head(TEXT, 2**40))
+        assert (await peer.read()).close_code == 1009
+
+
+@both_lanes
+@pytest.mark.parametrize(
+    ("data", "code"), [(b"\x03\xe8bye", 1000), (b"", 1005), (b"\x03\xe9", 1001), (b"\x0f\xa0mine", 4000)]
+)
+async def test_the_peer_closes(fast_lane: bool, data: bytes, code: int) -> None:
+    async with running(fast_lane) as server, raw(server.port) as peer:
+        await peer.send(frame(TEXT, ASK))
+        assert (await peer.read()).json() == ANSWER
+        await peer.send(frame(CLOSE, data))
+        closed = await peer.read()
+        assert closed.opcode == CLOSE
+        assert (closed.close_code if closed.data else 1005) == code
+        assert await peer.ended()
+
+
+BAD_HANDSHAKES = {
+    "no key": (400, upgrade(Sec_WebSocket_Key=None)),
+    "a short key": (400, upgrade(Sec_WebSocket_Key=b"short")),
+    "no version": (400, upgrade(Sec_WebSocket_Version=None)),
+    "version 8": (426, upgrade(Sec_WebSocket_Version=b"8")),
+    "no upgrade": (426, upgrade(Upgrade=None, Connection=None)),
+    "POST": (405, upgrade(method=b"POST")),
+    "elsewhere": (404, upgrade(b"/nowhere")),
+}
+
+BY_HYPERCORN = {"no key", "a short key", "no version", "version 8"}
+"""What Hypercorn judges and answers by itself, before the app sees it."""
+
+
+@pytest.mark.parametrize(
+    ("fast_lane", "name"),
+    [(True, name) for name in BAD_HANDSHAKES] + [(False, name) for name in BAD_HANDSHAKES if name not in BY_HYPERCORN],
+)
+async def test_handshakes_that_are_refused(fast_lane: bool, name: str) -> None:
+    status, handshake = BAD_HANDSHAKES[name]
+    async with running(fast_lane) as server, raw(server.port, handshake) as peer:
+        answer = await peer.head()
+        assert int(answer.split()[1]) == status, answer
+        lower = answer.lower()
+        assert b"content-type: application/json" in lower
+        assert name != "version 8" or b"sec-websocket-version: 13" in lower
+        length = int(lower.partition(b"content-length:")[2].split()[0])
+        body = json.loads(await peer.body(length))
+        assert body["error"]
+        assert body["code"]
