@@ -1,0 +1,184 @@
+"""The real server on a disk that gets full: clear refusals, nothing answered is lost, and it recovers by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+from base64 import b64encode
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import trio
+
+from qrusty_trio.config import Settings
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.supervisor import Server
+from tests.core.ownership import check_ownership
+from tests.faults.conftest import SmallDisk
+from tests.server.room import room
+from tests.server.running import running, settings_for, until_ready, url
+from tests.wire.http_client import HttpClient, open_client
+
+ROOM = 20 * 2**20
+WORKERS = 4
+RECOVER_SECONDS = 60.0
+
+
+def settings_on(disk: SmallDisk, **changes: Any) -> Settings:
+    sizes = {"rocksdb_cache_mb": 8, "rocksdb_write_buffer_mb": 2, "segment_max_mb": 1}
+    return settings_for(disk.data, **{**sizes, **changes})
+
+
+def incompressible(text: str, size: int) -> str:
+    return f"{text}|{b64encode(os.urandom(size)).decode()}"[:size]
+
+
+@dataclass
+class Books:
+    """What clients were told."""
+
+    published: dict[str, str] = field(default_factory=dict)
+    """Payload -> id."""
+    unclear: set[str] = field(default_factory=set)
+    """Payloads of publishes that were refused with a fault: there or not."""
+    acked: set[str] = field(default_factory=set)
+    ack_unclear: set[str] = field(default_factory=set)
+    refusals: list[tuple[int, dict[str, str]]] = field(default_factory=list)
+
+
+async def post(client: HttpClient, target: str, **body: Any) -> tuple[int, Any]:
+    answer = await client.request("POST", target, json.dumps(body).encode())
+    return answer.status, json.loads(answer.body or b"null")
+
+
+async def publish_until(server: Server, books: Books, name: str, size: int, full: trio.Event) -> None:
+    """Publish until somebody met the full disk."""
+    async with open_client(url(server.port)) as client:
+        number = 0
+        while not full.is_set():
+            payload = incompressible(f"{name}-{number}", size)
+            number += 1
+            await publish(client, books, payload)
+            if books.refusals:
+                full.set()
+
+
+async def publish(client: HttpClient, books: Books, payload: str) -> bool:
+    status, body = await post(client, "/publish", queue="q", priority=1, payload=payload, max_retries=9)
+    if status == 200:
+        books.published[payload] = body["id"]
+    else:
+        books.unclear.add(payload)
+        books.refusals.append((status, body))
+    return status == 200
+
+
+async def consume_until(server: Server, books: Books, full: trio.Event) -> None:
+    """Consume, and ack every other message."""
+    async with open_client(url(server.port)) as client:
+        while not full.is_set():
+            status, delivery = await post(client, "/consume/q", consumer_id="worker", timeout_seconds=10_000)
+            if status == 200 and delivery is not None and len(books.acked) * 4 < len(books.published):
+                await ack(client, books, delivery)
+            await trio.sleep(0.002)
+
+
+async def ack(client: HttpClient, books: Books, delivery: dict[str, Any]) -> None:
+    status, body = await post(client, f"/ack/q/{delivery['id']}", consumer_id="worker")
+    if status == 200:
+        books.acked.add(delivery["payload"])
+    else:
+        books.ack_unclear.add(delivery["payload"])
+        books.refusals.append((status, body))
+
+
+async def until_published(server: Server, books: Books) -> None:
+    """Try until the server takes a publish again."""
+    async with open_client(url(server.port)) as client:
+        with trio.fail_after(RECOVER_SECONDS):
+            number = 0
+            while not await publish(client, books, f"again-{number}"):
+                number += 1
+                await trio.sleep(0.05)
+
+
+async def check_all(settings: Settings, books: Books) -> None:
+    """After a restart everything answered is there, once, in full."""
+    async with running(settings) as server:
+        await until_ready(server)
+        check_ownership(server.engine.broker.journal.storage)
+        async with open_client(url(server.port)) as client:
+            for id in [lock.id for lock in server.engine.broker.queues["q"].locks.values()]:
+                assert (await post(client, f"/nack/q/{id}", consumer_id="worker"))[0] == 200
+            found: list[str] = []
+            while True:
+                status, delivery = await post(client, "/consume/q", consumer_id="audit", timeout_seconds=10_000)
+                assert status == 200
+                if delivery is None:
+                    break
+                found.append(delivery["payload"])
+                assert books.published.get(delivery["payload"], delivery["id"]) == delivery["id"]
+        assert server.engine.broker.removed_total == 0
+    assert len(found) == len(set(found))
+    assert books.published.keys() - books.acked - books.ack_unclear <= set(found)
+    assert set(found) <= (books.published.keys() | books.unclear) - books.acked
+
+
+@pytest.mark.parametrize("size", [4000, 30_000], ids=["records", "segments"])
+async def test_publishes_are_refused_and_taken_again(small_disk: SmallDisk, size: int) -> None:
+    small_disk.data.mkdir()
+    small_disk.leave(ROOM)
+    settings = settings_on(small_disk)
+    books = Books()
+    async with running(settings) as server:
+        await until_ready(server)
+        with trio.fail_after(RECOVER_SECONDS):
+            async with trio.open_nursery() as nursery:
+                full = trio.Event()
+                for number in range(WORKERS):
+                    nursery.start_soon(publish_until, server, books, f"w{number}", size, full)
+                nursery.start_soon(consume_until, server, books, full)
+        for status, body in books.refusals:
+            assert (status, body["code"]) == (507, "disk_full"), body
+            assert "No space left on the device" in body["error"]
+        # Who only looks is served all the while.
+        async with open_client(url(server.port)) as client:
+            assert (await client.request("GET", "/health")).status == 200
+            stats = (await client.request("GET", "/queue-stats/q")).json()
+            assert stats["total"] > 0
+        small_disk.unload()
+        await until_published(server, books)
+    await check_all(settings, books)
+
+
+@pytest.mark.parametrize(("left", "enough"), [(0, False), (60_000, False), (160_000, False), (800_000, True)])
+async def test_compaction_without_room_loses_nothing_and_goes_on_later(
+    small_disk: SmallDisk, left: int, enough: bool
+) -> None:
+    """Room for what lives in one segment is enough: each makes room for the next."""
+    small_disk.data.mkdir()
+    async with room(small_disk.data, 2**20, rocksdb_cache_mb=8, rocksdb_write_buffer_mb=2) as it:
+        payloads = [incompressible(str(number), 50_000) for number in range(200)]
+        for payload in payloads:
+            await it.publish("q", payload)
+        for number in range(200):
+            delivery = await it.consume("q")
+            assert delivery is not None
+            if number % 5:
+                await it.ack("q", delivery.id)
+        small_disk.leave(left)
+        with nullcontext() if enough else pytest.raises(StorageFault, match="No space left on the device"):
+            await it.compactor.compact()
+        small_disk.unload()
+        with trio.fail_after(RECOVER_SECONDS):
+            while it.engine.fault is not None:  # noqa: ASYNC110  # a flag
+                await trio.sleep(0.02)
+        await it.compactor.compact()
+        assert it.payloads.disk_bytes() < 4 * 2**20
+        assert sum(check_ownership(it.stores.storage).values()) == 40 * 50_000
+        for lock in list(it.broker.queues["q"].locks.values()):
+            await it.nack("q", lock.id)
+        assert await it.drain("q") == payloads[::5]
+        assert it.broker.removed_total == 0
