@@ -277,11 +277,15 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def _at_end(self) -> bytes:
         """The peer sends no more, but may wait for answers: Hypercorn, told of the end, would drop them."""
+        if self._pass in (self._pass_body, self._pass_chunk_size, self._pass_chunk):
+            # Inside a request: there is nothing to answer, as in the fast lane.
+            self.scope.cancel()
         while self._in_hand > 0 and self._pass == self._pass_head:
             self._changed = trio.Event()
             await self._changed.wait()
         if self._eof:
             await self._settle()
+        await trio.lowlevel.checkpoint_if_cancelled()
         return b""
 
     async def _settle(self) -> None:
@@ -306,7 +310,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         data = self._data
         if not data or self._last:
             return b""
-        if self._first and data.startswith(HTTP2_PREFACE[: len(data)]):
+        if self._first and not self._eof and data.startswith(HTTP2_PREFACE[: len(data)]):
             if len(data) >= len(HTTP2_PREFACE):
                 self._go(self._pass_all)
             return self._pass_all() if self._pass == self._pass_all else b""
