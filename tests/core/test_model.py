@@ -12,7 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import pytest
@@ -22,7 +22,6 @@ from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     invariant,
-    precondition,
     rule,
     run_state_machine_as_test,
 )
@@ -54,8 +53,37 @@ TEXTS = st.sampled_from(
 )
 PAYLOADS = st.sampled_from(["", "p", "q", "long enough", "ü" * 8, "\0" * 30])
 CONFIGS = st.builds(QueueConfig, st.sampled_from(Ordering), st.booleans(), st.sampled_from(Kind))
-SECONDS = st.sampled_from([0, 1, 2, 30, 300, 300])
+SECONDS = st.sampled_from([300, 300, 300, 30, 2, 1, 0])
 PICK = st.integers(0, 15)
+STRANGER = st.sampled_from([False, False, False, True])
+PUBLISH = st.tuples(
+    st.just("publish"),
+    NAMES,
+    st.lists(NUMBERS, min_size=1, max_size=4),
+    TEXTS,
+    st.sampled_from([False] * 15 + [True]),
+    PAYLOADS,
+    st.sampled_from([9, 3, 2, 1, 0]),
+    st.booleans(),
+)
+CONSUME = st.tuples(st.just("consume"), NAMES, CONSUMERS, SECONDS, st.integers(1, 4), st.booleans())
+SETTLE = st.one_of(
+    st.tuples(st.just("ack"), PICK, STRANGER),
+    st.tuples(st.just("nack"), PICK, STRANGER),
+    st.tuples(st.just("settle_batch"), st.lists(PICK, max_size=4), st.booleans()),
+    st.tuples(st.just("renew"), PICK, STRANGER, SECONDS),
+    st.tuples(st.just("give_back"), PICK, st.booleans()),
+)
+ACTIONS = st.sampled_from(["create", "create", "rename", "purge", "delete"])
+MANAGE = st.one_of(
+    st.tuples(st.just("manage"), ACTIONS, NAMES, st.one_of(NAMES, NAMES, st.just(" ")), CONFIGS),
+    st.tuples(st.just("duplicates"), NAMES, st.booleans()),
+    st.tuples(st.just("hold_commits"), st.integers(1, 6)),
+    st.tuples(st.just("wait"), st.sampled_from([1, 1, 1, 999, 1000, 1000, 5000, 400_000])),
+    st.tuples(st.just("restart"), st.booleans()),
+)
+# One rule draws among them all, so that how often each comes is said here.
+STEP = st.sampled_from([PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [MANAGE] * 2).flatmap(lambda kind: kind)
 
 T = TypeVar("T")
 
@@ -80,10 +108,13 @@ class BrokerMachine(RuleBasedStateMachine):
         low=st.integers(1, 8),
         octets=st.sampled_from([1, 150, 600, 5000]),
         piece=st.integers(1, 4),
-        max_locked=st.sampled_from([1, 3, 6, 100]),
+        max_locked=st.sampled_from([100, 100, 6, 2]),
         external=st.booleans(),
+        config=CONFIGS,
     )
-    def begin(self, tier: int, low: int, octets: int, piece: int, max_locked: int, external: bool) -> None:
+    def begin(
+        self, tier: int, low: int, octets: int, piece: int, max_locked: int, external: bool, config: QueueConfig
+    ) -> None:
         self.patch.setattr(registry_module, "TIERS_BYTES", octets)
         self.patch.setattr(broker_module, "REFILL_PIECE", piece)
         self.patch.setattr(broker_module, "COVER_EVERY", 3)
@@ -98,6 +129,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self.storage.write(batch)
         self.model = Model(max_locked)
         self.broker = self.new_broker()
+        self.model.create("a", config)
+        self.broker.create_queue("a", config)
+        self.broker.commit()
         self.states = [self.model.copy()]
 
     def new_broker(self) -> Broker:
@@ -111,6 +145,11 @@ class BrokerMachine(RuleBasedStateMachine):
         self.patch.undo()
 
     # Steps
+
+    @rule(step=STEP)
+    def step(self, step: tuple[Any, ...]) -> None:
+        name, *arguments = step
+        getattr(self, name)(*arguments)
 
     def before(self) -> None:
         """Ended locks come first, as in the engine."""
@@ -151,41 +190,39 @@ class BrokerMachine(RuleBasedStateMachine):
         locks = [
             (name, id, held.consumer) for name, queue in self.model.queues.items() for id, held in queue.held.items()
         ]
-        locks += self.settled[-3:]
+        locks += self.settled[-1:]
         return locks[number % len(locks)] if locks else ("a", "no such id", "c")
 
-    @rule(number=st.integers(1, 6))
     def hold_commits(self, number: int) -> None:
         self.burst = number
 
-    @rule(milliseconds=st.sampled_from([1, 1, 1, 999, 1000, 1000, 5000, 400_000]))
     def wait(self, milliseconds: int) -> None:
         self.now += milliseconds
         self.before()
         self.after()
 
-    @rule(name=NAMES, config=CONFIGS)
-    def create(self, name: str, config: QueueConfig) -> None:
+    def manage(self, action: str, name: str, new_name: str, config: QueueConfig) -> None:
         self.before()
-        self.same(lambda: self.model.create(name, config) and None, lambda: self.broker.create_queue(name, config))
+        if action == "create":
+            self.same(lambda: self.model.create(name, config) and None, lambda: self.broker.create_queue(name, config))
+        elif action == "rename":
+            self.same(
+                lambda: self.model.rename(name, new_name),
+                lambda: exhaust(self.broker.update_queue(name, new_name, None, self.now)),
+            )
+        elif action == "purge":
+            self.same(lambda: self.model.purge(name), lambda: self.broker.purge(name))
+        else:
+            self.same(lambda: self.model.delete(name), lambda: self.broker.delete(name))
         self.after()
 
-    @rule(
-        name=NAMES,
-        numbers=st.lists(NUMBERS, min_size=1, max_size=4),
-        text=TEXTS,
-        wrong=st.integers(0, 15),
-        payload=PAYLOADS,
-        max_retries=st.integers(0, 4),
-        create=st.booleans(),
-    )
     def publish(
-        self, name: str, numbers: list[int], text: str, wrong: int, payload: str, max_retries: int, create: bool
+        self, name: str, numbers: list[int], text: str, wrong: bool, payload: str, max_retries: int, create: bool
     ) -> None:
         self.before()
         for index, number in enumerate(numbers):
             queue = self.model.queues.get(name)
-            textual = (queue is not None and queue.config.kind is Kind.TEXT) is (wrong != 0)
+            textual = (queue is not None and queue.config.kind is Kind.TEXT) is not wrong
             priority: Priority = text[: number % 3 + 1] if textual else number
             self.publish_one(name, priority, payload + "x" * index, max_retries, create)
         self.after()
@@ -200,7 +237,6 @@ class BrokerMachine(RuleBasedStateMachine):
             self.model.publish(name, id, priority, payload, max_retries, self.now)
         self.note()
 
-    @rule(name=NAMES, consumer=CONSUMERS, seconds=SECONDS, times=st.integers(1, 4), by_number=st.booleans())
     def consume(self, name: str, consumer: str, seconds: int, times: int, by_number: bool) -> None:
         self.before()
         for _ in range(times):
@@ -229,51 +265,46 @@ class BrokerMachine(RuleBasedStateMachine):
             )
         self.note()
 
-    @rule(number=PICK, stranger=st.integers(0, 7))
-    def ack(self, number: int, stranger: int) -> None:
+    def ack(self, number: int, stranger: bool) -> None:
         self.before()
         self.ack_one(number, stranger)
         self.after()
 
-    def ack_one(self, number: int, stranger: int = 1) -> None:
+    def ack_one(self, number: int, stranger: bool = False) -> None:
         name, id, consumer = self.pick(number)
-        consumer = consumer if stranger else "stranger"
+        consumer = "stranger" if stranger else consumer
         self.same(lambda: self.model.ack(name, id, consumer), lambda: self.broker.ack(name, id, consumer, self.now))
         self.settled.append((name, id, consumer))
         self.note()
 
-    @rule(number=PICK, stranger=st.integers(0, 7))
-    def nack(self, number: int, stranger: int) -> None:
+    def nack(self, number: int, stranger: bool) -> None:
         self.before()
         self.nack_one(number, stranger)
         self.after()
 
-    def nack_one(self, number: int, stranger: int = 1) -> None:
+    def nack_one(self, number: int, stranger: bool = False) -> None:
         name, id, consumer = self.pick(number)
-        consumer = consumer if stranger else "stranger"
+        consumer = "stranger" if stranger else consumer
         self.same(lambda: self.model.nack(name, id, consumer), lambda: self.broker.nack(name, id, consumer, self.now))
         self.settled.append((name, id, consumer))
         self.note()
 
-    @rule(numbers=st.lists(PICK, max_size=4), ack=st.booleans())
     def settle_batch(self, numbers: list[int], ack: bool) -> None:
         self.before()
         for number in numbers:
             (self.ack_one if ack else self.nack_one)(number)
         self.after()
 
-    @rule(number=PICK, seconds=SECONDS, stranger=st.integers(0, 7))
-    def renew(self, number: int, seconds: int, stranger: int) -> None:
+    def renew(self, number: int, stranger: bool, seconds: int) -> None:
         self.before()
         name, id, consumer = self.pick(number)
-        consumer = consumer if stranger else "stranger"
+        consumer = "stranger" if stranger else consumer
         self.same(
             lambda: self.model.renew(name, id, consumer, seconds, self.now),
             lambda: self.broker.renew(name, id, consumer, seconds, self.now),
         )
         self.after()
 
-    @rule(number=PICK, counted=st.booleans())
     def give_back(self, number: int, counted: bool) -> None:
         self.before()
         name, id, consumer = self.pick(number)
@@ -283,16 +314,6 @@ class BrokerMachine(RuleBasedStateMachine):
         self.settled.append((name, id, consumer))
         self.after()
 
-    @rule(name=NAMES, new_name=st.one_of(NAMES, NAMES, NAMES, st.just(" ")))
-    def rename(self, name: str, new_name: str) -> None:
-        self.before()
-        self.same(
-            lambda: self.model.rename(name, new_name),
-            lambda: exhaust(self.broker.update_queue(name, new_name, None, self.now)),
-        )
-        self.after()
-
-    @rule(name=NAMES, allow=st.booleans())
     def duplicates(self, name: str, allow: bool) -> None:
         self.before()
         # Piece by piece, each with a commit in the engine: a kill between them is another test.
@@ -307,33 +328,13 @@ class BrokerMachine(RuleBasedStateMachine):
         self.states = [self.model.copy()]
         self.write()
 
-    @rule(name=NAMES, chance=st.integers(0, 7))
-    def purge_or_delete(self, name: str, chance: int) -> None:
-        self.before()
-        if chance == 0:
-            self.same(lambda: self.model.delete(name), lambda: self.broker.delete(name))
-        elif chance < 3:
-            self.same(lambda: self.model.purge(name), lambda: self.broker.purge(name))
-        self.after()
-
-    @rule()
-    def restart(self) -> None:
-        """A clean one: everything was committed."""
-        self.write()
-        self.start()
-
-    @precondition(lambda self: len(self.states) > 1)
-    @rule()
-    def kill(self) -> None:
-        """What was not committed is gone, from some operation on."""
+    def restart(self, kill: bool) -> None:
+        """A clean one has committed everything. After a kill, what was not is gone, from some operation on."""
         self.burst = 0
+        if not kill:
+            self.write()
         left = stored.of_store(self.storage, self.payloads)
-        for state in reversed(self.states):
-            if stored.of_model(state) == left:
-                self.model = state
-                break
-        else:
-            raise AssertionError("the store is not as after any of the operations")
+        self.model = next(state for state in reversed(self.states) if stored.of_model(state) == left)
         self.start()
 
     def start(self) -> None:
