@@ -311,7 +311,7 @@ def test_a_full_disk_loses_nothing_that_was_synced(small_disk: Path, maintain: s
         storage.write(storage.batch())
     with pytest.raises(DiskFull):
         storage.sync()
-    with pytest.raises(DiskFull, match="free [0-9]+ MiB"):
+    with pytest.raises(DiskFull, match=r"free [0-9]+ MiB"):
         storage.reopen()
     assert storage.get(storage.families[Family.DEAD], b"%08d" % 0) == b"1"
     ballast.unlink()
