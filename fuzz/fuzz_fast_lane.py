@@ -19,6 +19,7 @@ import atheris
 with atheris.instrument_imports(include=["qrusty_trio.http", "httptools", "h11"]):
     from qrusty_trio.http import fast_lane, handover
     from qrusty_trio.http.context import HttpContext
+    from qrusty_trio.http.head import HTTP2_PREFACE
     from qrusty_trio.http.websocket import WebSocketServices
 
 import trio
@@ -166,7 +167,7 @@ def test_one(data: bytes) -> None:
     clock = trio.testing.MockClock(autojump_threshold=0)
     slow, slow_bytes = trio.run(exchange, pieces, False, clock=clock)
     assert fast.seen == slow.seen, (fast.seen, slow.seen)
-    if without_heads(data) and not data.startswith(fast_lane.HTTP2_PREFACE):
+    if without_heads(data) and not data.startswith(HTTP2_PREFACE):
         assert statuses(fast_bytes) == statuses(slow_bytes), (fast_bytes, slow_bytes)
 
 

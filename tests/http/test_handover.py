@@ -33,6 +33,8 @@ def test_what_is_used_of_hypercorn_is_where_it_was() -> None:
     assert parameters(TCPServer._read_data) == ["self"]
     assert parameters(TrioSingleTask.stop) == ["self"]
     assert parameters(WorkerContext) == ["max_requests"]
+    assert parameters(WorkerContext.sleep) == ["wait"]
+    assert {"terminate", "terminated"} <= vars(WorkerContext(None)).keys()
     assert parameters(ASGIWrapper) == ["app"]
     assert parameters(TaskGroup.spawn_app) == ["self", "app", "config", "scope", "send"]
     source = inspect.getsource(TCPServer)

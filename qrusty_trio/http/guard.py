@@ -1,0 +1,335 @@
+"""What Hypercorn sees of a connection: a stream that lets only good requests pass.
+
+Rule: a request's head passes when it is whole and `head` finds it good, so h11 never sees what another parser might
+read differently. A request that is refused is replaced by one for which the app answers with the refusal, in its turn.
+The guard bounds how long heads and readers may take, and knows whether an answer could be written.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+
+import trio
+
+from qrusty_trio.api.engine import Engine, Reply
+from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.errors import BadRequest, QrustyError
+from qrusty_trio.http.answers import body_too_large
+from qrusty_trio.http.head import (
+    HEAD_SECONDS,
+    HTTP2_PREFACE,
+    LINGER_BYTES,
+    LINGER_SECONDS,
+    MAX_HEAD_BYTES,
+    SEND_SECONDS,
+    Block,
+    RequestTimedOut,
+    check_beginning,
+    head_too_large,
+    read_block,
+    read_line,
+)
+from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
+
+_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
+_CHUNK_SIZE_BYTES = 10
+"""The longest chunk size line with its CR LF. Extensions are refused."""
+
+
+class GuardedStream(trio.abc.HalfCloseableStream):
+    """A stream for Hypercorn over another one.
+
+    `refusal_of`, `answered` and `last_heard` are for the app, by way of the ASGI state.
+    """
+
+    def __init__(self, stream: trio.abc.Stream, data: bytes, engine: Engine) -> None:
+        self._stream = stream
+        self._pipe = pipe_over(stream)
+        self._engine = engine
+        self._data = data
+        """Received and not passed on."""
+        self._pass: Callable[[], bytes] = self._pass_head
+        """What to pass on next of `_data`; b"" when more is needed. Raises QrustyError."""
+        self._left = 0
+        """Bytes of the body or chunk that may still pass."""
+        self._begun: float | None = None if not data else trio.current_time()
+        """When the head in `_data` began."""
+        self._first = True
+        self._eof = False
+        """The peer sends no more."""
+        self._last = False
+        """Nothing is passed on after the current request."""
+        self._closing = False
+        self._closed = trio.Event()
+        self._sent_eof = False
+        self._reading = trio.CancelScope()
+        self._read_ended = trio.Event()
+        self._read_ended.set()
+        self._in_hand = 0
+        """Requests passed on and not answered."""
+        self._changed = trio.Event()
+        self._given: list[Reply] = []
+        self._refused_path = b"/" + secrets.token_hex(16).encode()
+        self._refused_head: QrustyError | None = None
+        self._refused_body: QrustyError | None = None
+        self.scope = trio.CancelScope()
+        """Of the whole connection."""
+        self.broken = False
+        self.last_heard = trio.current_time()
+        self.socket = _socket_of(stream)
+
+    # What the app asks.
+
+    def refusal_of(self, path: bytes | None) -> QrustyError | None:
+        """What is wrong with the request for `path`, or (None) with the body of the current request."""
+        if path is None:
+            return self._refused_body
+        return self._refused_head if path == self._refused_path else None
+
+    def answered(self, reply: Reply | None, written: bool) -> None:
+        """The app has ended with a request."""
+        self._in_hand -= 1
+        self._changed.set()
+        self._given = []
+        if reply is not None and reply.delivery is not None:
+            if written:
+                self._given = [reply]
+            else:
+                self._engine.give_back(reply)
+
+    # What Hypercorn asks.
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        self._read_ended = trio.Event()
+        try:
+            with trio.CancelScope() as self._reading:
+                if not self._closing:
+                    return await self._receive()
+        finally:
+            self._read_ended.set()
+        raise trio.ClosedResourceError
+
+    async def _receive(self) -> bytes:
+        while True:
+            try:
+                passed = self._pass()
+                if passed:
+                    return passed
+                if self._eof or (self._last and self._pass == self._pass_head):
+                    return await self._at_end()
+                await self._read()
+            except QrustyError as error:
+                return self._refuse(error)
+            except Lost as error:
+                self.broken = True
+                raise trio.BrokenResourceError from error
+
+    async def _read(self) -> None:
+        deadline = float("inf") if self._begun is None else self._begun + HEAD_SECONDS
+        data = None
+        with trio.move_on_at(deadline):
+            data = await self._pipe.receive()
+        if data is None:
+            raise RequestTimedOut("The request did not arrive in time")
+        self.last_heard = trio.current_time()
+        self._eof = not data
+        self._data += data
+        if self._begun is None and self._pass == self._pass_head:
+            self._begun = self.last_heard
+
+    async def _at_end(self) -> bytes:
+        """The peer sends no more, but may wait for answers: Hypercorn, told of the end, would drop them."""
+        if self._pass in (self._pass_body, self._pass_chunk_size, self._pass_chunk):
+            # Inside a request: there is nothing to answer, as in the fast lane.
+            self.scope.cancel()
+        while self._in_hand > 0 and self._pass == self._pass_head:
+            self._changed = trio.Event()
+            await self._changed.wait()
+        if self._eof:
+            await self._settle()
+        await trio.lowlevel.checkpoint_if_cancelled()
+        return b""
+
+    async def _settle(self) -> None:
+        await give_back_refused(self._pipe, self._engine, self._given)
+        self._given = []
+
+    def _refuse(self, error: QrustyError) -> bytes:
+        """Make the app answer `error` in its turn, as the last answer."""
+        before = self._pass
+        self._data = b""
+        self._last = True
+        self._go(self._pass_head)
+        if before == self._pass_head:
+            self._refused_head = error
+            self._in_hand += 1
+            return b"GET %b HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n" % self._refused_path
+        # In a chunked body: bring it to an end, for the app to see that it is none.
+        self._refused_body = error
+        return (bytes(self._left) + b"\r\n" if before == self._pass_chunk else b"") + b"0\r\n\r\n"
+
+    def _pass_head(self) -> bytes:
+        data = self._data
+        if not data or self._last:
+            return b""
+        if self._first and not self._eof and data.startswith(HTTP2_PREFACE[: len(data)]):
+            if len(data) >= len(HTTP2_PREFACE):
+                self._go(self._pass_all)
+            return self._pass_all() if self._pass == self._pass_all else b""
+        end = data.find(b"\r\n\r\n") + 4
+        if end < 4:
+            check_beginning(data)
+            return b""
+        if end > MAX_HEAD_BYTES:
+            raise head_too_large()
+        line_end = data.find(b"\r\n")
+        line = read_line(data[:line_end])
+        block = read_block(data[line_end:end], line.http11)
+        if block.length > MAX_BODY_BYTES:
+            raise body_too_large()
+        self._first = False
+        self._last = not (block.keep_alive and line.http11)  # h11 knows no keep-alive in HTTP/1.0.
+        self._after_head(block)
+        self._data = data[end:]
+        return data[:end]
+
+    def _after_head(self, block: Block) -> None:
+        if block.upgrade == "websocket" or (block.upgrade == "h2c" and not block.length and not block.chunked):
+            self._go(self._pass_all)
+            return
+        self._in_hand += 1
+        self._left = block.length
+        self._go(self._pass_chunk_size if block.chunked else self._pass_body if block.length else self._pass_head)
+
+    def _go(self, next_pass: Callable[[], bytes]) -> None:
+        self._pass = next_pass
+        self._begun = None
+
+    def _pass_all(self) -> bytes:
+        passed, self._data = self._data, b""
+        return passed
+
+    def _pass_body(self) -> bytes:
+        passed, self._data = self._data[: self._left], self._data[self._left :]
+        self._left -= len(passed)
+        if not self._left:
+            self._next_head()
+        return passed
+
+    def _next_head(self) -> None:
+        self._pass = self._pass_head
+        self._begun = trio.current_time() if self._data else None
+
+    def _pass_chunk_size(self) -> bytes:
+        end = self._data.find(b"\r\n", 0, _CHUNK_SIZE_BYTES)
+        if end < 0 and len(self._data) < _CHUNK_SIZE_BYTES:
+            return b""
+        if end < 0 or not _CHUNK_SIZE.fullmatch(self._data[:end]):
+            raise BadRequest("A chunk begins with its size in hexadecimal digits, and nothing else")
+        size = int(self._data[:end], 16)
+        passed = self._data[: end + 2]
+        if size:
+            self._left = size
+            self._pass = self._pass_chunk
+        else:
+            last = self._data[end + 2 : end + 4]
+            if len(last) < 2 and b"\r\n".startswith(last):
+                return b""
+            if last != b"\r\n":
+                raise BadRequest("Nothing may follow the last chunk")
+            passed += last
+            self._pass = self._pass_head
+        self._data = self._data[len(passed) :]
+        if self._pass == self._pass_head:
+            self._next_head()
+        return passed
+
+    def _pass_chunk(self) -> bytes:
+        passed = self._data[: self._left]
+        if len(passed) == self._left:
+            footer = self._data[self._left : self._left + 2]
+            if len(footer) < 2 and b"\r\n".startswith(footer):
+                passed = passed[:-1]  # The last byte waits for what ends the chunk.
+            elif footer != b"\r\n":
+                raise BadRequest("A chunk ends with CR LF")
+            else:
+                passed += footer
+                self._pass = self._pass_chunk_size
+        self._left -= len(passed)
+        self._data = self._data[len(passed) :]
+        return passed
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
+
+            def progress() -> None:
+                scope.deadline = trio.current_time() + SEND_SECONDS
+
+            try:
+                await self._pipe.send(bytes(data), progress)
+                return
+            except Lost as error:
+                self._break()
+                raise trio.BrokenResourceError from error
+        self._break()
+        raise trio.BrokenResourceError("the peer reads nothing")
+
+    def _break(self) -> None:
+        """Nothing can be sent any more. Hypercorn by itself would wait for ever with requests not yet looked at."""
+        self.broken = True
+        self.scope.cancel()
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def send_eof(self) -> None:
+        if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:
+            self._sent_eof = True
+            await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close, but let a peer that is still sending read the answer first, within bounds."""
+        if self._closing:
+            # Hypercorn closes from two tasks; the second is not to cut the first one short.
+            await self._closed.wait()
+            return
+        self._closing = True
+        self._reading.cancel()
+        try:
+            await self._read_ended.wait()
+            if not self.broken and not self._eof:
+                with trio.move_on_after(LINGER_SECONDS):
+                    await self._linger()
+            await self._stream.aclose()
+        finally:
+            self._closed.set()
+
+    async def _linger(self) -> None:
+        try:
+            await self.send_eof()
+            left = LINGER_BYTES
+            while left > 0 and (data := await self._pipe.receive()):
+                left -= len(data)
+        except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # Reset, perhaps by the answer itself.
+        await self._settle()
+
+
+class _NoSocket:
+    """What Hypercorn learns of a stream that is not over a socket."""
+
+    family = 0
+
+    def getpeername(self) -> tuple[()]:
+        return ()
+
+    def getsockname(self) -> tuple[()]:
+        return ()
+
+
+def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | _NoSocket:
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    return stream.socket if isinstance(stream, trio.SocketStream) else _NoSocket()
