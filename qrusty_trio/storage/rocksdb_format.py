@@ -117,10 +117,11 @@ def _check_content(directory: Path) -> None:
 
 
 def _has_data(directory: Path) -> bool:
-    return any(
-        entry.name.endswith(".sst") or (entry.name.endswith(".log") and entry.stat().st_size > 0)
-        for entry in os.scandir(directory)
-    )
+    with os.scandir(directory) as entries:
+        return any(
+            entry.name.endswith(".sst") or (entry.name.endswith(".log") and entry.stat().st_size > 0)
+            for entry in entries
+        )
 
 
 def _damaged(directory: Path, what: object) -> StartupRefused:
