@@ -123,8 +123,9 @@ async def _run(
     if stores.payloads is not None and stores.removed_log is not None:
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
     shedding = Shedding(engine, stores.storage, compactor)
-    listeners = await _listen(settings)
+    listeners: list[trio.SocketListener] = []
     try:
+        listeners += await _listen(settings)
         async with trio.open_nursery() as background:
             await background.start(engine.committer.run)
             await background.start(engine.recover, partial(reopen, stores, compactor))
@@ -150,8 +151,9 @@ async def _run(
                         await background.start(compactor.run)
             background.cancel_scope.cancel()
     finally:
+        # Without a checkpoint, which would end this when cancelled.
         for each in listeners:
-            await trio.aclose_forcefully(each)
+            each.socket.close()
         # Whoever still has the engine must not keep the store from closing.
         engine.broker.journal.detach()
 
