@@ -65,15 +65,20 @@ def app_serves(path: bytes) -> bool:
     return path in {WEBSOCKET_PATH, b"/ui", b"/favicon.ico"} or path.startswith((b"/ui/", b"/assets/"))
 
 
+class _App(QuartTrio):
+    def create_url_adapter(self, request_websocket: object) -> None:
+        """No routing by Quart: it would decode paths before they are split, and fail on hosts it finds strange."""
+
+
 def make_app(context: HttpContext) -> Quart:
     """The app. It needs no ASGI lifespan."""
-    app = QuartTrio("qrusty_trio", static_folder=None)
+    app = _App("qrusty_trio", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
     app.config["RESPONSE_TIMEOUT"] = None  # A slow reader is the stream's business.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
-    # Run before Quart's routing has a say, so it never has one.
+    # What these return is the answer, so nothing is dispatched.
     @app.before_request
     async def serve() -> Response:
         return await _serve(context)

@@ -43,6 +43,7 @@ _LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
 _ABSOLUTE_LINE = re.compile(rb"([A-Z]{1,20}) (https?://[-A-Za-z0-9._]+(?::[0-9]{1,5})?(?:[/?][!-~]*)?) HTTP/1\.([01])")
 _ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
 _BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
+_HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 
 
@@ -156,6 +157,8 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     hosts = values.get(b"host", [])
     if len(hosts) > 1 or (http11 and not hosts):
         raise BadRequest("Exactly one Host header is needed")
+    if hosts and not _HOST.fullmatch(hosts[0]):
+        raise BadRequest("The Host header must be a host and perhaps a port")
     result = Block()
     result.length, result.chunked = _framing(values, http11)
     tokens = _tokens(values.get(b"connection", []))
