@@ -202,8 +202,8 @@ async def test_several_tasks_share_a_subscription(monkeypatch: pytest.MonkeyPatc
 
         async def work(name: str) -> None:
             async for delivery in deliveries:
-                got.append((name, delivery.id))
                 await delivery.ack()
+                got.append((name, delivery.id))
                 if len(got) == 30:
                     nursery.cancel_scope.cancel()
 
