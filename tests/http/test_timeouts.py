@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 import trio
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
-from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fast_lane import TICK_SECONDS, Lane
 from qrusty_trio.http.handover import Handover
 from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
-from qrusty_trio.http.websocket import WebSocketServices
-from qrusty_trio.logs import LogRing
-from tests.http.web import LANES, make_engine, request
+from tests.http.web import LANES, context_for, make_engine, request
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
 
@@ -55,9 +51,7 @@ class Served:
 
 @asynccontextmanager
 async def served(fast_lane: bool) -> AsyncIterator[Served]:
-    engine = make_engine()
-    websocket = WebSocketServices(engine, engine.dispatcher, engine.services.gate, LogRing(), 30, 10)
-    context = HttpContext(engine, websocket, Path("webui"), 10, fast_lane)
+    context = context_for(make_engine(), fast_lane)
     handover = Handover(context)
     lane = Lane(context, handover.serve)
     ours, theirs = memory_stream_pair()

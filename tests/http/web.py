@@ -136,17 +136,15 @@ class Web:
             return await client.ask(method, path, body, headers)
 
 
-@asynccontextmanager
-async def running(
+def context_for(
+    engine: Engine,
     fast_lane: bool,
     *,
     webui_dir: Path = Path("webui"),
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
-    engine: Engine | None = None,
-) -> AsyncIterator[Web]:
-    """A server that is stopped in order at the end."""
-    engine = engine or make_engine()
+) -> HttpContext:
+    """What the lanes are given."""
     stopping = trio.Event()
     websocket = WebSocketServices(
         engine=engine,
@@ -158,7 +156,23 @@ async def running(
         allowed_origins=allowed_origins,
         stopping=stopping,
     )
-    context = HttpContext(engine, websocket, webui_dir, max_connections, fast_lane, allowed_origins, stopping)
+    return HttpContext(engine, websocket, webui_dir, max_connections, fast_lane, allowed_origins, stopping)
+
+
+@asynccontextmanager
+async def running(
+    fast_lane: bool,
+    *,
+    webui_dir: Path = Path("webui"),
+    max_connections: int = 100,
+    allowed_origins: Collection[str] = (),
+    engine: Engine | None = None,
+) -> AsyncIterator[Web]:
+    """A server that is stopped in order at the end."""
+    engine = engine or make_engine()
+    context = context_for(
+        engine, fast_lane, webui_dir=webui_dir, max_connections=max_connections, allowed_origins=allowed_origins
+    )
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as background:
@@ -166,5 +180,5 @@ async def running(
         async with trio.open_nursery() as nursery:
             await nursery.start(serve, listeners, context)
             yield Web(engine, context, port, nursery)
-            stopping.set()
+            context.stopping.set()
         background.cancel_scope.cancel()
