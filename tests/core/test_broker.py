@@ -184,6 +184,35 @@ def test_numbers_of_queues_are_not_used_again(broker: Broker) -> None:
     assert again.consume_number(old, "c", LONG, 0) is None
 
 
+@pytest.mark.parametrize("what", ["purge", "delete"])
+def test_emptying_a_queue_is_one_batch(what: str) -> None:
+    disk = Disk()
+    broker = Broker(disk)
+    for _ in range(3):
+        broker.publish("q", 1, "payload", 1, 0)
+    dead = take(broker)
+    assert dead is not None
+    broker.nack("q", dead, "c", 0)
+    take(broker)
+    broker.commit()
+    before = stored.of_store(disk, None)
+    disk.full = True
+    with pytest.raises(DiskFull):
+        if what == "purge":
+            broker.purge("q")
+        else:
+            broker.delete("q")
+            assert stored.of_store(disk, None) == before
+            broker.commit()
+    assert stored.of_store(disk, None) == before
+    disk.full = False
+    exhaust(broker.load())
+    assert (broker.purge("q") if what == "purge" else broker.delete("q")) == 2
+    broker.commit()
+    (dead_letters, *_) = [*[queue.dead for queue in stored.of_store(disk, None).values()], []]
+    assert len(dead_letters) == (1 if what == "purge" else 0)
+
+
 def test_a_rename_keeps_locks_and_rates(broker: Broker) -> None:
     broker.publish("q", 1, "payload", 3, 0)
     id = take(broker)
