@@ -20,6 +20,10 @@ MAX_REQ_ID_CHARACTERS = 1024
 """A request id is sent back with the answer, so its size is the sender's lever on our buffers."""
 
 
+MAX_ERROR_CHARACTERS = 1000
+"""Of the sentence in an error: it may name something that the client sent, of whatever length."""
+
+
 class BadFrame(Exception):
     """The text is not JSON."""
 
@@ -135,7 +139,7 @@ def ok_counts(counts: dict[str, int], req_id: str | None) -> bytes:
 
 
 def error(code: str, message: str, req_id: str | None) -> bytes:
-    answer = {"type": "error", "code": code, "message": message}
+    answer = {"type": "error", "code": code, "message": message[:MAX_ERROR_CHARACTERS]}
     if req_id is not None:
         answer["req_id"] = req_id
     return _encode(answer)

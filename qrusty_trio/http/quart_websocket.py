@@ -14,7 +14,6 @@ from typing import Any, Protocol, cast
 import trio
 from quart import Response, websocket
 
-from qrusty_trio.api.ws_session import TRY_AGAIN_LATER
 from qrusty_trio.http.websocket import WebSocketServices, origin_allowed, serve_connection
 
 ACTIVITY_KEY = "qrusty.activity"
@@ -30,19 +29,16 @@ class PeerActivity(Protocol):
     """`trio.current_time()` when bytes last came from the peer."""
 
 
-async def serve_quart_websocket(services: WebSocketServices, *, overloaded: bool = False) -> Response | None:
+async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
     """Serve the WebSocket of the current Quart context to the end of the connection.
 
-    Returns a response when the upgrade is refused. `overloaded`: accept and close with 1013, try again later.
+    Returns a response when the upgrade is refused.
     """
     headers = websocket.headers
     if not origin_allowed(headers.get("Origin"), headers.get("Host"), services.allowed_origins):
         body = b'{"error":"This origin may not connect","code":"origin_not_allowed"}'
         return Response(body, 403, content_type="application/json")
     await websocket.accept()
-    if overloaded:
-        await websocket.close(TRY_AGAIN_LATER, "too many connections")
-        return None
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
     carrier = QuartCarrier(state.get(ACTIVITY_KEY))
     async with trio.open_nursery() as nursery:

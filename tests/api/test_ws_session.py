@@ -388,6 +388,19 @@ def test_a_long_req_id_is_not_sent_back(peer: Peer) -> None:
     assert "req_id" not in answer
 
 
+def test_an_error_is_short_whatever_was_sent(peer: Peer) -> None:
+    long = "x" * 1_000_000
+    for frame in (
+        publish(queue=long),
+        subscribe(queue=long),
+        {"type": "credit", "queue": long, "credits": 1},
+        {"type": long},
+    ):
+        (answer,) = peer.ask(frame)
+        assert answer["type"] == "error"
+        assert len(answer["message"]) <= 1000
+
+
 # frames that end the connection
 
 
