@@ -29,7 +29,7 @@ COUNTERS = b"C"
 `head` (each a u64), then `head`, then `covered`."""
 COVER_EVERY = 5_000
 """Messages taken from a queue between two range deletes over its dead head. Without them a search that has to start far
-back (behind messages of a higher priority that came later, after a restart) passes every one: 0.16 µs each, so 0.8 ms at
+back (behind messages of a higher priority that came later, after a restart) passes every one: 0.16 µs each, 0.8 ms at
 most. A cycle costs the same as with ten times as many."""
 
 
