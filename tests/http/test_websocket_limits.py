@@ -201,7 +201,7 @@ async def test_half_a_frame_and_then_silence(engine: Engine, autojump_clock: tri
 async def test_silence_over_sockets(fast_lane: bool) -> None:
     """The carriers agree; on the clock on the wall, with short intervals."""
     async with (
-        running(fast_lane, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=0.2) as server,
+        running(fast_lane, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=2) as server,
         raw(server.port) as silent,
         raw(server.port) as alive,
     ):
