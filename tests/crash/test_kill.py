@@ -62,7 +62,7 @@ async def _rounds(
 async def _life(ledger: Ledger, path: Path, workers: list[HttpWorker] | list[WebSocketWorker], *, first: bool) -> None:
     """Start a server, let the workers at it, and kill it in their midst."""
     with trio.fail_after(ROUND_SECONDS):
-        async with child_server(path, QRUSTY_FSYNC="always") as server:
+        async with child_server(path, **_settings(ledger)) as server:
             if first:
                 await create_queues(server)
             stop = trio.Event()
@@ -77,6 +77,22 @@ async def _life(ledger: Ledger, path: Path, workers: list[HttpWorker] | list[Web
                 await server.kill()
                 stop.set()
     assert "Traceback" not in server.log, server.log
+
+
+def _settings(ledger: Ledger) -> dict[str, str]:
+    """Settings of one life: often small ones, so that tiers are read on, tables flushed and segments compacted."""
+    choose = ledger.random.choice
+    hot_tier = choose([4, 50, 1000])
+    return {
+        # Against kill -9 the other policies promise the same.
+        "QRUSTY_FSYNC": choose(["always", "always", "always", "everysec", "never"]),
+        "QRUSTY_FAST_LANE": choose(["enabled", "enabled", "enabled", "disabled"]),
+        "QRUSTY_HOT_TIER_SIZE": str(hot_tier),
+        "QRUSTY_REFILL_THRESHOLD": str(hot_tier // 4),
+        "QRUSTY_SEGMENT_MAX_MB": "1",
+        "QRUSTY_COMPACT_INTERVAL_SECS": "1",
+        "ROCKSDB_WRITE_BUFFER_MB": choose(["1", "8"]),
+    }
 
 
 async def _kill_while_starting(ledger: Ledger, path: Path) -> None:

@@ -18,11 +18,12 @@ from tests.server.running import Child, child_server, client_of
 LOAD_SECONDS = 10.0
 
 
-@pytest.mark.parametrize("workers", [8, 32])
-async def test_load(tmp_path: Path, ledger: Ledger, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "hot_tier"), [(8, 1000), (32, 20)])
+async def test_load(tmp_path: Path, ledger: Ledger, workers: int, hot_tier: int) -> None:
     path = tmp_path / "data"
     clients = [HttpWorker(ledger, f"http{number}") for number in range(workers)]
-    async with child_server(path) as server:
+    tier = {"QRUSTY_HOT_TIER_SIZE": str(hot_tier), "QRUSTY_REFILL_THRESHOLD": str(hot_tier // 4)}
+    async with child_server(path, **tier) as server:
         await create_queues(server)
         stop = trio.Event()
         async with trio.open_nursery() as nursery:

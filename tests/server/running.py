@@ -5,13 +5,14 @@ Rule: what is started here has ended when the `async with` has, whatever happens
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,15 +42,27 @@ def settings_for(path: Path, **changes: Any) -> Settings:
     return Settings(**{**values, **changes})
 
 
+@contextmanager
+def collector_restored() -> Iterator[None]:
+    """Undo what a server tells the garbage collector: it counts on being alone in its process."""
+    thresholds = gc.get_threshold()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*thresholds)
+
+
 @asynccontextmanager
 async def running(settings: Settings, **options: Any) -> AsyncIterator[Server]:
     """A server in this process, stopped as SIGTERM stops it. `options` go to `serve`."""
-    async with trio.open_nursery() as nursery:
-        server: Server = await nursery.start(partial(serve, settings, LogRing(), **options))
-        try:
-            yield server
-        finally:
-            server.stopping.set()
+    with collector_restored():
+        async with trio.open_nursery() as nursery:
+            server: Server = await nursery.start(partial(serve, settings, LogRing(), **options))
+            try:
+                yield server
+            finally:
+                server.stopping.set()
 
 
 async def until_ready(server: Server) -> None:

@@ -30,7 +30,7 @@ from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.supervisor import Server, serve
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.server.running import client_of, settings_for, websocket_of
+from tests.server.running import client_of, collector_restored, settings_for, websocket_of
 from tests.wire.http_client import HttpClient
 
 ROUND_SECONDS = 60.0
@@ -179,10 +179,11 @@ def check_stored(storage: Any, there: set[str], gone: set[str]) -> None:
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
     """What the garbage collector would close must not hide what was left open."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with collector_restored():
+        gc.collect()
+        gc.disable()
+        yield
+        gc.enable()
 
 
 @pytest.mark.timeout(900)
