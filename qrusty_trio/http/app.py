@@ -37,6 +37,8 @@ REPLY_KEY = "qrusty.reply"
 REFUSAL_KEY = "qrusty.refusal"
 """Where the ASGI state holds what says that a request can't be trusted: see `handover.GuardedStream.refusal_of`."""
 WEBSOCKET_PATH = b"/ws"
+_OWN_PATHS = frozenset({WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
+_OWN_PREFIXES = (b"/ui/", b"/assets/")
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
 PREFLIGHT_HEADERS = "Content-Type"
 PREFLIGHT_SECONDS = 600
@@ -62,7 +64,7 @@ class UpgradeRequired(QrustyError):
 
 def app_serves(path: bytes) -> bool:
     """Whether an undecoded path is one that only the app serves: the WebSocket and the web UI."""
-    return path in {WEBSOCKET_PATH, b"/ui", b"/favicon.ico"} or path.startswith((b"/ui/", b"/assets/"))
+    return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 
 class _App(QuartTrio):

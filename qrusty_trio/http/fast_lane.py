@@ -11,6 +11,7 @@ connections with LIMITS once a second.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import NamedTuple
@@ -55,6 +56,10 @@ IDLE, HEAD, BODY, WORKING, SENDING = range(5)
 LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
 """Seconds a connection may stay in each phase."""
 
+_HTTP11 = b" HTTP/1.1"
+_PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
+"""A message id that is not percent-encoded, and no query."""
+
 CLOSE = b"\r\nconnection: close"
 KEEP_ALIVE = b"\r\nconnection: keep-alive"
 
@@ -79,11 +84,38 @@ class Lane:
         self.context = context
         self.hand_over = hand_over
         self.answers = Answers()
-        self.targets: dict[bytes, Target] = {}
+        self._targets: dict[bytes, Target] = {}
+        self._up_to_id: dict[bytes, Target] = {}
+        """Without the message id, which comes once only: request lines up to the slash before it."""
         self.now = trio.current_time()
         """The time of the last tick."""
         self.stopping = False
         self._connections: set[Connection] = set()
+
+    def target_of(self, line: bytes) -> Target | None:
+        """What a request line means, if that is known from lines before it."""
+        target = self._targets.get(line)
+        if target is None and line.endswith(_HTTP11):
+            before, _, message_id = line[: -len(_HTTP11)].rpartition(b"/")
+            known = self._up_to_id.get(before)
+            if known is not None and _PLAIN_ID.fullmatch(message_id):
+                operation, params, query, http11, head_only = known
+                return Target(operation, (*params, message_id.decode()), query, http11, head_only)
+        return target
+
+    def resolve(self, text: bytes, line: Line) -> Target:
+        """Find out what a request line means. Raises NotFound, MethodNotAllowed, BadRequest."""
+        operation, params = resolve(line.method, line.path)
+        target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
+        if len(self._targets) + len(self._up_to_id) >= MAX_KEPT_TARGETS:
+            self._targets.clear()
+            self._up_to_id.clear()
+        if not operation.path.endswith("/{id}"):
+            self._targets[text] = target
+        elif text == f"{line.method} ".encode() + line.path + _HTTP11:
+            before = text[: -len(_HTTP11)].rpartition(b"/")[0]
+            self._up_to_id[before] = target._replace(params=params[:-1])
+        return target
 
     async def watch(self) -> None:
         """Cut off connections that take too long. Never returns."""
@@ -241,7 +273,7 @@ class Connection:
             raise head_too_large()
         line_end = data.find(b"\r\n", position)
         line_bytes = data[position:line_end]
-        target = self._lane.targets.get(line_bytes)
+        target = self._lane.target_of(line_bytes)
         if target is not None:
             line = None
             block = read_block(data[line_end:end], target.http11)
@@ -275,7 +307,7 @@ class Connection:
         try:
             if target is None:
                 assert line is not None
-                target = self._resolve(line_bytes, line)
+                target = self._lane.resolve(line_bytes, line)
             operation = target.operation
             if operation.name not in block.allowed_types:
                 check_content_type(operation, block.content_type)
@@ -290,16 +322,6 @@ class Connection:
 
     def _cors(self, block: Block) -> bytes:
         return header_lines(cors_headers(block.origin, self._context.allowed_origins))
-
-    def _resolve(self, line_bytes: bytes, line: Line) -> Target:
-        operation, params = resolve(line.method, line.path)
-        target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
-        if not operation.path.endswith("/{id}"):  # Those do not come again.
-            targets = self._lane.targets
-            if len(targets) >= MAX_KEPT_TARGETS:
-                targets.clear()
-            targets[line_bytes] = target
-        return target
 
     def _go_elsewhere(self, line: Line, block: Block, rest: bytes) -> None:
         if line.method == "GET" and line.path == b"/ws" and block.upgrade == "websocket":

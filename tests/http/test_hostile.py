@@ -228,3 +228,20 @@ async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
         for cut in (1, 7):
             assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200]
         assert web.engine.broker.stats("q").available == 4  # type: ignore[union-attr]  # it was published to
+
+
+async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:
+    """Request lines and header blocks are remembered; what is almost the same is not mistaken for it."""
+    known = b"POST /ack/q/%b HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 19\r\n\r\n"
+    body = b'{"consumer_id":"w"}'
+    ids = [b"a", b"a%2Fb", b"a%", b"a?x=1", b"", b"a/b", b"%", b"b", b"..", b"a#b", b"a" * 300, b"a", b"A-1", b"a b"]
+    data = b"".join(known % one + body for one in ids)
+    data = data.replace(b"POST /ack/q/b ", b"PUT /ack/q/b ").replace(b"/A-1 HTTP/1.1", b"/A-1 HTTP/1.0")
+    requests = [data, data.replace(b"/A-1 HTTP/1.0", b"/A-1 HTTP/1.1")]
+    for part in requests:
+        found = []
+        for fast_lane in (True, False):
+            async with running(fast_lane) as web:
+                found.append([(answer.status, answer.body) for answer in await answers_to(web, part)])
+        assert found[0] == found[1]
+        assert (404, b'{"error":"there is nothing under this path","code":"not_found"}') in found[0]
