@@ -119,12 +119,19 @@ class HotTier:
     def extend(self, pairs: list[tuple[bytes, bytes]], end: bool) -> None:
         """Take in what the store holds from the frontier on, in order; `end`: there is no more behind it."""
         assert self.frontier is not None
+        keys, records = self._keys, self._records
+        octets = 0
         # A large one far behind is not forgotten for a few small ones before it.
-        self._largest = max(self._largest // 2, *(len(record) for _, record in pairs), 1)
+        largest = max(1, self._largest // 2)
         for key, record in pairs:
-            self._keys.append(key)
-            self._records[key] = record
-            self._octets += len(record)
+            keys.append(key)
+            records[key] = record
+            size = len(record)
+            octets += size
+            if size > largest:
+                largest = size
+        self._octets += octets
+        self._largest = largest
         if end:
             self.frontier = None
         elif pairs:
