@@ -1,0 +1,72 @@
+"""What the tests of the broker share: stores that fail, restarts, payloads that break."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.errors import DiskFull
+from qrusty_trio.storage.base import Batch, Storage
+from qrusty_trio.storage.memory import MemoryStorage
+from qrusty_trio.storage.payloads import PayloadStore
+
+LONG = 30
+"""Seconds of a lock that does not end during a test."""
+NO_DUPLICATES = QueueConfig(allow_duplicates=False)
+
+
+class Disk(MemoryStorage):
+    """A store in memory that can be full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.full = False
+
+    def write(self, batch: Batch) -> None:
+        if self.full:
+            raise DiskFull("No space left on the device")
+        super().write(batch)
+
+
+def restarted(broker: Broker, payloads: PayloadStore | None = None) -> Broker:
+    """What a new process finds."""
+    again = Broker(broker.journal.storage, payloads=payloads, externalize_min_bytes=broker.externalize_min_bytes)
+    exhaust(again.load())
+    return again
+
+
+def exhaust(pieces: Iterator[None]) -> None:
+    for _ in pieces:
+        pass
+
+
+def take(broker: Broker, name: str = "q", consumer: str = "c", now: int = 0) -> str | None:
+    """Consume; the id."""
+    delivery = broker.consume(name, consumer, LONG, now)
+    return delivery.id if delivery is not None else None
+
+
+def payloads_in_order(broker: Broker, name: str = "q") -> list[str]:
+    """Consume all there is."""
+    found = []
+    while (delivery := broker.consume(name, "last", LONG, 0)) is not None:
+        found.append(delivery.payload)
+    return found
+
+
+def with_payloads(storage: Storage, payloads: PayloadStore) -> Broker:
+    return Broker(storage, payloads=payloads, externalize_min_bytes=50)
+
+
+def big(text: str) -> str:
+    return text.ljust(60)
+
+
+def break_payload(payloads: PayloadStore, directory: Path, number: int) -> None:
+    """Damage the file of one payload; each has its own segment."""
+    path = sorted((directory / "payloads").glob("*.payloads"))[number]
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)

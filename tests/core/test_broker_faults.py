@@ -1,0 +1,149 @@
+"""What the broker does when the store or a payload fails: refuse, or remove and go on, and leave the rest as it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.core import broker as broker_module
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.errors import (
+    DiskFull,
+    PayloadNotStored,
+)
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.payloads import PayloadStore
+from tests.core import stored
+from tests.core.brokers import (
+    LONG,
+    NO_DUPLICATES,
+    Disk,
+    big,
+    break_payload,
+    exhaust,
+    payloads_in_order,
+    take,
+    with_payloads,
+)
+
+# Faults of the store
+
+
+def test_after_a_fault_nothing_is_written_until_the_store_was_loaded() -> None:
+    disk = Disk()
+    broker = Broker(disk)
+    broker.publish("q", 1, "kept", 3, 0)
+    broker.publish("q", 1, "also kept", 3, 0)
+    held = take(broker)
+    broker.commit()
+    number = broker.queue_number("q")
+    broker.watched.add(number)
+
+    broker.publish("q", 9, "lost", 3, 0)
+    broker.publish("other", 1, "lost", 3, 0)
+    assert held is not None
+    broker.ack("q", held, "c", 0)
+    disk.full = True
+    with pytest.raises(DiskFull):
+        broker.commit()
+    assert str(broker.journal.fault) == "No space left on the device"
+    # There is nothing pending any more, and still it must not look as if all were well.
+    with pytest.raises(DiskFull):
+        broker.commit()
+    disk.full = False
+    with pytest.raises(DiskFull):
+        broker.commit()
+    broker.publish("q", 9, "lost, too", 3, 0)
+    with pytest.raises(DiskFull):
+        broker.commit()
+
+    broker.ready.clear()
+    exhaust(broker.load())
+    assert broker.journal.fault is None
+    assert broker.names() == ["q"]
+    assert broker.watched == broker.ready == {number}
+    assert list(broker.queues["q"].locks) == [held]
+    broker.ack("q", held, "c", 0)
+    assert payloads_in_order(broker) == ["also kept"]
+    broker.commit()
+    assert stored.of_store(disk, None)[number].available == []
+
+
+def test_a_fault_in_the_midst_of_an_operation() -> None:
+    disk = Disk()
+    broker = Broker(disk)
+    broker.publish("q", 1, "payload", 3, 0)
+    broker.commit()
+    id = take(broker)
+    assert id is not None
+    disk.full = True
+    with pytest.raises(DiskFull):
+        broker.nack("q", id, "c", 0)  # its record is to be read back, so it is written first
+    with pytest.raises(DiskFull):
+        broker.commit()
+    disk.full = False
+    exhaust(broker.load())
+    assert payloads_in_order(broker) == ["payload"]
+
+
+# Payloads in files
+
+
+def test_a_payload_that_finds_no_room_leaves_all_as_before(storage: Storage, payloads: PayloadStore) -> None:
+    broker = with_payloads(storage, payloads)
+    broker.create_queue("q", NO_DUPLICATES)
+    broker.publish("q", 1, big("first"), 3, 0)
+    broker.commit()
+    before = stored.of_store(storage, payloads)
+    payloads.close()
+    for name in ("q", "new"):
+        with pytest.raises(PayloadNotStored):
+            broker.publish(name, 1, big("second"), 3, 0)
+    assert broker.names() == ["q"]
+    assert broker.available(broker.queue_number("q")) == 1
+    broker.publish("q", 1, "small", 3, 0)  # its neighbours are not touched
+    broker.commit()
+    broker.purge("q")
+    after = stored.of_store(storage, payloads)
+    assert [queue.name for queue in after.values()] == [queue.name for queue in before.values()] == ["q"]
+    assert broker.journal.fault is None
+
+
+def test_a_broken_payload_is_removed_and_the_next_one_given(
+    storage: Storage, payloads: PayloadStore, tmp_path: Path
+) -> None:
+    broker = with_payloads(storage, payloads)
+    broker.create_queue("q", NO_DUPLICATES)
+    ids = [broker.publish("q", 7, big(text), 3, 0) for text in ("one", "two", "three")]
+    broker.commit()
+    break_payload(payloads, tmp_path, 0)
+    break_payload(payloads, tmp_path, 1)
+    delivery = broker.consume("q", "c", LONG, 0)
+    assert delivery is not None
+    assert (delivery.id, delivery.payload) == (ids[2], big("three"))
+    assert [(removed.queue, removed.id, removed.priority, removed.reason) for removed in broker.removed] == [
+        ("q", ids[0], 7, "checksum"),
+        ("q", ids[1], 7, "checksum"),
+    ]
+    assert broker.removed_total == 2
+    broker.publish("q", 7, big("one"), 3, 0)  # it keeps no equal one out
+    broker.commit()
+    (queue,) = stored.of_store(storage, payloads).values()
+    assert (len(queue.available), len(queue.held), len(queue.dead)) == (1, 1, 0)
+
+
+def test_one_consume_does_not_remove_without_end(
+    storage: Storage, payloads: PayloadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "BROKEN_PER_CONSUME", 2)
+    broker = with_payloads(storage, payloads)
+    for number in range(5):
+        broker.publish("q", 1, big(str(number)), 3, 0)
+    broker.commit()
+    for number in range(4):
+        break_payload(payloads, tmp_path, number)
+    assert [broker.consume("q", "c", LONG, 0) for _ in range(2)] == [None, None]
+    assert broker.queue_number("q") in broker.ready  # it is worth another look
+    assert payloads_in_order(broker) == [big("4")]
+    assert broker.removed_total == 4

@@ -1,0 +1,163 @@
+"""Payloads that a queue refuses twice, and turning that on in a queue that holds some twice, while it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.core import duplicates as duplicates_module
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import Kind, NackOutcome, Ordering, QueueConfig
+from qrusty_trio.errors import (
+    DuplicatePayload,
+)
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.payloads import PayloadStore
+from tests.core import stored
+from tests.core.brokers import (
+    LONG,
+    NO_DUPLICATES,
+    big,
+    break_payload,
+    exhaust,
+    payloads_in_order,
+    restarted,
+    take,
+    with_payloads,
+)
+
+
+def test_a_message_indexed_while_locked_frees_its_payload_when_it_breaks(
+    storage: Storage, payloads: PayloadStore, tmp_path: Path
+) -> None:
+    broker = with_payloads(storage, payloads)
+    broker.publish("q", 1, big("text"), 3, 0)
+    id = take(broker)
+    assert id is not None
+    exhaust(broker.update_queue("q", None, False, 0))
+    broker.nack("q", id, "c", 0)
+    broker.commit()
+    break_payload(payloads, tmp_path, 0)
+    assert take(broker) is None
+    assert [removed.id for removed in broker.removed] == [id]
+    broker.publish("q", 1, big("text"), 3, 0)
+
+
+def test_duplicates_are_refused_while_one_is_available_or_locked(broker: Broker) -> None:
+    broker.create_queue("q", NO_DUPLICATES)
+    broker.publish("q", 1, "p", 1, 0)
+    with pytest.raises(DuplicatePayload, match=r"^Duplicate payload rejected$"):
+        broker.publish("q", 2, "p", 1, 0)
+    id = take(broker)
+    assert id is not None
+    with pytest.raises(DuplicatePayload):
+        broker.publish("q", 2, "p", 1, 0)
+    assert broker.nack("q", id, "c", 0) is NackOutcome.DEAD_LETTERED
+    broker.publish("q", 2, "p", 1, 0)
+    broker.purge("q")
+    broker.publish("q", 2, "p", 1, 0)
+
+
+@pytest.fixture
+def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(duplicates_module, "PER_STEP", 1)
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("steps", range(8))
+def test_the_queue_serves_while_duplicates_are_looked_for(storage: Storage, steps: int) -> None:
+    """After each number of steps: publish, consume, ack, nack, and then a restart."""
+    broker = Broker(storage, hot_tier_size=2, refill_threshold=1)
+    broker.create_queue("q", QueueConfig(Ordering.MIN_FIRST))
+    for priority, payload in enumerate(["a", "b", "a", "c", "b", "d"], 10):
+        broker.publish("q", priority, payload, 9, 0)
+    locked = take(broker)  # the first "a"
+    assert locked is not None
+    update = broker.update_queue("q", None, False, 0)
+    for _ in range(1 + steps):
+        next(update, None)
+        broker.commit()
+    next_one = broker.consume("q", "d", LONG, 0)
+    assert next_one is not None
+    assert next_one.payload == "b"
+    broker.publish("q", 99, "e", 9, 0)
+    with pytest.raises(DuplicatePayload):
+        broker.publish("q", 1, "b", 9, 0)  # locked
+    try:
+        broker.publish("q", 1, "d", 9, 0)  # before all: refused, or the other one is found to be its duplicate
+    except DuplicatePayload:
+        priority_of_d = 15
+    else:
+        priority_of_d = 1
+    broker.nack("q", locked, "c", 0)
+    broker.ack("q", next_one.id, "d", 0)
+    broker.commit()
+
+    again = restarted(broker)
+    exhaust(again.unsettled())
+    again.commit()
+    (queue,) = stored.of_store(storage, None).values()
+    rest = {message.payload: message.priority for message in queue.available}
+    assert len(rest) == len(queue.available)
+    # The ack of one "b" may have freed the other, if it had not been found yet.
+    assert rest.pop("b", 14) == 14
+    assert rest == {"a": 10, "c": 13, "d": priority_of_d, "e": 99}
+    assert set(queue.owners.values()) == {message.id for message in queue.available}
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_a_search_that_was_overtaken_ends_nothing(broker: Broker) -> None:
+    for payload in ("a", "a", "b", "b", "c", "c"):
+        broker.publish("q", 1, payload, 9, 0)
+    broker.commit()
+    first = broker.update_queue("q", None, False, 0)
+    for _ in range(5):
+        next(first)
+    exhaust(broker.update_queue("q", None, True, 0))
+    second = broker.update_queue("q", None, False, 0)
+    next(second)
+    exhaust(first)
+    assert [queue.settling for queue in broker.queues.values()] == [True]
+    exhaust(second)
+    assert [queue.settling for queue in broker.queues.values()] == [False]
+    for payload in ("a", "b", "c"):
+        with pytest.raises(DuplicatePayload):
+            broker.publish("q", 1, payload, 9, 0)
+    assert payloads_in_order(broker) == ["a", "b", "c"]
+
+
+def test_what_was_locked_twice_comes_back_once(broker: Broker) -> None:
+    broker.create_queue("q", QueueConfig(kind=Kind.TEXT))
+    for _ in range(2):
+        broker.publish("q", "high", "p", 9, 0)
+    first, second = take(broker), take(broker)
+    assert first is not None
+    assert second is not None
+    exhaust(broker.update_queue("q", None, False, 0))
+    assert broker.nack("q", second, "c", 0) is NackOutcome.DROPPED
+    assert broker.nack("q", first, "c", 0) is NackOutcome.UNLOCKED
+    assert payloads_in_order(broker) == ["p"]
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("end", ["purge", "delete", "allow"])
+def test_what_ends_a_search(broker: Broker, end: str) -> None:
+    for _ in range(4):
+        broker.publish("q", 1, "p", 9, 0)
+    broker.commit()
+    update = broker.update_queue("q", None, False, 0)
+    for _ in range(3):
+        next(update)
+    if end == "purge":
+        broker.purge("q")
+    elif end == "delete":
+        broker.delete("q")
+    else:
+        exhaust(broker.update_queue("q", None, True, 0))
+    exhaust(update)
+    broker.commit()
+    again = restarted(broker)
+    assert not any(queue.settling for queue in again.queues.values())
+    for _ in range(2 if end == "allow" else 1):
+        again.publish("q", 1, "p", 9, 0)
