@@ -210,6 +210,8 @@ class Connection:
                 await self._leave()
                 return
             if full:
+                # Neither the engine nor the socket need have made it wait.
+                await trio.lowlevel.checkpoint()
                 continue
             self._await_request()
             if not await self._read():
@@ -315,7 +317,8 @@ class Connection:
         except QrustyError as error:
             if isinstance(error, MethodNotAllowed):
                 extra += header_lines({"allow": error.allow})
-            self._plan.append((error_reply(error), extra, line is not None and line.method == "HEAD"))
+            head_only = target.head_only if target is not None else line is not None and line.method == "HEAD"
+            self._plan.append((error_reply(error), extra, head_only))
             return
         self._calls.append(Call(operation, target.params, body, target.query))
         self._plan.append((None, extra, target.head_only))
@@ -324,7 +327,8 @@ class Connection:
         return header_lines(cors_headers(block.origin, self._context.allowed_origins))
 
     def _go_elsewhere(self, line: Line, block: Block, rest: bytes) -> None:
-        if line.method == "GET" and line.path == b"/ws" and block.upgrade == "websocket":
+        websocket = block.upgrade == "websocket" and not block.handshake_fault
+        if websocket and line.method == "GET" and line.path == b"/ws":
             self._leave = partial(self._serve_websocket, rest)
         else:
             self._leave = partial(self._hand_over, rest)

@@ -38,8 +38,6 @@ SEND_BYTES = 64 * 1024
 """Bytes sent in one go. Each further piece that went out is a sign of life of the peer."""
 HANDSHAKE_SECONDS = 10
 MAX_HANDSHAKE_BYTES = 64 * 1024
-VERSION = "13"
-"""Of the WebSocket protocol: RFC 6455."""
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.WARNING)
@@ -102,8 +100,6 @@ def _answer(request: Request, protocol: ServerProtocol, services: WebSocketServi
         return _refusal(400, "Bad Request", "bad_request", "One Host and at most one Origin are needed")
     if not origin_allowed(origins[0] if origins else None, hosts[0], services.allowed_origins):
         return _refusal(403, "Forbidden", "origin_not_allowed", "This origin may not connect")
-    if request.headers.get_all("Sec-WebSocket-Version") not in ([], [VERSION]):
-        return _refusal(426, "Upgrade Required", "handshake_failed", f"Only version {VERSION} is spoken")
     response = protocol.accept(request)
     if response.status_code != 101:
         sentence = (response.body or b"").decode().strip()
@@ -115,7 +111,7 @@ def _refusal(status: int, phrase: str, code: str, sentence: str) -> Response:
     body = msgspec.json.encode({"error": sentence, "code": code})
     headers = Headers(
         {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
-        | ({"Upgrade": "websocket", "Sec-WebSocket-Version": VERSION} if status == 426 else {})
+        | ({"Upgrade": "websocket", "Sec-WebSocket-Version": "13"} if status == 426 else {})
     )
     return Response(status, phrase, headers, body)
 

@@ -102,6 +102,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     # What Hypercorn asks.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
         self._read_ended = trio.Event()
         try:
             with trio.CancelScope() as self._reading:
@@ -189,14 +190,17 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         block = read_block(data[line_end:end], line.http11)
         if block.length > MAX_BODY_BYTES:
             raise body_too_large()
+        websocket = line.method == "GET" and block.upgrade == "websocket"
+        if websocket and block.handshake_fault:
+            raise BadRequest(block.handshake_fault)
         self._first = False
         self._last = not (block.keep_alive and line.http11)  # h11 knows no keep-alive in HTTP/1.0.
-        self._after_head(block)
+        self._after_head(block, websocket)
         self._data = data[end:]
         return data[:end]
 
-    def _after_head(self, block: Block) -> None:
-        if block.upgrade == "websocket" or (block.upgrade == "h2c" and not block.length and not block.chunked):
+    def _after_head(self, block: Block, websocket: bool) -> None:
+        if websocket or (block.upgrade == "h2c" and not block.length and not block.chunked):
             self._go(self._pass_all)
             return
         self._in_hand += 1

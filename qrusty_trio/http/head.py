@@ -20,6 +20,8 @@ from qrusty_trio.errors import BadRequest, QrustyError
 
 MAX_HEAD_BYTES = 64 * 1024
 """Request line and headers together; more is answered with 431."""
+MAX_HEADERS = 256
+"""More header lines are answered with 431, too: each costs both parsers time on the event loop."""
 IDLE_SECONDS = 75.0
 """A connection without a request, before the first or between two."""
 HEAD_SECONDS = 10.0
@@ -45,10 +47,11 @@ _ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
 _BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
 _HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class HeadTooLarge(QrustyError):
-    """The request line and headers are over 64 KiB (status 431)."""
+    """The request line and headers are over 64 KiB or 256 lines (status 431)."""
 
     status = 431
     code = "headers_too_large"
@@ -62,7 +65,7 @@ class RequestTimedOut(QrustyError):
 
 
 def head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"The request line and headers are limited to {MAX_HEAD_BYTES} bytes")
+    return HeadTooLarge(f"The request line and headers are limited to {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} lines")
 
 
 class Line(NamedTuple):
@@ -77,7 +80,17 @@ class Line(NamedTuple):
 class Block:
     """What a header block says, as far as a carrier needs it."""
 
-    __slots__ = ("allowed_types", "chunked", "content_type", "keep_alive", "length", "origin", "plain", "upgrade")
+    __slots__ = (
+        "allowed_types",
+        "chunked",
+        "content_type",
+        "handshake_fault",
+        "keep_alive",
+        "length",
+        "origin",
+        "plain",
+        "upgrade",
+    )
 
     def __init__(self) -> None:
         self.length = 0
@@ -88,6 +101,8 @@ class Block:
         self.origin: str | None = None
         self.upgrade = ""
         """What to upgrade to, in lower case; '' when no upgrade is asked for."""
+        self.handshake_fault = ""
+        """What is wrong with an upgrade to WebSocket; '' when nothing is."""
         self.plain = True
         """Nothing is asked for but an answer: no chunks, no upgrade, no expectation."""
         self.allowed_types: set[str] = set()
@@ -116,7 +131,10 @@ _kept: tuple[dict[bytes, Block], dict[bytes, Block]] = ({}, {})
 
 
 def read_block(block: bytes, http11: bool) -> Block:
-    """Read a header block: from the CR LF that ends the request line to the empty line. Raises BadRequest."""
+    """Read a header block: from the CR LF that ends the request line to the empty line.
+
+    Raises BadRequest and HeadTooLarge.
+    """
     kept = _kept[http11]
     found = kept.get(block)
     if found is None:
@@ -139,6 +157,8 @@ class _Headers:
 
 
 def _read_block(block: bytes, http11: bool) -> Block:
+    if block.count(b"\r\n") > MAX_HEADERS + 2:
+        raise head_too_large()
     if not _BLOCK.fullmatch(block):
         raise BadRequest("The headers can't be read")
     headers = _Headers()
@@ -167,8 +187,24 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     result.origin = _single(values, b"origin", "Origin")
     upgrade = _single(values, b"upgrade", "Upgrade")
     result.upgrade = upgrade.lower() if upgrade else ""
+    if result.upgrade == "websocket":
+        result.handshake_fault = _handshake_fault(values, tokens, http11)
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
     return result
+
+
+def _handshake_fault(values: dict[bytes, list[bytes]], tokens: set[bytes], http11: bool) -> str:
+    """What RFC 6455, 4.2.1, asks of the headers and these do not have; '' for nothing."""
+    if not http11:
+        return "A WebSocket needs HTTP/1.1"
+    keys = values.get(b"sec-websocket-key", [])
+    if b"upgrade" not in tokens:
+        return "Connection must say Upgrade"
+    if len(keys) != 1 or not _WEBSOCKET_KEY.fullmatch(keys[0]):
+        return "Sec-WebSocket-Key must be 16 bytes in base64"
+    if values.get(b"sec-websocket-version") != [b"13"]:
+        return "Sec-WebSocket-Version must be 13"
+    return ""
 
 
 def _framing(values: dict[bytes, list[bytes]], http11: bool) -> tuple[int, bool]:
