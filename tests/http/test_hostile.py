@@ -140,7 +140,11 @@ CASES = {
         b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: " + b"b" * 102_400, [431, CLOSES]
     ),
     "100 KB of target": Case(b"GET /" + b"a" * 102_400 + b" HTTP/1.1\r\n" + HOST + b"\r\n", [431, CLOSES]),
-    "60 KB of headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 7_500 + b"\r\n", [200]),
+    "60 KB of headers": Case(
+        b"GET /health HTTP/1.1\r\n" + HOST + (b"X-A: " + b"b" * 240 + b"\r\n") * 240 + b"\r\n", [200]
+    ),
+    "256 headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 255 + b"\r\n", [200]),
+    "257 headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 256 + b"\r\n", [431, CLOSES]),
     "60 KB of spaces": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A:" + b" " * 60_000 + b"b\r\n\r\n", [200]),
     "good, bad, good": Case(HEALTH + b"GET /health HTTP/1.1\r\nHost : x\r\n\r\n" + HEALTH, [200, 400, CLOSES]),
     "good, unknown, good": Case(HEALTH + b"GET /nothing HTTP/1.1\r\n" + HOST + b"\r\n" + HEALTH, [200, 404, 200]),
