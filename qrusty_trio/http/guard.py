@@ -303,7 +303,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._reading.cancel()
         try:
             await self._read_ended.wait()
-            if not self.broken and not self._eof:
+            idle = self._pass == self._pass_head and not self._data and not self._last
+            if not idle and not self.broken and not self._eof:
                 with trio.move_on_after(LINGER_SECONDS):
                     await self._linger()
             await self._stream.aclose()
