@@ -96,8 +96,8 @@ class LockIndex:
             self._trash.append(queue.locks)
             queue.locks = {}
 
-    def tidy(self, limit: int) -> None:
-        """Free up to `limit` locks that were forgotten."""
+    def tidy(self, limit: int) -> bool:
+        """Free up to `limit` locks that were forgotten. Whether there are more."""
         while self._trash and limit > 0:
             void = self._trash[-1]
             while void and limit > 0:
@@ -105,6 +105,7 @@ class LockIndex:
                 limit -= 1
             if not void:
                 self._trash.pop()
+        return bool(self._trash)
 
     def shrink(self) -> None:
         """Forget ends at which no lock ends any more."""

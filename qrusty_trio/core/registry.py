@@ -68,6 +68,7 @@ class Registry:
         self.hot_tier_size = hot_tier_size
         self.refill_threshold = refill_threshold
         self.limits = TierLimits(hot_tier_size, refill_threshold)
+        self._tier_share = 1.0
         self._clear()
         self.removed: list[Removed] = []
         """Messages removed since the owner of the broker last looked (and cleared the list)."""
@@ -126,7 +127,7 @@ class Registry:
         del self._names[bisect_left(self._names, name)]
 
     def _share_tiers(self) -> None:
-        self.limits.octets = TIERS_BYTES // max(1, len(self.queues))
+        self.limits.octets = int(TIERS_BYTES * self._tier_share) // max(1, len(self.queues))
 
     def update_queue(self, name: str, new_name: str | None, allow_duplicates: bool | None, now: int) -> Iterator[None]:
         """Rename a queue, allow or refuse duplicates in it; a step is about a millisecond.
@@ -269,13 +270,17 @@ class Registry:
         """Take the sample of this second of every queue, some at each step."""
         for index, queue in enumerate(list(self.by_number.values()), 1):
             queue.rates.sample(now, queue.available, queue.locked)
+            # The more queues there are, the smaller is the share of those that were there before.
+            queue.tier.trim()
             if index % QUEUES_PER_STEP == 0:
                 yield
 
     # Less memory
 
     def resize_tiers(self, fraction: float) -> Iterator[None]:
-        """Every hot tier holds at most this fraction of its configured size from now on."""
+        """Every hot tier holds at most this fraction of its configured size, and of its bytes, from now on."""
+        self._tier_share = fraction
+        self._share_tiers()
         self.limits.resize(max(1, int(self.hot_tier_size * fraction)), int(self.refill_threshold * fraction))
         for index, queue in enumerate(list(self.by_number.values()), 1):
             queue.tier.trim()

@@ -5,9 +5,14 @@ Rule: correctness never depends on what is dropped here; every message stays in 
 
 from __future__ import annotations
 
+import trio
+
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine, in_pieces
 from qrusty_trio.storage.base import Storage
+
+LOCKS_PER_STEP = 1000
+"""Locks freed in one step: about 1 ms."""
 
 
 class Shedding:
@@ -31,8 +36,9 @@ class Shedding:
         await in_pieces(self._engine.broker.drop_idle())
 
     async def shrink_indexes(self) -> None:
-        """The lock index holds what correctness needs, and stale ends; digests of payloads are in the store only."""
-        self._engine.broker.locks.shrink()
+        """Free the locks of purged queues; all others are needed. Digests of payloads are in the store only."""
+        while self._engine.broker.locks.tidy(LOCKS_PER_STEP):
+            await trio.lowlevel.checkpoint()
 
     async def compact_payloads(self) -> None:
         if self._compactor is not None:
