@@ -14,6 +14,7 @@ from qrusty_trio.core.model import Kind, QueueConfig
 from qrusty_trio.storage.memory import MemoryStorage
 
 Frame = dict[str, Any]
+OK = {"type": "ok"}
 
 
 class Ring:
@@ -112,3 +113,26 @@ class Peer:
         while self.session.held:
             self.session.give_back(self.world.broker, self.world.now, 10)
         self.world.pump()
+
+
+def code(frames: list[Frame]) -> str:
+    """The code of the one frame there is, which is an error."""
+    (frame,) = frames
+    assert frame["type"] == "error"
+    assert frame["message"]
+    return str(frame["code"])
+
+
+def subscribe(**fields: object) -> Frame:
+    return {"type": "subscribe", "queue": "jobs", **fields}
+
+
+def publish(**fields: object) -> Frame:
+    return {"type": "publish", "queue": "jobs", "payload": "hello", **fields}
+
+
+def delivered(world: World, peer: Peer, count: int = 1, **fields: Any) -> list[str]:
+    """The ids of new messages, after `peer` has subscribed."""
+    ids = [world.publish("jobs", **fields) for _ in range(count)]
+    peer.ask(subscribe())
+    return ids

@@ -1,0 +1,252 @@
+"""What a session is sent without asking: deliveries under credit and room, log records, and what is left at the end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from qrusty_trio.api.ws_outbox import ROOM_BYTES
+from qrusty_trio.api.ws_requests import MAX_SUBSCRIPTIONS
+from qrusty_trio.api.ws_session import SWEEP_FROM
+from tests.api.ws_peer import OK, Peer, World, code, subscribe
+
+
+@pytest.fixture
+def world() -> World:
+    world = World()
+    world.queue("jobs")
+    return world
+
+
+@pytest.fixture
+def peer(world: World) -> Peer:
+    return Peer(world)
+
+
+# subscribe, deliver
+
+
+def test_deliver(world: World, peer: Peer) -> None:
+    assert peer.ask(subscribe()) == [OK]
+    world.now = 1_767_323_045_006
+    id = world.publish("jobs", 'ü "quoted"\n\x00', 7)
+    assert peer.read() == [
+        {
+            "type": "deliver",
+            "queue": "jobs",
+            "id": id,
+            "payload": 'ü "quoted"\n\x00',
+            "priority": 7,
+            "created_at": "2026-01-02T03:04:05.006Z",
+        }
+    ]
+    assert peer.woken
+
+
+def test_subscribe_is_answered_before_the_backlog(world: World, peer: Peer) -> None:
+    world.publish("jobs")
+    frames = peer.ask(subscribe(req_id="s"))
+    assert frames[0] == {"type": "ok", "req_id": "s"}
+    assert frames[1]["type"] == "deliver"
+
+
+def test_subscribe_to_an_unknown_queue(peer: Peer) -> None:
+    assert code(peer.ask(subscribe(queue="nope"))) == "queue_not_found"
+
+
+def test_second_subscribe_changes_nothing(world: World, peer: Peer) -> None:
+    assert peer.ask(subscribe(credits=1), subscribe(credits=5)) == [OK, OK]
+    for _ in range(3):
+        world.publish("jobs")
+    assert len(peer.read()) == 1
+
+
+@pytest.mark.parametrize("fields", [{"credits": -1}, {"credits": "1"}, {"lock_timeout_secs": 0}, {"queue": None}])
+def test_subscribe_of_the_wrong_shape(peer: Peer, fields: dict[str, Any]) -> None:
+    assert code(peer.ask(subscribe(**fields))) == "invalid_request"
+
+
+def test_subscriptions_are_bounded(world: World, peer: Peer) -> None:
+    for number in range(MAX_SUBSCRIPTIONS):
+        world.queue(f"q{number}")
+        peer.send(subscribe(queue=f"q{number}", no_reply=True))
+    assert code(peer.ask(subscribe())) == "invalid_request"
+    assert peer.ask({"type": "unsubscribe", "queue": "q0"}, subscribe()) == [OK, OK]
+
+
+def test_unsubscribe(world: World, peer: Peer) -> None:
+    assert peer.ask({"type": "unsubscribe", "queue": "jobs"}) == [OK]
+    assert peer.ask(subscribe(), {"type": "unsubscribe", "queue": "jobs"}) == [OK, OK]
+    world.publish("jobs")
+    assert peer.read() == []
+    assert world.available("jobs") == 1
+
+
+def test_a_message_has_one_consumer(world: World) -> None:
+    peers = [Peer(world, f"c{number}") for number in range(3)]
+    for peer in peers:
+        peer.send(subscribe())
+    for number in range(30):
+        world.publish("jobs", str(number))
+    got = [[frame["payload"] for frame in peer.read() if frame["type"] == "deliver"] for peer in peers]
+    assert [len(each) for each in got] == [10, 10, 10]
+    assert sorted(sum(got, []), key=int) == [str(number) for number in range(30)]
+
+
+# credit
+
+
+def test_credits_are_spent_by_deliveries_and_come_back_by_credit_only(world: World, peer: Peer) -> None:
+    peer.send(subscribe(credits=2))
+    ids = [world.publish("jobs") for _ in range(5)]
+    frames = peer.read()
+    assert [frame["id"] for frame in frames[1:]] == ids[:2]
+    assert peer.ask(*({"type": "ack", "queue": "jobs", "id": id} for id in ids[:2])) == [OK, OK]
+    frames = peer.ask({"type": "credit", "queue": "jobs", "credits": 1})
+    assert sorted(frame["type"] for frame in frames) == ["deliver", "ok"]
+
+
+def test_no_credits_until_credit(world: World, peer: Peer) -> None:
+    world.publish("jobs")
+    assert peer.ask(subscribe(credits=0)) == [OK]
+    assert len(peer.ask({"type": "credit", "queue": "jobs", "credits": 3})) == 2
+
+
+def test_credit_errors(peer: Peer) -> None:
+    assert code(peer.ask({"type": "credit", "queue": "jobs", "credits": 1})) == "not_subscribed"
+    peer.ask(subscribe(credits=1))
+    for credits in (0, -1, None, "1"):
+        assert code(peer.ask({"type": "credit", "queue": "jobs", "credits": credits})) == "invalid_request"
+
+
+def test_credit_has_no_effect_on_an_unlimited_subscription(world: World, peer: Peer) -> None:
+    assert peer.ask(subscribe(), {"type": "credit", "queue": "jobs", "credits": 1}) == [OK, OK]
+    for _ in range(3):
+        world.publish("jobs")
+    assert len(peer.read()) == 3
+
+
+# room
+
+
+def test_deliveries_stop_when_the_outbox_is_full(world: World, peer: Peer) -> None:
+    payload = "x" * (ROOM_BYTES // 4)
+    for _ in range(10):
+        world.publish("jobs", payload)
+    peer.send(subscribe())
+    assert world.available("jobs") == 6
+    other = Peer(world, "c2")
+    other.send(subscribe(credits=1))
+    assert len(other.read()) == 2
+    assert world.available("jobs") == 5
+    assert len(peer.read()) == 10
+    assert world.available("jobs") == 0
+
+
+def test_an_empty_outbox_takes_a_message_of_any_size(world: World, peer: Peer) -> None:
+    world.publish("jobs", "x" * (2 * ROOM_BYTES))
+    world.publish("jobs", "y" * (2 * ROOM_BYTES))
+    peer.send(subscribe(no_reply=True))
+    assert world.available("jobs") == 1
+    frames = peer.session.take()
+    assert len(frames) == 1
+    world.pump()
+    assert world.available("jobs") == 1  # Still on its way: it counts.
+    assert peer.session.sent()
+    peer.session.resume()
+    world.pump()
+    assert len(peer.read()) == 1
+
+
+def test_what_could_not_be_stored_is_taken_back(world: World, peer: Peer) -> None:
+    """A delivery of a batch that failed has not left, and a subscription that it had parked goes on."""
+    payload = "x" * (ROOM_BYTES // 2)
+    peer.ask(subscribe(credits=10))
+    for _ in range(3):
+        world.broker.publish("jobs", 0, payload, 3, world.now)
+    world.dispatcher.pump(world.broker, world.now, 64)
+    assert len(peer.session.held) == 2
+    world.dispatcher.retract()
+    assert not peer.session.held
+    assert peer.session.take() == []
+    # The messages of the batch are gone with it; here they are still locked, which concerns nobody.
+    world.publish("jobs", "next")
+    assert [frame["payload"][:4] for frame in peer.read()] == ["xxxx", "next"]
+    assert peer.session.subscriptions["jobs"].credits == 8
+
+
+def test_what_expired_unsettled_does_not_pile_up(world: World, peer: Peer) -> None:
+    peer.send(subscribe(lock_timeout_secs=1))
+    for _ in range(6 * SWEEP_FROM):
+        world.publish("jobs")
+        world.now += 10
+        peer.read()
+    assert len(peer.session.held) <= SWEEP_FROM + 2
+
+
+# the end
+
+
+def test_a_closed_connection_gives_everything_back(world: World, peer: Peer) -> None:
+    for number in range(100):
+        world.publish("jobs", str(number))
+    other = Peer(world, "c2")
+    peer.ask(subscribe())
+    other.send(subscribe())
+    assert world.available("jobs") == 0
+    peer.gone()
+    assert [frame["payload"] for frame in other.read()[1:]] == [str(number) for number in range(100)]
+
+
+def test_a_delivery_that_was_sent_counts(world: World, peer: Peer) -> None:
+    """Whoever takes messages and goes away with them can't have them for ever."""
+    world.publish("jobs", retries=2)
+    for expected in (1, 0):
+        session = Peer(world, "again")
+        assert len(session.ask(subscribe(no_reply=True))) == 1
+        session.gone()
+        assert world.available("jobs") == expected
+
+
+def test_a_delivery_that_was_never_sent_does_not_count(world: World) -> None:
+    world.publish("jobs", retries=1)
+    for _ in range(3):
+        session = Peer(world, "again")
+        session.send(subscribe(no_reply=True))
+        assert world.available("jobs") == 0
+        session.gone()
+        assert world.available("jobs") == 1
+
+
+# logs
+
+
+def test_logs_history_then_live(world: World, peer: Peer) -> None:
+    world.ring.write(1200)
+    peer.send({"type": "subscribe-logs"}, {"type": "subscribe-logs"})
+    frames = [frame for frame in peer.read() if frame["type"] == "log"]
+    assert [frame["message"] for frame in frames] == [f"record {number}" for number in range(200, 1200)]
+    assert set(frames[0]) == {"type", "timestamp", "level", "message"}
+    woken = peer.woken
+    world.ring.write()
+    assert peer.woken > woken
+    assert [frame["message"] for frame in peer.read()] == ["record 1200"]
+    assert peer.ask({"type": "unsubscribe-logs"}) == [OK]
+    world.ring.write()
+    assert peer.read() == []
+    assert world.ring.listeners == []
+
+
+def test_a_slow_log_reader_is_told_what_it_lost(world: World, peer: Peer) -> None:
+    peer.ask({"type": "subscribe-logs"})
+    world.ring.write(1500)
+    frames = peer.read()
+    assert frames[0]["message"].startswith("500 log records were lost")
+    assert len(frames) == 1001
+
+
+def test_logs_end_with_the_connection(world: World, peer: Peer) -> None:
+    peer.ask({"type": "subscribe-logs"})
+    peer.gone()
+    assert world.ring.listeners == []
