@@ -41,6 +41,7 @@ from tests.core.model import Held, Model, ModelQueue
 
 RUNS = int(os.environ.get("QRUSTY_MODEL_RUNS", "500"))
 STEPS = 100
+SLICE = 250
 EXTERNALIZE_MIN_BYTES = 8
 SEGMENT_MAX_BYTES = 200
 
@@ -400,20 +401,21 @@ def exhaust(pieces: Iterator[None]) -> None:
 
 def run(storage: Storage, directory: Path, runs: int) -> None:
     machine = type("Machine", (BrokerMachine,), {"storage": storage, "directory": directory})
-    given = "QRUSTY_MODEL_RUNS" in os.environ
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=runs,
-            stateful_step_count=STEPS,
-            deadline=None,
-            derandomize=not given,
-            database=None,
-            phases=[Phase.generate, Phase.shrink],
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    # In slices: Hypothesis remembers what it has tried, 0.5 MB a run.
+    for start in range(0, runs, SLICE):
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=min(SLICE, runs - start),
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize="QRUSTY_MODEL_RUNS" not in os.environ,
+                database=None,
+                phases=[Phase.generate, Phase.shrink],
+                print_blob=True,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
 
 
 def test_in_memory(tmp_path: Path) -> None:
