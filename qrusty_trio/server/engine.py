@@ -45,7 +45,7 @@ class Engine:
         self.dispatcher = dispatcher
         self.clock = clock
         self.committer: Committer
-        """Set by `use`, before anything runs."""
+        """Set by whoever makes the engine, as the two need each other."""
         self.fault: StorageFault | None = None
         """Why nothing can be changed at the moment."""
         self._broken = trio.Event()
