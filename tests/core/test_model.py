@@ -8,6 +8,7 @@ QRUSTY_MODEL_RUNS: runs of 100 steps altogether (500); with it set, each run of 
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -342,6 +343,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.states = [self.model.copy()]
         self.broker.journal.detach()
         if self.now % 7 == 0:
+            gc.collect()  # RocksDB stays open as long as anything, garbage included, holds a handle of it
             self.storage.reopen()
         self.broker = self.new_broker()
         exhaust(self.broker.load())
