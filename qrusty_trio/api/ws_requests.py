@@ -235,7 +235,7 @@ def _settle_nack(session: WsSession, burst: Burst, queue: str, id: str, broker: 
     except MessageNotLocked:
         return None
     session.release(burst, id)
-    return "dropped" if outcome is NackOutcome.DEAD_LETTERED else "unlocked"
+    return "unlocked" if outcome is NackOutcome.UNLOCKED else "dropped"
 
 
 def _needed(name: str, value: T | None) -> T:

@@ -207,14 +207,17 @@ class Broker(Registry):
         lock.batch_number = journal.batch_number
         journal.mark(queue)
 
-    def give_back(self, queue_number: int, id: str, consumer: str, now: int, counted: bool) -> None:
+    def give_back(
+        self, queue_number: int, id: str, consumer: str, now: int, counted: bool, delivery: int | None = None
+    ) -> None:
         """The consumer is gone; no effect when it does not hold the message.
 
-        `counted`: the delivery counts as one. Not counted: it never arrived, the message is as before.
+        `counted`: the delivery counts as one. Not counted: it never arrived, the message is as before. `delivery`: only
+        if it is that delivery of the message by which the consumer holds it (its `retry_count`).
         """
         queue = self.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
-        if lock is not None and lock.consumer == consumer:
+        if lock is not None and lock.consumer == consumer and delivery in (None, lock.deliveries):
             self._return(lock, lock.deliveries if counted else lock.deliveries - 1, may_die=counted)
 
     def expire(self, now: int, limit: int) -> int:

@@ -101,7 +101,14 @@ class Engine:
             return
         try:
             with self._transaction() as now:
-                self.broker.give_back(delivery.queue_number, delivery.id, reply.consumer, now, counted=False)
+                self.broker.give_back(
+                    delivery.queue_number,
+                    delivery.id,
+                    reply.consumer,
+                    now,
+                    counted=False,
+                    delivery=delivery.retry_count,
+                )
         except StorageFault as fault:
             log.warning("message %s stays locked until its lock ends: %s", delivery.id, fault)
 
@@ -302,6 +309,19 @@ class Engine:
             log.info("the store is back, changes are accepted again")
             self._pump_wanted.set()
             self._reaper_wake.set()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """Go on looking for duplicates where a restart or a fault cut that short."""
+        steps = self.broker.unsettled()
+        try:
+            while True:
+                with self._transaction():
+                    if next(steps, steps) is steps:
+                        return
+                await trio.lowlevel.checkpoint()
+        except StorageFault as fault:
+            log.debug("the search for duplicates goes on after the store has recovered: %s", fault)
 
 
 def _only_synced(replies: list[Reply]) -> bool:

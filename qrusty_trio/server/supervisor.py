@@ -140,6 +140,7 @@ async def _run(
                 await _load(engine, compactor, stopping)
                 if not stopping.is_set():
                     await background.start(engine.reap)
+                    background.start_soon(engine.settle)
                     await background.start(
                         monitor,
                         memory,

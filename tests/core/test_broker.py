@@ -11,7 +11,7 @@ from qrusty_trio.core import registry as registry_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import READ_BYTES
 from qrusty_trio.core.keys import lock_key, prefix
-from qrusty_trio.core.model import Ordering, QueueConfig
+from qrusty_trio.core.model import Delivery, Ordering, QueueConfig
 from qrusty_trio.core.queue import COUNTERS
 from qrusty_trio.errors import (
     DiskFull,
@@ -297,3 +297,18 @@ def test_missing_counters_are_damage(storage: Storage) -> None:
     storage.write(batch)
     with pytest.raises(StorageFault, match="counters"):
         exhaust(Broker(storage).load())
+
+
+def test_only_that_delivery_is_given_back(broker: Broker) -> None:
+    broker.publish("q", 1, "x", 3, 1000)
+    first = broker.consume("q", "c", 1, 1000)
+    assert first is not None
+    assert broker.expire(2000, 10) == 1
+    second = broker.consume("q", "c", 30, 2000)
+    assert second is not None
+    broker.give_back(second.queue_number, second.id, "c", 2000, counted=False, delivery=first.retry_count)
+    assert broker.consume("q", "other", 30, 2000) is None
+    broker.give_back(second.queue_number, second.id, "c", 2000, counted=False, delivery=second.retry_count)
+    assert broker.consume("q", "other", 30, 2000) == Delivery(
+        second.queue_number, second.id, "x", second.retry_count, 1, 1000
+    )
