@@ -33,6 +33,8 @@ RETRY_SECONDS = 10.0
 """Between two tries to repair what could not be repaired."""
 NOTE_AT = 1000
 """Removed messages that are written down without waiting for more."""
+NOTE_PIECE = 200
+"""Of them in one write: making the lines of more would hold the interpreter for over 2 ms, in whatever thread."""
 NOTE_SECONDS = 5.0
 """Bound on writing them down when the server stops meanwhile."""
 
@@ -239,13 +241,20 @@ class Compactor:
             removed[0].reason,
             CURRENT,
         )
-        try:
-            # Shielded: they are gone from the store, nobody else will ever name them.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTE_SECONDS):
-                await trio.to_thread.run_sync(self._removed_log.record, when, removed, limiter=self._limiter)
-        except StorageFault as fault:
+        written = 0
+        why: object = f"it took more than {NOTE_SECONDS:.0f} s"
+        # Shielded: they are gone from the store, nobody else will ever name them.
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTE_SECONDS):
+            try:
+                while written < len(removed):
+                    piece = removed[written : written + NOTE_PIECE]
+                    await trio.to_thread.run_sync(self._removed_log.record, when, piece, limiter=self._limiter)
+                    written += len(piece)
+            except StorageFault as fault:
+                why = fault
+        if written < len(removed):
             # The log is the only place left to name them.
-            log.error("removed messages could not be written down: %s: %s", fault, _listed(removed))  # noqa: TRY400
+            log.error("removed messages could not be written down: %s: %s", why, _listed(removed[written:]))
 
 
 def _settle(

@@ -16,7 +16,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.config import Fsync
+from qrusty_trio.config import Fsync, StorageMode
 from qrusty_trio.core import relocation
 from qrusty_trio.core.broker import BROKEN_PER_CONSUME, Broker
 from qrusty_trio.core.model import QueueConfig
@@ -25,6 +25,7 @@ from qrusty_trio.server import compactor as compactor_module
 from qrusty_trio.server.compactor import Compactor
 from tests.core.ownership import check_ownership
 from tests.server.room import LARGE, Room, large, room, segment
+from tests.server.running import running, settings_for, until_ready
 
 POLICIES = pytest.mark.parametrize("fsync", list(Fsync), ids=str)
 
@@ -500,3 +501,30 @@ async def test_removals_that_cannot_be_written_down_are_named_in_the_log(
         monkeypatch.setattr(it.compactor._removed_log, "record", full)
         await it.compactor._note()
     assert f"could not be written down: No space left on the device: free some.: q/{id}" in caplog.text
+
+
+async def test_without_a_disk_there_are_no_segments(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data", storage_mode=StorageMode.MEMORY)
+    async with running(settings) as server:
+        await until_ready(server)
+        assert server.engine.broker.externals is None
+        publish = partial(Broker.publish, name="q", priority=0, payload=large("p", 2_000_000), max_retries=3)
+        await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
+        delivery = await server.engine.transact(lambda broker, now: broker.consume("q", "c", 30, now), sync=True)
+        assert delivery is not None
+        assert delivery.payload == large("p", 2_000_000)
+        assert server.engine.services.payload_disk_bytes() == 0
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_running_server_compacts_by_itself(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data", compact_interval_secs=1.0)
+    async with running(settings) as server:
+        await until_ready(server)
+        publish = partial(Broker.publish, name="q", priority=0, payload=large("p"), max_retries=3)
+        await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
+        assert server.engine.services.payload_disk_bytes() > LARGE
+        await server.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
+        with trio.fail_after(30):
+            while server.engine.services.payload_disk_bytes():  # noqa: ASYNC110  # the store tells nobody
+                await trio.sleep(0.02)
