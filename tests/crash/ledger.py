@@ -12,7 +12,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from math import inf
 
@@ -74,11 +74,24 @@ class Ledger:
         self.consumes: list[Consume] = []
         self.answers = 0
         """Answers that came, of any kind."""
+        self._last = 0
+        self._at_last: Callable[[], None]
         self._ticks = itertools.count()
         self._numbers = itertools.count()
 
     def tick(self) -> int:
         return next(self._ticks)
+
+    def answered(self) -> None:
+        """Any answer came."""
+        self.answers += 1
+        if self.answers == self._last:
+            self._at_last()
+
+    def call_after(self, answers: int, function: Callable[[], None]) -> None:
+        """Call `function` with that many more answers, before any client sends a thing because of the last of them."""
+        self._last = self.answers + answers
+        self._at_last = function
 
     # Publish
 
@@ -92,7 +105,7 @@ class Ledger:
         return message
 
     def published(self, message: Message, id: str) -> None:
-        self.answers += 1
+        self.answered()
         assert id, message
         assert message.id in ("", id), f"another id than it was delivered with: {message}"
         message.id = id
@@ -108,12 +121,12 @@ class Ledger:
         return consume
 
     def nothing(self, consume: Consume) -> None:
-        self.answers += 1
+        self.answered()
         consume.answered = self.tick()
 
     def delivered(self, consume: Consume, consumer: str, id: str, payload: str) -> Message:
         """A message came: it may be nobody else's, and never one that was acked."""
-        self.answers += 1
+        self.answered()
         consume.answered = self.tick()
         message = self.received(consumer, consume.queue, id, payload, consume.sent)
         consume.message = message
@@ -148,12 +161,12 @@ class Ledger:
         return message.deliveries
 
     def acked(self, message: Message) -> None:
-        self.answers += 1
+        self.answered()
         message.acked = True
 
     def nacked(self, message: Message, deliveries: int) -> None:
         """`deliveries`: what `settling` returned. Who was faster than the answer may have it by now."""
-        self.answers += 1
+        self.answered()
         if message.deliveries == deliveries:
             message.available.append([self.tick(), inf])
 

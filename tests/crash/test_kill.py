@@ -69,10 +69,16 @@ async def _life(ledger: Ledger, path: Path, workers: list[HttpWorker] | list[Web
             async with trio.open_nursery() as nursery:
                 for worker in workers:
                     nursery.start_soon(worker.run, server.port, stop)
-                end = ledger.answers + ledger.random.randrange(1, ANSWERS)
-                while ledger.answers < end:
-                    assert server.process.poll() is None, server.log
-                    await trio.sleep(0.001)
+                reached = trio.Event()
+
+                def at_last() -> None:
+                    if at_once:
+                        server.kill_now()
+                    reached.set()
+
+                at_once = ledger.random.random() < 0.5
+                ledger.call_after(ledger.random.randrange(1, ANSWERS), at_last)
+                await reached.wait()
                 await trio.sleep(ledger.random.uniform(0, 0.005))
                 await server.kill()
                 stop.set()

@@ -189,7 +189,7 @@ class WebSocketWorker:
 
     async def _settle(self, delivery: Delivery) -> None:
         message = self.ledger.received(self.name, delivery.queue, delivery.id, delivery.payload, 0)
-        self.ledger.answers += 1
+        self.ledger.answered()
         ack = self.ledger.random.random() < 0.8
         deliveries = self.ledger.settling(message, ack)
         if not ack:
