@@ -55,7 +55,7 @@ class Broker(Registry):
         digest = b""
         if not queue.config.allow_duplicates:
             digest = records.digest_of(data)
-            if self.owner(queue, digest):
+            if self.digests.owner(queue, digest):
                 raise DuplicatePayload("Duplicate payload rejected")
         if len(data) >= self.externalize_min_bytes and self.externals is not None:
             try:
@@ -69,7 +69,7 @@ class Broker(Registry):
         else:
             record = records.pack_message(0, now, max_retries, 0, id.encode()) + data
         if digest:
-            self.own_digest(queue, digest, id)
+            self.digests.own(queue, digest, id)
         queue.next_sequence = sequence + 1
         queue.rates.published += 1
         journal.put(key, record, journal.messages)
@@ -143,8 +143,8 @@ class Broker(Registry):
                 digest = b""
             else:
                 digest = digest or records.digest_of(data)
-                if queue.settling and not self.owner(queue, digest):
-                    self.own_digest(queue, digest, id)
+                if queue.settling and not self.digests.owner(queue, digest):
+                    self.digests.own(queue, digest, id)
             deliveries += 1
             until = now + (lock_seconds if lock_seconds < MAX_LOCK_SECONDS else MAX_LOCK_SECONDS) * 1000
             number = queue.next_lock
@@ -182,7 +182,7 @@ class Broker(Registry):
             assert self.externals is not None
             self.externals.free(lock.queue, lock.external)
         if lock.digest:
-            self.free_digest(lock.queue, lock.digest, lock.id)
+            self.digests.free(lock.queue, lock.digest, lock.id)
 
     def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
         """Hand a message back: in its old place, or to the dead letters when it was delivered often enough.
@@ -273,9 +273,9 @@ class Broker(Registry):
             self._bury(lock, record)
             return NackOutcome.DEAD_LETTERED
         if lock.digest and not queue.config.allow_duplicates:
-            owner = self.owner(queue, lock.digest)
+            owner = self.digests.owner(queue, lock.digest)
             if not owner:
-                self.own_digest(queue, lock.digest, lock.id)
+                self.digests.own(queue, lock.digest, lock.id)
             elif owner != lock.id.encode():
                 if lock.external and self.externals is not None:
                     self.externals.free(queue, lock.external)
@@ -300,4 +300,4 @@ class Broker(Registry):
             self.externals.free(queue, lock.external)
             self.externals.own(queue, lock.external, lock.id, key, DEAD_LETTER)
         if lock.digest:
-            self.free_digest(lock.queue, lock.digest, lock.id)
+            self.digests.free(lock.queue, lock.digest, lock.id)

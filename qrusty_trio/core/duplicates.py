@@ -55,8 +55,8 @@ def _at_work(registry: Registry, queue: Queue, run: int) -> bool:
 def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> None:
     if lock.digest:
         # From an earlier time without duplicates.
-        if not registry.owner(queue, lock.digest):
-            registry.own_digest(queue, lock.digest, lock.id)
+        if not registry.digests.owner(queue, lock.digest):
+            registry.digests.own(queue, lock.digest, lock.id)
         return
     journal = registry.journal
     if lock.batch_number == journal.batch_number:
@@ -70,8 +70,8 @@ def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> None:
         digest = records.digest_of(registry.payload_of(stored.record))
     except PayloadBroken:
         return  # its consumer has the payload, and nobody else will get it
-    if not registry.owner(queue, digest):
-        registry.own_digest(queue, digest, lock.id)
+    if not registry.digests.owner(queue, digest):
+        registry.digests.own(queue, digest, lock.id)
     lock.digest = digest
     value = records.pack_lock(stored.until, stored.deliveries, stored.consumer, stored.key, digest, stored.record)
     journal.put(key, value, journal.locks)
@@ -90,13 +90,13 @@ def _index_message(registry: Registry, queue: Queue, key: bytes, record: bytes) 
         _remove(registry, queue, key)
         registry.drop_broken(queue, key, id, reference, record[PAYLOAD_AT + REFERENCE_BYTES :], broken.reason)
         return
-    owner = registry.owner(queue, digest)
+    owner = registry.digests.owner(queue, digest)
     if owner and owner != id_bytes:
         _remove(registry, queue, key)
         if reference and registry.externals is not None:
             registry.externals.free(queue, reference)
         return
-    registry.own_digest(queue, digest, id)
+    registry.digests.own(queue, digest, id)
     if reference and len(record) == PAYLOAD_AT + REFERENCE_BYTES:
         # From now on the record has to tell its digest even when the payload is lost.
         journal.put(key, record + digest, journal.messages)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from qrusty_trio.core import duplicates, records
+from qrusty_trio.core.digests import Digests
 from qrusty_trio.core.externals import DEAD_LETTER, LIVE, REFERENCE_BYTES, Externals
 from qrusty_trio.core.hot_tier import TIERS_BYTES, TierLimits
 from qrusty_trio.core.journal import Journal
@@ -62,6 +63,7 @@ class Registry:
     ) -> None:
         """`payloads` keeps payloads of `externalize_min_bytes` and more (None: keeps none that are new)."""
         self.journal = Journal(storage)
+        self.digests = Digests(self.journal)
         self.externals = Externals(self.journal, payloads) if payloads is not None else None
         self.externalize_min_bytes = externalize_min_bytes if externalize_min_bytes is not None else NEVER
         self.max_locked_index = max_locked_index
@@ -295,31 +297,6 @@ class Registry:
             if index % QUEUES_PER_STEP == 0:
                 yield
 
-    # Digests of payloads
-
-    def owner(self, queue: Queue, digest: bytes) -> bytes:
-        """The id (ASCII) of the message that holds a payload; b"" for none."""
-        key = queue.prefix + digest
-        journal = self.journal
-        fresh = journal.fresh_digests.get(key)
-        return fresh if fresh is not None else journal.get(journal.dedup, key) or b""
-
-    def own_digest(self, queue: Queue, digest: bytes, id: str) -> None:
-        journal = self.journal
-        key, value = queue.prefix + digest, id.encode()
-        journal.put(key, value, journal.dedup)
-        journal.fresh_digests[key] = value
-        journal.mark(queue)
-
-    def free_digest(self, queue: Queue, digest: bytes, id: str) -> None:
-        """No effect when another message holds the payload."""
-        if self.owner(queue, digest) == id.encode():
-            journal = self.journal
-            key = queue.prefix + digest
-            journal.delete(key, journal.dedup)
-            journal.fresh_digests[key] = b""
-            journal.mark(queue)
-
     # Payloads in segment files
 
     def read_external(self, reference: bytes) -> bytes:
@@ -340,7 +317,7 @@ class Registry:
         assert self.externals is not None
         self.externals.free(queue, reference, kind)
         if digest:
-            self.free_digest(queue, digest, id)
+            self.digests.free(queue, digest, id)
         ref = PayloadRef.unpack(reference)
         self.removed_total += 1
         self.removed.append(
