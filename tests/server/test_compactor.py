@@ -18,10 +18,9 @@ import trio.testing
 
 from qrusty_trio.config import Fsync, StorageMode
 from qrusty_trio.core import relocation
-from qrusty_trio.core.broker import BROKEN_PER_CONSUME, Broker
+from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.errors import DiskFull, QrustyError, StorageFault
-from qrusty_trio.server import compactor as compactor_module
 from qrusty_trio.server.compactor import Compactor
 from tests.core.ownership import check_ownership
 from tests.server.room import LARGE, Room, large, room, segment
@@ -96,6 +95,22 @@ async def test_the_bytes_are_synced_before_a_record_names_them(tmp_path: Path, m
     assert seen == [False]
 
 
+async def test_a_publish_syncs_its_payload_before_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with room(tmp_path) as it:
+        order: list[str] = []
+
+        def noted(name: str, sync: Callable[[], None]) -> None:
+            order.append(name)
+            sync()
+
+        monkeypatch.setattr(it.payloads, "sync", partial(noted, "payloads", it.payloads.sync))
+        monkeypatch.setattr(it.stores.storage, "sync", partial(noted, "log", it.stores.storage.sync))
+        await it.publish("q", large("p"))
+        await it.publish("q", "short")
+        assert order == ["payloads", "log", "log"]
+        monkeypatch.undo()
+
+
 async def test_a_round_syncs_what_the_policy_never_would(tmp_path: Path) -> None:
     async with room(tmp_path, fsync=Fsync.NEVER) as it:
         await publish_many(it, 30)
@@ -146,6 +161,33 @@ async def test_disabled_keeps_new_payloads_inline_and_reads_and_moves_old_ones(t
         assert it.payloads.disk_bytes() < before
         assert await it.drain("old") == old[8:]
         assert await it.drain("new") == new
+
+
+async def test_without_a_disk_there_are_no_segments(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data", storage_mode=StorageMode.MEMORY)
+    async with running(settings) as server:
+        await until_ready(server)
+        assert server.engine.broker.externals is None
+        publish = partial(Broker.publish, name="q", priority=0, payload=large("p", 2_000_000), max_retries=3)
+        await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
+        delivery = await server.engine.transact(lambda broker, now: broker.consume("q", "c", 30, now), sync=True)
+        assert delivery is not None
+        assert delivery.payload == large("p", 2_000_000)
+        assert server.engine.services.payload_disk_bytes() == 0
+    assert not (tmp_path / "data").exists()
+
+
+async def test_the_running_server_compacts_by_itself(tmp_path: Path) -> None:
+    settings = settings_for(tmp_path / "data", compact_interval_secs=1.0)
+    async with running(settings) as server:
+        await until_ready(server)
+        publish = partial(Broker.publish, name="q", priority=0, payload=large("p"), max_retries=3)
+        await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
+        assert server.engine.services.payload_disk_bytes() > LARGE
+        await server.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
+        with trio.fail_after(30):
+            while server.engine.services.payload_disk_bytes():  # noqa: ASYNC110  # the store tells nobody
+                await trio.sleep(0.02)
 
 
 # Work during compaction
@@ -400,131 +442,3 @@ async def test_a_full_disk_is_no_crash_of_the_task(
         assert (refused.value.status, refused.value.code) == (507, "disk_full")
         assert it.engine.fault is None
         await it.publish("q", "a small one")
-
-
-# Broken payloads
-
-
-@pytest.mark.parametrize("damage", ["missing", "short", "header", "checksum"])
-async def test_messages_that_lost_their_payload_are_removed_the_others_given(tmp_path: Path, damage: str) -> None:
-    async with room(tmp_path) as it:
-        await publish_many(it, 9)
-        whole = await publish_many(it, 5)
-        dead = await it.publish("other", large("dead"), max_retries=1)
-        await it.consume("other")
-        await it.nack("other", dead)
-    file = segment(tmp_path, 1)
-    data = file.read_bytes()
-    if damage == "missing":
-        file.unlink()
-    elif damage == "short":
-        file.write_bytes(data[: 4 * LARGE])
-    elif damage == "header":
-        file.write_bytes(bytes(3 * LARGE) + data[3 * LARGE :])
-    else:
-        file.write_bytes(data[:LARGE] + bytes([data[LARGE] ^ 1]) + data[LARGE + 1 :])
-    lost = {"missing": range(9), "short": range(3, 9), "header": range(3), "checksum": range(1)}[damage]
-    async with room(tmp_path) as it:
-        assert set(it.compactor._suspects) == (set() if damage == "checksum" else {1})
-        if damage != "checksum":
-            await it.compactor.repair()
-            assert it.broker.removed_total == len(lost)
-        stats = it.broker.stats("q")
-        assert stats is not None
-        assert stats.available == 14 - len(lost) * (damage != "checksum")
-        expected = [large(f"q-{number}") for number in range(9) if number not in lost] + whole
-        assert await it.drain("q") == expected
-        assert it.broker.removed_total == len(lost)
-        check(it)
-        await it.compactor._note()
-        assert [each["queue"] for each in it.removed()] == ["q"] * len(lost)
-        assert {each["segment"] for each in it.removed()} == {1}
-
-
-async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compactor_module, "NOTE_AT", 500)
-    count = 3000
-    async with room(tmp_path, 1 << 30, externalize_min_bytes=256) as it:
-        await it.publish("q", large("locked", 300))
-        delivery = await it.consume("q")
-        assert delivery is not None
-        for number in range(count):
-            publish = partial(Broker.publish, name="q", priority=0, payload=large(str(number), 300), max_retries=3)
-            await it.engine.transact(lambda broker, now: publish(broker, now=now), sync=False)  # noqa: B023
-        it.payloads.retire()
-        await it.publish("q", large("valid", 300))
-    segment(tmp_path, 1).unlink()
-    async with room(tmp_path, 1 << 30, externalize_min_bytes=256) as it:
-        # One consume looks at so many only.
-        assert await it.consume("q") is None
-        assert it.broker.removed_total == BROKEN_PER_CONSUME
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(it.compactor.repair)
-            consumes = 0
-            while (found := await it.consume("q")) is None:
-                consumes += 1
-            assert found.payload == large("valid", 300)
-        assert it.broker.removed_total == count
-        # The one that was locked was delivered before.
-        assert it.broker.locked_index_size == 2
-        await it.ack("q", delivery.id)
-        await it.compactor._note()
-        assert len(it.removed()) == count
-        assert len({each["id"] for each in it.removed()}) == count
-        assert set(check(it)) == {2}
-
-
-async def test_what_was_removed_is_written_down_when_the_server_stops(tmp_path: Path) -> None:
-    async with room(tmp_path) as it:
-        await it.publish("q", large("lost"))
-    segment(tmp_path, 1).unlink()
-    async with room(tmp_path) as it, trio.open_nursery() as nursery:
-        it.compactor._suspects.clear()
-        await nursery.start(it.compactor.run)
-        await trio.testing.wait_all_tasks_blocked()
-        assert await it.consume("q") is None
-        nursery.cancel_scope.cancel()
-    assert [each["reason"] for each in it.removed()] == ["missing segment"]
-
-
-async def test_removals_that_cannot_be_written_down_are_named_in_the_log(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with room(tmp_path) as it:
-        id = await it.publish("q", large("lost"))
-        segment(tmp_path, 1).write_bytes(b"")
-        assert await it.consume("q") is None
-
-        def full(*_: object) -> None:
-            raise DiskFull("No space left on the device: free some.")
-
-        monkeypatch.setattr(it.compactor._removed_log, "record", full)
-        await it.compactor._note()
-    assert f"could not be written down: No space left on the device: free some.: q/{id}" in caplog.text
-
-
-async def test_without_a_disk_there_are_no_segments(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path / "data", storage_mode=StorageMode.MEMORY)
-    async with running(settings) as server:
-        await until_ready(server)
-        assert server.engine.broker.externals is None
-        publish = partial(Broker.publish, name="q", priority=0, payload=large("p", 2_000_000), max_retries=3)
-        await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
-        delivery = await server.engine.transact(lambda broker, now: broker.consume("q", "c", 30, now), sync=True)
-        assert delivery is not None
-        assert delivery.payload == large("p", 2_000_000)
-        assert server.engine.services.payload_disk_bytes() == 0
-    assert not (tmp_path / "data").exists()
-
-
-async def test_the_running_server_compacts_by_itself(tmp_path: Path) -> None:
-    settings = settings_for(tmp_path / "data", compact_interval_secs=1.0)
-    async with running(settings) as server:
-        await until_ready(server)
-        publish = partial(Broker.publish, name="q", priority=0, payload=large("p"), max_retries=3)
-        await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
-        assert server.engine.services.payload_disk_bytes() > LARGE
-        await server.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
-        with trio.fail_after(30):
-            while server.engine.services.payload_disk_bytes():  # noqa: ASYNC110  # the store tells nobody
-                await trio.sleep(0.02)
