@@ -71,6 +71,9 @@ class _App(QuartTrio):
     def create_url_adapter(self, request_websocket: object) -> None:
         """No routing by Quart: it would decode paths before they are split, and fail on hosts it finds strange."""
 
+    async def dispatch_websocket(self, websocket_context: object = None) -> None:
+        """Nothing is left to do: `serve_websocket` has served it to its end."""
+
 
 def make_app(context: HttpContext) -> Quart:
     """The app. It needs no ASGI lifespan."""
