@@ -271,6 +271,29 @@ def _create_b(broker: Broker, now: int) -> None:
     broker.create_queue("b", QueueConfig(allow_duplicates=False))
 
 
+async def test_a_round_can_be_cancelled_anywhere(tmp_path: Path) -> None:
+    async with room(tmp_path) as it:
+        payloads = await publish_many(it, 60)
+        kept = []
+        for number in range(60):
+            delivery = await it.consume("q")
+            assert delivery is not None
+            if number % 5:
+                await it.ack("q", delivery.id)
+            else:
+                kept.append(delivery.id)
+        before = it.payloads.disk_bytes()
+        for number in range(30):
+            with trio.move_on_after(number / 3000):
+                await it.compactor.compact()
+            check(it)
+        await it.compactor.compact()
+        assert it.payloads.disk_bytes() < before / 2
+        for id in kept:
+            await it.nack("q", id)
+        assert await it.drain("q") == payloads[::5]
+
+
 async def _compact_always(room: Room) -> None:
     while True:
         await room.compactor.compact()
