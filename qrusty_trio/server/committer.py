@@ -12,12 +12,13 @@ Payload segments are synced before the log that refers to them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import trio
 
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.worker import Worker
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadStore
 
@@ -88,21 +89,25 @@ class Committer:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Sync as the policy says, until cancelled. A sync at work is waited for: it takes well under a second."""
-        task_status.started()
+        async with Worker("sync", self._sync_in_thread) as worker:
+            task_status.started()
+            await self._run(worker)
+
+    async def _run(self, worker: Worker) -> None:
         if self._periodic:
             while True:
                 await trio.sleep(SYNC_SECONDS)
-                await self._sync(_Group())
+                await self._sync(_Group(), worker.call)
         while True:
             await self._wanted.wait()
             self._wanted = trio.Event()
             group, self._group = self._group, _Group()
-            await self._sync(group)
+            await self._sync(group, worker.call)
 
-    async def _sync(self, group: _Group) -> None:
+    async def _sync(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
         try:
             self._write()
-            await trio.to_thread.run_sync(self._sync_in_thread, limiter=self._limiter)
+            await sync()
         except StorageFault as fault:
             group.fault = fault
             self._on_fault(fault)
@@ -116,9 +121,12 @@ class Committer:
     async def sync_now(self) -> None:
         """Sync whatever the policy says, for a step that must not come before it. Raises StorageFault."""
         group = _Group()
-        await self._sync(group)
+        await self._sync(group, self._sync_apart)
         if group.fault is not None:
             raise group.fault
+
+    async def _sync_apart(self) -> None:
+        await trio.to_thread.run_sync(self._sync_in_thread, limiter=self._limiter)
 
     def _sync_in_thread(self) -> None:
         if self._payloads is not None and self._payloads.needs_sync:
