@@ -56,6 +56,7 @@ class Compactor:
         """Segment -> what is wrong with its file."""
         self._doubtful: dict[int, int] = {}
         """Segment -> offset from which on its bytes may not be on the disk, though they may be readable."""
+        self._doubts = 0
 
     @property
     def _externals(self) -> Externals:
@@ -75,6 +76,7 @@ class Compactor:
 
         Any thread. `run` moves those payloads to where they are safe.
         """
+        self._doubts += 1
         for segment, offset in self._store.recover().items():
             log.error("payload segment %d: synced up to %d only; what is behind is written anew", segment, offset)
             self._doubtful[segment] = min(offset, self._doubtful.get(segment, offset))
@@ -163,6 +165,7 @@ class Compactor:
         broken: list[tuple[Place, PayloadBroken]] = []
         moved: list[tuple[Place, bytes]] = []
         failed: StorageFault | None = None
+        doubts = self._doubts
         for place, payload in zip(places, payloads, strict=True):
             if isinstance(payload, PayloadBroken):
                 broken.append((place, payload))
@@ -175,6 +178,9 @@ class Compactor:
                 break
         if moved:
             await self._engine.committer.sync_now()
+            if self._doubts != doubts:
+                # Another sync may have failed on these bytes; the one that succeeded did not look at them again.
+                raise StorageFault("The store was opened again while payloads moved.")
         await self._engine.transact(partial(_settle, moved, broken), sync=False)
         await self._note_many()
         if failed is not None:

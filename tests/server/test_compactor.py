@@ -400,6 +400,28 @@ async def test_a_failed_sync_while_moving_leaves_payloads_where_they_are(
         assert await it.drain("q") == payloads[8:]
 
 
+async def test_a_sync_around_a_recovery_proves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with room(tmp_path) as it:
+        payloads = await publish_many(it, 18)
+        for _ in range(8):
+            delivery = await it.consume("q")
+            assert delivery is not None
+            await it.ack("q", delivery.id)
+        sync_now = it.engine.committer.sync_now
+
+        async def recovered_meanwhile() -> None:
+            it.compactor.doubt()
+            await sync_now()
+
+        monkeypatch.setattr(it.engine.committer, "sync_now", recovered_meanwhile)
+        with pytest.raises(StorageFault, match="opened again"):
+            await it.compactor.compact()
+        monkeypatch.undo()
+        assert check(it)[1] == LARGE
+        await it.compactor.compact()
+        assert await it.drain("q") == payloads[8:]
+
+
 async def test_without_room_what_is_dead_goes_and_what_found_room_has_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
