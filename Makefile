@@ -9,10 +9,10 @@ INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 UV_VERSION := 0.13.9
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --quiet
-SOURCES := qrusty_trio tests $(wildcard bench fuzz smoke)
+SOURCES := qrusty_trio tests bench fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-peers fuzz lock clean
+.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-pressure bench-peers fuzz lock clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
@@ -28,13 +28,14 @@ test: $(VENV)/.installed-dev ## Run every test
 test-long: $(VENV)/.installed-dev ## The model test of the broker, 20,000 runs
 	QRUSTY_MODEL_RUNS=20000 $(BIN)/python -m pytest --timeout 0 tests/core/test_model.py
 
-crash-test: $(VENV)/.installed-dev ## kill -9 and restart under load, 500 rounds
+crash-test: $(VENV)/.installed-dev ## kill -9 and restart: 500 rounds under load, 50 in the midst of compaction
 	QRUSTY_CRASH_ROUNDS=500 $(BIN)/python -m pytest --timeout 0 tests/crash
+	QRUSTY_CRASH_ROUNDS=50 $(BIN)/python -m pytest --timeout 0 tests/faults/test_kill_compaction.py
 
 lint: $(VENV)/.installed-dev ## Check style, types and layers
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
-	$(BIN)/mypy --strict qrusty_trio tests
+	$(BIN)/mypy --strict $(SOURCES)
 	$(BIN)/lint-imports
 
 format: $(VENV)/.installed-dev ## Put the source in form
@@ -50,6 +51,9 @@ bench-core: $(VENV)/.installed-bench ## Measure the operation table in one threa
 
 bench-depth: $(VENV)/.installed-bench ## Measure queues of ten million messages
 	$(BIN)/python -m bench.depth $(ARGS)
+
+bench-pressure: $(VENV)/.installed-dev ## Measure a server that runs into its memory limit
+	$(BIN)/python -m bench.pressure $(ARGS)
 
 bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
 	bash bench/peers.sh

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import atheris
@@ -29,6 +29,7 @@ import trio.testing
 from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.errors import StorageFault
 from qrusty_trio.logs import LogRing
 
 MAX_PIECES = 8
@@ -97,9 +98,18 @@ class Recorder:
         self.seen: list[tuple[str, tuple[str, ...], bytes, str]] = []
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
-        self.seen += [(call.operation.name, call.params, call.body, call.query) for call in calls]
         await trio.lowlevel.checkpoint()
+        return self.run_quick(calls)
+
+    waits = False
+    """Nothing is ever synced."""
+
+    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
+        self.seen += [(call.operation.name, call.params, call.body, call.query) for call in calls]
         return [Reply(200, b"{}") for _ in calls]
+
+    def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
+        callback(None)
 
     def give_back(self, reply: Reply) -> None:
         """There is nothing to be given back."""
