@@ -23,28 +23,36 @@ if TYPE_CHECKING:
     from qrusty_trio.core.registry import Registry
 
 PER_STEP = 64
+"""Messages looked at in one step."""
+STEP_BYTES = 512 * 1024
+"""Payload bytes read in one step, or one payload: at most 2 MiB, about 1.5 ms."""
 
 
 def settle(registry: Registry, queue: Queue) -> Iterator[None]:
     """Index the payloads of a queue and remove duplicates; a step is about a millisecond."""
     run = queue.settle_run
-    locked = list(queue.locks.values())
-    for start in range(0, len(locked), PER_STEP):
-        for lock in locked[start : start + PER_STEP]:
-            if _at_work(registry, queue, run) and queue.locks.get(lock.id) is lock:
-                _index_lock(registry, queue, lock)
-        yield
+    seen = octets = 0
+    for lock in list(queue.locks.values()):
+        if _at_work(registry, queue, run) and queue.locks.get(lock.id) is lock:
+            octets += _index_lock(registry, queue, lock)
+        seen += 1
+        if seen == PER_STEP or octets >= STEP_BYTES:
+            seen = octets = 0
+            yield
     begin = queue.head
     journal = registry.journal
     while _at_work(registry, queue, run):
-        pairs = journal.scan(journal.messages, begin, queue.end, PER_STEP)
-        for key, record in pairs:
-            _index_message(registry, queue, key, record)
-        if len(pairs) < PER_STEP:
+        pairs = journal.scan(journal.messages, begin, queue.end, PER_STEP, STEP_BYTES)
+        if not pairs:
             queue.settling = False
             queue.write_config(journal)
             return
-        begin = pairs[-1][0] + b"\x00"
+        octets = 0
+        for key, record in pairs:
+            octets += _index_message(registry, queue, key, record)
+            begin = key + b"\x00"
+            if octets >= STEP_BYTES:
+                break
         yield
 
 
@@ -52,12 +60,13 @@ def _at_work(registry: Registry, queue: Queue, run: int) -> bool:
     return registry.by_number.get(queue.number) is queue and queue.settling and queue.settle_run == run
 
 
-def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> None:
+def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> int:
+    """Returns how many bytes of payload had to be read."""
     if lock.digest:
         # From an earlier time without duplicates.
         if not registry.digests.owner(queue, lock.digest):
             registry.digests.own(queue, lock.digest, lock.id)
-        return
+        return 0
     journal = registry.journal
     if lock.batch_number == journal.batch_number:
         journal.commit()
@@ -67,9 +76,10 @@ def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> None:
         raise registry.damaged(f"the lock of message {lock.id} in queue '{queue.name}' is not in the store")
     stored = records.unpack_lock(value)
     try:
-        digest = records.digest_of(registry.payload_of(stored.record))
+        payload = registry.payload_of(stored.record)
     except PayloadBroken:
-        return  # its consumer has the payload, and nobody else will get it
+        return 0  # its consumer has the payload, and nobody else will get it
+    digest = records.digest_of(payload)
     if not registry.digests.owner(queue, digest):
         registry.digests.own(queue, digest, lock.id)
     lock.digest = digest
@@ -77,30 +87,34 @@ def _index_lock(registry: Registry, queue: Queue, lock: Lock) -> None:
     journal.put(key, value, journal.locks)
     lock.batch_number = journal.batch_number
     journal.mark(queue)
+    return len(payload)
 
 
-def _index_message(registry: Registry, queue: Queue, key: bytes, record: bytes) -> None:
+def _index_message(registry: Registry, queue: Queue, key: bytes, record: bytes) -> int:
+    """Returns how many bytes of payload had to be read."""
     flags, _, _, _, id_bytes = records.unpack_message(record)
     id = id_bytes.decode()
     reference = record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if flags & EXTERNAL else b""
     journal = registry.journal
     try:
-        digest = records.digest_of(registry.payload_of(record))
+        payload = registry.payload_of(record)
     except PayloadBroken as broken:
         _remove(registry, queue, key)
         registry.drop_broken(queue, key, id, reference, record[PAYLOAD_AT + REFERENCE_BYTES :], broken.reason)
-        return
+        return 0
+    digest = records.digest_of(payload)
     owner = registry.digests.owner(queue, digest)
     if owner and owner != id_bytes:
         _remove(registry, queue, key)
         if reference and registry.externals is not None:
             registry.externals.free(queue, reference)
-        return
+        return len(payload)
     registry.digests.own(queue, digest, id)
     if reference and len(record) == PAYLOAD_AT + REFERENCE_BYTES:
         # From now on the record has to tell its digest even when the payload is lost.
         journal.put(key, record + digest, journal.messages)
         queue.tier.replace(key, record + digest)
+    return len(payload)
 
 
 def _remove(registry: Registry, queue: Queue, key: bytes) -> None:

@@ -131,11 +131,13 @@ class Journal:
             self.fault = fault
             raise
 
-    def scan(self, family: Any, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` pairs with begin <= key < end, pending changes written first."""
+    def scan(
+        self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """What `Storage.scan` gives, pending changes written first."""
         self.commit()
         try:
-            return self.storage.scan(family, begin, end, limit)
+            return self.storage.scan(family, begin, end, limit, octets)
         except StorageFault as fault:
             self.fault = fault
             raise

@@ -8,7 +8,6 @@ Every backend passes tests/storage/test_conformance.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -65,11 +64,13 @@ class Storage(Protocol):
 
     def get(self, family: Any, key: bytes) -> bytes | None: ...
 
-    def scan(self, family: Any, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` pairs with begin <= key < end, in key order. About 1.5 µs a pair after the seek."""
+    def scan(
+        self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` pairs with begin <= key < end, in key order. About 1.5 µs a pair after the seek.
 
-    def scan_keys(self, family: Any, begin: bytes, end: bytes) -> Iterator[bytes]:
-        """All keys with begin <= key < end, lazily, of the moment of the call. For background work in a thread."""
+        With `octets`, no more pairs after the one whose value brings the bytes of all values to that many.
+        """
 
     def flush(self) -> None:
         """Write memory tables to disk, so that a restart has little log to read. Blocks; any thread."""
@@ -79,9 +80,6 @@ class Storage(Protocol):
 
     def set_cache_bytes(self, capacity: int) -> None:
         """Resize the block cache (memory pressure)."""
-
-    def memory_bytes(self) -> int:
-        """Bytes held in memory tables and block cache, as the engine accounts them."""
 
     def disk_bytes(self) -> int: ...
 

@@ -1,12 +1,12 @@
 """The store in memory: the same protocol, sorted keys, nothing on disk. For tests and for QRUSTY_STORAGE=memory.
 
 Rule: the same answers as RocksDB, batch by batch; the changes of a batch are applied in the order in which they were
-made. Nothing here waits or is safe to call from two threads, but what `scan_keys` returns may be used up in any.
+made. Nothing here waits or is safe to call from two threads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
 from typing import Any
 
 from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # the package carries no types
@@ -14,8 +14,6 @@ from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # the p
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.base import Batch, Family
 
-ENTRY_OVERHEAD = 200
-"""Bytes that CPython and SortedDict take for one pair besides its own bytes."""
 _PUT, _DELETE, _DELETE_RANGE = range(3)
 
 
@@ -47,7 +45,6 @@ class MemoryStorage:
 
     def __init__(self) -> None:
         self.families: tuple[Any, ...] = tuple(SortedDict() for _ in Family)
-        self._bytes = 0
         self._closed = False
 
     def batch(self) -> Batch:
@@ -59,20 +56,13 @@ class MemoryStorage:
             raise StorageFault("The store is closed.")
         for kind, table, key, value in batch.changes:
             if kind == _PUT:
-                old = table.get(key)
-                self._bytes += len(value) - len(old) if old is not None else len(key) + len(value) + ENTRY_OVERHEAD
                 table[key] = value
             elif kind == _DELETE:
-                self._remove(table, key)
+                table.pop(key, None)
             elif key < value:
                 for doomed in list(table.irange(key, value, (True, False))):
-                    self._remove(table, doomed)
+                    del table[doomed]
         batch.changes.clear()
-
-    def _remove(self, table: SortedDict, key: bytes) -> None:
-        old = table.pop(key, None)
-        if old is not None:
-            self._bytes -= len(key) + len(old) + ENTRY_OVERHEAD
 
     def sync(self) -> None:
         """Nothing to do: nothing survives the process."""
@@ -81,19 +71,19 @@ class MemoryStorage:
         value: bytes | None = family.get(key)
         return value
 
-    def scan(self, family: Any, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def scan(
+        self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
         pairs: list[tuple[bytes, bytes]] = []
+        left = math.inf if octets is None else octets
         if begin < end:
             for key in family.irange(begin, end, (True, False)):
-                if len(pairs) >= limit:
+                if len(pairs) >= limit or left <= 0:
                     break
-                pairs.append((key, family[key]))
+                value = family[key]
+                pairs.append((key, value))
+                left -= len(value)
         return pairs
-
-    def scan_keys(self, family: Any, begin: bytes, end: bytes) -> Iterator[bytes]:
-        # A copy of the list of keys, not of the keys: about 10 ns each.
-        keys = family.keys()
-        return iter(keys[family.bisect_left(begin) : family.bisect_left(end)])
 
     def flush(self) -> None:
         """Nothing to do."""
@@ -103,9 +93,6 @@ class MemoryStorage:
 
     def set_cache_bytes(self, capacity: int) -> None:
         """Nothing to do: there is no cache."""
-
-    def memory_bytes(self) -> int:
-        return self._bytes
 
     def disk_bytes(self) -> int:
         return 0
@@ -117,4 +104,3 @@ class MemoryStorage:
         self._closed = True
         for table in self.families:
             table.clear()
-        self._bytes = 0

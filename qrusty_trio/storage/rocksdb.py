@@ -25,9 +25,8 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
-from weakref import WeakSet
 
-from rocksdict import Rdict, RdictIter, ReadOptions, WriteBatch
+from rocksdict import Rdict, ReadOptions, WriteBatch
 
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.storage.base import Batch, Family
@@ -43,8 +42,6 @@ from qrusty_trio.storage.rocksdb_options import MIB, tune
 
 SPARE_BYTES = 4 * MIB
 """Room that `reopen` asks for besides the log: new manifest, new log, settings."""
-KEYS_PER_STEP = 512
-"""Keys that `scan_keys` reads between two moments at which `close` may come in."""
 
 
 class RocksStorage:
@@ -63,7 +60,6 @@ class RocksStorage:
         self._idle = threading.Condition()
         self._users = 0
         self._accepting = False
-        self._scans: WeakSet[_KeyScan] = WeakSet()
         self._connect()
 
     @classmethod
@@ -113,14 +109,24 @@ class RocksStorage:
         except Exception as error:
             raise _translate(error, self._path) from error
 
-    def scan(self, family: Any, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+    def scan(
+        self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
         pairs: list[tuple[bytes, bytes]] = []
         try:
             column = self._columns[family]
             while len(pairs) < limit:
                 bounds = ReadOptions()
                 bounds.set_iterate_upper_bound(end)
-                pairs += islice(column.items(from_key=begin, read_opt=bounds), limit - len(pairs))
+                found = islice(column.items(from_key=begin, read_opt=bounds), limit - len(pairs))
+                if octets is None:
+                    pairs += found
+                else:
+                    for pair in found:
+                        pairs.append(pair)
+                        octets -= len(pair[1])
+                        if octets <= 0:
+                            return pairs
                 if len(pairs) == limit:
                     break
                 # items() ends alike at the end of the range and at an unreadable block: look which it was.
@@ -133,19 +139,6 @@ class RocksStorage:
         except Exception as error:
             raise _translate(error, self._path) from error
         return pairs
-
-    def scan_keys(self, family: Any, begin: bytes, end: bytes) -> Iterator[bytes]:
-        bounds = ReadOptions()
-        bounds.set_iterate_upper_bound(end)
-        try:
-            cursor = self._columns[family].iter(bounds)
-            cursor.seek(begin)
-        except Exception as error:
-            raise _translate(error, self._path) from error
-        scan = _KeyScan(self, cursor)
-        with self._idle:
-            self._scans.add(scan)
-        return scan
 
     def flush(self) -> None:
         with self._using():
@@ -165,9 +158,6 @@ class RocksStorage:
 
     def set_cache_bytes(self, capacity: int) -> None:
         self._tuning.cache.set_capacity(capacity)
-
-    def memory_bytes(self) -> int:
-        return self._tuning.cache.get_usage()
 
     def disk_bytes(self) -> int:
         return self._size("")
@@ -257,8 +247,6 @@ class RocksStorage:
             if self._users and self._handles:
                 self._database.cancel_all_background(False)
             self._idle.wait_for(lambda: self._users == 0)
-            for scan in self._scans:
-                scan.stop()
         self._release()
 
     def _release(self) -> None:
@@ -277,43 +265,6 @@ class RocksStorage:
         fault = _translate(error, self._path)
         self._fault = fault
         return fault
-
-
-class _KeyScan:
-    """Iterator of `scan_keys`: holds RocksDB's view of the moment of the call until it ends or the store closes."""
-
-    def __init__(self, storage: RocksStorage, cursor: RdictIter):
-        self._storage = storage
-        self._cursor: RdictIter | None = cursor
-        self._ready: list[bytes] = []
-
-    def __iter__(self) -> Self:
-        return self
-
-    def __next__(self) -> bytes:
-        if not self._ready:
-            self._fill()
-        if not self._ready:
-            raise StopIteration
-        return self._ready.pop()
-
-    def stop(self) -> None:
-        self._cursor = None
-
-    def _fill(self) -> None:
-        with self._storage._using():
-            cursor = self._cursor
-            if cursor is None:
-                raise StorageFault("The store was closed during the scan.")
-            keys = self._ready
-            while len(keys) < KEYS_PER_STEP and cursor.valid():
-                keys.append(cursor.key())
-                cursor.next()
-            try:
-                cursor.status()
-            except Exception as error:
-                raise _translate(error, self._storage._path) from error
-            keys.reverse()
 
 
 def _translate(error: Exception, path: Path) -> StorageFault:

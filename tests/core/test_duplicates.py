@@ -12,7 +12,7 @@ from qrusty_trio.core.model import Kind, NackOutcome, Ordering, QueueConfig
 from qrusty_trio.errors import (
     DuplicatePayload,
 )
-from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.base import Family, Storage
 from qrusty_trio.storage.payloads import PayloadStore
 from tests.core import stored
 from tests.core.brokers import (
@@ -161,3 +161,25 @@ def test_what_ends_a_search(broker: Broker, end: str) -> None:
     assert not any(queue.settling for queue in again.queues.values())
     for _ in range(2 if end == "allow" else 1):
         again.publish("q", 1, "p", 9, 0)
+
+
+@pytest.mark.parametrize("inline", [True, False])
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_step_reads_few_large_payloads(storage: Storage, tmp_path: Path, inline: bool, locked: bool) -> None:
+    """Ten of 200,000 bytes are over the bound of a step four times."""
+    with_files = PayloadStore.open(tmp_path / "payloads", segment_max_bytes=2**24)
+    broker = Broker(storage, payloads=with_files, externalize_min_bytes=None if inline else 50)
+    for number in range(10):
+        broker.publish("q", 1, str(number).ljust(200_000), 9, 0)
+        if locked:
+            assert take(broker) is not None
+    broker.commit()
+    update = broker.update_queue("q", None, False, 0)
+    next(update)
+    indexed = []
+    for _ in update:
+        broker.commit()
+        indexed.append(len(storage.scan(storage.families[Family.DEDUP], b"", b"\xff" * 21, 99)))
+    assert [number for number in indexed if number < 10] == [3, 6, 9]
+    assert indexed[-1] == 10
+    with_files.close()

@@ -39,7 +39,7 @@ def write_numbered(storage: RocksStorage, number: int, pairs: int = 3, size: int
 def whole_batches(storage: RocksStorage) -> int:
     """How many batches of `write_numbered` are there; fails when one is missing before the last, or half there."""
     found: dict[int, int] = {}
-    for key in storage.scan_keys(storage.families[Family.MESSAGES], b"", END):
+    for key, _ in storage.scan(storage.families[Family.MESSAGES], b"", END, 10**9):
         found[int(key[:8])] = found.get(int(key[:8]), 0) + 1
     claimed = {int(key): int(value) for key, value in storage.scan(storage.families[Family.DEAD], b"", END, 10**9)}
     assert found == claimed
@@ -270,8 +270,6 @@ def test_an_unreadable_block_is_a_fault_and_not_the_end_of_the_range(tmp_path: P
     with pytest.raises(StorageFault, match="damaged"):
         storage.scan(messages, b"", END, 10_000)
     with pytest.raises(StorageFault, match="damaged"):
-        list(storage.scan_keys(messages, b"", END))
-    with pytest.raises(StorageFault, match="damaged"):
         for number in range(1_000):
             storage.get(messages, b"%08d/0" % number)
     assert len(storage.scan(messages, b"", END, 1_000)) == 1_000
@@ -379,18 +377,6 @@ def test_a_family_held_across_reopen_is_named_as_the_obstacle(tmp_path: Path) ->
     storage.close()
 
 
-def test_reopen_and_close_end_a_scan_of_keys(tmp_path: Path) -> None:
-    storage = open_store(tmp_path)
-    for number in range(1_000):
-        write_numbered(storage, number)
-    for end in (storage.reopen, storage.close):
-        keys = storage.scan_keys(storage.families[Family.MESSAGES], b"", END)
-        next(keys)
-        end()
-        with pytest.raises(StorageFault, match="closed"):
-            list(keys)
-
-
 def test_close_waits_for_calls_in_other_threads(tmp_path: Path) -> None:
     def maintain() -> None:
         with suppress(StorageFault):  # the store was closed
@@ -424,7 +410,6 @@ def test_after_close_every_call_is_a_storage_fault(tmp_path: Path) -> None:
         storage.reopen,
         lambda: storage.get(handle, b""),
         lambda: storage.scan(handle, b"", END, 1),
-        lambda: storage.scan_keys(handle, b"", END),
     ]
     for call in calls:
         with pytest.raises(StorageFault):
@@ -435,9 +420,8 @@ def test_memory_stays_within_the_cache(tmp_path: Path) -> None:
     storage = open_store(tmp_path)
     for number in range(2_000):
         write_numbered(storage, number, pairs=32, size=500)
-    for _ in storage.scan_keys(storage.families[Family.MESSAGES], b"", END):
-        pass
-    assert storage.memory_bytes() < 9 * MIB
+    assert len(storage.scan(storage.families[Family.MESSAGES], b"", END, 10**9)) == 2_000 * 32
+    assert storage._tuning.cache.get_usage() < 9 * MIB
     storage.set_cache_bytes(4 * MIB)
-    assert storage.memory_bytes() < 5 * MIB
+    assert storage._tuning.cache.get_usage() < 5 * MIB
     storage.close()
