@@ -158,7 +158,7 @@ def _ack_batch(services: Services, call: Call, now: int) -> Answer:
 
 
 def _nack_batch(services: Services, call: Call, now: int) -> Answer:
-    # A message is never dropped here: one that is given up goes to the dead letters.
+    # Dropped is one for which an equal message stands in a queue that refuses duplicates.
     outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
 
     def settle(message_id: str, consumer: str) -> str:

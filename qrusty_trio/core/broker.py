@@ -230,10 +230,6 @@ class Broker(Registry):
         self.wake_at = end if end is not None else NEVER
         return len(due)
 
-    def next_expiry(self) -> int | None:
-        """When the next lock ends, wall milliseconds; None when there is none."""
-        return self.locks.next_end()
-
     def _held(self, name: str, id: str, consumer: str) -> Lock:
         queue = self.queues.get(name)
         lock = queue.locks.get(id) if queue is not None else None

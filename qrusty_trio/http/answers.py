@@ -14,8 +14,6 @@ from qrusty_trio.api.engine import Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES, RETRY_AFTER_SECONDS
 from qrusty_trio.errors import BodyTooLarge, Unavailable
 
-PREFLIGHT_MAX_AGE_SECONDS = 600
-"""How long a browser may remember the answer to a preflight."""
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 
 

@@ -304,7 +304,7 @@ async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing
         assert engine.broker.locked_index_size == 500
         await trio.sleep(5.1)
         assert engine.broker.locked_index_size == 0
-        assert engine.broker.next_expiry() is None
+        assert engine.broker.locks.next_end() is None
 
 
 @pytest.mark.parametrize("step", [10_000_000.0, -10_000_000.0])
