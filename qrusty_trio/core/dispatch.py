@@ -22,6 +22,8 @@ from qrusty_trio.errors import QueueNotFound
 
 TURN = 32
 """Messages one queue may hand out before the next queue with messages gets its turn."""
+STEP_CHARACTERS = 512 * 1024
+"""Characters of payload handed out in one step, or one payload: those of 2 MiB take 2 ms at most."""
 
 
 class Source(Protocol):
@@ -90,6 +92,8 @@ class Dispatcher:
         """The newest queue at the last pump."""
         self.unstored: list[tuple[Subscription, Delivery]] = []
         """Deliveries made and not yet written."""
+        self._characters = 0
+        """Of payload that may still be handed out in this step."""
 
     def add(self, subscription: Subscription) -> None:
         """Let a new subscription take part. What is already in its queue is handed out by the next `pump`."""
@@ -116,12 +120,8 @@ class Dispatcher:
         if ring is not None and subscription in ring:
             self._leave(subscription, ring)
 
-    def waiting(self, queue_number: int) -> int:
-        """The number of subscribers of a queue that could take a message now."""
-        return len(self._rings.get(queue_number, ()))
-
     def pump(self, broker: Source, now: int, limit: int) -> bool:
-        """Hand out up to `limit` messages; returns True when that limit stopped it.
+        """Hand out up to `limit` messages of together about STEP_CHARACTERS; returns True when there may be more.
 
         `now` is wall time in milliseconds. Takes over and clears `broker.ready`; what it could not finish is kept here
         for the next call.
@@ -132,8 +132,9 @@ class Dispatcher:
             for number in broker.ready:
                 turns[number] = None
             broker.ready.clear()
+        self._characters = STEP_CHARACTERS
         while turns:
-            if limit <= 0:
+            if limit <= 0 or self._characters <= 0:
                 break
             number = next(iter(turns))
             ring = self._rings.get(number)
@@ -189,7 +190,10 @@ class Dispatcher:
         self.unstored.clear()
 
     def _serve(self, broker: Source, number: int, ring: OrderedDict[Subscription, None], share: int, now: int) -> int:
-        """Hand out up to `share` messages of one queue. Returns what is left of the share: 0 when there may be more."""
+        """Hand out up to `share` messages of one queue. Returns what is left of the share: 0 when there may be more.
+
+        Also when it was the characters that came to an end.
+        """
         while share:
             if not ring:
                 return share
@@ -214,6 +218,9 @@ class Dispatcher:
                     self._leave(subscription, ring)
             sink.deliver(subscription, delivery, now)
             self.unstored.append((subscription, delivery))
+            self._characters -= len(delivery.payload)
+            if self._characters <= 0:
+                break
         return 0
 
     def _leave(self, subscription: Subscription, ring: OrderedDict[Subscription, None]) -> None:

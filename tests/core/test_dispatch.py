@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.core.dispatch import TURN, Dispatcher, Subscription
+from qrusty_trio.core.dispatch import STEP_CHARACTERS, TURN, Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QueueNotFound
 
@@ -23,6 +23,7 @@ class Shelf:
         self.watched: set[int] = set()
         self.locks_full = False
         self.asked = 0
+        self.payload = ""
 
     def put(self, number: int, count: int = 1) -> None:
         queue = self.queues.setdefault(number, deque())
@@ -47,7 +48,7 @@ class Shelf:
         self.asked += 1
         if self.locks_full or not self.queues.get(queue_number):
             return None
-        return Delivery(queue_number, self.queues[queue_number].popleft(), "", 1, 0, now)
+        return Delivery(queue_number, self.queues[queue_number].popleft(), self.payload, 1, 0, now)
 
 
 class Basket:
@@ -85,6 +86,11 @@ def subscribe(
 def pump(dispatcher: Dispatcher, shelf: Shelf) -> None:
     while dispatcher.pump(shelf, 0, 100):
         pass
+
+
+def able(dispatcher: Dispatcher, number: int) -> int:
+    """How many subscribers of a queue could take a message now."""
+    return len(dispatcher._rings.get(number, ()))
 
 
 def test_backlog_is_handed_out_to_a_new_subscriber() -> None:
@@ -132,7 +138,7 @@ def test_credit_is_spent_and_comes_back() -> None:
     pump(dispatcher, shelf)
     assert len(basket.got) == 2
     assert subscription.credits == 0
-    assert dispatcher.waiting(1) == 0
+    assert able(dispatcher, 1) == 0
     assert shelf.watched == set()
     subscription.credits = 1
     dispatcher.resume(subscription)
@@ -180,6 +186,22 @@ def test_the_limit_cuts_short_and_queues_take_turns() -> None:
     assert all(len(basket.got) == 10 * TURN for basket in baskets.values())
 
 
+def test_large_payloads_end_a_step_early_and_queues_take_turns() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    baskets = [subscribe(dispatcher, number)[1] for number in (1, 2)]
+    shelf.put(1, 3)
+    shelf.put(2, 3)
+    shelf.payload = "x" * (STEP_CHARACTERS // 2 + 1)
+    assert dispatcher.pump(shelf, 0, 100)
+    assert [len(basket.got) for basket in baskets] == [2, 0]
+    assert dispatcher.pump(shelf, 0, 100)
+    assert [len(basket.got) for basket in baskets] == [2, 2]
+    assert dispatcher.pump(shelf, 0, 100)
+    assert [len(basket.got) for basket in baskets] == [3, 3]
+    assert not dispatcher.pump(shelf, 0, 100)
+    assert shelf.asked == 8
+
+
 def test_a_full_index_of_locks_does_not_spin() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     _, basket = subscribe(dispatcher)
@@ -205,7 +227,7 @@ def test_a_deleted_queue_is_forgotten_with_its_last_subscriber() -> None:
     dispatcher.remove(subscription)
     assert not dispatcher.pump(shelf, 0, 100)
     assert shelf.watched == set()
-    assert dispatcher.waiting(1) == 0
+    assert able(dispatcher, 1) == 0
 
 
 def test_a_removed_subscription_does_not_come_back() -> None:
@@ -275,9 +297,9 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
     shelf.ready |= shelf.watched
     pump(dispatcher, shelf)
     for number, queue in shelf.queues.items():
-        able = [s for s, b in alive if s.queue_number == number and s.credits != 0 and b.room()]
-        assert not (queue and able)
-        assert (number in shelf.watched) == bool(dispatcher.waiting(number)) == bool(able)
+        takers = [s for s, b in alive if s.queue_number == number and s.credits != 0 and b.room()]
+        assert not (queue and takers)
+        assert (number in shelf.watched) == bool(able(dispatcher, number)) == bool(takers)
     for _, basket in alive:
         seen.update(basket.got)
     assert not seen or seen.most_common(1)[0][1] == 1
@@ -296,7 +318,7 @@ def test_what_was_not_stored_is_taken_back() -> None:
     assert (len(first.got), len(second.got), limited.credits) == (2, 2, 0)
     dispatcher.retract()
     assert (len(first.got), len(second.got), limited.credits) == (1, 0, 1)
-    assert dispatcher.waiting(1) == 2
+    assert able(dispatcher, 1) == 2
     shelf.put(1, 3)
     pump(dispatcher, shelf)
     assert (len(first.got), len(second.got)) == (2, 2)
