@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import struct
 import tomllib
 from pathlib import Path
 
@@ -11,12 +12,23 @@ import pytest
 
 from qrusty_trio import __version__
 from qrusty_trio.api.operations import MAX_BODY_BYTES
-from qrusty_trio.api.ws_requests import MAX_SUBSCRIPTIONS
+from qrusty_trio.api.schema import MAX_DOUBTFUL_BYTES
+from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
+from qrusty_trio.api.ws_outbox import ROOM_BYTES
+from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES, SEND_SECONDS
+from qrusty_trio.core.broker import BROKEN_PER_CONSUME
+from qrusty_trio.http import websocket
+from qrusty_trio.http.fast_lane import BURST
+from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
+from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, SEND_SECONDS
+from qrusty_trio.http.listener import MAX_TURNED_AWAY, STOP_SECONDS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
+from qrusty_trio.server import supervisor
+from tests.server.running import running, settings_for, url
+from tests.wire.http_client import open_client
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = {"qrusty_trio": 440, "tests": 500}
@@ -58,10 +70,15 @@ def test_the_docs_name_no_setting_that_does_not_exist() -> None:
         assert named <= known, document
 
 
-def test_the_documented_limits_are_those_of_the_code() -> None:
-    rows = {
+def documented_limits() -> dict[str, str]:
+    """What the table of limits has to say: what -> limit."""
+    return {
         "body of a request, WebSocket frame": f"{MAX_BODY_BYTES // 2**20} MiB",
+        "connections being turned away so at a time": f"{MAX_TURNED_AWAY}",
+        "requests of an HTTP connection run together": f"{BURST}",
+        "body that repeats or escapes the name of a field": f"{MAX_DOUBTFUL_BYTES:,} bytes and its strings",
         "request line and headers": f"{MAX_HEAD_BYTES // 2**10} KiB",
+        "header lines": f"{MAX_HEADERS}",
         "time for the headers of a request, for its body": f"{HEAD_SECONDS:g} s, {BODY_SECONDS:g} s",
         "connection without a request": f"{IDLE_SECONDS:g} s",
         "client that takes no bytes of an answer": f"{SEND_SECONDS:g} s",
@@ -70,14 +87,42 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
         "text priority": f"{model.MAX_TEXT_PRIORITY_BYTES:,} bytes of UTF-8",
         "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
         "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
+        "messages with a lost payload removed by one consume": f"{BROKEN_PER_CONSUME}",
+        "handshake of a WebSocket": f"{HANDSHAKE_SECONDS:g} s",
         "subscriptions of a WebSocket": f"{MAX_SUBSCRIPTIONS:,}",
+        "credits of a subscription": f"2^{MAX_CREDITS.bit_length() - 1}",
+        "`req_id`": f"{MAX_REQ_ID_CHARACTERS:,} characters",
+        "answers and deliveries that a WebSocket has not taken": f"{ROOM_BYTES // 2**10} KiB",
+        "what is still to be sent to a WebSocket that ends": f"{websocket.DRAIN_SECONDS:g} s",
+        "answer to a close frame": f"{websocket.CLOSE_SECONDS:g} s",
+        "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {supervisor.CLOSE_SECONDS:g} s",
         "log records kept for `subscribe-logs`": f"{RING_RECORDS:,}, of {MAX_MESSAGE_CHARS:,} characters",
         "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
     }
+
+
+def test_the_documented_limits_are_those_of_the_code() -> None:
     documented = text("docs/operating.md")
-    for what, limit in rows.items():
+    for what, limit in documented_limits().items():
         assert f"| {what} | {limit} |" in documented
     assert MAX_FRAME_BYTES == MAX_BODY_BYTES
+
+
+def test_every_documented_limit_is_held_to_the_code() -> None:
+    """A row that names a setting is checked with the settings; all others are in `documented_limits`."""
+    table = text("docs/operating.md").split("\n## Limits\n")[1].split("\n## ")[0]
+    documented = [line.split(" | ")[0].removeprefix("| ") for line in table.splitlines() if line.startswith("| ")][1:]
+    settings = {"open connections", "locked messages"}
+    assert set(documented) == set(documented_limits()) | settings
+
+
+async def test_the_web_ui_has_an_icon(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path / "data")) as server, open_client(url(server.port)) as client:
+        answer = await client.request("GET", "/favicon.ico")
+    assert answer.status == 200
+    assert answer.body == (ROOT / "webui" / "favicon.ico").read_bytes()
+    reserved, kind, images, width, height = struct.unpack("<HHHBB", answer.body[:8])
+    assert (reserved, kind, images, width, height) == (0, 1, 1, 16, 16)
 
 
 def test_the_version_is_the_same_everywhere() -> None:
