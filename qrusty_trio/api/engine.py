@@ -5,7 +5,7 @@ Rule: carriers (HTTP lanes, WebSocket) know this module and `api.operations` onl
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import msgspec
@@ -13,6 +13,7 @@ import msgspec
 if TYPE_CHECKING:
     from qrusty_trio.api.operations import Operation
     from qrusty_trio.core.model import Delivery
+    from qrusty_trio.errors import StorageFault
 
 
 class Call(msgspec.Struct, gc=False):
@@ -47,6 +48,20 @@ class Engine(Protocol):
         Returns when every change is as durable as QRUSTY_FSYNC promises. A bad request or a storage fault is a reply,
         not an exception. If the caller is cancelled while waiting, the changes stand and deliveries are given back.
         """
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer that needs a sync has to wait for it."""
+
+    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
+        """Run a burst of calls, none of them long, without waiting for a sync; the replies to the first of them.
+
+        To all, unless there is so much to be answered that it is time for others. When `waits`, and a reply needs a
+        sync, the caller has to call `when_durable` before it awaits anything.
+        """
+
+    def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
+        """Call back, on the loop, after the sync that covers all changes so far; with the fault if it failed."""
 
     def give_back(self, reply: Reply) -> None:
         """The answer could not be written: its message is available again at once, the delivery not counted."""

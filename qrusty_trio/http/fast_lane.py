@@ -39,15 +39,19 @@ from qrusty_trio.http.head import (
     RequestTimedOut,
     check_beginning,
     head_too_large,
+    known_block,
     read_block,
     read_line,
 )
-from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
+from qrusty_trio.http.pipe import Lost, SocketPipe, give_back_refused, pipe_over
+from qrusty_trio.http.rounds import QUICK, Rounds, Unsent
 
 BURST = 64
 """Requests of a connection that run together at most."""
 MAX_KEPT_TARGETS = 4096
 """Request lines whose meaning is remembered."""
+MAX_KEPT_LINE_BYTES = 1024
+"""Longer lines are read anew each time, so that the memory is bounded (4 MiB)."""
 TICK_SECONDS = 1.0
 """How often the watcher looks: limits hold to within two ticks."""
 
@@ -90,6 +94,7 @@ class Lane:
         self.now = trio.current_time()
         """The time of the last tick."""
         self.stopping = False
+        self.rounds = Rounds(context.engine)
         self._connections: set[Connection] = set()
 
     def target_of(self, line: bytes) -> Target | None:
@@ -107,6 +112,8 @@ class Lane:
         """Find out what a request line means. Raises NotFound, MethodNotAllowed, BadRequest."""
         operation, params = resolve(line.method, line.path)
         target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
+        if len(text) > MAX_KEPT_LINE_BYTES:
+            return target
         if len(self._targets) + len(self._up_to_id) >= MAX_KEPT_TARGETS:
             self._targets.clear()
             self._up_to_id.clear()
@@ -155,6 +162,16 @@ class Connection:
         self._engine = lane.context.engine
         self._stream = stream
         self._pipe = pipe_over(stream)
+        self._rounds = lane.rounds if isinstance(self._pipe, SocketPipe) else None
+        self.fd = self._pipe.fd if isinstance(self._pipe, SocketPipe) else -1
+        self.task: trio.lowlevel.Task | None = None
+        """While the connection is parked in `rounds`: its task there."""
+        self.busy = False
+        """A request was read in a round and is not answered yet."""
+        self.muted = False
+        """Parked, but not listened to."""
+        self._served = False
+        """Some request has been served: what comes now is not the beginning of a connection."""
         self._data = b""
         """Received and not served."""
         self._need = 0
@@ -193,14 +210,15 @@ class Connection:
 
     async def _serve(self) -> None:
         while await self._read():
-            if not self._data.startswith(HTTP2_PREFACE[: len(self._data)]):
+            if self._served or not self._data.startswith(HTTP2_PREFACE[: len(self._data)]):
                 break
             if len(self._data) >= len(HTTP2_PREFACE):
                 await self._hand_over(self._data)
                 return
             if self.phase == IDLE:
                 self._enter(HEAD)
-        if not self._data:
+        if not self._data and self._leave is None:
+            await give_back_refused(self._pipe, self._engine, self._given)
             return
         while True:
             full = self._parse()
@@ -237,8 +255,65 @@ class Connection:
                     break
             self._data = b"".join(pieces)
             return bool(piece)
-        self._data = await self._pipe.receive()
-        return bool(self._data)
+        if self._rounds is None:
+            self._data = await self._pipe.receive()
+            return bool(self._data)
+        while isinstance(arrived := await self._rounds.receive(self), Unsent):
+            await self._send_rest(arrived)
+            if self.stopping:
+                self._leave = self._linger
+                return True
+        self._data = arrived
+        return bool(arrived)
+
+    # What `rounds` asks of a parked connection
+
+    @property
+    def stopping(self) -> bool:
+        """The connection is to be closed after the answer it is at."""
+        return self._lane.stopping
+
+    def quick_call(self, data: bytes) -> Call | None:
+        """The call, if what has arrived is one plain request of a kind that is known; see `rounds`."""
+        end = data.find(b"\r\n\r\n") + 4
+        line_end = data.find(b"\r\n")
+        if end < 4 or self.stopping:
+            return None
+        target = self._lane.target_of(data[:line_end])
+        if target is None or target.head_only or not target.http11:
+            return None
+        block = known_block(data[line_end:end])
+        name = target.operation.name
+        if block is None or not block.quick or name not in block.allowed_types or name not in QUICK:
+            return None
+        if block.length != len(data) - end or block.length > MAX_BODY_BYTES:
+            return None
+        return Call(target.operation, target.params, data[end:], target.query)
+
+    def begin_quick(self) -> None:
+        """Its call is going to be run."""
+        self.busy = True
+        self._served = True
+        self._given = []
+        self._enter(WORKING)
+
+    def quick_answer(self, reply: Reply) -> bytes:
+        return self._lane.answers.answer(reply, CLOSE if self.stopping else b"")
+
+    def end_quick(self, reply: Reply) -> None:
+        """The answer has left."""
+        self._enter(IDLE)
+        if reply.delivery is not None:
+            self._given = [reply]
+
+    async def _send_rest(self, unsent: Unsent) -> None:
+        self._enter(SENDING)
+        try:
+            await self._pipe.send(unsent.data[unsent.sent :], self._progress)
+        except BaseException:
+            self._engine.give_back(unsent.reply)
+            raise
+        self.end_quick(unsent.reply)
 
     def _parse(self) -> bool:
         """Take the complete requests of `_data` over. True: the burst is full, and there may be more of them."""
@@ -346,6 +421,7 @@ class Connection:
         calls, self._calls = self._calls, []
         plan, self._plan = self._plan, []
         self._given = []
+        self._served = True
         self.phase = WORKING
         replies = iter(await self._engine.run(calls) if calls else ())
         if self._lane.stopping and self._leave is None:

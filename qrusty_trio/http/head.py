@@ -89,6 +89,7 @@ class Block:
         "length",
         "origin",
         "plain",
+        "quick",
         "upgrade",
     )
 
@@ -105,6 +106,8 @@ class Block:
         """What is wrong with an upgrade to WebSocket; '' when nothing is."""
         self.plain = True
         """Nothing is asked for but an answer: no chunks, no upgrade, no expectation."""
+        self.quick = False
+        """Plain, and nothing more is to be said in the answer: no closing, no origin."""
         self.allowed_types: set[str] = set()
         """Names of operations that this content type was found right for."""
 
@@ -144,6 +147,11 @@ def read_block(block: bytes, http11: bool) -> Block:
                 kept.clear()
             kept[block] = found
     return found
+
+
+def known_block(block: bytes) -> Block | None:
+    """What an HTTP/1.1 header block says, if the same was read before."""
+    return _kept[True].get(block)
 
 
 class _Headers:
@@ -190,6 +198,7 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     if result.upgrade == "websocket":
         result.handshake_fault = _handshake_fault(values, tokens, http11)
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
+    result.quick = result.plain and result.keep_alive and result.origin is None
     return result
 
 

@@ -55,14 +55,14 @@ class SocketPipe:
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
-        self._fd = stream.socket.fileno()
+        self.fd = stream.socket.fileno()
         self.sent = 0
 
     async def receive(self) -> bytes:
         while True:
             try:
-                await trio.lowlevel.wait_readable(self._fd)
-                return os.read(self._fd, READ_BYTES)
+                await trio.lowlevel.wait_readable(self.fd)
+                return os.read(self.fd, READ_BYTES)
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
@@ -71,7 +71,7 @@ class SocketPipe:
     async def send(self, data: bytes, progress: Callable[[], None]) -> None:
         self.sent = 0
         try:
-            self.sent = os.write(self._fd, data)
+            self.sent = os.write(self.fd, data)
         except BlockingIOError:
             pass
         except OSError as error:
@@ -82,8 +82,8 @@ class SocketPipe:
     async def _send_rest(self, data: memoryview, progress: Callable[[], None]) -> None:
         while self.sent < len(data):
             try:
-                await trio.lowlevel.wait_writable(self._fd)
-                self.sent += os.write(self._fd, data[self.sent :])
+                await trio.lowlevel.wait_writable(self.fd)
+                self.sent += os.write(self.fd, data[self.sent :])
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
@@ -96,7 +96,7 @@ class SocketPipe:
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             return error == errno.EPIPE
-        unacknowledged: int = struct.unpack("i", fcntl.ioctl(self._fd, termios.TIOCOUTQ, bytes(4)))[0]
+        unacknowledged: int = struct.unpack("i", fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))[0]
         return None if unacknowledged else False
 
 

@@ -29,11 +29,22 @@ SYNC_SECONDS = 1.0
 class _Group:
     """Those who wait for the same sync."""
 
-    __slots__ = ("done", "fault")
+    __slots__ = ("_callbacks", "done", "fault")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.fault: StorageFault | None = None
+        self._callbacks: list[Callable[[StorageFault | None], None]] = []
+
+    def add(self, callback: Callable[[StorageFault | None], None]) -> None:
+        self._callbacks.append(callback)
+
+    def finish(self) -> None:
+        """Let them all go on."""
+        self.done.set()
+        callbacks, self._callbacks = self._callbacks, []
+        for callback in callbacks:
+            callback(self.fault)
 
 
 class Committer:
@@ -76,11 +87,16 @@ class Committer:
         if group.fault is not None:
             raise group.fault
 
+    def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
+        """The same without a task that waits: call back when `durable` would return or raise. Only when `waits`."""
+        self._group.add(callback)
+        self._wanted.set()
+
     def abandon(self, fault: StorageFault) -> None:
         """What waits for the next sync is lost: it was not written, and never will be."""
         group, self._group = self._group, _Group()
         group.fault = fault
-        group.done.set()
+        group.finish()
 
     @property
     def waits(self) -> bool:
@@ -111,12 +127,14 @@ class Committer:
         except StorageFault as fault:
             group.fault = fault
             self._on_fault(fault)
-        except trio.Cancelled:
+        except BaseException:
+            # Cancelled, or a crash: whoever waits must not take it for done.
             group.fault = StorageFault("The server stopped before the change was known to be on the disk.")
+            self.abandon(group.fault)
             raise
         finally:
             self.syncs += 1
-            group.done.set()
+            group.finish()
 
     async def sync_now(self) -> None:
         """Sync whatever the policy says, for a step that must not come before it. Raises StorageFault."""

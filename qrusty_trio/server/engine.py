@@ -21,6 +21,7 @@ from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.api.operations import Services, error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, Starting, StorageFault
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
@@ -29,6 +30,12 @@ EXPIRE_PIECE = 100
 """Ended locks handled in one step: about 1 ms."""
 PUMP_PIECE = 128
 """Deliveries made in one step: about 1.5 ms."""
+REPLY_BYTES = 512 * 1024
+"""Bytes of answers from which on the rest of a burst is left to a further step: those of 2 MiB take 2 ms at most."""
+GIVE_BACK_PIECE = 64
+"""Messages given back in one step."""
+MAX_RETRACTED = 10_000
+"""Deliveries remembered that came to nothing; what is beyond that comes back when its lock ends."""
 RETRY_SECONDS = 1.0
 """Between two tries to open a store that failed."""
 
@@ -48,6 +55,8 @@ class Engine:
         """Set by whoever makes the engine, as the two need each other."""
         self.fault: StorageFault | None = None
         """Why nothing can be changed at the moment."""
+        self._retracted: dict[tuple[int, str, str, int], None] = {}
+        """Deliveries that nobody saw, of which the store may know: queue number, message id, consumer, which one."""
         self._broken = trio.Event()
         self._pump_wanted = trio.Event()
         self._reaper_wake = trio.Event()
@@ -59,8 +68,12 @@ class Engine:
         """Run a burst; one reply per call, in order. See `api.engine.Engine.run`."""
         replies: list[Reply] = []
         try:
-            while (long := self._run_some(calls, replies, self.committer.waits)) is not None:
-                replies.append(await self._run_long(long))
+            while len(replies) < len(calls):
+                long = self._run_some(calls, replies, self.committer.waits)
+                if long is not None:
+                    replies.append(await self._run_long(long))
+                elif len(replies) < len(calls):
+                    await trio.lowlevel.checkpoint()
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:
                     await self.committer.durable()
@@ -75,13 +88,30 @@ class Engine:
     def run_now(self, calls: Sequence[Call]) -> list[Reply]:
         """The same at once, without waiting for a sync, for calls that take no time of their own."""
         replies: list[Reply] = []
-        while (long := self._run_some(calls, replies, defer=False)) is not None:
-            while True:
+        while len(replies) < len(calls):
+            long = self._run_some(calls, replies, defer=False)
+            while long is not None:
                 reply = self._step(long)
                 if reply is not None:
                     replies.append(reply)
                     break
         return replies
+
+    @property
+    def waits(self) -> bool:
+        """Whether an answer that needs a sync has to wait for it (policy `always`)."""
+        return self.committer.waits
+
+    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
+        """Run calls that take microseconds, at once. See `api.engine.Engine.run_quick`."""
+        replies: list[Reply] = []
+        long = self._run_some(calls, replies, self.committer.waits)
+        assert long is None
+        return replies
+
+    def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
+        """Call `callback` after the sync that covers everything run so far, or with the fault that it met."""
+        self.committer.when_durable(callback)
 
     async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
         """Run `function(broker, now)` as one batch; with `sync`, wait until it is as durable as the policy says.
@@ -110,7 +140,8 @@ class Engine:
                     delivery=delivery.retry_count,
                 )
         except StorageFault as fault:
-            log.warning("message %s stays locked until its lock ends: %s", delivery.id, fault)
+            self._remember(delivery, reply.consumer)
+            log.debug("message %s is given back after the store has recovered: %s", delivery.id, fault)
 
     def pump_soon(self) -> None:
         """A subscriber can take messages again."""
@@ -169,6 +200,7 @@ class Engine:
     ) -> Generator[None, None, Reply] | None:
         """Run calls from number len(replies) on, up to one that takes long: that one is returned, begun.
 
+        None: all were run, or there is a lot to be answered and it is time for others.
         `defer`: the caller waits for a sync if any reply needs one.
         """
         first = len(replies)
@@ -178,7 +210,7 @@ class Engine:
         try:
             now = self._begin()
             long = self._run_calls(calls, replies, now)
-            self._end(now, defer=defer and long is None and _only_synced(replies))
+            self._end(now, defer=defer and len(replies) == len(calls) and _only_synced(replies))
         except StorageFault as fault:
             self.fail(fault)
             long = None
@@ -188,6 +220,7 @@ class Engine:
     def _run_calls(self, calls: Sequence[Call], replies: list[Reply], now: int) -> Generator[None, None, Reply] | None:
         services = self.services
         starting = services.gate.starting
+        octets = 0
         for index in range(len(replies), len(calls)):
             call = calls[index]
             operation = call.operation
@@ -199,6 +232,9 @@ class Engine:
                     assert not isinstance(answer, Reply)
                     return answer
                 replies.append(answer)
+                octets += len(answer.body)
+                if octets >= REPLY_BYTES:
+                    return None
             except StorageFault:
                 raise
             except QrustyError as error:
@@ -219,9 +255,16 @@ class Engine:
                 answer = call.operation.function(self.services, call, now)
                 reply = answer if isinstance(answer, Reply) else _exhaust(answer)
             if index < len(replies):
+                delivery = replies[index].delivery
+                if delivery is not None:
+                    self._remember(delivery, replies[index].consumer)
                 replies[index] = reply
             else:
                 replies.append(reply)
+
+    def _remember(self, delivery: Delivery, consumer: str) -> None:
+        if len(self._retracted) < MAX_RETRACTED:
+            self._retracted[delivery.queue_number, delivery.id, consumer, delivery.retry_count] = None
 
     async def _run_long(self, long: Generator[None, None, Reply]) -> Reply:
         while (reply := self._step(long)) is None:
@@ -281,6 +324,8 @@ class Engine:
 
     def fail(self, fault: StorageFault) -> None:
         """The store failed: nothing can be changed until `recover` has brought it back."""
+        for subscription, delivery in self.dispatcher.unstored:
+            self._remember(delivery, subscription.consumer)
         self.dispatcher.retract()
         self.committer.abandon(fault)
         if self.fault is None:
@@ -300,7 +345,9 @@ class Engine:
                     self.broker.journal.detach()
                     await trio.to_thread.run_sync(reopen)
                     await in_pieces(self.broker.load())
+                    self.broker.of_websockets.clear()  # their connections are still there
                     self.fault = None
+                    await self._give_back_retracted()
                 except StorageFault as fault:
                     log.warning("the store is not back yet: %s", fault)
                     self.fault = fault
@@ -310,6 +357,35 @@ class Engine:
             self._pump_wanted.set()
             self._reaper_wake.set()
             await self.settle()
+
+    async def _give_back_retracted(self) -> None:
+        """Part of a transaction that failed may have been stored: no message stays locked for one who never got it.
+
+        Raises StorageFault; what is left then is tried again.
+        """
+        while self._retracted:
+            piece = list(self._retracted)[:GIVE_BACK_PIECE]
+            with self._transaction() as now:
+                for queue_number, id, consumer, delivery in piece:
+                    self.broker.give_back(queue_number, id, consumer, now, counted=False, delivery=delivery)
+            for each in piece:
+                del self._retracted[each]
+            await trio.lowlevel.checkpoint()
+
+    async def forget_websockets(self) -> None:
+        """Give back what WebSockets of an earlier process were delivered: nobody can settle it any more."""
+        locks = self.broker.of_websockets
+        try:
+            while locks:
+                with self._transaction() as now:
+                    for lock in locks[-GIVE_BACK_PIECE:]:
+                        self.broker.give_back(
+                            lock.queue.number, lock.id, lock.consumer, now, counted=True, delivery=lock.deliveries
+                        )
+                    del locks[-GIVE_BACK_PIECE:]
+                await trio.lowlevel.checkpoint()
+        except StorageFault as fault:
+            log.warning("messages of connections that are gone stay locked until their locks end: %s", fault)
 
     async def settle(self) -> None:
         """Go on looking for duplicates where a restart or a fault cut that short."""

@@ -1,0 +1,176 @@
+"""Rounds: the plain requests that many connections sent at the same time, served as one burst.
+
+Rule: what is served here is what a connection's own task would serve, with the same answers; here it takes no task
+switch, and the calls of a round share one transaction. Served here is only a single whole request, of a request line,
+header block and kind that are known already, which asks for nothing but an answer; and its answer is sent if the socket
+takes it at once. Everything else wakes the connection's task with what has arrived.
+
+A connection is parked here while its task waits for a request. From its request to its answer, which
+may wait for a sync, the connection is busy: nothing more is read from it.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+import outcome
+import trio
+
+from qrusty_trio.api.engine import Call, Engine, Reply
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.http.pipe import READ_BYTES, Lost
+
+if TYPE_CHECKING:
+    from qrusty_trio.http.fast_lane import Connection
+
+ROUND = 64
+"""Connections served in one step of the event loop: 1 to 2 ms."""
+QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
+"""Operations that take microseconds."""
+
+
+class Unsent(NamedTuple):
+    """An answer that the socket did not take whole."""
+
+    data: bytes
+    sent: int
+    reply: Reply
+
+
+class Asked(NamedTuple):
+    """A request of a round. The connection has left when its task is another one, or none."""
+
+    connection: Connection
+    task: trio.lowlevel.Task
+    call: Call
+
+
+class Rounds:
+    """The parked connections of a lane."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._epoll = select.epoll()
+        self._parked: dict[int, Connection] = {}
+        """By file descriptor."""
+
+    async def run(self) -> None:
+        """Serve rounds, until cancelled."""
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._epoll.fileno())
+                asked = self._read(self._epoll.poll(0, ROUND))
+                while asked := self._serve(asked):
+                    await trio.lowlevel.checkpoint()
+                    asked = [each for each in asked if each.connection.task is each.task]
+        finally:
+            trio.lowlevel.notify_closing(self._epoll.fileno())
+            self._epoll.close()
+
+    async def receive(self, connection: Connection) -> bytes | Unsent:
+        """Park a connection until something arrives that is not served here; b"": the peer sends no more.
+
+        Unsent: the task has to send the rest of an answer first. Raises Lost.
+        """
+        connection.task = trio.lowlevel.current_task()
+        self._parked[connection.fd] = connection
+        self._epoll.register(connection.fd, select.EPOLLIN)
+
+        def abort(_: object) -> trio.lowlevel.Abort:
+            self._unpark(connection)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        arrived: bytes | Unsent = await trio.lowlevel.wait_task_rescheduled(abort)
+        return arrived
+
+    def _unpark(self, connection: Connection) -> None:
+        del self._parked[connection.fd]
+        if not connection.muted:
+            self._epoll.unregister(connection.fd)
+        connection.muted = connection.busy = False
+        connection.task = None
+
+    def _wake(self, connection: Connection, arrived: outcome.Outcome[bytes | Unsent]) -> None:
+        task = connection.task
+        assert task is not None
+        self._unpark(connection)
+        trio.lowlevel.reschedule(task, arrived)
+
+    def _read(self, events: list[tuple[int, int]]) -> list[Asked]:
+        """Read from the connections that something has arrived on. Returns what is to be served here."""
+        asked: list[Asked] = []
+        for fd, _ in events:
+            connection = self._parked[fd]
+            if connection.busy:
+                # It sends on, or is gone, before its answer: not before that.
+                connection.muted = True
+                self._epoll.unregister(fd)
+                continue
+            try:
+                data = os.read(fd, READ_BYTES)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                lost = Lost()
+                lost.__cause__ = error
+                self._wake(connection, outcome.Error(lost))
+                continue
+            call = connection.quick_call(data)
+            if call is None:
+                self._wake(connection, outcome.Value(data))
+            else:
+                connection.begin_quick()
+                task = connection.task
+                assert task is not None
+                asked.append(Asked(connection, task, call))
+        return asked
+
+    def _serve(self, asked: list[Asked]) -> list[Asked]:
+        """Run the calls and answer, or leave that to the sync. Returns those that it did not get to."""
+        if not asked:
+            return asked
+        engine = self._engine
+        waits = engine.waits
+        replies = engine.run_quick([each.call for each in asked])
+        later: list[tuple[Asked, Reply]] = []
+        for each, reply in zip(asked, replies, strict=False):
+            if reply.needs_sync and waits:
+                later.append((each, reply))
+            else:
+                self._answer(each.connection, reply)
+        if later:
+            engine.when_durable(partial(self._answer_later, later))
+        return asked[len(replies) :]
+
+    def _answer_later(self, later: list[tuple[Asked, Reply]], fault: StorageFault | None) -> None:
+        """The sync is over, or failed with `fault`."""
+        for each, reply in later:
+            # Whoever has left meanwhile was cancelled; nothing was handed out to it.
+            if each.connection.task is each.task:
+                self._answer(each.connection, reply if fault is None else error_reply(fault))
+
+    def _answer(self, connection: Connection, reply: Reply) -> None:
+        connection.busy = False
+        if connection.muted:
+            connection.muted = False
+            self._epoll.register(connection.fd, select.EPOLLIN)
+        data = connection.quick_answer(reply)
+        sent = 0
+        try:
+            sent = os.write(connection.fd, data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._engine.give_back(reply)
+            lost = Lost()
+            lost.__cause__ = error
+            self._wake(connection, outcome.Error(lost))
+            return
+        if sent < len(data) or connection.stopping:
+            self._wake(connection, outcome.Value(Unsent(data, sent, reply)))
+        else:
+            connection.end_quick(reply)

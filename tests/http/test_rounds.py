@@ -1,0 +1,250 @@
+"""Rounds: what many connections ask at the same time is one burst, and nobody can tell but by the clock."""
+
+from __future__ import annotations
+
+import json
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.errors import DiskFull
+from qrusty_trio.server.supervisor import Server
+from tests.server.running import running, settings_for, until_ready
+from tests.wire.http_client import Connection
+
+PUBLISH = json.dumps({"queue": "q", "priority": 1, "payload": "x"}).encode()
+CONSUME = json.dumps({"consumer_id": "c", "timeout_seconds": 60}).encode()
+
+
+class Counted:
+    """What went through rounds: the number of calls of each."""
+
+    def __init__(self, server: Server) -> None:
+        self.rounds: list[int] = []
+        self._run = server.engine.run_quick
+        server.engine.run_quick = self._count  # type: ignore[method-assign]  # to look on
+
+    def _count(self, calls: Sequence[Call]) -> list[Reply]:
+        self.rounds.append(len(calls))
+        return self._run(calls)
+
+
+class HeldSync:
+    """Syncs that wait until they are let go."""
+
+    def __init__(self, server: Server) -> None:
+        self.reached = threading.Event()
+        self._go = threading.Event()
+        self._storage = server.engine.committer._storage
+        self._sync = self._storage.sync
+        self._storage.sync = self._hold  # type: ignore[method-assign]  # the real sync comes after the wait
+
+    def _hold(self) -> None:
+        self.reached.set()
+        self._go.wait(60)
+        self._sync()
+
+    async def until_reached(self) -> None:
+        assert await trio.to_thread.run_sync(self.reached.wait, 30)
+
+    def release(self) -> None:
+        self._go.set()
+
+
+@contextmanager
+def held(server: Server) -> Iterator[HeldSync]:
+    sync = HeldSync(server)
+    try:
+        yield sync
+    finally:
+        sync.release()
+
+
+@pytest.fixture
+async def server(tmp_path: Path) -> AsyncIterator[Server]:
+    async with running(settings_for(tmp_path / "data")) as server:
+        await until_ready(server)
+        yield server
+
+
+@asynccontextmanager
+async def connected(server: Server) -> AsyncIterator[Connection]:
+    """A connection whose kinds of requests are known to the server already."""
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+        connection = Connection(stream)
+        for _ in range(2):
+            assert (await connection.request("POST", "/publish", PUBLISH)).status == 200
+            assert (await connection.request("POST", "/consume/q", CONSUME)).status == 200
+        yield connection
+
+
+def available(server: Server) -> int:
+    stats = server.engine.broker.stats("q")
+    assert stats is not None
+    return stats.available
+
+
+async def test_a_request_of_a_known_kind_is_served_in_a_round(server: Server) -> None:
+    async with connected(server) as connection:
+        counted = Counted(server)
+        id = (await connection.request("POST", "/publish", PUBLISH)).json()["id"]
+        delivery = (await connection.request("POST", "/consume/q", CONSUME)).json()
+        assert delivery == {"id": id, "payload": "x", "retry_count": 1}
+        assert (await connection.request("POST", f"/ack/q/{id}", b'{"consumer_id":"c"}')).status == 200
+        assert (await connection.request("POST", f"/ack/q/{id}", b'{"consumer_id":"c"}')).status == 404
+        assert counted.rounds[:2] == [1, 1]
+        assert sum(counted.rounds) >= 3
+
+
+async def test_what_is_not_known_or_not_alone_goes_the_other_way(server: Server) -> None:
+    async with connected(server) as connection:
+        counted = Counted(server)
+        assert (await connection.request("GET", "/stats")).status == 200
+        assert (await connection.request("POST", "/publish", PUBLISH, headers=[("X-New", "1")])).status == 200
+        assert (await connection.request("POST", "/publish", PUBLISH, content_type="text/plain")).status == 415
+        await connection.stream.send_all(b"POST /publish HTTP/1.1\r\nHost: localhost\r\n")
+        await connection.stream.send_all(b"Content-Length: %d\r\nContent-Type: application/json\r\n\r\n" % len(PUBLISH))
+        await connection.stream.send_all(PUBLISH)
+        assert (await connection.receive()).status == 200
+        await connection.send("POST", "/publish", PUBLISH)
+        await connection.send("POST", "/consume/q", CONSUME)
+        assert "id" in (await connection.receive()).json()
+        assert "payload" in (await connection.receive()).json()
+        assert sum(counted.rounds) <= 2  # the last two, if they arrived apart
+
+
+async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
+    async with trio.open_nursery() as nursery:
+        done = 0
+
+        async def ask(connection: Connection) -> None:
+            nonlocal done
+            assert (await connection.request("POST", "/publish", PUBLISH)).status == 200
+            done += 1
+
+        async with AsyncExitStack() as stack:
+            first, *others = [await stack.enter_async_context(connected(server)) for _ in range(4)]
+            with held(server) as sync:
+                nursery.start_soon(ask, first)
+                await sync.until_reached()
+                before = server.engine.committer.syncs
+                for connection in others:
+                    nursery.start_soon(ask, connection)
+                with trio.fail_after(30):
+                    while available(server) < 4:  # noqa: ASYNC110  # a count of the core
+                        await trio.sleep(0.001)
+                assert done == 0
+            with trio.fail_after(30):
+                while done < 4:  # noqa: ASYNC110
+                    await trio.sleep(0.001)
+            assert server.engine.committer.syncs <= before + 2
+
+
+async def test_a_request_behind_one_that_waits_is_answered_in_turn(server: Server) -> None:
+    async with connected(server) as connection:
+        with held(server) as sync:
+            await connection.send("POST", "/publish", PUBLISH)
+            await sync.until_reached()
+            await connection.send("POST", "/consume/q", CONSUME)
+            await trio.sleep(0.05)
+            assert available(server) == 1
+        id = (await connection.receive()).json()["id"]
+        assert (await connection.receive()).json()["id"] == id
+
+
+async def test_a_client_that_leaves_while_its_publish_waits(server: Server) -> None:
+    async with connected(server) as connection:
+        with held(server) as sync:
+            await connection.send("POST", "/publish", PUBLISH)
+            await sync.until_reached()
+            await connection.stream.aclose()
+            await trio.sleep(0.05)
+    async with connected(server) as other:
+        assert (await other.request("GET", "/health")).status == 200
+    assert available(server) == 1
+
+
+async def test_a_sync_that_fails_is_the_answer(server: Server) -> None:
+    async with connected(server) as connection:
+        storage = server.engine.committer._storage
+        sync = storage.sync
+
+        def fail() -> None:
+            storage.sync = sync  # type: ignore[method-assign]
+            raise DiskFull("No space left on the device")
+
+        storage.sync = fail  # type: ignore[method-assign]
+        answer = await connection.request("POST", "/publish", PUBLISH)
+        assert answer.status == 507
+        assert answer.json()["code"] == "disk_full"
+        with trio.fail_after(30):
+            while (await connection.request("POST", "/publish", PUBLISH)).status != 200:  # noqa: ASYNC110
+                await trio.sleep(0.05)
+
+
+async def test_a_sync_that_crashes_answers_nobody(tmp_path: Path) -> None:
+    with pytest.RaisesGroup(pytest.RaisesExc(RuntimeError, match="lost"), flatten_subgroups=True, allow_unwrapped=True):
+        async with running(settings_for(tmp_path / "data")) as server:
+            await until_ready(server)
+            async with connected(server) as connection:
+
+                def crash() -> None:
+                    raise RuntimeError("lost")
+
+                server.engine.committer._storage.sync = crash  # type: ignore[method-assign]
+                try:
+                    status = (await connection.request("POST", "/publish", PUBLISH)).status
+                except (EOFError, trio.BrokenResourceError):
+                    status = 0
+                assert status != 200
+
+
+async def test_an_answer_larger_than_the_socket_takes(server: Server) -> None:
+    payload = "y" * 1_500_000
+    async with connected(server) as connection:
+        big = json.dumps({"queue": "q", "priority": 1, "payload": payload}).encode()
+        assert (await connection.request("POST", "/publish", big)).status == 200
+        await connection.send("POST", "/consume/q", CONSUME)
+        await trio.sleep(0.1)  # the server has sent what the socket takes, and waits
+        assert (await connection.receive()).json()["payload"] == payload
+        assert (await connection.request("POST", "/publish", PUBLISH)).status == 200
+
+
+async def test_a_consumer_that_is_reset_gives_its_message_back(server: Server) -> None:
+    async with connected(server) as publisher:
+        for _ in range(20):
+            id = (await publisher.request("POST", "/publish", PUBLISH)).json()["id"]
+            async with connected(server) as consumer:
+                # Two publishes and consumes of its own have taken the message: put it back.
+                await publisher.request("POST", "/purge-queue/q")
+                id = (await publisher.request("POST", "/publish", PUBLISH)).json()["id"]
+                assert isinstance(consumer.stream, trio.SocketStream)
+                consumer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                await consumer.send("POST", "/consume/q", CONSUME)
+            # Either it was read before the reset, and given back or held until the lock ends; or it never was.
+            stats = server.engine.broker.stats("q")
+            assert stats is not None
+            assert stats.available + stats.locked == 1
+            await publisher.request("POST", "/purge-queue/q")
+            assert id
+
+
+async def test_stopping_while_an_answer_waits(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path / "data")) as server:
+        await until_ready(server)
+        async with connected(server) as connection:
+            with held(server) as sync:
+                await connection.send("POST", "/publish", PUBLISH)
+                await sync.until_reached()
+                server.stopping.set()
+                await trio.sleep(0.05)
+            answer = await connection.receive()
+            assert answer.status == 200
+            assert answer.headers["connection"] == "close"
