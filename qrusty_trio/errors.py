@@ -137,6 +137,10 @@ class StorageFault(Unavailable):
 
     code = "storage_error"
 
+    def forget_origin(self) -> None:
+        """Let go of the stack that it came from: handles of the store are on it, which keep it from being reopened."""
+        self.__cause__ = self.__context__ = self.__traceback__ = None
+
 
 class DiskFull(StorageFault):
     """There is no space left on the device (status 507)."""

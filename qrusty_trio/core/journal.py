@@ -69,6 +69,8 @@ class Journal:
 
     def detach(self) -> None:
         """Let go of the families, so that the store can be closed."""
+        if self.fault is not None:
+            self.fault.forget_origin()
         self.meta = self.messages = self.locks = self.dead = self.dedup = self.external = None
         self._drop()
 

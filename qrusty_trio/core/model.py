@@ -5,6 +5,7 @@ Rule: plain frozen values, no behaviour beyond checks, no I/O.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -19,6 +20,9 @@ MAX_CONSUMER_BYTES = 1024
 MAX_QUEUES = 10_000
 MAX_LOCK_SECONDS = 10 * 365 * 86_400
 """Longer lock timeouts are accepted and shortened to this (ten years)."""
+
+WS_CONSUMER_PREFIX = "ws-"
+"""The consumer id of a WebSocket is this and a UUID, made by the server for each connection."""
 
 Priority = int | str
 
@@ -72,3 +76,11 @@ class QueueStats(NamedTuple):
     publish_rate: float
     ack_rate: float
     nack_rate: float
+
+
+_WS_CONSUMER = re.compile(WS_CONSUMER_PREFIX + r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
+
+
+def is_websocket(consumer: str) -> bool:
+    """Whether a consumer id is that of a WebSocket."""
+    return consumer.startswith(WS_CONSUMER_PREFIX) and _WS_CONSUMER(consumer) is not None

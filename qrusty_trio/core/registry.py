@@ -18,7 +18,7 @@ from qrusty_trio.core.hot_tier import TIERS_BYTES, TierLimits
 from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.keys import prefix
 from qrusty_trio.core.locks import Lock, LockIndex
-from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, QueueConfig, QueueStats
+from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, QueueConfig, QueueStats, is_websocket
 from qrusty_trio.core.queue import CONFIG, COUNTERS, Queue
 from qrusty_trio.core.rates import Point
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
@@ -92,6 +92,8 @@ class Registry:
         """Queues with waiting subscribers; the dispatcher keeps it."""
         self.starved: set[int] = set()
         """Queues that were refused a lock because the index is full."""
+        self.of_websockets: list[Lock] = []
+        """Locks held by WebSockets that `load` found; the owner of the broker clears it."""
 
     # Queues
 
@@ -368,20 +370,21 @@ class Registry:
         stored = records.unpack_lock(value)
         flags, _, _, _, id = records.unpack_message(stored.record)
         external = stored.record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if flags & EXTERNAL else b""
-        self.locks.add(
-            Lock(
-                id.decode(),
-                queue,
-                int.from_bytes(key[4:], "big"),
-                stored.key,
-                stored.consumer.decode(),
-                stored.until,
-                stored.deliveries,
-                stored.digest,
-                external,
-                0,
-            )
+        lock = Lock(
+            id.decode(),
+            queue,
+            int.from_bytes(key[4:], "big"),
+            stored.key,
+            stored.consumer.decode(),
+            stored.until,
+            stored.deliveries,
+            stored.digest,
+            external,
+            0,
         )
+        self.locks.add(lock)
+        if is_websocket(lock.consumer):
+            self.of_websockets.append(lock)
 
     def damaged(self, what: str) -> StorageFault:
         """The fault to raise when the store contradicts itself."""

@@ -24,6 +24,7 @@ from qrusty_trio.api.ws_logs import LogRing
 from qrusty_trio.api.ws_requests import SessionBroker
 from qrusty_trio.api.ws_session import GOING_AWAY, NORMAL, WsSession
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
 
 BUDGET = 128
@@ -135,7 +136,7 @@ class _Connection:
         self._lost = False
         self._tasks = trio.CancelScope()
         """Of the nursery, once it is open."""
-        consumer = f"ws-{uuid.uuid4()}"
+        consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
         self.session = WsSession(consumer, services.dispatcher, services.gate, services.logs, self._wake)
 
     async def run(self) -> None:

@@ -105,8 +105,9 @@ class Engine:
     def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
         """Run calls that take microseconds, at once. See `api.engine.Engine.run_quick`."""
         replies: list[Reply] = []
-        long = self._run_some(calls, replies, self.committer.waits)
-        assert long is None
+        while len(replies) < len(calls):
+            long = self._run_some(calls, replies, self.committer.waits)
+            assert long is None
         return replies
 
     def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
@@ -152,7 +153,7 @@ class Engine:
     def _begin(self) -> int:
         """Begin a transaction; returns the time. Raises StorageFault."""
         if self.fault is not None:
-            raise self.fault
+            raise self.fault.with_traceback(None)  # else each time it is raised it grows
         now = self.clock.now_ms()
         if now >= self.broker.wake_at:
             self.broker.expire(now, EXPIRE_PIECE)
@@ -177,7 +178,7 @@ class Engine:
     def write(self) -> None:
         """Write what was deferred. The committer calls it before a sync. Raises StorageFault."""
         if self.fault is not None:
-            raise self.fault
+            raise self.fault.with_traceback(None)  # else each time it is raised it grows
         try:
             self.broker.commit()
         except StorageFault as fault:
@@ -342,6 +343,7 @@ class Engine:
             await self._broken.wait()
             while self.fault is not None:
                 try:
+                    self.fault.forget_origin()
                     self.broker.journal.detach()
                     await trio.to_thread.run_sync(reopen)
                     await in_pieces(self.broker.load())

@@ -78,6 +78,7 @@ async def load(engine: Engine, compactor: Compactor | None) -> None:
             await compactor.check()
     except StorageFault as fault:
         raise StartupRefused(str(fault)) from fault
+    await engine.forget_websockets()
     _spare_the_loop()
     engine.services.gate.starting = False
     log.info(

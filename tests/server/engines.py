@@ -17,10 +17,10 @@ from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
-from qrusty_trio.errors import StorageFault
+from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
-from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.server.engine import RETRY_SECONDS, Engine, in_pieces
 from qrusty_trio.storage.base import Batch, Storage
 
 STEP_SECONDS = 10.0
@@ -47,15 +47,22 @@ class WatchedStorage:
         self.sync_fault: StorageFault | None = None
         """Raised by every sync until `reopen`."""
         self.write_fault: StorageFault | None = None
+        """Raised by every write until `reopen`."""
+        self.writes_left: int | None = None
+        """So many more writes succeed; the next one fails, and all after it until `reopen`."""
         self.reopen_fault: StorageFault | None = None
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def write(self, batch: Batch) -> None:
+        if self.writes_left == 0:
+            self.write_fault = DiskFull("No space left on the device.")
         if self.write_fault is not None:
             raise self.write_fault
         self.writes += 1
+        if self.writes_left is not None:
+            self.writes_left -= 1
         self.inner.write(batch)
 
     def sync(self) -> None:
@@ -70,7 +77,7 @@ class WatchedStorage:
         if self.reopen_fault is not None:
             raise self.reopen_fault
         self.inner.reopen()
-        self.sync_fault = self.write_fault = None
+        self.sync_fault = self.write_fault = self.writes_left = None
 
     async def until_sync_begins(self) -> None:
         with trio.fail_after(STEP_SECONDS):
@@ -116,6 +123,13 @@ def answer(reply: Reply) -> Any:
     """The body of a reply with status 200."""
     assert reply.status == 200, reply.body
     return json.loads(reply.body) if reply.body else None
+
+
+async def until_back(engine: Engine) -> None:
+    """The store has recovered."""
+    with trio.fail_after(STEP_SECONDS):
+        while engine.fault is not None:  # noqa: ASYNC110  # no event tells of it
+            await trio.sleep(RETRY_SECONDS / 100)
 
 
 async def run(engine: Engine, *calls: Call) -> list[Any]:

@@ -15,10 +15,10 @@ from qrusty_trio.api.engine import Reply
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.server.committer import SYNC_SECONDS
-from qrusty_trio.server.engine import RETRY_SECONDS, Engine
+from qrusty_trio.server.engine import REPLY_BYTES
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.server.engines import STEP_SECONDS, WatchedStorage, ack, answer, call, consume, engine_on, publish, run
+from tests.server.engines import WatchedStorage, ack, answer, call, consume, engine_on, publish, run, until_back
 
 
 @pytest.fixture
@@ -41,6 +41,40 @@ async def test_a_burst_is_one_batch_and_one_sync(store: WatchedStorage) -> None:
         assert (store.writes - writes, store.syncs - syncs) == (1, 1)
         assert len({answer(reply)["id"] for reply in replies}) == 64
         assert payloads(await engine.run([consume() for _ in range(64)])) == [str(number) for number in range(64)]
+
+
+async def test_large_answers_let_others_run(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        text = "x" * (REPLY_BYTES // 4)
+        for number in range(10):
+            await run(engine, publish(f"{number}{text}"))
+        begun = store.writes
+        seen: list[int] = []
+
+        async def look() -> None:
+            while True:
+                seen.append(engine.broker.available(1))
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(look)
+            while not seen:
+                await trio.lowlevel.checkpoint()
+            replies = await engine.run([*[consume() for _ in range(10)], publish("last")])
+            nursery.cancel_scope.cancel()
+        assert [text[0] for text in payloads(replies[:10])] == [str(number) for number in range(10)]
+        assert replies[10].needs_sync
+        assert {6, 2} & set(seen)
+        assert store.writes - begun == 3
+
+
+async def test_a_quick_burst_of_large_answers_is_run_to_its_end(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        for number in range(6):
+            await run(engine, publish(f"{number}".ljust(REPLY_BYTES // 2)))
+        replies = engine.run_quick([consume() for _ in range(7)])
+        assert [text.strip() for text in payloads(replies[:6])] == [str(number) for number in range(6)]
+        assert answer(replies[6]) is None
 
 
 async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> None:
@@ -218,7 +252,7 @@ async def test_a_failed_sync_fails_everyone_who_waits(store: WatchedStorage) -> 
             store.may_sync.set()
         assert [reply.status for reply in refused] == [507] * 20
         assert json.loads(refused[0].body) == {"error": "No space left on the device.", "code": "disk_full"}
-        await _until_back(engine)
+        await until_back(engine)
         found = []
         while (got := (await run(engine, consume()))[0]) is not None:
             found.append(got["id"])
@@ -239,7 +273,7 @@ async def test_a_failed_write_fails_its_burst_only(store: WatchedStorage) -> Non
         replies = await engine.run([publish("lost"), call("GET", "/health"), call("GET", "/queue-stats/q")])
         assert [reply.status for reply in replies] == [507, 200, 200]
         store.reopen_fault = None
-        await _until_back(engine)
+        await until_back(engine)
         await run(engine, ack(held["id"]))
         rest, nothing = await run(engine, consume(), consume())
         assert (rest["payload"], rest["retry_count"]) == ("held", 1)
@@ -264,7 +298,7 @@ async def test_what_waits_for_the_next_sync_is_not_answered_after_a_fault(store:
             await trio.testing.wait_all_tasks_blocked()
             store.write_fault = DiskFull("No space left on the device.")
             assert (await engine.run([consume()]))[0].status == 507
-            await _until_back(engine)
+            await until_back(engine)
             store.may_sync.set()
         assert replies["behind it"].status == 507
         found = []
@@ -272,12 +306,6 @@ async def test_what_waits_for_the_next_sync_is_not_answered_after_a_fault(store:
             found.append(got["payload"])
         assert "behind it" not in found
         assert ("in the sync" in found) or replies["in the sync"].status == 507
-
-
-async def _until_back(engine: Engine) -> None:
-    with trio.fail_after(STEP_SECONDS):
-        while engine.fault is not None:  # noqa: ASYNC110  # no event tells of it
-            await trio.sleep(RETRY_SECONDS / 100)
 
 
 async def test_locks_end_when_they_should(autojump_clock: trio.testing.MockClock) -> None:
