@@ -115,12 +115,18 @@ def metrics(services: Services, call: Call, now: int) -> Reply:
 
 def operation_timings(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     seconds = _seconds(call.query)
-    series: list[bytes] = []
+    parts: list[bytes] = []
     for name in TIMED_OPERATIONS:
-        if series:
+        parts.append(b'%b"%b":[' % (b"," if parts else b"{", name.encode()))
+        comma = b""
+        for points in services.timings.series(name, seconds, now // 1000):
+            if points:
+                parts += (comma, _encode(points)[1:-1])
+                comma = b","
             yield
-        series.append(b'"%b":%b' % (name.encode(), _encode(services.timings.series(name, seconds, now // 1000))))
-    return Reply(200, b"{%b}" % b",".join(series))
+        parts.append(b"]")
+    parts.append(b"}")
+    return Reply(200, b"".join(parts))
 
 
 def _seconds(query: str) -> int:

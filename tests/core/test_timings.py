@@ -9,22 +9,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.core.timings import TIMED_OPERATIONS, WINDOW_SECONDS, Timings
+from qrusty_trio.core.timings import SERIES_PIECE, TIMED_OPERATIONS, WINDOW_SECONDS, TimingPoint, Timings
 
 NOW = 1_700_000_000
+
+
+def series(timings: Timings, name: str, seconds: int, now_s: int) -> list[TimingPoint]:
+    return [point for piece in timings.series(name, seconds, now_s) for point in piece]
 
 
 def test_one_second() -> None:
     timings = Timings()
     for duration in (2_900, 1_200, 7_999):
         timings.record("publish", duration, duration - 1_000, NOW)
-    assert timings.series("publish", 10, NOW) == [
+    assert series(timings, "publish", 10, NOW) == [
         {"t_epoch_s": NOW, "count": 3, "min_us": 1, "max_us": 7, "total_us": 12}
     ]
-    assert timings.series("storage_push", 10, NOW) == [
+    assert series(timings, "storage_push", 10, NOW) == [
         {"t_epoch_s": NOW, "count": 3, "min_us": 0, "max_us": 6, "total_us": 9}
     ]
-    assert timings.series("consume", 10, NOW) == []
+    assert series(timings, "consume", 10, NOW) == []
 
 
 def test_the_names_are_those_of_the_contract() -> None:
@@ -39,23 +43,30 @@ def test_seconds_without_a_run_are_left_out() -> None:
     timings = Timings()
     for second in (NOW, NOW + 1, NOW + 5):
         timings.record("ack", 1_000, 500, second)
-    assert [point["t_epoch_s"] for point in timings.series("ack", 300, NOW + 5)] == [NOW, NOW + 1, NOW + 5]
+    assert [point["t_epoch_s"] for point in series(timings, "ack", 300, NOW + 5)] == [NOW, NOW + 1, NOW + 5]
 
 
 def test_the_running_second_and_those_before() -> None:
     timings = Timings()
     for second in range(NOW - 10, NOW + 1):
         timings.record("ack", 1_000, 500, second)
-    assert [point["t_epoch_s"] for point in timings.series("ack", 2, NOW)] == [NOW - 2, NOW - 1, NOW]
-    assert timings.series("ack", 2, NOW + 10) == []
+    assert [point["t_epoch_s"] for point in series(timings, "ack", 2, NOW)] == [NOW - 2, NOW - 1, NOW]
+    assert series(timings, "ack", 2, NOW + 10) == []
 
 
 def test_going_back_in_time_adds_to_the_second() -> None:
     timings = Timings()
     for second in (NOW, NOW + 1, NOW, NOW + 1):
         timings.record("nack", 5_000, 5_000, second)
-    points = timings.series("nack", 10, NOW + 1)
+    points = series(timings, "nack", 10, NOW + 1)
     assert [(point["t_epoch_s"], point["count"]) for point in points] == [(NOW, 2), (NOW + 1, 2)]
+
+
+def test_a_long_series_comes_in_pieces() -> None:
+    timings = Timings()
+    for second in range(NOW - 2 * SERIES_PIECE, NOW + 1):
+        timings.record("ack", 1_000, 500, second)
+    assert [len(piece) for piece in timings.series("ack", 2 * SERIES_PIECE, NOW)] == [SERIES_PIECE, SERIES_PIECE, 1]
 
 
 def test_an_unknown_operation_is_refused() -> None:
@@ -76,7 +87,7 @@ def test_memory_is_bounded() -> None:
             if not name.startswith("storage_"):
                 timings.record(name, 1_000, 500, second)
     assert sum(_size(getattr(timings, slot)) for slot in Timings.__slots__) < 3_000_000
-    points = timings.series("publish", 10 * WINDOW_SECONDS, NOW + 2 * WINDOW_SECONDS - 1)
+    points = series(timings, "publish", 10 * WINDOW_SECONDS, NOW + 2 * WINDOW_SECONDS - 1)
     assert len(points) == WINDOW_SECONDS
     assert points[0]["t_epoch_s"] == NOW + WINDOW_SECONDS
 
@@ -93,7 +104,7 @@ def test_against_a_model(records: list[tuple[int, int]], seconds: int) -> None:
     end = NOW + (records[-1][0] if records else 0)
     oldest = end - min(seconds, WINDOW_SECONDS - 1)
     for name, factor in (("consume", 2), ("storage_pop", 1)):
-        assert timings.series(name, seconds, end) == [
+        assert series(timings, name, seconds, end) == [
             {
                 "t_epoch_s": second,
                 "count": len(durations),
