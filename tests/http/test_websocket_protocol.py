@@ -5,7 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+import trio.testing
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
 
+from qrusty_trio.http.fast_websocket import BURST_FRAMES, FastCarrier
+from qrusty_trio.http.websocket import Finished
 from tests.http.ws_raw import (
     BINARY,
     CLOSE,
@@ -57,6 +62,28 @@ async def test_one_byte_at_a_time(fast_lane: bool) -> None:
             await peer.send(bytes([byte]))
         assert (await peer.read()).opcode in (TEXT, PONG)
         assert (await peer.read()).opcode in (TEXT, PONG)
+
+
+@pytest.mark.parametrize("count", [1, 128, BURST_FRAMES, BURST_FRAMES + 1, 700])
+async def test_many_small_frames_are_given_in_bursts(count: int) -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    carrier = FastCarrier(ours, ServerProtocol(state=OPEN))
+    await theirs.send_all(b"".join(frame(TEXT, b"%d" % number) for number in range(count)))
+    bursts: list[list[str | bytes]] = []
+    while sum(map(len, bursts)) < count:
+        bursts.append(await carrier.receive())
+    assert [text for burst in bursts for text in burst] == [str(number) for number in range(count)]
+    full, rest = divmod(count, BURST_FRAMES)
+    assert [len(burst) for burst in bursts] == [BURST_FRAMES] * full + [rest] * bool(rest)
+
+
+async def test_what_came_before_the_end_is_given_first() -> None:
+    ours, theirs = trio.testing.memory_stream_pair()
+    carrier = FastCarrier(ours, ServerProtocol(state=OPEN))
+    await theirs.send_all(frame(TEXT, b"x") * (2 * BURST_FRAMES) + frame(CLOSE, b"\x03\xe8"))
+    assert [len(await carrier.receive()) for _ in range(2)] == [BURST_FRAMES] * 2
+    with pytest.raises(Finished):
+        await carrier.receive()
 
 
 async def test_frames_right_behind_the_handshake() -> None:
