@@ -86,6 +86,7 @@ def documented_limits() -> dict[str, str]:
         "name of a queue": f"{model.MAX_QUEUE_NAME_BYTES} bytes of UTF-8",
         "text priority": f"{model.MAX_TEXT_PRIORITY_BYTES:,} bytes of UTF-8",
         "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
+        "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
         "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{BROKEN_PER_CONSUME}",
         "handshake of a WebSocket": f"{HANDSHAKE_SECONDS:g} s",

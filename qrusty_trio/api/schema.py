@@ -14,11 +14,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
-from typing import Any, Final, NamedTuple, TypeVar
+from typing import Any, AnyStr, Final, NamedTuple, TypeVar
 
 import msgspec
 
-from qrusty_trio.core.model import MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
+from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
 from qrusty_trio.errors import LimitReached, MalformedJson, QrustyError, WrongShape
 
 DEFAULT_MAX_RETRIES = 3
@@ -29,6 +29,11 @@ twice: that costs up to 0.1 µs a byte."""
 MAX_KEPT_BODIES = 1024
 MAX_KEPT_BODY_BYTES = 256
 """Bodies of consumes and of acks whose meaning is remembered, up to this length."""
+
+SPARE_STRINGS = 100
+"""Strings in a batch besides its ids: names of fields, values of fields that are not known."""
+TOO_MANY_IDS = f"may hold at most {MAX_BATCH_IDS} ids"
+"""The end of a sentence that starts with the name of the field."""
 
 T = TypeVar("T")
 
@@ -221,16 +226,35 @@ def settle_body(body: bytes) -> str:
 
 
 def settle_batch_body(body: bytes) -> SettleBatchBody:
-    """Up to 700,000 ids fit into a body."""
+    """The ids of an ack-batch or nack-batch: at most MAX_BATCH_IDS, although 700,000 fit into a body."""
+    if surely_too_many_ids(body, b'"', b"\\"):
+        try:
+            _check_syntax(body)
+        except _UNREADABLE as error:
+            raise _malformed(error) from None
+        raise LimitReached(f"'message_ids' {TOO_MANY_IDS}")
     try:
         request = _decode_settle_batch(body)
     except _UNREADABLE as error:
         raise _refusal(error, body) from None
+    if len(request.message_ids) > MAX_BATCH_IDS:
+        raise LimitReached(f"'message_ids' {TOO_MANY_IDS}")
     surplus = body.count(b'"') - 6 - 2 * len(request.message_ids)
     if surplus:
         _look_closer(body, _SETTLE_BATCH, surplus)
     _check_consumer(request.consumer_id)
     return request
+
+
+def surely_too_many_ids(text: AnyStr, quote: AnyStr, backslash: AnyStr) -> bool:
+    """Whether JSON has more strings than a batch may, going by its quotation marks (given as text is: str or bytes).
+
+    Decoding 500,000 ids takes 57 ms, counting 1 ms. No string starts behind a backslash, but one may end there; so up
+    to twice as many pass.
+    """
+    most = 2 * (MAX_BATCH_IDS + SPARE_STRINGS)
+    quotes = text.count(quote)
+    return quotes > most and (backslash not in text or quotes - text.count(backslash + quote) > most)
 
 
 def create_queue_body(body: bytes) -> CreateQueueBody:

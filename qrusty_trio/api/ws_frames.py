@@ -14,12 +14,13 @@ from typing import Any
 
 import msgspec
 
-from qrusty_trio.core.model import Delivery, Priority
+from qrusty_trio.api.schema import TOO_MANY_IDS, surely_too_many_ids
+from qrusty_trio.core.model import MAX_BATCH_IDS, Delivery, Priority
 
 MAX_REQ_ID_CHARACTERS = 1024
 """A request id is sent back with the answer, so its size is the sender's lever on our buffers."""
-
-
+SHORT_CHARACTERS = 3 * MAX_BATCH_IDS
+"""A frame that is not longer can't hold too many ids."""
 MAX_ERROR_CHARACTERS = 1000
 """Of the sentence in an error: it may name something that the client sent, of whatever length."""
 
@@ -53,7 +54,15 @@ class Misshapen(msgspec.Struct):
     no_reply: bool = False
 
 
+class _Sender(msgspec.Struct):
+    """What the answer to a frame needs of it."""
+
+    req_id: str | None = None
+    no_reply: bool | None = None
+
+
 _decode = msgspec.json.Decoder(Request).decode
+_decode_sender = msgspec.json.Decoder(_Sender).decode
 _encode = msgspec.json.encode
 
 
@@ -83,6 +92,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
 
 def decode(text: str) -> Request | Misshapen:
     """Parse one text frame. Raises BadFrame when it is not JSON."""
+    if len(text) > SHORT_CHARACTERS and surely_too_many_ids(text, '"', "\\"):
+        return _refuse_ids(text)
     try:
         request = _decode(text)
     except msgspec.ValidationError:
@@ -92,6 +103,19 @@ def decode(text: str) -> Request | Misshapen:
     if request.req_id is not None and len(request.req_id) > MAX_REQ_ID_CHARACTERS:
         return _explain(text)
     return request
+
+
+def _refuse_ids(text: str) -> Misshapen:
+    try:
+        sender = _decode_sender(text)
+    except msgspec.ValidationError:
+        sender = _Sender()
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadFrame(str(error)) from error
+    req_id = sender.req_id
+    if req_id is not None and len(req_id) > MAX_REQ_ID_CHARACTERS:
+        req_id = None
+    return Misshapen(f"'ids' {TOO_MANY_IDS}", req_id, sender.no_reply is True)
 
 
 def _explain(text: str) -> Misshapen:

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from qrusty_trio.api import ws_frames
+from qrusty_trio.api.schema import TOO_MANY_IDS
 from qrusty_trio.api.ws_frames import Misshapen, Request
-from qrusty_trio.core.model import MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
+from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
 from qrusty_trio.errors import (
     MemoryPressure,
     MessageNotLocked,
@@ -175,6 +176,8 @@ def _batch(
 ) -> bytes | None:
     queue = _needed("queue", request.queue)
     ids = _needed("ids", request.ids)
+    if len(ids) > MAX_BATCH_IDS:
+        raise Refusal("invalid_request", f"'ids' {TOO_MANY_IDS}")
     if burst.position == 0:
         burst.counts = zeros
     end = min(burst.position + BATCH_PIECE, len(ids))

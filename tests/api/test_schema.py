@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrusty_trio.api import schema
-from qrusty_trio.core.model import MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
+from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
 from qrusty_trio.errors import LimitReached, MalformedJson, QrustyError, WrongShape
 
 PUBLISH = {"queue": "q", "priority": 1, "payload": "p"}
@@ -257,6 +257,25 @@ def test_what_has_to_be_parsed_in_full_is_bounded(doubt: str) -> None:
             with pytest.raises(WrongShape, match="besides its known strings"):
                 schema.publish_body(body)
             assert schema.publish_body(body.replace(doubt.encode(), b'"x":1')) == ("q", 1, payload, 3)
+
+
+def batch(ids: list[str], **more: Any) -> bytes:
+    return json.dumps({"consumer_id": "c", "message_ids": ids} | more).encode()
+
+
+def test_ids_of_a_batch_are_bounded() -> None:
+    for id in ("x" * 36, "", '"', "\\", "\\\\", '\\"', '"' * 100):
+        assert schema.settle_batch_body(batch([id] * MAX_BATCH_IDS)).message_ids == [id] * MAX_BATCH_IDS
+        for count in (1, schema.SPARE_STRINGS, MAX_BATCH_IDS, 10 * MAX_BATCH_IDS):
+            with pytest.raises(LimitReached, match=r"^'message_ids' may hold at most 10000 ids$"):
+                schema.settle_batch_body(batch([id] * (MAX_BATCH_IDS + count)))
+
+
+def test_far_too_many_ids_are_refused_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schema, "_decode_settle_batch", None)
+    for id in ("x" * 36, "", "\\", "\\\\", '"'):
+        with pytest.raises(LimitReached):
+            schema.settle_batch_body(batch([id] * (2 * MAX_BATCH_IDS + 2 * schema.SPARE_STRINGS + 1)))
 
 
 def test_consumer_ids_are_bounded() -> None:

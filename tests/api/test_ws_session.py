@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
-from qrusty_trio.core.model import Kind, QueueConfig
+from qrusty_trio.core.model import MAX_BATCH_IDS, Kind, QueueConfig
 from qrusty_trio.errors import DiskFull
 from tests.api.ws_peer import OK, Peer, World, code, delivered, publish, subscribe
 
@@ -198,6 +198,21 @@ def test_a_queue_that_is_deleted_and_made_anew(world: World, peer: Peer) -> None
     assert world.available("jobs") == 1
     spent.ask({"type": "credit", "queue": "jobs", "credits": 5})
     assert list(spent.session.held) == [first]
+
+
+@pytest.mark.parametrize("count", [MAX_BATCH_IDS + 1, 3 * MAX_BATCH_IDS])
+def test_a_batch_of_too_many(world: World, peer: Peer, count: int) -> None:
+    (id,) = delivered(world, peer)
+    request = {"type": "batch-ack", "queue": "jobs", "ids": [id] * count, "req_id": "b"}
+    (answer,) = peer.ask(request)
+    assert answer.pop("message").endswith("'ids' may hold at most 10000 ids")
+    assert answer == {"type": "error", "code": "invalid_request", "req_id": "b"}
+    assert list(peer.session.held) == [id]
+    assert peer.ask(request | {"no_reply": True}) == []
+    assert "req_id" not in peer.ask(request | {"req_id": "x" * 2000})[0]
+    assert peer.ask(request | {"req_id": 7})[0]["code"] == "invalid_request"
+    assert peer.ask(request | {"ids": [id] * MAX_BATCH_IDS}) == [{"type": "ok", "acked": 1, "req_id": "b"}]
+    assert peer.session.close_code is None
 
 
 @pytest.mark.parametrize("ids", [None, "x", [1], {"a": 1}])
