@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,6 +125,20 @@ async def test_a_fault_takes_nothing_from_the_websockets_that_are_there(store: W
         await until_back(engine)
         await engine.forget_websockets()
         assert engine.broker.locked_index_size == 1
+
+
+async def test_a_fault_does_not_grow_with_those_it_is_told_to(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        store.writes_left = 0
+        store.reopen_fault = DiskFull("No space left on the device.")
+        depths = []
+        for _ in range(20):
+            assert (await engine.run([publish("x")]))[0].status == 507
+            assert engine.fault is not None
+            depths.append(len(traceback.extract_tb(engine.fault.__traceback__)))
+        assert depths[-1] == depths[2]
+        store.reopen_fault = None
+        await until_back(engine)
 
 
 @pytest.mark.parametrize("consumer", ["ws-", "ws-1", "worker", "", f"ws-{uuid.uuid4()}x", f"ws-{uuid.uuid4()}".upper()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
@@ -16,6 +17,7 @@ import trio.testing
 
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.server.sampler import WARN_SECONDS, sample
 from qrusty_trio.server.supervisor import Server
 from qrusty_trio.storage.memory import MemoryStorage
@@ -122,6 +124,21 @@ async def test_messages_and_locks_outlive_a_restart(tmp_path: Path, fast_lane: b
         assert (await client.request("POST", f"/ack/q/{ids[2]}", b'{"consumer_id":"c"}')).status == 404
         got = await post(client, "/consume/q", consumer_id="c")
         assert (got["id"], got["payload"], got["retry_count"]) == (ids[1], "1" * 3000, 2)
+
+
+async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path, fast_lane: bool) -> None:
+    """The server ended without closing the connection."""
+    settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
+    async with running(settings) as server, client_of(server) as client:
+        await until_ready(server)
+        id = (await post(client, "/publish", queue="q", priority=1, payload="x"))["id"]
+        broker = server.engine.broker
+        broker.consume("q", f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}", 1000, server.engine.clock.now_ms())
+        broker.commit()
+    async with running(settings) as server, client_of(server) as client:
+        await until_ready(server)
+        got = await post(client, "/consume/q", consumer_id="c")
+        assert (got["id"], got["retry_count"]) == (id, 2)
 
 
 async def test_a_store_in_memory_is_warned_of(
