@@ -11,15 +11,13 @@ connections with LIMITS once a second.
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import NamedTuple
 
 import trio
 
 from qrusty_trio.api.engine import Call, Reply
-from qrusty_trio.api.operations import MAX_BODY_BYTES, Operation, check_content_type, error_reply, resolve
+from qrusty_trio.api.operations import MAX_BODY_BYTES, check_content_type, error_reply
 from qrusty_trio.errors import MethodNotAllowed, QrustyError
 from qrusty_trio.http.answers import Answers, body_too_large, cors_headers, header_lines
 from qrusty_trio.http.app import app_serves
@@ -45,13 +43,10 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.pipe import Lost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.rounds import QUICK, Rounds, Unsent
+from qrusty_trio.http.targets import Target, Targets
 
 BURST = 64
 """Requests of a connection that run together at most."""
-MAX_KEPT_TARGETS = 4096
-"""Request lines whose meaning is remembered."""
-MAX_KEPT_LINE_BYTES = 1024
-"""Longer lines are read anew each time, so that the memory is bounded (4 MiB)."""
 TICK_SECONDS = 1.0
 """How often the watcher looks: limits hold to within two ticks."""
 
@@ -60,25 +55,12 @@ IDLE, HEAD, BODY, WORKING, SENDING = range(5)
 LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
 """Seconds a connection may stay in each phase."""
 
-_HTTP11 = b" HTTP/1.1"
-_PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
-"""A message id that is not percent-encoded, and no query."""
 
 CLOSE = b"\r\nconnection: close"
 KEEP_ALIVE = b"\r\nconnection: keep-alive"
 
 HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
 """Serves a stream, of which some bytes have been read already, to its end."""
-
-
-class Target(NamedTuple):
-    """What a request line means."""
-
-    operation: Operation
-    params: tuple[str, ...]
-    query: str
-    http11: bool
-    head_only: bool
 
 
 class Lane:
@@ -88,41 +70,12 @@ class Lane:
         self.context = context
         self.hand_over = hand_over
         self.answers = Answers()
-        self._targets: dict[bytes, Target] = {}
-        self._up_to_id: dict[bytes, Target] = {}
-        """Without the message id, which comes once only: request lines up to the slash before it."""
+        self.targets = Targets()
         self.now = trio.current_time()
         """The time of the last tick."""
         self.stopping = False
         self.rounds = Rounds(context.engine)
         self._connections: set[Connection] = set()
-
-    def target_of(self, line: bytes) -> Target | None:
-        """What a request line means, if that is known from lines before it."""
-        target = self._targets.get(line)
-        if target is None and line.endswith(_HTTP11):
-            before, _, message_id = line[: -len(_HTTP11)].rpartition(b"/")
-            known = self._up_to_id.get(before)
-            if known is not None and _PLAIN_ID.fullmatch(message_id):
-                operation, params, query, http11, head_only = known
-                return Target(operation, (*params, message_id.decode()), query, http11, head_only)
-        return target
-
-    def resolve(self, text: bytes, line: Line) -> Target:
-        """Find out what a request line means. Raises NotFound, MethodNotAllowed, BadRequest."""
-        operation, params = resolve(line.method, line.path)
-        target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
-        if len(text) > MAX_KEPT_LINE_BYTES:
-            return target
-        if len(self._targets) + len(self._up_to_id) >= MAX_KEPT_TARGETS:
-            self._targets.clear()
-            self._up_to_id.clear()
-        if not operation.path.endswith("/{id}"):
-            self._targets[text] = target
-        elif text == f"{line.method} ".encode() + line.path + _HTTP11:
-            before = text[: -len(_HTTP11)].rpartition(b"/")[0]
-            self._up_to_id[before] = target._replace(params=params[:-1])
-        return target
 
     async def watch(self) -> None:
         """Cut off connections that take too long. Never returns."""
@@ -279,7 +232,7 @@ class Connection:
         line_end = data.find(b"\r\n")
         if end < 4 or self.stopping:
             return None
-        target = self._lane.target_of(data[:line_end])
+        target = self._lane.targets.of(data[:line_end])
         if target is None or target.head_only or not target.http11:
             return None
         block = known_block(data[line_end:end])
@@ -350,7 +303,7 @@ class Connection:
             raise head_too_large()
         line_end = data.find(b"\r\n", position)
         line_bytes = data[position:line_end]
-        target = self._lane.target_of(line_bytes)
+        target = self._lane.targets.of(line_bytes)
         if target is not None:
             line = None
             block = read_block(data[line_end:end], target.http11)
@@ -384,7 +337,7 @@ class Connection:
         try:
             if target is None:
                 assert line is not None
-                target = self._lane.resolve(line_bytes, line)
+                target = self._lane.targets.resolve(line_bytes, line)
             operation = target.operation
             if operation.name not in block.allowed_types:
                 check_content_type(operation, block.content_type)

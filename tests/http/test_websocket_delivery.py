@@ -263,7 +263,7 @@ async def test_stopping_closes_with_1001_and_gives_back(fast_lane: bool) -> None
 
 @both_lanes
 async def test_log_history_then_live(fast_lane: bool) -> None:
-    log = logging.getLogger("qrusty_trio.test")
+    log = logging.getLogger("qrusty_trio.test.websocket")
     log.setLevel(logging.INFO)
     async with running(fast_lane) as server, server.socket() as one:
         for number in range(1500):
@@ -287,7 +287,7 @@ async def test_log_history_then_live(fast_lane: bool) -> None:
 
 @both_lanes
 async def test_a_slow_log_reader_loses_records_and_no_deliveries(fast_lane: bool) -> None:
-    log = logging.getLogger("qrusty_trio.test")
+    log = logging.getLogger("qrusty_trio.test.websocket")
     log.setLevel(logging.INFO)
     records = 2500
     async with running(fast_lane) as server, server.socket(message_queue_size=1) as slow:
