@@ -16,7 +16,7 @@ from qrusty_trio.core.keys import lock_key, mismatch
 from qrusty_trio.core.locks import Lock
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority
 from qrusty_trio.core.queue import COVER_EVERY, Queue
-from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
+from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, pack_lock, unpack_message
 from qrusty_trio.core.registry import NEVER, Registry
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
 from qrusty_trio.storage.payloads import PayloadBroken
@@ -113,12 +113,13 @@ class Broker(Registry):
             if not queue.available:
                 return None
             tier = queue.tier
-            if tier.low():
+            if tier.frontier is not None and tier.low():
                 self._refill(queue)
-            if not tier:
+            try:
+                key, record = tier.pop()
+            except IndexError:
                 self.miscounted(queue)
                 return None
-            key, record = tier.pop()
             queue.head = key
             queue.available -= 1
             journal.delete(key, journal.messages)
@@ -128,7 +129,7 @@ class Broker(Registry):
             queue.taken += 1
             if queue.taken >= COVER_EVERY:
                 queue.cover(journal)
-            flags, created, _, deliveries, id_bytes = records.unpack_message(record)
+            flags, created, _, deliveries, id_bytes = unpack_message(record)
             id = id_bytes.decode()
             external = digest = b""
             data = record[PAYLOAD_AT:]
@@ -150,7 +151,7 @@ class Broker(Registry):
             number = queue.next_lock
             queue.next_lock = number + 1
             queue.locked += 1
-            value = records.pack_lock(until, deliveries, consumer.encode(), key, digest, record)
+            value = pack_lock(until, deliveries, consumer.encode(), key, digest, record)
             journal.put(lock_key(queue.number, number), value, journal.locks)
             locks.add(Lock(id, queue, number, key, consumer, until, deliveries, digest, external, journal.batch_number))
             if until < self.wake_at:

@@ -78,7 +78,7 @@ class HotTier:
             self.trim()
 
     def pop(self) -> tuple[bytes, bytes]:
-        """Take the first message (key, record). The tier must not be empty."""
+        """Take the first message (key, record). Raises IndexError when the tier is empty."""
         start = self._start
         key = self._keys[start]
         record = self._records.pop(key)

@@ -71,10 +71,10 @@ class KeyCoder:
     def priority(self, key: bytes) -> Priority:
         """The priority that a key was made from."""
         if self._numeric:
-            _, first, second = _NUMERIC.unpack(key)
             if self._fifo:
-                return int(second)
-            return int(U64_MAX - first if self._flip else first)
+                return int.from_bytes(key[-8:], "big")
+            number = int.from_bytes(key[PREFIX_BYTES:-_SEQUENCE_BYTES], "big")
+            return U64_MAX - number if self._flip else number
         if self._fifo:
             return key[PREFIX_BYTES + _SEQUENCE_BYTES :].decode()
         order = key[PREFIX_BYTES:-_SEQUENCE_BYTES]

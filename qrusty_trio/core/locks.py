@@ -60,7 +60,13 @@ class LockIndex:
     def add(self, lock: Lock) -> None:
         lock.queue.locks[lock.id] = lock
         self.count += 1
-        self._schedule(lock)
+        # As in `_schedule`, without a call: once for every delivery.
+        same = self._by_end.get(lock.until)
+        if same is not None:
+            same.add(lock)
+        else:
+            self._by_end[lock.until] = {lock}
+            heapq.heappush(self._ends, lock.until)
 
     def _schedule(self, lock: Lock) -> None:
         same = self._by_end.get(lock.until)

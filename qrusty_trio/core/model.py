@@ -18,8 +18,8 @@ MAX_QUEUE_NAME_BYTES = 255
 MAX_TEXT_PRIORITY_BYTES = 1024
 MAX_CONSUMER_BYTES = 1024
 MAX_QUEUES = 10_000
-MAX_BATCH_IDS = 10_000
-"""Message ids that one request may settle."""
+MAX_BATCH_IDS = 50_000
+"""Message ids that one request may settle: nearly all that fit into a body, if they are such as are given out."""
 MAX_LOCK_SECONDS = 10 * 365 * 86_400
 """Longer lock timeouts are accepted and shortened to this (ten years)."""
 

@@ -85,7 +85,8 @@ class Committer:
         self._wanted.set()
         await group.done.wait()
         if group.fault is not None:
-            raise group.fault
+            # Afresh: everybody who waits would add his stack to it.
+            raise group.fault.with_traceback(None)
 
     def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
         """The same without a task that waits: call back when `durable` would return or raise. Only when `waits`."""

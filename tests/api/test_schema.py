@@ -267,7 +267,7 @@ def test_ids_of_a_batch_are_bounded() -> None:
     for id in ("x" * 36, "", '"', "\\", "\\\\", '\\"', '"' * 100):
         assert schema.settle_batch_body(batch([id] * MAX_BATCH_IDS)).message_ids == [id] * MAX_BATCH_IDS
         for count in (1, schema.SPARE_STRINGS, MAX_BATCH_IDS, 10 * MAX_BATCH_IDS):
-            with pytest.raises(LimitReached, match=r"^'message_ids' may hold at most 10000 ids$"):
+            with pytest.raises(LimitReached, match=rf"^'message_ids' may hold at most {MAX_BATCH_IDS} ids$"):
                 schema.settle_batch_body(batch([id] * (MAX_BATCH_IDS + count)))
 
 
