@@ -34,6 +34,7 @@ from bench.wire import Connection
 MEBIBYTE = 2**20
 SAMPLE_SECONDS = 0.1
 SOCKETS = 4
+CONSUMERS = 64
 EMPTY_CONSUMES = 1_000
 COMPACT_SECONDS = 20
 """QRUSTY_COMPACT_INTERVAL_SECS while payloads are measured: the default of 300 would only make it long."""
@@ -144,15 +145,9 @@ def drained(program: Path, directory: Path, messages: int) -> list[Row]:
     """A queue from which very many messages were taken and acked."""
     running = Running(OURS_ALWAYS, directory)
     with MemoryWatch(running) as memory, running:
-        fill_and_drain: Flags = {
-            "connections": SOCKETS,
-            "window": 256,
-            "count": messages,
-            "queue": "bench",
-            "cap": "1h",
-        }
-        load(program, running.address, "ws", "publish", keep=True, **fill_and_drain)
-        away = load(program, running.address, "ws", "drain", keep=True, **fill_and_drain)
+        options: Flags = {"count": messages, "queue": "bench", "keep": True, "cap": "1h"}
+        load(program, running.address, "ws", "publish", connections=SOCKETS, window=256, **options)
+        away = load(program, running.address, "http", "drain", connections=CONSUMERS, **options)
         waits = []
         connection = Connection(running.port)
         for _ in range(EMPTY_CONSUMES):
@@ -163,7 +158,7 @@ def drained(program: Path, directory: Path, messages: int) -> list[Row]:
         connection.close()
     ordered = sorted(waits)
     return [
-        row(f"deliveries and acks/s while draining {messages:,} messages, {SOCKETS} sockets", [away["rate"]], 0),
+        row(f"consumes and acks/s while draining {messages:,} messages, {CONSUMERS} connections", [away["rate"]], 0),
         row("ms of a consume on the then empty queue, median", [statistics.median(waits)], 3, most=1),
         row("the same, p99", [ordered[int(0.99 * len(ordered))]], 3, most=1),
         row("the same, the first one", [waits[0]], 3),
@@ -189,7 +184,7 @@ def large_payloads(program: Path, directory: Path, count: int, size: int) -> lis
         os.sync()
         amplification = (written(running) - before) / payload_bytes
         stored = on_disk(directory)
-        away = load(program, running.address, "ws", "drain", window=16, **options)
+        away = load(program, running.address, "http", "drain", **{**options, "connections": CONSUMERS})
         left = []
         for _ in range(2):
             time.sleep(COMPACT_SECONDS + 1)

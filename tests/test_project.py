@@ -14,7 +14,7 @@ from qrusty_trio import __version__
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.schema import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
-from qrusty_trio.api.ws_outbox import ROOM_BYTES
+from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
@@ -94,6 +94,7 @@ def documented_limits() -> dict[str, str]:
         "credits of a subscription": f"2^{MAX_CREDITS.bit_length() - 1}",
         "`req_id`": f"{MAX_REQ_ID_CHARACTERS:,} characters",
         "answers and deliveries that a WebSocket has not taken": f"{ROOM_BYTES // 2**10} KiB",
+        "the same, answers that its requests go on to cause included": f"{FULL_BYTES // 2**20} MiB",
         "what is still to be sent to a WebSocket that ends": f"{websocket.DRAIN_SECONDS:g} s",
         "answer to a close frame": f"{websocket.CLOSE_SECONDS:g} s",
         "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {supervisor.CLOSE_SECONDS:g} s",

@@ -1,7 +1,10 @@
 """What one connection has yet to send: answers and deliveries in their order, with a bound.
 
-Rule: nothing is ever dropped from here. Instead, when the outbox is full, its connection gets no deliveries (`room`)
-and reads no requests, so what it can hold is the limit and one burst of answers.
+Rule: nothing is ever dropped from here. Instead its connection gets no deliveries while more than a little waits
+(`room`), and reads no requests when the outbox is `full`; so what it can hold is that limit and one burst of answers.
+
+The two are far apart on purpose. A peer that acks what it reads, in one thread, reads no more while its acks do not get
+through: if deliveries that wait for it kept the server from reading those, both would wait for ever.
 """
 
 from __future__ import annotations
@@ -10,6 +13,8 @@ from collections.abc import Callable
 
 ROOM_BYTES = 256 * 1024
 """A delivery is taken while less than this is waiting, so an empty outbox takes one of any size."""
+FULL_BYTES = 4 * 1024 * 1024
+"""Requests are read while less than this is waiting: the answers to 300,000 acks."""
 
 
 class Outbox:
@@ -33,6 +38,9 @@ class Outbox:
 
     def room(self) -> bool:
         return self._waiting + self._on_the_way < ROOM_BYTES
+
+    def full(self) -> bool:
+        return self._waiting + self._on_the_way >= FULL_BYTES
 
     def hold(self) -> None:
         """Keep the frames that are put in from now on behind the answers of the burst at work.

@@ -171,7 +171,7 @@ class _Connection:
                     await self._serve(frames)
                 if carrier.control_bytes():
                     self._wake()
-                while not session.outbox.room() or carrier.control_bytes() > CONTROL_BYTES:
+                while session.outbox.full() or carrier.control_bytes() > CONTROL_BYTES:
                     self._drained = trio.Event()
                     await self._drained.wait()
         except Finished:
