@@ -16,7 +16,7 @@ from qrusty_trio.core.keys import lock_key, mismatch
 from qrusty_trio.core.locks import Lock
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority
 from qrusty_trio.core.queue import COVER_EVERY, Queue
-from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, pack_lock, unpack_message
+from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, new_id, pack_lock, pack_message, unpack_message
 from qrusty_trio.core.registry import NEVER, Registry
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
 from qrusty_trio.storage.payloads import PayloadBroken
@@ -51,7 +51,7 @@ class Broker(Registry):
         sequence = queue.next_sequence
         key = queue.encode(priority, sequence)
         data = payload.encode()
-        id = records.new_id()
+        id = new_id()
         digest = b""
         if not queue.config.allow_duplicates:
             digest = records.digest_of(data)
@@ -64,10 +64,10 @@ class Broker(Registry):
                 if known is None:
                     self.delete(name)
                 raise
-            record = records.pack_message(EXTERNAL, now, max_retries, 0, id.encode()) + reference + digest
+            record = pack_message(EXTERNAL, now, max_retries, 0, id.encode()) + reference + digest
             self.externals.own(queue, reference, id, key)
         else:
-            record = records.pack_message(0, now, max_retries, 0, id.encode()) + data
+            record = pack_message(0, now, max_retries, 0, id.encode()) + data
         if digest:
             self.digests.own(queue, digest, id)
         queue.next_sequence = sequence + 1
@@ -176,14 +176,17 @@ class Broker(Registry):
 
     def ack(self, name: str, id: str, consumer: str, now: int) -> None:
         """Settle a message for good. Raises MessageNotLocked when `consumer` does not hold it."""
-        lock = self._held(name, id, consumer)
-        lock.queue.rates.acked += 1
+        queue = self.queues.get(name)
+        lock = queue.locks.get(id) if queue is not None else None
+        if queue is None or lock is None or lock.consumer != consumer:
+            raise _not_locked(name, id)
+        queue.rates.acked += 1
         self._unlock(lock)
         if lock.external:
             assert self.externals is not None
-            self.externals.free(lock.queue, lock.external)
+            self.externals.free(queue, lock.external)
         if lock.digest:
-            self.digests.free(lock.queue, lock.digest, lock.id)
+            self.digests.free(queue, lock.digest, lock.id)
 
     def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
         """Hand a message back: in its old place, or to the dead letters when it was delivered often enough.
@@ -235,7 +238,7 @@ class Broker(Registry):
         queue = self.queues.get(name)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is None or lock.consumer != consumer:
-            raise MessageNotLocked(f"Message '{id[:64]}' is not locked by this consumer in queue '{name[:255]}'")
+            raise _not_locked(name, id)
         return lock
 
     def _locked_record(self, lock: Lock) -> bytes:
@@ -298,3 +301,7 @@ class Broker(Registry):
             self.externals.own(queue, lock.external, lock.id, key, DEAD_LETTER)
         if lock.digest:
             self.digests.free(lock.queue, lock.digest, lock.id)
+
+
+def _not_locked(name: str, id: str) -> MessageNotLocked:
+    return MessageNotLocked(f"Message '{id[:64]}' is not locked by this consumer in queue '{name[:255]}'")

@@ -87,7 +87,12 @@ class LockIndex:
     def remove(self, lock: Lock) -> None:
         del lock.queue.locks[lock.id]
         self.count -= 1
-        self._unschedule(lock)
+        # As in `_unschedule`, without a call: most locks share their end with others.
+        same = self._by_end[lock.until]
+        if len(same) > 1:
+            same.remove(lock)
+        else:
+            self._unschedule(lock)
 
     def extend(self, lock: Lock, until: int) -> None:
         """Move the end of a lock."""
