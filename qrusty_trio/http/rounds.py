@@ -100,6 +100,11 @@ class Rounds:
         self._unpark(connection)
         trio.lowlevel.reschedule(task, arrived)
 
+    def _lose(self, connection: Connection, error: OSError) -> None:
+        lost = Lost()
+        lost.__cause__ = error
+        self._wake(connection, outcome.Error(lost))
+
     def _read(self, events: list[tuple[int, int]]) -> list[Asked]:
         """Read from the connections that something has arrived on. Returns what is to be served here."""
         asked: list[Asked] = []
@@ -115,9 +120,7 @@ class Rounds:
             except BlockingIOError:
                 continue
             except OSError as error:
-                lost = Lost()
-                lost.__cause__ = error
-                self._wake(connection, outcome.Error(lost))
+                self._lose(connection, error)
                 continue
             call = connection.quick_call(data)
             if call is None:
@@ -166,9 +169,7 @@ class Rounds:
             pass
         except OSError as error:
             self._engine.give_back(reply)
-            lost = Lost()
-            lost.__cause__ = error
-            self._wake(connection, outcome.Error(lost))
+            self._lose(connection, error)
             return
         if sent < len(data) or connection.stopping:
             self._wake(connection, outcome.Value(Unsent(data, sent, reply)))
