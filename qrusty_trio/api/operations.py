@@ -19,10 +19,12 @@ import msgspec
 from qrusty_trio.api import reports, schema
 from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
 from qrusty_trio.core.model import NackOutcome, QueueConfig
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import (
+    MalformedJson,
     MemoryPressure,
     MessageNotLocked,
     QrustyError,
@@ -200,13 +202,8 @@ def _settle_batch(
 
 def _create_queue(services: Services, call: Call, now: int) -> Reply:
     request = schema.create_queue_body(call.body)
-    default = QueueConfig()
     wanted = request.config
-    config = QueueConfig(
-        wanted.ordering,
-        default.allow_duplicates if wanted.allow_duplicates is None else wanted.allow_duplicates,
-        default.kind if wanted.priority_kind is None else wanted.priority_kind,
-    )
+    config = QueueConfig(wanted.ordering, wanted.allow_duplicates, wanted.priority_kind)
     services.broker.create_queue(request.name, config)
     return Reply(200, b"", True)
 
@@ -285,10 +282,16 @@ def error_reply(error: QrustyError) -> Reply:
     return Reply(error.status, _encode({"error": str(error), "code": error.code}))
 
 
-def check_content_type(operation: Operation, content_type: str | None) -> None:
-    """Raise WrongContentType when the operation takes a JSON body and it is not declared as one."""
+def check_content_type(operation: Operation, content_type: str | None, no_body: bool = False) -> None:
+    """Raise WrongContentType when the operation takes a JSON body and it is not declared as one.
+
+    Raises MalformedJson when there is neither a body nor a content type: what is missing then is the body.
+    """
     if content_type == "application/json" or operation.request is None:
         return
+    if no_body and not content_type:
+        raise MalformedJson(MISSING_BODY)
     essence = (content_type or "").partition(";")[0].strip().lower()
     if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
-        raise WrongContentType("the Content-Type of the request must be application/json")
+        sentence = "the Content-Type of the request must be application/json"
+        raise WrongContentType(f"{MISSING_BODY}, and {sentence}" if no_body else sentence)

@@ -1,8 +1,9 @@
 """The JSON bodies that operations take: from bytes to a checked struct, or the refusal that says what is wrong.
 
 Rule: what leaves here is exactly what the contract allows. Not JSON is 400, JSON of another shape is 422: a missing
-field, a wrong type, a number out of range, a field given twice. Unknown fields are ignored, `null` for an optional
-field is the same as leaving it out. The sentence names the field and what is allowed.
+field, a wrong type, a number out of range, a field given twice. Unknown fields are ignored. `null` is the same as
+leaving the field out where a type here has `| None`, and wrong anywhere else. The sentence names the field and what is
+allowed.
 
 msgspec does most of it in one pass over the bytes, but lets two things through: of a field given twice it takes the
 last, and it does not look into what it skips. Both need quotation marks that the known fields do not need, so counting
@@ -18,8 +19,9 @@ from typing import Any, AnyStr, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from qrusty_trio.api.json_faults import malformed
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
-from qrusty_trio.errors import LimitReached, MalformedJson, QrustyError, WrongShape
+from qrusty_trio.errors import LimitReached, QrustyError, WrongShape
 
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_LOCK_SECONDS = 30
@@ -62,8 +64,8 @@ class SettleBatchBody(msgspec.Struct):
 
 class NewQueue(msgspec.Struct):
     ordering: Ordering
-    allow_duplicates: bool | None = None
-    priority_kind: Kind | None = None
+    allow_duplicates: bool = True
+    priority_kind: Kind = Kind.NUMERIC
 
 
 class CreateQueueBody(msgspec.Struct):
@@ -231,7 +233,7 @@ def settle_batch_body(body: bytes) -> SettleBatchBody:
         try:
             _check_syntax(body)
         except _UNREADABLE as error:
-            raise _malformed(error) from None
+            raise malformed(error, body) from None
         raise LimitReached(f"'message_ids' {TOO_MANY_IDS}")
     try:
         request = _decode_settle_batch(body)
@@ -295,17 +297,9 @@ def _refusal(error: Exception, body: bytes) -> QrustyError:
         try:
             _check_syntax(body)
         except _UNREADABLE as found:
-            return _malformed(found)
+            return malformed(found, body)
         return _misshapen(str(error))
-    return _malformed(error)
-
-
-def _malformed(error: Exception) -> MalformedJson:
-    if isinstance(error, RecursionError):
-        return MalformedJson("the body is not JSON that can be read: it is nested too deeply")
-    if isinstance(error, UnicodeDecodeError):
-        return MalformedJson("the body is not JSON: it is not UTF-8")
-    return MalformedJson(f"the body is not JSON: {error}")
+    return malformed(error, body)
 
 
 def _misshapen(problem: str) -> WrongShape:
@@ -357,7 +351,7 @@ def _look_closer(body: bytes, names: _Names, surplus: int | None = None) -> None
             _check_doubtful_size(body, names)
         members = _parse_pairs(body.decode())
     except (UnicodeDecodeError, RecursionError) as error:
-        raise _malformed(error) from None
+        raise malformed(error, body) from None
     _refuse_repeated(members, names.top, "")
     if names.config:
         _refuse_repeated(dict(members)["config"], names.config, "config.")

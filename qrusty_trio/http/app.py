@@ -145,7 +145,7 @@ async def _run(context: HttpContext, path: bytes) -> Reply:
         raise _Last(RequestTimedOut("The request did not arrive in time")) from None
     _check_trusted(None)
     operation, params = resolve(request.method, path)
-    check_content_type(operation, request.headers.get("Content-Type"))
+    check_content_type(operation, request.headers.get("Content-Type"), not body)
     query = request.scope["query_string"].decode("ascii")
     (reply,) = await context.engine.run([Call(operation, params, body, query)])
     cast(dict[str, Any], request.scope)[REPLY_KEY] = reply

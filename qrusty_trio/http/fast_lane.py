@@ -340,7 +340,7 @@ class Connection:
                 target = self._lane.targets.resolve(line_bytes, line)
             operation = target.operation
             if operation.name not in block.allowed_types:
-                check_content_type(operation, block.content_type)
+                check_content_type(operation, block.content_type, not body)
                 block.allowed_types.add(operation.name)
         except QrustyError as error:
             if isinstance(error, MethodNotAllowed):

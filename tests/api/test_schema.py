@@ -33,10 +33,6 @@ def test_publish() -> None:
 def test_null_is_absent_where_a_field_is_optional() -> None:
     assert schema.publish_body(publish(max_retries=None))[3] == 3
     assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":null}') == ("c", 30)
-    create = schema.create_queue_body(
-        b'{"name":"q","config":{"ordering":"Fifo","allow_duplicates":null,"priority_kind":null}}'
-    )
-    assert create.config == schema.NewQueue(Ordering.FIFO)
     update = schema.update_queue_body(b'{"name":"q","config":{"name":null,"allow_duplicates":null}}')
     assert update.config == schema.QueueChanges()
 
@@ -48,6 +44,8 @@ def test_lock_seconds() -> None:
 
 
 def test_create_and_update() -> None:
+    plain = schema.create_queue_body(b'{"name":"q","config":{"ordering":"Fifo"}}')
+    assert plain.config == schema.NewQueue(Ordering.FIFO, True, Kind.NUMERIC)
     create = schema.create_queue_body(
         b'{"name":"q","config":{"ordering":"MinFirst","allow_duplicates":false,"priority_kind":"Text"}}'
     )
@@ -84,8 +82,6 @@ def test_payloads_that_look_like_fields(payload: str) -> None:
 
 
 MALFORMED = [
-    b"",
-    b" ",
     b"{bad",
     b"{",
     b'{"queue":"q","priority":1,"payload":"p"',
@@ -128,6 +124,54 @@ def test_what_is_not_json(body: bytes) -> None:
     for function in (schema.consume_body, schema.settle_body, schema.settle_batch_body):
         with pytest.raises((MalformedJson, WrongShape)):
             function(body)
+
+
+EVERY_BODY: list[Callable[[bytes], Any]] = [
+    *(schema.publish_body, schema.consume_body, schema.settle_body, schema.settle_batch_body),
+    *(schema.create_queue_body, schema.update_queue_body),
+]
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        (b"", "the body is missing: it must be a JSON object"),
+        (b" \r\n", "the body is blank: it must be a JSON object"),
+        (b'\xef\xbb\xbf{"consumer_id":"c"}', "the body is not JSON: it begins with a byte order mark"),
+        (b'{"consumer_id":"c"', "the body is not JSON: it ends too early"),
+        (b'{"consumer_id":"\\ud800', "the body is not JSON: it ends too early"),
+        (b'{"consumer_id":"\\\\ud800"', "the body is not JSON: it ends too early"),
+        (b'{"consumer_id":"\\ud83d\\u', "the body is not JSON: it ends too early"),
+        (b'{"consumer_id":"\\ud83d\\', "the body is not JSON: it ends too early"),
+    ],
+)
+def test_what_is_wrong_with_a_body_is_said(body: bytes, sentence: str) -> None:
+    for function in EVERY_BODY:
+        with pytest.raises(MalformedJson) as refusal:
+            function(body)
+        assert str(refusal.value).startswith(sentence)
+
+
+FRAMES = ['{"consumer_id":"?"}', '{"x":"?"}', '{"?":1}', '{"consumer_id":7,"name":["?"]}']
+
+
+@pytest.mark.parametrize("before", ["", "text", "\\\\", "\\\\ud800 ", "\\ud83d\\ude00", "ü"])
+@pytest.mark.parametrize(
+    ("half", "after"),
+    [
+        *((half, after) for half in ("\\ud800", "\\uDBFF") for after in ("", "x", "\\n", '\\"', "\\u0041", "\\ud800")),
+        *((half, after) for half in ("\\udc00", "\\uDFFF") for after in ("", "\\udc00", "and more text after it")),
+        ("\\uD83D", "and more text after it"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_named_with_its_place(before: str, half: str, after: str) -> None:
+    for frame in FRAMES:
+        body = frame.replace("?", f"{before}{half}{after}").encode()
+        place = len(frame.partition("?")[0].encode()) + len(before.encode())
+        for function in EVERY_BODY:
+            with pytest.raises(MalformedJson) as refusal:
+                function(body)
+            assert f"the escape {half} at byte {place} is half of a surrogate pair" in str(refusal.value)
 
 
 U64_TEXT = f"'priority' must be an integer from 0 to {U64_MAX} or a string"
@@ -193,6 +237,8 @@ MISSHAPEN: list[tuple[Callable[[bytes], Any], str, str]] = [
             ('"ordering":null', "'config.ordering' must be one of MaxFirst, MinFirst, Fifo"),
             ('"ordering":"Fifo","allow_duplicates":1', "'config.allow_duplicates' must be true or false"),
             ('"ordering":"Fifo","allow_duplicates":"true"', "'config.allow_duplicates' must be true or false"),
+            ('"ordering":"Fifo","allow_duplicates":null', "'config.allow_duplicates' must be true or false"),
+            ('"ordering":"Fifo","priority_kind":null', "'config.priority_kind' must be one of Numeric, Text"),
             ('"ordering":"Fifo","priority_kind":"Float"', "'config.priority_kind' must be one of Numeric, Text"),
         )
     ),

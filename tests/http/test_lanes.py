@@ -60,6 +60,60 @@ async def test_a_body_that_is_not_json_is_refused(fast_lane: bool, content_type:
         assert (await client.ask("GET", "/health")).status == 200
 
 
+NO_BODY = "the body is missing: it must be a JSON object"
+
+
+@pytest.mark.parametrize(
+    ("described", "status", "code", "sentence"),
+    [
+        (b"", 400, "malformed_json", NO_BODY),
+        (b"Content-Length: 0\r\n", 400, "malformed_json", NO_BODY),
+        (JSON, 400, "malformed_json", NO_BODY),
+        (JSON + b"Content-Length: 0\r\n", 400, "malformed_json", NO_BODY),
+        (b"Content-Type:\r\n", 400, "malformed_json", NO_BODY),
+        (b"Content-Type: application/x+json\r\n", 400, "malformed_json", NO_BODY),
+        (
+            *(b"Content-Type: text/plain\r\n", 415, "wrong_content_type"),
+            f"{NO_BODY}, and the Content-Type of the request must be application/json",
+        ),
+    ],
+)
+@pytest.mark.parametrize("path", ["/publish", "/consume/q", "/ack/q/i", "/nack-batch/q", "/create-queue"])
+async def test_a_missing_body_is_called_that(
+    fast_lane: bool, described: bytes, status: int, code: str, sentence: str, path: str
+) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for _ in range(2):
+            await client.send(f"POST {path} HTTP/1.1\r\n".encode() + HOST + described + b"\r\n")
+            answer = await client.answer()
+            assert (answer.status, answer.json()) == (status, {"error": sentence, "code": code})
+
+
+async def test_no_body_is_needed_where_none_is_taken(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for method, path in [("POST", "/purge-queue/q"), ("DELETE", "/delete-queue/q"), ("POST", "/delete-all")]:
+            await client.send(f"{method} {path} HTTP/1.1\r\n".encode() + HOST + b"\r\n")
+            assert (await client.answer()).status == 200
+
+
+async def test_half_of_a_surrogate_pair_is_told(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for body, place in [(b'{"consumer_id":"\\ud800"}', 16), (b'{"consumer_id":"w","x":"more \\udc00 text"}', 29)]:
+            answer = await client.ask("POST", "/consume/q", body)
+            assert (answer.status, answer.json()["code"]) == (400, "malformed_json")
+            assert f"at byte {place} is half of a surrogate pair" in answer.json()["error"]
+
+
+@pytest.mark.parametrize("field", ["allow_duplicates", "priority_kind", "ordering"])
+async def test_null_is_no_setting_of_a_new_queue(fast_lane: bool, field: str) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        config = {"ordering": "Fifo", field: None}
+        answer = await client.ask("POST", "/create-queue", {"name": "q", "config": config})
+        assert (answer.status, answer.json()["code"]) == (422, "wrong_shape")
+        assert f"'config.{field}' must be " in answer.json()["error"]
+        assert (await client.ask("GET", "/queues")).json() == []
+
+
 @pytest.mark.parametrize(
     "content_type", [b"application/json;charset=utf-8", b"Application/JSON", b"application/a+json"]
 )
