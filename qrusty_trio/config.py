@@ -24,8 +24,16 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 SHOWN_CHARS = 100
 """Characters of a refused value that the refusal shows."""
+AUTO = -1
+"""The value of a setting that is still to be worked out from others."""
+MOST_WRITE_BUFFER_MB = 16
+"""ROCKSDB_WRITE_BUFFER_MB unless it is set."""
 OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
 """A variable that starts like this and is no setting is taken for a slip of the pen."""
+_OF_KUBERNETES = re.compile(
+    r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+"""What Kubernetes puts into every container for each service, one called qrusty or qrusty-something, too."""
 
 
 class StorageMode(StrEnum):
@@ -132,6 +140,11 @@ def _address() -> Check[Address]:
     return Check("host:port, such as 127.0.0.1:6784 or [::1]:6784, port 0 to 65535", parse)
 
 
+def _derived(number: Check[int]) -> Check[int]:
+    """For a setting that follows from another one unless it is set."""
+    return Check(f"auto or {number.allowed}", lambda text: AUTO if text == "auto" else number.parse(text))
+
+
 def _memory_limit() -> Check[int | None]:
     number = _whole(32, 16_777_216)
 
@@ -151,10 +164,13 @@ def _origins() -> Check[frozenset[str]]:
     return Check("nothing, or origins such as https://ops.example:8443 with commas between, without paths", parse)
 
 
-def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str) -> T:
-    """A field of `Settings` that is also a row of the table: what the type checker sees is its value."""
+def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, unset: T | None = None) -> T:
+    """A field of `Settings` that is also a row of the table: what the type checker sees is its value.
+
+    `unset`: what the field says when nobody set it, for a default that gives way to other settings.
+    """
     row = Setting(variable, default, cast(Check[object], check), unit, meaning)
-    return field(default=check.parse(default), metadata={"row": row})
+    return field(default=check.parse(default) if unset is None else unset, metadata={"row": row})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,7 +192,11 @@ class Settings:
         "ROCKSDB_CACHE_MB", "128", _whole(1, 1_048_576), "MiB", "Blocks, indexes and memory tables of RocksDB together."
     )
     rocksdb_write_buffer_mb: int = _row(
-        "ROCKSDB_WRITE_BUFFER_MB", "16", _whole(1, 65_536), "MiB", "Memory tables; at most the cache."
+        "ROCKSDB_WRITE_BUFFER_MB",
+        "auto",
+        _derived(_whole(1, 65_536)),
+        "MiB",
+        f"Memory tables; at most the cache. auto: {MOST_WRITE_BUFFER_MB}, or half the cache if that is less.",
     )
     rocksdb_max_open_files: int = _row(
         "ROCKSDB_MAX_OPEN_FILES", "128", _whole(16, 1_000_000), "files", "Table files that RocksDB keeps open."
@@ -186,10 +206,10 @@ class Settings:
     )
     refill_threshold: int = _row(
         "QRUSTY_REFILL_THRESHOLD",
-        "250",
-        _whole(0, 99_999),
+        "auto",
+        _derived(_whole(0, 99_999)),
         "messages",
-        "With fewer left in memory, more are read; under the tier size.",
+        "With fewer left in memory, more are read; under the tier size. auto: a quarter of it.",
     )
     externalize_min_bytes: int = _row(
         "QRUSTY_EXTERNALIZE_MIN_BYTES",
@@ -227,7 +247,12 @@ class Settings:
         "Memory that counts as all; auto: cgroup limit or RAM.",
     )
     memory_pressure_threshold: float = _row(
-        "QRUSTY_MEMORY_PRESSURE_THRESHOLD", "0.80", _decimal(0, 1), "share", "Memory in use from which caches shrink."
+        "QRUSTY_MEMORY_PRESSURE_THRESHOLD",
+        "0.80",
+        _decimal(0, 1),
+        "share",
+        "Memory in use from which caches shrink.",
+        AUTO,
     )
     memory_pressure_exit_threshold: float = _row(
         "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD",
@@ -235,6 +260,7 @@ class Settings:
         _decimal(0, 1),
         "share",
         "Memory in use under which they grow back.",
+        AUTO,
     )
     memory_critical_threshold: float = _row(
         "QRUSTY_MEMORY_CRITICAL_THRESHOLD",
@@ -242,6 +268,7 @@ class Settings:
         _decimal(0, 1),
         "share",
         "Memory in use from which publishes are refused.",
+        AUTO,
     )
     max_locked_index: int = _row(
         "QRUSTY_MAX_LOCKED_INDEX",
@@ -283,7 +310,16 @@ class Settings:
     )
 
     def __post_init__(self) -> None:
-        _ = self.thresholds
+        thresholds = Thresholds.around(
+            warning=_given(self.memory_pressure_threshold),
+            critical=_given(self.memory_critical_threshold),
+            way_out=_given(self.memory_pressure_exit_threshold),
+        )
+        self._work_out("memory_pressure_threshold", thresholds.warning)
+        self._work_out("memory_critical_threshold", thresholds.critical)
+        self._work_out("memory_pressure_exit_threshold", thresholds.exit)
+        self._work_out("refill_threshold", self.hot_tier_size // 4)
+        self._work_out("rocksdb_write_buffer_mb", max(1, min(MOST_WRITE_BUFFER_MB, self.rocksdb_cache_mb // 2)))
         if self.refill_threshold >= self.hot_tier_size:
             raise StartupRefused(
                 f"QRUSTY_REFILL_THRESHOLD='{self.refill_threshold}' is not allowed: it takes less than "
@@ -294,6 +330,11 @@ class Settings:
                 f"ROCKSDB_WRITE_BUFFER_MB='{self.rocksdb_write_buffer_mb}' is not allowed: it takes at most "
                 f"ROCKSDB_CACHE_MB, which is {self.rocksdb_cache_mb}."
             )
+
+    def _work_out(self, name: str, value: float) -> None:
+        """Give a setting that nobody set its value."""
+        if getattr(self, name) == AUTO:
+            object.__setattr__(self, name, value)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -313,6 +354,10 @@ class Settings:
         return cls(**values)  # type: ignore[arg-type]  # each row's check gives what its field takes
 
 
+def _given(value: float) -> float | None:
+    return None if value == AUTO else value
+
+
 TABLE: dict[str, Setting] = {entry.name: entry.metadata["row"] for entry in fields(Settings)}
 """Attribute of `Settings` -> its row."""
 
@@ -322,7 +367,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     known = {row.variable for row in TABLE.values()}
     sentences = []
     for variable in sorted(environment):
-        if variable.startswith(OWN_PREFIXES) and variable not in known:
+        if variable.startswith(OWN_PREFIXES) and variable not in known and not _OF_KUBERNETES.fullmatch(variable):
             close = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
             hint = f"; is {close[0]} meant?" if close else ""
             sentences.append(f"{variable} is no setting of this server{hint}")

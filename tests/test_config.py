@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from qrusty_trio import __version__, config
 from qrusty_trio.config import TABLE, Address, Fsync, Settings, StorageMode, unknown_variables, webui_directory
+from qrusty_trio.core.pressure import Thresholds
 from qrusty_trio.errors import StartupRefused
 
 DEFAULTS = {
@@ -21,10 +23,10 @@ DEFAULTS = {
     "MAX_CONNECTIONS": "10000",
     "WEBUI_DIR": "/opt/qrusty/webui",
     "ROCKSDB_CACHE_MB": "128",
-    "ROCKSDB_WRITE_BUFFER_MB": "16",
+    "ROCKSDB_WRITE_BUFFER_MB": "auto",
     "ROCKSDB_MAX_OPEN_FILES": "128",
     "QRUSTY_HOT_TIER_SIZE": "1000",
-    "QRUSTY_REFILL_THRESHOLD": "250",
+    "QRUSTY_REFILL_THRESHOLD": "auto",
     "QRUSTY_EXTERNALIZE_MIN_BYTES": "4096",
     "QRUSTY_PAYLOAD_STORE": "enabled",
     "QRUSTY_SEGMENT_MAX_MB": "256",
@@ -84,7 +86,7 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
     ("ROCKSDB_CACHE_MB", "16", "rocksdb_cache_mb", 16),
     ("ROCKSDB_WRITE_BUFFER_MB", "128", "rocksdb_write_buffer_mb", 128),
     ("ROCKSDB_MAX_OPEN_FILES", "16", "rocksdb_max_open_files", 16),
-    ("QRUSTY_HOT_TIER_SIZE", "251", "hot_tier_size", 251),
+    ("QRUSTY_HOT_TIER_SIZE", "1", "hot_tier_size", 1),
     ("QRUSTY_HOT_TIER_SIZE", "100000", "hot_tier_size", 100_000),
     ("QRUSTY_REFILL_THRESHOLD", "0", "refill_threshold", 0),
     ("QRUSTY_REFILL_THRESHOLD", "999", "refill_threshold", 999),
@@ -201,11 +203,12 @@ def test_every_variable_is_tried_with_something_wrong() -> None:
 @pytest.mark.parametrize(
     "environment",
     [
-        {"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.95"},
-        {"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.60"},
+        {"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.95", "QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.90"},
+        {"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.60", "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0.60"},
+        {"QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.50", "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0.60"},
         {"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0"},
-        {"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0.80"},
-        {"QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.75"},
+        {"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "1"},
+        {"QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0"},
     ],
 )
 def test_thresholds_must_rise(environment: dict[str, str]) -> None:
@@ -221,13 +224,76 @@ def test_thresholds_must_rise(environment: dict[str, str]) -> None:
             {"QRUSTY_REFILL_THRESHOLD": "1000"},
             ("QRUSTY_REFILL_THRESHOLD='1000'", "QRUSTY_HOT_TIER_SIZE, which is 1000"),
         ),
-        ({"QRUSTY_HOT_TIER_SIZE": "250"}, ("QRUSTY_REFILL_THRESHOLD='250'", "QRUSTY_HOT_TIER_SIZE, which is 250")),
-        ({"ROCKSDB_CACHE_MB": "15"}, ("ROCKSDB_WRITE_BUFFER_MB='16'", "ROCKSDB_CACHE_MB, which is 15")),
+        (
+            {"QRUSTY_HOT_TIER_SIZE": "250", "QRUSTY_REFILL_THRESHOLD": "250"},
+            ("QRUSTY_REFILL_THRESHOLD='250'", "QRUSTY_HOT_TIER_SIZE, which is 250"),
+        ),
+        (
+            {"ROCKSDB_CACHE_MB": "15", "ROCKSDB_WRITE_BUFFER_MB": "16"},
+            ("ROCKSDB_WRITE_BUFFER_MB='16'", "ROCKSDB_CACHE_MB, which is 15"),
+        ),
+        ({"ROCKSDB_WRITE_BUFFER_MB": "129"}, ("ROCKSDB_WRITE_BUFFER_MB='129'", "ROCKSDB_CACHE_MB, which is 128")),
     ],
 )
 def test_values_must_fit_together(environment: dict[str, str], names: tuple[str, ...]) -> None:
     sentence = refusal(**environment)
     assert all(name in sentence for name in names)
+
+
+@pytest.mark.parametrize(
+    ("size", "threshold"), [(1, 0), (3, 0), (4, 1), (10, 2), (1000, 250), (100_000, 25_000)], ids=str
+)
+def test_the_refill_threshold_follows_the_tier_size(size: int, threshold: int) -> None:
+    assert read(QRUSTY_HOT_TIER_SIZE=f"{size}").refill_threshold == threshold
+    assert read(QRUSTY_HOT_TIER_SIZE=f"{size}", QRUSTY_REFILL_THRESHOLD="0").refill_threshold == 0
+
+
+@pytest.mark.parametrize(("cache", "memory_tables"), [(1, 1), (2, 1), (8, 4), (31, 15), (32, 16), (4096, 16)], ids=str)
+def test_the_memory_tables_follow_the_cache(cache: int, memory_tables: int) -> None:
+    assert read(ROCKSDB_CACHE_MB=f"{cache}").rocksdb_write_buffer_mb == memory_tables
+    assert read(ROCKSDB_CACHE_MB=f"{cache}", ROCKSDB_WRITE_BUFFER_MB="1").rocksdb_write_buffer_mb == 1
+
+
+SHARES = [f"{percent / 100:.2f}" for percent in range(1, 100)]
+THRESHOLDS = (
+    "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD",
+    "QRUSTY_MEMORY_PRESSURE_THRESHOLD",
+    "QRUSTY_MEMORY_CRITICAL_THRESHOLD",
+)
+
+
+@pytest.mark.parametrize("given", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)], ids=str)
+def test_thresholds_that_are_not_set_give_way(given: tuple[int, ...]) -> None:
+    for shares in itertools.combinations(SHARES, len(given)):
+        settings = read(**{THRESHOLDS[place]: share for place, share in zip(given, shares, strict=True)})
+        found = settings.thresholds
+        for place, share in zip(given, shares, strict=True):
+            assert (found.exit, found.warning, found.critical)[place] == float(share)
+    assert read(QRUSTY_MEMORY_CRITICAL_THRESHOLD="1").thresholds == Thresholds(critical=1.0)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, (0.70, 0.80, 0.90)),
+        ({"QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.85"}, (0.70, 0.80, 0.85)),
+        ({"QRUSTY_MEMORY_CRITICAL_THRESHOLD": "0.72"}, (0.56, 0.64, 0.72)),
+        ({"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.60"}, (0.525, 0.60, 0.90)),
+        ({"QRUSTY_MEMORY_PRESSURE_THRESHOLD": "0.94"}, (0.70, 0.94, 0.97)),
+        ({"QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD": "0.84"}, (0.84, 0.87, 0.90)),
+    ],
+)
+def test_which_way_they_give_way(environment: dict[str, str], expected: tuple[float, ...]) -> None:
+    found = read(**environment).thresholds
+    assert (found.exit, found.warning, found.critical) == pytest.approx(expected)
+
+
+def test_a_setting_that_bounds_another_may_be_small_by_itself() -> None:
+    for variable, least in (
+        *(("QRUSTY_HOT_TIER_SIZE", "1"), ("ROCKSDB_CACHE_MB", "1")),
+        *(("QRUSTY_MEMORY_PRESSURE_THRESHOLD", "0.01"), ("QRUSTY_MEMORY_CRITICAL_THRESHOLD", "0.01")),
+    ):
+        assert read(**{variable: least}) != Settings()
 
 
 def test_addresses_are_written_as_they_are_read() -> None:
@@ -248,6 +314,21 @@ def test_a_slip_of_the_pen_is_told() -> None:
         "ROCKSDB_CACHE is no setting of this server; is ROCKSDB_CACHE_MB meant?",
         "WS_PING_INTERVALL_SECS is no setting of this server; is WS_PING_INTERVAL_SECS meant?",
     ]
+
+
+@pytest.mark.parametrize("service", ["QRUSTY", "QRUSTY_TRIO", "QRUSTY_2", "ROCKSDB_BACKUP", "WS_PING_PONG"])
+def test_what_kubernetes_sets_is_no_slip(service: str) -> None:
+    names = [
+        *("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_HTTP", "SERVICE_PORT_WS_ALT", "PORT"),
+        *(
+            f"PORT_6784_{protocol}{part}"
+            for protocol in ("TCP", "UDP", "SCTP")
+            for part in ("", "_PROTO", "_PORT", "_ADDR")
+        ),
+    ]
+    assert unknown_variables({f"{service}_{name}": "tcp://10.0.0.1:6784" for name in names}) == []
+    slips = ["PORTS", "PORT_X_TCP", "PORT_6784", "SERVICE", "HOST", "PORT_6784_TCP_HOST", "SERVICEPORT"]
+    assert len(unknown_variables({f"{service}_{name}": "1" for name in slips})) == len(slips)
 
 
 def test_the_web_ui_configured_comes_before_the_one_that_is_built_in(tmp_path: Path) -> None:

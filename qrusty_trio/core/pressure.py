@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, IntEnum
+from typing import Self
 
 from qrusty_trio.errors import StartupRefused
 
@@ -51,13 +52,18 @@ class Step(Enum):
     RESTORE = "restore"
 
 
+WARNING_SHARE = 0.80
+CRITICAL_SHARE = 0.90
+EXIT_SHARE = 0.70
+
+
 @dataclass(frozen=True, slots=True)
 class Thresholds:
     """Shares of the memory limit, 0 to 1. Raises `StartupRefused` when they make no sense together."""
 
-    warning: float = 0.80
-    critical: float = 0.90
-    exit: float = 0.70
+    warning: float = WARNING_SHARE
+    critical: float = CRITICAL_SHARE
+    exit: float = EXIT_SHARE
 
     def __post_init__(self) -> None:
         if not 0.0 < self.exit < self.warning < self.critical <= 1.0:  # false for NaN, too
@@ -66,6 +72,24 @@ class Thresholds:
                 f"QRUSTY_MEMORY_PRESSURE_THRESHOLD={self.warning:g} "
                 f"and QRUSTY_MEMORY_CRITICAL_THRESHOLD={self.critical:g} must rise in this order, above 0 and up to 1."
             )
+
+    @classmethod
+    def around(cls, *, warning: float | None, critical: float | None, way_out: float | None) -> Self:
+        """The shares that are given, and for the others their defaults; a default that does not fit gives way.
+
+        Raises StartupRefused when those given do not fit each other.
+        """
+        if critical is None:
+            highest = max(warning or 0.0, way_out or 0.0)
+            critical = CRITICAL_SHARE if highest < CRITICAL_SHARE else (highest + 1.0) / 2
+        if warning is None:
+            if way_out is None:
+                warning = WARNING_SHARE if critical > WARNING_SHARE else critical * WARNING_SHARE / CRITICAL_SHARE
+            else:
+                warning = WARNING_SHARE if way_out < WARNING_SHARE < critical else (way_out + critical) / 2
+        if way_out is None:
+            way_out = EXIT_SHARE if warning > EXIT_SHARE else warning * EXIT_SHARE / WARNING_SHARE
+        return cls(warning, critical, way_out)
 
 
 PASSING: dict[Level, tuple[Step, ...]] = {
