@@ -12,6 +12,7 @@ import pytest
 
 from qrusty_trio import __version__
 from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
 from qrusty_trio.api.schema import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
@@ -82,6 +83,8 @@ def documented_limits() -> dict[str, str]:
         "time for the headers of a request, for its body": f"{HEAD_SECONDS:g} s, {BODY_SECONDS:g} s",
         "connection without a request": f"{IDLE_SECONDS:g} s",
         "client that takes no bytes of an answer": f"{SEND_SECONDS:g} s",
+        "parameters of a query": f"{MAX_QUERY_PARAMETERS}",
+        "what is percent-encoded between two slashes, or in a parameter": f"{MAX_ENCODED_BYTES:,} bytes",
         "queues": f"{model.MAX_QUEUES:,}",
         "name of a queue": f"{model.MAX_QUEUE_NAME_BYTES} bytes of UTF-8",
         "text priority": f"{model.MAX_TEXT_PRIORITY_BYTES:,} bytes of UTF-8",

@@ -271,7 +271,7 @@ OPERATIONS: Final = (
 """Every HTTP route of the contract but /ws and the web UI."""
 
 resolve: Final = Router(OPERATIONS).resolve
-"""`resolve(method, raw_path)`: see `Router.resolve`."""
+"""`resolve(method, raw_path, query)`: see `Router.resolve`."""
 
 
 def error_reply(error: QrustyError) -> Reply:

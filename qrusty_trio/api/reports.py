@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Generator
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import msgspec
 
 from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.model import QueueConfig, QueueStats
 from qrusty_trio.core.timings import TIMED_OPERATIONS, WINDOW_SECONDS
 from qrusty_trio.errors import BadRequest
@@ -130,13 +130,13 @@ def operation_timings(services: Services, call: Call, now: int) -> Generator[Non
 
 
 def _seconds(query: str) -> int:
-    given = [value for name, value in parse_qsl(query, keep_blank_values=True) if name == "seconds"]
-    if not given:
+    given = read_query(query, ("seconds",)).get("seconds")
+    if given is None:
         return DEFAULT_TIMING_SECONDS
-    if len(given) > 1 or not (given[0].isascii() and given[0].isdigit()):
-        raise BadRequest(f"'seconds' must be one integer; it is taken as from 1 to {WINDOW_SECONDS}")
+    if not (given.isascii() and given.isdigit()):
+        raise BadRequest(f"'seconds' must be an integer; it is taken as from 1 to {WINDOW_SECONDS}")
     # A number that is longer than this is also larger, and int() takes only so many digits.
-    digits = given[0].lstrip("0")
+    digits = given.lstrip("0")
     return WINDOW_SECONDS if len(digits) > 4 else min(max(int(digits or "0"), 1), WINDOW_SECONDS)
 
 

@@ -31,13 +31,14 @@ from qrusty_trio.http.answers import body_too_large, cors_headers
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
 from qrusty_trio.http.quart_websocket import serve_quart_websocket
+from qrusty_trio.http.root import DESCRIPTION, ROOT_PATH, UI_ADDRESS, is_browser
 
 REPLY_KEY = "qrusty.reply"
 """Where the ASGI scope holds the engine's reply, for whoever sees whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
 """Where the ASGI state holds what says that a request can't be trusted: see `handover.GuardedStream.refusal_of`."""
 WEBSOCKET_PATH = b"/ws"
-_OWN_PATHS = frozenset({WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
+_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
 PREFLIGHT_HEADERS = "Content-Type"
@@ -63,7 +64,7 @@ class UpgradeRequired(QrustyError):
 
 
 def app_serves(path: bytes) -> bool:
-    """Whether an undecoded path is one that only the app serves: the WebSocket and the web UI."""
+    """Whether an undecoded path is one that only the app serves: the root, the WebSocket and the web UI."""
     return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 
@@ -144,9 +145,9 @@ async def _run(context: HttpContext, path: bytes) -> Reply:
     except RequestTimeout:
         raise _Last(RequestTimedOut("The request did not arrive in time")) from None
     _check_trusted(None)
-    operation, params = resolve(request.method, path)
+    query = request.scope["query_string"].decode("latin-1")
+    operation, params = resolve(request.method, path, query)
     check_content_type(operation, request.headers.get("Content-Type"), not body)
-    query = request.scope["query_string"].decode("ascii")
     (reply,) = await context.engine.run([Call(operation, params, body, query)])
     cast(dict[str, Any], request.scope)[REPLY_KEY] = reply
     return reply
@@ -172,15 +173,17 @@ def _preflight(cors: dict[str, str]) -> Response:
 
 
 async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Response:
-    """A file of the web UI."""
+    """A file of the web UI, or what leads there."""
     if request.method not in {"GET", "HEAD"}:
         refusal = MethodNotAllowed("this path takes GET or HEAD")
         refusal.allow = "GET, HEAD"
         raise refusal
     if path == WEBSOCKET_PATH:
         raise UpgradeRequired("/ws takes a WebSocket upgrade")
+    if path == ROOT_PATH:
+        return _serve_root(cors)
     if path == b"/ui":
-        return Response(b"", 308, headers={"Location": "/ui/", **cors})
+        return Response(b"", 308, headers={"Location": UI_ADDRESS, **cors})
     in_ui = path.startswith(b"/ui/")
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
     found = await trio.to_thread.run_sync(_read_inside, directory, relative or "index.html")
@@ -192,6 +195,16 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
         raise NotFound("there is nothing under this path")
     response = Response(found, 200, headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", **cors})
     response.headers["Content-Type"] = _content_type(relative or "index.html")
+    return response
+
+
+def _serve_root(cors: dict[str, str]) -> Response:
+    if is_browser(request.headers.get("Accept")):
+        response = Response(b"", 302, headers={"Location": UI_ADDRESS})
+    else:
+        response = Response(DESCRIPTION, 200, content_type="application/json")
+    response.headers.update(cors)
+    response.headers["Vary"] = ", ".join(["Accept", *([cors["vary"]] if cors else [])])
     return response
 
 

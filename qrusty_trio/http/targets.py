@@ -52,7 +52,7 @@ class Targets:
 
     def resolve(self, text: bytes, line: Line) -> Target:
         """Find out what a request line means. Raises NotFound, MethodNotAllowed, BadRequest."""
-        operation, params = resolve(line.method, line.path)
+        operation, params = resolve(line.method, line.path, line.query)
         target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
         if len(text) > MAX_KEPT_LINE_BYTES:
             return target

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from urllib.parse import quote_from_bytes
+import re
+from urllib.parse import quote, quote_from_bytes, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.api.operations import OPERATIONS, check_content_type, resolve
-from qrusty_trio.api.routes import MAX_CACHED_PATHS, Router
+from qrusty_trio.api.operations import OPERATIONS, Operation, check_content_type, resolve
+from qrusty_trio.api.routes import MAX_CACHED_PATHS, MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS, Router
 from qrusty_trio.errors import BadRequest, InvalidQueueName, MethodNotAllowed, NotFound, QrustyError, WrongContentType
 
 ID = "0b9a3b6e-6c0e-4a0e-9d5a-1d2c3b4a5f60"
@@ -117,6 +118,116 @@ def test_longest_name(prefix: str) -> None:
     for name in ("x" * 256, "%C3%BC" * 128):
         with pytest.raises(InvalidQueueName):
             resolve("POST", prefix.format(name).encode())
+
+
+WITH_PARAMETERS = [operation for operation in OPERATIONS if "{" in operation.path]
+
+
+def by_query(operation: Operation, **values: str) -> tuple[bytes, str]:
+    """The path and query of the second form of a route."""
+    parts = [part for part in operation.path.split("/") if not part.startswith("{")]
+    names = re.findall(r"{(\w+)}", operation.path)
+    return "/".join(parts).encode(), "&".join(f"{name}={values[name]}" for name in names)
+
+
+@pytest.mark.parametrize("operation", WITH_PARAMETERS, ids=lambda operation: operation.name)
+def test_every_route_takes_its_parameters_from_the_query(operation: Operation) -> None:
+    methods = {operation.method, "HEAD"} if operation.method == "GET" else {operation.method}
+    for raw, name in [
+        *(("q", "q"), (".", "."), ("..", ".."), ("a/b", "a/b"), ("a%2Fb", "a/b"), ("%2E%2e", "..")),
+        *(("a+b%2B", "a b+"), ("%C3%BC", "ü"), ("a%26b%3Dc", "a&b=c"), ("a=b", "a=b"), ("%00", "\0"), ("%25", "%")),
+    ]:
+        path, query = by_query(operation, queue=raw, id="i%2F")
+        params = (name, "i/")[: operation.path.count("{")]
+        for asked in (query, f"x=1&{query}&y", f"&{query}&", query.replace("queue", "%71ueue")):
+            for method in methods:
+                assert resolve(method, path, asked) == (operation, params)
+    path, query = by_query(operation, queue="q", id="i")
+    assert resolve(operation.method, path, "&".join(reversed(query.split("&"))))[1] == ("q", "i")[: len(params)]
+    for method in {"GET", "POST", "DELETE", "PUT"} - methods:
+        with pytest.raises(MethodNotAllowed) as refusal:
+            resolve(method, path, query)
+        assert refusal.value.allow == ("GET, HEAD" if operation.method == "GET" else operation.method)
+
+
+@pytest.mark.parametrize("operation", WITH_PARAMETERS, ids=lambda operation: operation.name)
+def test_parameters_in_the_query_that_are_refused(operation: Operation) -> None:
+    path, query = by_query(operation, queue="q", id="i")
+    whole = operation.path.replace("{queue}", "q").replace("{id}", "i").encode()
+    for name in re.findall(r"{(\w+)}", operation.path):
+        for wrong, sentence in [
+            (f"{query}&{name}=q", f"'{name}' must be given once in the query"),
+            (f"{query}&{name}", f"'{name}' must be given once in the query"),
+            (query.replace(f"{name}=", f"{name}=%"), f"'%' in '{name}' in the query must be followed by two hex"),
+            (query.replace(f"{name}=", f"{name}=%FF"), f"'{name}' in the query must be percent-encoded UTF-8"),
+            (query.replace(f"{name}=", f"{name}=%ED%A0%80"), f"'{name}' in the query must be percent-encoded UTF-8"),
+            (query.replace(f"{name}=", f"{name}=\u00fc"), f"'{name}' in the query must be percent-encoded UTF-8"),
+            (re.sub(rf"{name}=\w", f"{name}=", query), f"'{name}' must not be empty"),
+            (re.sub(rf"{name}=\w", name, query), f"'{name}' must not be empty"),
+        ]:
+            with pytest.raises(BadRequest, match=f"^{re.escape(sentence)}"):
+                resolve(operation.method, path, wrong)
+        for both in (f"{name}=q", f"x=1&{name}=", query):
+            with pytest.raises(BadRequest, match=r"must be given once: it is in the path and in the query$"):
+                resolve(operation.method, whole, both)
+    for nothing in ("", "x=1", "Queue=q", "queues=q&ids=i", "=q", "&&"):
+        for method in ("GET", "POST", "DELETE"):
+            with pytest.raises(NotFound, match=re.escape(f"{path.decode()}?queue=...")):
+                resolve(method, path, nothing)
+    assert resolve(operation.method, whole, "x=1&y") == resolve(operation.method, whole)
+
+
+def test_both_parameters_of_an_ack_are_needed() -> None:
+    for half, missing in (("queue=q", "id"), ("id=i", "queue")):
+        with pytest.raises(BadRequest, match=f"^'{missing}' is missing in the query$"):
+            resolve("POST", b"/ack", half)
+    with pytest.raises(NotFound):
+        resolve("POST", b"/ack/q", "id=i")
+
+
+def test_names_in_the_query_are_as_long_as_others() -> None:
+    assert resolve("POST", b"/consume", "queue=" + "%C3%BC" * 127)[1] == ("ü" * 127,)
+    for name in ("x" * 256, "%C3%BC" * 128):
+        with pytest.raises(InvalidQueueName):
+            resolve("POST", b"/consume", f"queue={name}")
+
+
+def test_routes_without_parameters_take_any_query() -> None:
+    for query in ("queue=a&queue=b", "queue=%FF", "&" * 5_000):
+        assert resolve("POST", b"/publish", query) == (TABLE["publish"], ())
+
+
+def test_what_is_decoded_is_bounded() -> None:
+    longest = "%41" * (MAX_ENCODED_BYTES // 3)
+    assert resolve("POST", f"/ack/q/{longest}".encode())[1] == ("q", "A" * len(longest[::3]))
+    assert resolve("POST", b"/ack", f"queue=q&id={longest}")[1] == ("q", "A" * len(longest[::3]))
+    for path, query in ((f"/ack/q/{longest}AA".encode(), ""), (b"/ack", f"queue=q&id={longest}AA")):
+        with pytest.raises(BadRequest, match="percent-encoded"):
+            resolve("POST", path, query)
+    most = "queue=q" + "&x" * (MAX_QUERY_PARAMETERS - 1)
+    assert resolve("POST", b"/consume", most)[1] == ("q",)
+    for path, query in ((b"/consume", f"{most}&"), (b"/consume/q", "&" * MAX_QUERY_PARAMETERS)):
+        with pytest.raises(BadRequest, match="at most 100 parameters"):
+            resolve("POST", path, query)
+
+
+@given(st.text(max_size=40), st.text(max_size=40), st.sampled_from(["/ack", "/consume", "/queues/metrics", "/ack/q/i"]))
+def test_any_query_is_resolved_or_refused(name: str, value: str, path: str) -> None:
+    for query in (f"queue=q&{name}={value}", f"queue={value}", value):
+        for method in ("GET", "POST"):
+            try:
+                operation, params = resolve(method, path.encode(), query)
+            except QrustyError as error:
+                assert error.status in (400, 404, 405)  # noqa: PT017  # what is raised is what is tested
+            else:
+                assert len(params) == operation.path.count("{")
+                assert all(params)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
+def test_any_name_and_id_come_back_from_the_query(text: str) -> None:
+    for raw in (quote(text, safe=""), quote_plus(text)):
+        assert resolve("POST", b"/nack", f"id={raw}&queue={raw}")[1] == (text, text)
 
 
 def test_ids_of_any_length_are_no_error_here() -> None:

@@ -56,7 +56,7 @@ async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
             assert answer.headers["content-type"] in {content_type, "image/x-icon"}
             assert answer.headers["x-content-type-options"] == "nosniff"
         moved = await client.ask("GET", "/ui")
-        assert (moved.status, moved.headers["location"]) == (308, "/ui/")
+        assert (moved.status, moved.headers["location"]) == (308, "ui/")
         head = await client.ask("HEAD", "/ui/")
         assert (head.status, head.headers["content-length"], head.body) == (200, str(len(INDEX)), b"")
         # The connection goes on with what the fast lane would have served.

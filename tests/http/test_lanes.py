@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from urllib.parse import quote, quote_plus
 
 import pytest
 import trio
 
-from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio import __version__
+from qrusty_trio.api.operations import MAX_BODY_BYTES, OPERATIONS
 from tests.http.web import HOST, JSON, LANES, make_engine, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -167,6 +169,94 @@ async def test_names_are_decoded_once_and_after_splitting(fast_lane: bool) -> No
             await client.ask("POST", "/publish", {"queue": name, "priority": 1, "payload": name})
             answer = await client.ask("POST", f"/consume/{path}", {"consumer_id": "w"})
             assert answer.json()["payload"] == name
+
+
+@pytest.mark.parametrize("name", [".", "..", "a/b", "/", "a b", "ü", "+", "&=?#", "%2F", "metrics"])
+async def test_a_name_that_no_path_can_hold_goes_into_the_query(fast_lane: bool, name: str) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        worker = {"consumer_id": "w"}
+        for form in (f"queue={quote(name, safe='')}", f"queue={quote_plus(name)}"):
+            ids = []
+            for number in range(6):
+                published = await client.ask("POST", "/publish", {"queue": name, "priority": 0, "payload": f"{number}"})
+                ids.append(published.json()["id"])
+            for id in ids[:5]:
+                assert (await client.ask("POST", f"/consume?{form}", worker)).json()["id"] == id
+            assert (await client.ask("POST", f"/ack?{form}&id={ids[0]}", worker)).status == 200
+            assert (await client.ask("POST", f"/ack?id={ids[0]}&{form}", worker)).status == 404
+            assert (await client.ask("POST", f"/nack?{form}&id={ids[1]}", worker)).status == 200
+            acked = await client.ask("POST", f"/ack-batch?{form}", worker | {"message_ids": ids[2:3]})
+            assert acked.json()["acked"] == ids[2:3]
+            nacked = await client.ask("POST", f"/nack-batch?{form}", worker | {"message_ids": ids[3:4]})
+            assert nacked.json()["unlocked"] == ids[3:4]
+            stats = (await client.ask("GET", f"/queue-stats?{form}")).json()
+            assert (stats["name"], stats["available"], stats["locked"]) == (name, 3, 1)
+            assert (await client.ask("HEAD", f"/queue-stats?{form}")).status == 200
+            assert (await client.ask("GET", f"/queues/metrics?{form}")).json()["queue"] == name
+            purged = (await client.ask("POST", f"/purge-queue?{form}")).json()
+            assert purged == {"queue": name, "purged_messages": 4}
+            deleted = (await client.ask("DELETE", f"/delete-queue?{form}")).json()
+            assert deleted == {"queue": name, "deleted_messages": 0}
+        assert (await client.ask("GET", "/queues")).json() == []
+
+
+async def test_parameters_in_the_query_are_refused_in_words(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for method, target, status, word in [
+            ("POST", "/consume?queue=a&queue=b", 400, "'queue'"),
+            ("POST", "/consume/a?queue=a", 400, "'queue'"),
+            ("POST", "/ack/a/i?id=i", 400, "'id'"),
+            ("POST", "/ack?queue=a", 400, "'id'"),
+            ("POST", "/purge-queue?queue=", 400, "'queue'"),
+            ("DELETE", "/delete-queue?queue=%FF", 400, "'queue'"),
+            ("GET", "/queue-stats?queue=%z", 400, "'queue'"),
+            ("GET", "/queues/metrics?queue=" + "q" * 256, 400, "queue name"),
+            ("GET", "/queue-stats", 404, "/queue-stats?queue=..."),
+            ("GET", "/consume?queue=a", 405, "POST"),
+        ]:
+            for _ in range(2):
+                answer = await client.ask(method, target, {"consumer_id": "w"} if method == "POST" else None)
+                assert answer.status == status, target
+                assert word in answer.json()["error"]
+        assert (
+            await client.ask("POST", "/publish?queue=a", {"queue": "b", "priority": 1, "payload": ""})
+        ).status == 200
+        assert (await client.ask("POST", "/consume/b?trace=1", {"consumer_id": "w"})).json()["payload"] == ""
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_the_root_sends_a_browser_to_the_ui(fast_lane: bool, method: str) -> None:
+    async with running(fast_lane, allowed_origins=[ALLOWED]) as web, web.client() as client:
+        for accept in (BROWSER, "text/html", "TEXT/HTML;q=0.5", "application/json;q=0.1, text/html", "text/html, */*"):
+            for origin in ("", f"Origin: {ALLOWED}\r\n"):
+                answer = await client.ask(method, "/?x=y", headers=f"Accept: {accept}\r\n{origin}".encode())
+                assert (answer.status, answer.headers["location"], answer.body) == (302, "ui/", b"")
+                assert answer.headers["vary"] == ("Accept, Origin" if origin else "Accept")
+
+
+async def test_the_root_tells_others_what_there_is(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, web.client() as client:
+        for accept in ("", "*/*", "application/json", "text/html;q=0", "text/html;q=x", "text/htmlx", "a" * 9_000):
+            answer = await client.ask("GET", "/", headers=f"Accept: {accept}\r\n".encode() if accept else b"")
+            assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
+            assert answer.headers["vary"] == "Accept"
+            told = answer.json()
+            assert (told["name"], told["version"]) == ("Qrusty on Trio", __version__)
+            assert told["routes"] == [f"{operation.method} {operation.path}" for operation in OPERATIONS]
+        for address in told["links"].values():
+            assert not address.startswith("/")
+            assert (await client.ask("GET", f"/{address}")).status == (426 if address == "ws" else 200)
+        head = await client.ask("HEAD", "/")
+        assert (head.status, head.headers["content-length"], head.body) == (200, str(len(answer.body)), b"")
+        posted = await client.ask("POST", "/", {})
+        assert (posted.status, posted.headers["allow"], posted.json()["code"]) == (
+            405,
+            "GET, HEAD",
+            "method_not_allowed",
+        )
 
 
 async def test_head_is_get_without_a_body(fast_lane: bool) -> None:

@@ -46,8 +46,8 @@ class Table:
         raw = target if isinstance(target, bytes) else target.encode()
         raw_path, _, query = raw.partition(b"?")
         try:
-            operation, params = resolve(method, raw_path)
-            check_content_type(operation, content_type)
+            operation, params = resolve(method, raw_path, query.decode())
+            check_content_type(operation, content_type, not body)
             if operation.mutating and not self.gate.mutations_allowed():
                 raise Starting("starting")
             answer = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
