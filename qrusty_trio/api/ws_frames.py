@@ -154,6 +154,17 @@ def ok_id(message_id: str, req_id: str | None) -> bytes:
     return b'{"type":"ok","id":"%b","req_id":%b}' % (message_id.encode(), _encode(req_id))
 
 
+def ok_unchanged(credits: int | None, lock_seconds: int, req_id: str | None) -> bytes:
+    """The answer to a second subscribe that asked for something else: what is in force.
+
+    `credits` are those left, None when they are without limit.
+    """
+    answer: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
+    if req_id is not None:
+        answer["req_id"] = req_id
+    return _encode(answer)
+
+
 def ok_counts(counts: dict[str, int], req_id: str | None) -> bytes:
     """The answer to a batch: how many ids were settled, by outcome."""
     answer: dict[str, Any] = {"type": "ok", **counts}

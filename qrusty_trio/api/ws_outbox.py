@@ -11,17 +11,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from qrusty_trio.api.ws_budget import Budget
+
 ROOM_BYTES = 256 * 1024
 """A delivery is taken while less than this is waiting, so an empty outbox takes one of any size."""
 FULL_BYTES = 4 * 1024 * 1024
 """Requests are read while less than this is waiting: the answers to 300,000 acks."""
+SHORT_ROOM_BYTES = 16 * 1024
+SHORT_FULL_BYTES = 512 * 1024
+"""The same while the budget of all connections is short. A peer that acks what it was delivered still gets through."""
+TAKE_BYTES = 64 * 1024
+"""Handed out at a time, or one frame: what is behind it has not left when the connection ends meanwhile."""
 
 
 class Outbox:
     """Frames are bytes of UTF-8 JSON. `wake` is called when there is something to take."""
 
-    def __init__(self, wake: Callable[[], None]) -> None:
+    def __init__(self, wake: Callable[[], None], budget: Budget | None = None) -> None:
         self._wake = wake
+        self._budget = budget if budget is not None else Budget()
         self._frames: list[bytes] = []
         self._waiting = 0
         self._on_the_way = 0
@@ -37,10 +45,18 @@ class Outbox:
         return self._waiting + self._on_the_way
 
     def room(self) -> bool:
-        return self._waiting + self._on_the_way < ROOM_BYTES
+        size = self._waiting + self._on_the_way
+        budget = self._budget
+        if budget.held < budget.limit:
+            return size < ROOM_BYTES
+        return size < SHORT_ROOM_BYTES and not budget.exhausted
 
     def full(self) -> bool:
-        return self._waiting + self._on_the_way >= FULL_BYTES
+        size = self._waiting + self._on_the_way
+        budget = self._budget
+        if budget.held < budget.limit:
+            return size >= FULL_BYTES
+        return size >= SHORT_FULL_BYTES or budget.exhausted
 
     def hold(self) -> None:
         """Keep the frames that are put in from now on behind the answers of the burst at work.
@@ -55,6 +71,7 @@ class Outbox:
         number = self.count
         self.count += 1
         self._waiting += len(frame)
+        self._budget.change(len(frame))
         if self._behind is not None:
             self._behind.append(frame)
         else:
@@ -67,12 +84,16 @@ class Outbox:
         frames = self._behind if self._behind else self._frames
         assert number == self.count - 1 >= self.taken
         self.count -= 1
-        self._waiting -= len(frames.pop())
+        size = len(frames.pop())
+        self._waiting -= size
+        self._budget.change(-size)
 
     def put_answers(self, answers: list[bytes]) -> None:
         """Add the answers of a burst, and behind them what was held back."""
+        size = sum(map(len, answers))
         self.count += len(answers)
-        self._waiting += sum(map(len, answers))
+        self._waiting += size
+        self._budget.change(size)
         self._frames += answers
         if self._behind is not None:
             self._frames += self._behind
@@ -81,9 +102,20 @@ class Outbox:
             self._wake()
 
     def take(self) -> list[bytes]:
-        """Hand out everything that may leave. It counts against the limit until `sent`."""
-        frames, self._frames = self._frames, []
-        size = sum(map(len, frames))
+        """Hand out what leaves next: at most TAKE_BYTES, or one frame. It counts against the limit until `sent`."""
+        frames = self._frames
+        if self._waiting <= TAKE_BYTES:
+            self._frames = []
+            size = sum(map(len, frames))
+        else:
+            size = count = 0
+            for frame in frames:
+                if count and size + len(frame) > TAKE_BYTES:
+                    break
+                size += len(frame)
+                count += 1
+            self._frames = frames[count:]
+            del frames[count:]
         self._waiting -= size
         self._on_the_way += size
         self.taken += len(frames)
@@ -91,4 +123,12 @@ class Outbox:
 
     def sent(self) -> None:
         """Everything handed out has been sent."""
+        self._budget.change(-self._on_the_way)
         self._on_the_way = 0
+
+    def close(self) -> None:
+        """The connection is over: what has not left never will."""
+        self._budget.change(-self.size)
+        self._waiting = self._on_the_way = 0
+        self._frames = []
+        self._behind = None

@@ -117,14 +117,20 @@ def _subscribe(session: WsSession, burst: Burst, request: Request, broker: Sessi
     credits = request.credits
     if credits is not None and credits < 0:
         raise Refusal("invalid_request", "'credits' must not be negative")
-    if queue not in session.subscriptions:
+    if credits is not None:
+        credits = min(credits, MAX_CREDITS)
+    subscription = session.subscriptions.get(queue)
+    if subscription is None:
         try:
             number = broker.queue_number(queue)
         except QueueNotFound as error:
             raise Refusal("queue_not_found", str(error)) from error
         if len(session.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise Refusal("invalid_request", f"a connection may have {MAX_SUBSCRIPTIONS} subscriptions")
-        session.subscribe(queue, number, lock_seconds, None if credits is None else min(credits, MAX_CREDITS))
+        session.subscribe(queue, number, lock_seconds, credits)
+    elif (subscription.asked_credits, subscription.lock_seconds) != (credits, lock_seconds):
+        # Nothing changes, as the contract has it; who asked for something else hears what holds.
+        return ws_frames.ok_unchanged(subscription.credits, subscription.lock_seconds, request.req_id)
     return ws_frames.ok(request.req_id)
 
 

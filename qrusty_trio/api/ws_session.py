@@ -22,6 +22,8 @@ from typing import NamedTuple
 
 from qrusty_trio.api import ws_frames, ws_requests
 from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_frames import Misshapen, Request
 from qrusty_trio.api.ws_logs import LogReader, LogRing
 from qrusty_trio.api.ws_outbox import Outbox
@@ -41,6 +43,7 @@ GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_DATA = 1007
 TOO_BIG = 1009
+INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 
 
@@ -59,10 +62,12 @@ class Held(NamedTuple):
 class QueueSubscription(Subscription):
     """A subscription of a session."""
 
-    __slots__ = ("prefix",)
+    __slots__ = ("asked_credits", "prefix")
 
     prefix: bytes
     """The start of its delivery frames."""
+    asked_credits: int | None
+    """What it began with."""
 
 
 class Burst:
@@ -92,17 +97,25 @@ class WsSession:
     """One connection. `wake` is called when `take` has something new to give, on the caller's thread, often."""
 
     def __init__(
-        self, consumer: str, dispatcher: Dispatcher, gate: Gate, logs: LogRing, wake: Callable[[], None]
+        self,
+        consumer: str,
+        dispatcher: Dispatcher,
+        gate: Gate,
+        logs: LogRing,
+        wake: Callable[[], None],
+        budget: Budget | None = None,
     ) -> None:
         self.consumer = consumer
         self.dispatcher = dispatcher
         self.gate = gate
-        self.outbox = Outbox(wake)
+        self.outbox = Outbox(wake, budget)
         self.subscriptions: dict[str, QueueSubscription] = {}
         """By the name that the client used."""
         self.close_code: int | None = None
         """Set when the connection has to be closed, once everything in the outbox has been sent."""
         self.close_reason = ""
+        self.ending: Ending | None = None
+        """Why it is over; None while it is not."""
         self._wake = wake
         self._logs = logs
         self._log_reader: LogReader | None = None
@@ -174,18 +187,25 @@ class WsSession:
                 burst.answers.append(answer)
         self.finish(burst)
 
-    def end(self, code: int, reason: str) -> None:
+    def end(self, code: int, reason: str, ending: Ending = Ending.REFUSED) -> None:
         """Close the connection once the outbox is empty. The first code stands."""
         if self.close_code is None:
             self.close_code = code
             self.close_reason = reason
             self._wake()
+        self.ended(ending)
+
+    def ended(self, ending: Ending) -> None:
+        """The connection is over. The first reason stands."""
+        if self.ending is None:
+            self.ending = ending
 
     # What the requests do to the session
 
     def subscribe(self, name: str, queue_number: int, lock_seconds: int, credits: int | None) -> None:
         subscription = QueueSubscription(name, queue_number, self.consumer, lock_seconds, credits, self)
         subscription.prefix = ws_frames.deliver_prefix(name)
+        subscription.asked_credits = credits
         self.subscriptions[name] = subscription
         self.outbox.hold()
         self.dispatcher.add(subscription)
@@ -270,6 +290,9 @@ class WsSession:
     def sent(self) -> bool:
         """What was taken has left. Returns True when `resume` has to be called, and the dispatcher to be pumped."""
         self.outbox.sent()
+        return self.can_resume()
+
+    def can_resume(self) -> bool:
         return bool(self._parked) and self.room()
 
     def resume(self) -> None:
@@ -285,13 +308,16 @@ class WsSession:
         for name in list(self.subscriptions):
             self.unsubscribe(name)
         self.ignore_logs()
+        self.outbox.close()
 
     def give_back(self, broker: SessionBroker, now: int, limit: int) -> None:
         """Give back up to `limit` of what the connection holds, until `held` is empty.
 
-        A delivery counts, except when its frame never left.
+        A delivery counts when its frame left and the ending counts.
         """
+        counts = self.ending is None or self.ending.counts
         while self.held and limit > 0:
             id, held = self.held.popitem()
-            broker.give_back(held.queue_number, id, self.consumer, now, counted=held.frame < self.outbox.taken)
+            counted = counts and held.frame < self.outbox.taken
+            broker.give_back(held.queue_number, id, self.consumer, now, counted=counted)
             limit -= 1

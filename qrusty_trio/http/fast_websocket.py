@@ -11,17 +11,21 @@ the requests that came before have been answered.
 from __future__ import annotations
 
 import logging
+import re
 import struct
 
 import msgspec
 import trio
 from websockets.datastructures import Headers
-from websockets.frames import Frame, Opcode
+from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
+from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     Finished,
@@ -38,7 +42,13 @@ BURST_FRAMES = 256
 """Frames given at once: decoding them takes under 1 ms. Their bytes need no bound: they came with one read, but for
 the start of the first one, which is bounded by itself."""
 SEND_BYTES = 64 * 1024
-"""Bytes sent in one go. Each further piece that went out is a sign of life of the peer."""
+"""Bytes sent in one go."""
+FRAME_OVERHEAD = 64
+"""Bytes that a received frame takes besides those that came, about."""
+NAMED_FROM_BYTES = 1024
+"""Size of a frame from which on it is remembered as the largest one sent, should the peer say that it was too big."""
+NAMED_BYTES = 600
+"""So much of its start: it holds the queue's name and the id of the message."""
 HANDSHAKE_SECONDS = 10
 MAX_HANDSHAKE_BYTES = 64 * 1024
 
@@ -54,23 +64,25 @@ async def serve_fast_websocket(
 
     The path is not looked at. `overloaded`: answer the handshake and close with 1013, try again later.
     """
+    protocol = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=logger)
     try:
-        protocol = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=logger)
         rest = b""
         with trio.move_on_after(HANDSHAKE_SECONDS):
             rest = await _handshake(stream, data, protocol, services)
         if protocol.state is not OPEN:
             return
-        carrier = FastCarrier(stream, protocol)
+        carrier = FastCarrier(stream, protocol, services.budget)
         if overloaded:
             with trio.move_on_after(CLOSE_SECONDS):
                 await carrier.close(TRY_AGAIN_LATER, "too many connections")
             return
         await carrier.feed(rest)
+        del data, rest  # They would be kept as long as the connection.
         await serve_connection(carrier, services)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # The peer went away during the handshake: there is nobody left to tell.
     finally:
+        _take_apart(protocol)
         await trio.aclose_forcefully(stream)
 
 
@@ -86,7 +98,8 @@ async def _handshake(
     protocol.receive_data(data[: end + 4])
     response = _refusal(400, "Bad Request", "bad_request", "The request can't be read")
     for event in protocol.events_received():
-        assert isinstance(event, Request)
+        if not isinstance(event, Request):
+            break
         response = _answer(event, protocol, services)
         protocol.send_response(response)
     await stream.send_all(response.serialize())
@@ -130,6 +143,18 @@ async def _linger(stream: trio.abc.Stream) -> None:
             pass
 
 
+def _take_apart(protocol: ServerProtocol) -> None:
+    """A protocol that is done with refers to itself, by its parser and by what that raised: end it here.
+
+    Else what it holds of the peer's, up to 2 MiB, waits for the collector, which seldom runs.
+    """
+    protocol.parser.close()
+    protocol.parser_exc = protocol.handshake_exc = None
+    protocol.reader.discard()
+    protocol.events = []
+    vars(protocol).pop("parser")
+
+
 def text_frame_header(length: int) -> bytes:
     """The header of an unmasked, unfragmented text frame of `length` bytes (RFC 6455, 5.2)."""
     if length < 126:
@@ -139,25 +164,37 @@ def text_frame_header(length: int) -> bytes:
     return struct.pack("!BBQ", 0x81, 127, length)
 
 
+_DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"([^"]*)"').match
+
+
 class FastCarrier:
     """See `websocket.Carrier`."""
 
-    def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol) -> None:
+    def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget | None = None) -> None:
         self._stream = stream
+        self._socket = socket_of(stream)
         self._protocol = protocol
-        self._control: list[bytes] = []
-        self._control_bytes = 0
+        self._budget = budget if budget is not None else Budget()
+        self._control = bytearray()
         self._partial = bytearray()
         """The fragments so far of a message that is not complete."""
         self._partial_opcode = Opcode.TEXT
         self._frames: list[str | bytes] = []
-        self._eof = False
-        self._torn = False
-        """A send was cut off, perhaps in the middle of a frame: nothing sensible can follow."""
+        self._over = False
+        """Nothing more will be received."""
+        self._largest = 0
+        """Size of the largest frame sent, and its start."""
+        self._largest_start = b""
+        self.sends = 0
+        self.sending = False
+        """Also after a send that was cut off, perhaps in the middle of a frame: nothing sensible can follow."""
+        self.held = 0
         self.last_heard = trio.current_time()
 
     async def receive(self) -> list[str | bytes]:
         if not self._frames:
+            # All that came is served, but for what waits for its end.
+            self._hold(self._unfinished())
             if self._protocol.state is not OPEN:
                 raise Finished
             try:
@@ -179,10 +216,21 @@ class FastCarrier:
 
     async def feed(self, data: bytes | bytearray) -> None:
         """Parse received bytes; what is complete is given by the next calls of `receive`."""
+        self._hold(self.held + len(data))
         self._parse(data[:PARSE_BYTES])
         for start in range(PARSE_BYTES, len(data), PARSE_BYTES):
             await trio.lowlevel.checkpoint()
             self._parse(data[start : start + PARSE_BYTES])
+        if len(self._frames) > BURST_FRAMES:
+            self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
+
+    def _unfinished(self) -> int:
+        return len(self._protocol.reader.buffer) + len(self._partial) + len(self._control)
+
+    def _hold(self, octets: int) -> None:
+        if octets != self.held:
+            self._budget.change(octets - self.held)
+            self.held = octets
 
     def _parse(self, data: bytes | bytearray) -> None:
         protocol = self._protocol
@@ -190,21 +238,28 @@ class FastCarrier:
             return
         protocol.receive_data(data)
         for event in protocol.events_received():
-            assert isinstance(event, Frame)
-            opcode = event.opcode
-            if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-                if not event.fin:
-                    self._partial_opcode = opcode
-                    self._partial += event.data
-                elif not self._add(opcode, event.data):
-                    return
-            elif opcode is Opcode.CONT:
-                self._partial += event.data
-                if event.fin:
-                    whole, self._partial = self._partial, bytearray()
-                    if not self._add(self._partial_opcode, whole):
-                        return
-        self._queue_control()
+            # No request: that was the handshake. The library refuses all other opcodes.
+            if isinstance(event, Frame) and not self._take_frame(event):
+                return
+        if protocol.writes:
+            self._queue_control()
+
+    def _take_frame(self, frame: Frame) -> bool:
+        """Take a frame. Returns False when the connection ends with it."""
+        opcode = frame.opcode
+        # The library's parser keeps the last frame until the next one has come.
+        data, frame.data = frame.data, b""
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            if frame.fin:
+                return self._add(opcode, data)
+            self._partial_opcode = opcode
+            self._partial += data
+        elif opcode is Opcode.CONT:
+            self._partial += data
+            if frame.fin:
+                whole, self._partial = self._partial, bytearray()
+                return self._add(self._partial_opcode, whole)
+        return True
 
     def _add(self, opcode: Opcode, data: bytes | bytearray | memoryview) -> bool:
         if opcode is Opcode.BINARY:
@@ -221,48 +276,96 @@ class FastCarrier:
         # The last words of a protocol that has ended stay with it until `close`.
         if self._protocol.state is OPEN:
             for chunk in self._protocol.data_to_send():
-                self._control.append(chunk)
-                self._control_bytes += len(chunk)
+                self._control += chunk
 
     async def send(self, frames: list[bytes]) -> None:
-        parts, self._control = self._control, []
-        self._control_bytes = 0
+        size = max(map(len, frames), default=0)
+        if size > self._largest:
+            self._remember(size, frames)
+        if size > SEND_BYTES and len(frames) == 1:
+            # Not copied.
+            await self._send_all(self._take_control() + text_frame_header(size))
+            await self._send_all(frames[0])
+            return
+        parts = [self._take_control()]
         for frame in frames:
             parts.append(text_frame_header(len(frame)))
             parts.append(frame)
         await self._send_all(b"".join(parts))
 
+    def _take_control(self) -> bytes:
+        if not self._control:
+            return b""
+        control, self._control = self._control, bytearray()
+        return bytes(control)
+
+    def _remember(self, size: int, frames: list[bytes]) -> None:
+        self._largest = max(size, NAMED_FROM_BYTES)
+        if size >= NAMED_FROM_BYTES:
+            self._largest_start = next(frame for frame in frames if len(frame) == size)[:NAMED_BYTES]
+
     async def _send_all(self, data: bytes) -> None:
-        self._torn = True
+        self.sending = True
         try:
             if len(data) <= SEND_BYTES:
                 await self._stream.send_all(data)
+                self.sends += 1
             else:
                 view = memoryview(data)
                 for start in range(0, len(data), SEND_BYTES):
                     await self._stream.send_all(view[start : start + SEND_BYTES])
-                    if start:
-                        self.last_heard = trio.current_time()
+                    self.sends += 1
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Lost from error
-        self._torn = False
+        self.sending = False
 
     def control_bytes(self) -> int:
-        return self._control_bytes
+        return len(self._control)
 
     def ping(self) -> None:
         if self._protocol.state is OPEN:
             self._protocol.send_ping(b"")
             self._queue_control()
 
+    def unread(self) -> int:
+        return unread_bytes(self._socket)
+
+    def acked(self) -> int:
+        return acked_bytes(self._socket)
+
+    def farewell(self) -> Ending | None:
+        close = self._protocol.close_rcvd
+        if close is None:
+            return None
+        if close.code == CloseCode.MESSAGE_TOO_BIG and self._largest_start:
+            logger.warning(
+                "a client closes with 1009, message too big. The largest frame that it was sent has %d bytes: %s. "
+                "Its message is available again, uncounted; let the client take frames of that size",
+                self._largest,
+                _named(self._largest_start),
+            )
+            self._largest_start = b""
+        return Ending.CLOSED
+
+    def let_go(self) -> None:
+        self._over = True
+        self._frames = []
+        self._partial = bytearray()
+        self._largest_start = b""
+        self._hold(0)
+
     async def close(self, code: int, reason: str) -> None:
-        if self._torn:
+        if self.sending:
             return
         protocol = self._protocol
         if protocol.state is OPEN:
-            protocol.send_close(code, reason)
+            if protocol.reader.buffer:
+                # In the middle of a frame that may never come to its end.
+                protocol.fail(code, reason)
+            else:
+                protocol.send_close(code, reason)
         try:
-            await self._send_all(b"".join([*self._control, *protocol.data_to_send()]))
+            await self._send_all(b"".join([self._take_control(), *protocol.data_to_send()]))
             while not protocol.eof_sent:
                 # It was us who began: the peer's close frame is still to come.
                 data = await self._stream.receive_some(READ_BYTES)
@@ -274,3 +377,9 @@ class FastCarrier:
             await _linger(self._stream)
         except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # Gone before the handshake was over: as closed as it can be.
+
+
+def _named(start: bytes) -> str:
+    """The message of a delivery frame by its start: its queue and id come first."""
+    found = _DELIVERY(start)
+    return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "no delivery"

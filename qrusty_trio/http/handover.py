@@ -25,7 +25,7 @@ from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.guard import GuardedStream
 from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
-from qrusty_trio.http.quart_websocket import ACTIVITY_KEY
+from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, FAREWELL_KEY, farewell_of
 
 GUARD_KEY = "qrusty.guard"
 MAX_REQUESTS = 2**62
@@ -107,6 +107,7 @@ class Handover:
     async def _asgi(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """The app, with an eye on whether its answer could be written."""
         if scope["type"] != "http":
+            scope["state"][FAREWELL_KEY] = farewell_of(send)
             await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send))
             return
         guard: GuardedStream = scope["state"][GUARD_KEY]

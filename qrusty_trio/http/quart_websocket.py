@@ -9,14 +9,21 @@ under ACTIVITY_KEY; a peer that stays silent through a ping is then closed with 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, cast
 
 import trio
 from quart import Response, websocket
+from wsproto.connection import ConnectionState
 
+from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_ending import Ending
+from qrusty_trio.http.peer_signs import acked_bytes, unread_bytes
 from qrusty_trio.http.websocket import WebSocketServices, origin_allowed, serve_connection
 
 ACTIVITY_KEY = "qrusty.activity"
+FAREWELL_KEY = "qrusty.farewell"
+"""Where the ASGI state of a WebSocket holds what says how its peer ended it: a function without arguments."""
 RECEIVED_FRAMES = 256
 RECEIVED_CHARACTERS = 256 * 1024
 """Frames and their length taken over from Hypercorn and not looked at yet; what is beyond that waits in the socket."""
@@ -27,6 +34,24 @@ class PeerActivity(Protocol):
 
     last_heard: float
     """`trio.current_time()` when bytes last came from the peer."""
+    socket: Any
+    """The socket under it, or something else."""
+
+
+def farewell_of(send: object) -> Callable[[], Ending | None]:
+    """How the peer of a WebSocket ended it. ASGI does not tell a close frame from a connection that broke.
+
+    `send` is what Hypercorn gives the app: a method of its stream.
+    """
+    stream = getattr(send, "__self__", None)
+
+    def farewell() -> Ending | None:
+        connection = getattr(stream, "connection", None)
+        if connection is not None and connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
+            return Ending.CLOSED
+        return Ending.LOST if getattr(stream, "closed", True) else None
+
+    return farewell
 
 
 async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
@@ -40,7 +65,7 @@ async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
         return Response(body, 403, content_type="application/json")
     await websocket.accept()
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
-    carrier = QuartCarrier(state.get(ACTIVITY_KEY))
+    carrier = QuartCarrier(state.get(ACTIVITY_KEY), state.get(FAREWELL_KEY), services.budget)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(carrier.collect)
         await serve_connection(carrier, services)
@@ -51,12 +76,22 @@ async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
 class QuartCarrier:
     """See `websocket.Carrier`. Runs in a Quart WebSocket context; `collect` runs beside it."""
 
-    def __init__(self, activity: PeerActivity | None) -> None:
+    def __init__(
+        self, activity: PeerActivity | None, farewell: Callable[[], Ending | None] | None, budget: Budget
+    ) -> None:
         self._activity = activity
+        under = activity.socket if activity is not None else None
+        self._socket = under if isinstance(under, trio.socket.SocketType) else None
+        self._farewell = farewell
+        self._budget = budget
         self._frames: list[str | bytes] = []
-        self._characters = 0
+        self._size = 0
+        """Of the frames that wait."""
         self._came = trio.Event()
         self._taken = trio.Event()
+        self.sends = 0
+        self.sending = False
+        self.held = 0
 
     @property
     def last_heard(self) -> float:
@@ -68,31 +103,57 @@ class QuartCarrier:
             received = cast("str | bytes | None", await websocket.receive())
             # None is what Quart makes of an empty binary frame.
             frame = b"" if received is None else received
+            del received
+            self._size += len(frame)
+            self._hold(self.held + len(frame))
             self._frames.append(frame)
-            self._characters += len(frame)
+            del frame
             self._came.set()
-            while len(self._frames) >= RECEIVED_FRAMES or self._characters >= RECEIVED_CHARACTERS:
+            while len(self._frames) >= RECEIVED_FRAMES or self._size >= RECEIVED_CHARACTERS:
                 self._taken = trio.Event()
                 await self._taken.wait()
 
+    def _hold(self, octets: int) -> None:
+        self._budget.change(octets - self.held)
+        self.held = octets
+
     async def receive(self) -> list[str | bytes]:
+        # What was given before has been served.
+        self._hold(self._size)
         if not self._frames:
             self._came = trio.Event()
             await self._came.wait()
         frames, self._frames = self._frames, []
-        self._characters = 0
+        self._size = 0
         self._taken.set()
         return frames
 
     async def send(self, frames: list[bytes]) -> None:
+        self.sending = True
         for frame in frames:
             await websocket.send(frame.decode())
+            self.sends += 1
+        self.sending = False
 
     def control_bytes(self) -> int:
         return 0
 
     def ping(self) -> None:
         """Hypercorn sends them."""
+
+    def unread(self) -> int:
+        return unread_bytes(self._socket)
+
+    def acked(self) -> int:
+        return acked_bytes(self._socket)
+
+    def farewell(self) -> Ending | None:
+        return self._farewell() if self._farewell is not None else Ending.LOST
+
+    def let_go(self) -> None:
+        self._frames = []
+        self._size = 0
+        self._hold(0)
 
     async def close(self, code: int, reason: str) -> None:
         await websocket.close(code, reason)

@@ -5,7 +5,8 @@ burst through the engine and only then reads on; it also waits while the outbox 
 that sends. So a peer that reads slowly stops its own requests and deliveries, and nobody else's.
 
 When the connection ends, for whatever reason, the subscriptions leave the dispatcher at once and what was delivered
-and not settled goes back to its queue, before anything that waits for the peer.
+and not settled goes back to its queue, before anything that waits for the peer. A connection is a bulkhead: an
+exception in it is logged and closes it with 1011. And it leaves no reference cycle: what it held is free at once.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from urllib.parse import urlsplit
 import trio
 
 from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_logs import LogRing
 from qrusty_trio.api.ws_requests import SessionBroker
-from qrusty_trio.api.ws_session import GOING_AWAY, NORMAL, WsSession
+from qrusty_trio.api.ws_session import GOING_AWAY, INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER, Burst, WsSession
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
@@ -37,8 +40,12 @@ CLOSE_SECONDS = 2
 """Bound on the closing handshake: a peer that does not answer it is cut off."""
 DRAIN_SECONDS = 10
 """Bound on sending what is owed to a peer that has said it will send no more."""
+HEAR_SECONDS = 2
+"""Bound on serving what a peer sent before the connection broke under a send."""
 CONTROL_BYTES = 64 * 1024
 """Pongs waiting to be sent from which on nothing more is read."""
+UNREAD_SECONDS = 300
+"""So long bytes that wait in the socket, because we do not read, show that a peer lives."""
 
 logger = logging.getLogger(__name__)
 
@@ -56,9 +63,25 @@ class Lost(Exception):
 class Carrier(Protocol):
     """How frames move. `receive` is called by one task, `send` by another; `close` when both have ended."""
 
+    sends: int
+    """Pieces that the peer has taken so far."""
+    sending: bool
+    """Whether one is on its way."""
+    held: int
+    """Bytes that came and were not served, as counted in the budget of all connections."""
+
     @property
     def last_heard(self) -> float:
         """`trio.current_time()` when something last came from the peer; infinity when that can't be known."""
+
+    def unread(self) -> int:
+        """Bytes that came and were not read."""
+
+    def acked(self) -> int:
+        """Bytes of ours that the peer's system has taken."""
+
+    def farewell(self) -> Ending | None:
+        """How the peer ended it, as far as is known."""
 
     async def receive(self) -> list[str | bytes]:
         """The data frames that arrived together; may be empty. Raises Finished and Lost."""
@@ -71,6 +94,9 @@ class Carrier(Protocol):
 
     def ping(self) -> None:
         """Make a ping wait for `send`."""
+
+    def let_go(self) -> None:
+        """Forget what came: nothing more will be received."""
 
     async def close(self, code: int, reason: str) -> None:
         """The closing handshake. Raises nothing when the peer is gone. May take as long as the peer likes."""
@@ -100,6 +126,10 @@ class WebSocketServices:
     allowed_origins: Collection[str] = ()
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down: connections close with 1001."""
+    budget: Budget = field(default_factory=Budget)
+    """Of what all connections hold."""
+    connections: dict[Connection, None] = field(default_factory=dict)
+    """Those that are open."""
 
 
 def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
@@ -122,34 +152,55 @@ def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str
 
 async def serve_connection(carrier: Carrier, services: WebSocketServices) -> None:
     """Serve one connection after its handshake, until it has ended. Closing the transport is the caller's business."""
-    await _Connection(carrier, services).run()
+    await Connection(carrier, services).run()
 
 
-class _Connection:
+class _Signal:
+    """Wakes one task. Refers to nothing, so whoever has it to set keeps no connection."""
+
+    __slots__ = ("_event",)
+
+    def __init__(self) -> None:
+        self._event = trio.Event()
+
+    def set(self) -> None:
+        self._event.set()
+
+    async def wait(self) -> None:
+        await self._event.wait()
+        self._event = trio.Event()
+
+
+class Connection:
+    """One connection. Other tasks see of it what `http.websocket_watch` needs."""
+
     def __init__(self, carrier: Carrier, services: WebSocketServices) -> None:
         self._carrier = carrier
         self._services = services
         self._engine = services.engine
-        self._output = trio.Event()
-        self._drained = trio.Event()
-        self._at_work = False
+        self._output = _Signal()
+        self._drained = _Signal()
         self._lost = False
         self._tasks = trio.CancelScope()
         """Of the nursery, once it is open."""
+        self.at_work = False
+        """Whether a burst is in the engine."""
+        self.bursts = 0
+        """Bursts served so far."""
         consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
-        self.session = WsSession(consumer, services.dispatcher, services.gate, services.logs, self._wake)
+        self.session = WsSession(
+            consumer, services.dispatcher, services.gate, services.logs, self._output.set, services.budget
+        )
 
     async def run(self) -> None:
         session = self.session
+        self._services.connections[self] = None
         try:
-            async with trio.open_nursery() as nursery:
-                self._tasks = nursery.cancel_scope
-                nursery.start_soon(self._read)
-                nursery.start_soon(self._watch)
-                nursery.start_soon(self._stop)
-                await self._write()
-                nursery.cancel_scope.cancel()
+            await self._work()
         finally:
+            del self._services.connections[self]
+            self._carrier.let_go()
+            session.ended(self._ending())
             session.leave()
             # Even when the connection is cancelled: nobody else knows what it holds. Takes microseconds a message.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK_SECONDS):
@@ -158,38 +209,66 @@ class _Connection:
             with trio.move_on_after(CLOSE_SECONDS):
                 await self._carrier.close(session.close_code or NORMAL, session.close_reason)
 
-    def _wake(self) -> None:
-        self._output.set()
+    async def _work(self) -> None:
+        """Read, write and watch, until the connection is over."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._tasks = nursery.cancel_scope
+                nursery.start_soon(self._read)
+                nursery.start_soon(self._watch)
+                nursery.start_soon(self._stop)
+                await self._write()
+                nursery.cancel_scope.cancel()
+        except BaseExceptionGroup as group:
+            failures, others = group.split(Exception)
+            try:
+                if failures is not None:
+                    logger.exception("a WebSocket connection ends: serving it failed", exc_info=failures)
+                    self.session.end(INTERNAL_ERROR, "the server failed to serve this connection", Ending.FAILED)
+                if others is not None:
+                    raise others from None
+            finally:
+                del failures, others  # They refer to this frame.
+
+    def _ending(self) -> Ending:
+        """Why it is over, when no task said so."""
+        farewell = self._carrier.farewell()
+        if farewell is None:
+            return Ending.LOST if self._lost else Ending.STOPPED
+        # Hypercorn cancels us when its side of the connection is over; so does a server that stops.
+        stopped = farewell is Ending.LOST and self._services.stopping.is_set()
+        return Ending.STOPPED if stopped else farewell
 
     async def _read(self) -> None:
         session = self.session
         carrier = self._carrier
         try:
-            while session.close_code is None:
-                frames = await carrier.receive()
-                if frames:
-                    await self._serve(frames)
-                if carrier.control_bytes():
-                    self._wake()
+            while True:
                 while session.outbox.full() or carrier.control_bytes() > CONTROL_BYTES:
-                    self._drained = trio.Event()
                     await self._drained.wait()
+                if session.close_code is not None:
+                    return
+                burst = session.receive(await carrier.receive())
+                if burst.requests:
+                    await self._serve(burst)
+                # Nothing of what came is kept while more is waited for.
+                del burst
+                self.bursts += 1
+                if carrier.control_bytes():
+                    self._output.set()
         except Finished:
-            self._end(NORMAL, "", DRAIN_SECONDS)
+            self._end(NORMAL, "", DRAIN_SECONDS, carrier.farewell() or Ending.REFUSED)
         except Lost:
             self._lost = True
             self._tasks.cancel()
 
-    async def _serve(self, frames: list[str | bytes]) -> None:
+    async def _serve(self, burst: Burst) -> None:
         session = self.session
-        burst = session.receive(frames)
-        if not burst.requests:
-            return
 
         def run(broker: SessionBroker, now: int) -> bool:
             return session.run(burst, broker, now, BUDGET)
 
-        self._at_work = True
+        self.at_work = True
         try:
             if burst.weight <= BUDGET:
                 await self._engine.transact(run, sync=burst.changes)
@@ -202,8 +281,8 @@ class _Connection:
             session.fail(burst, fault)
         else:
             session.finish(burst)
-        self._at_work = False
-        self._wake()
+        self.at_work = False
+        self._output.set()
 
     async def _write(self) -> None:
         session = self.session
@@ -218,39 +297,87 @@ class _Connection:
                         session.resume()
                         self._engine.pump_soon()
                     self._drained.set()
-                elif session.close_code is not None and not self._at_work:
+                elif session.close_code is not None and not self.at_work:
                     return
                 else:
                     await self._output.wait()
-                    self._output = trio.Event()
         except Lost:
             self._lost = True
+        await self._hear_out()
+
+    async def _hear_out(self) -> None:
+        """Nothing can be sent any more. Serve what the peer sent before: its acks, and perhaps its close frame."""
+        session = self.session
+        self._tasks.deadline = min(self._tasks.deadline, trio.current_time() + HEAR_SECONDS)
+        while session.close_code is None or self.at_work:
+            for name in list(session.subscriptions):
+                session.unsubscribe(name)
+            session.ignore_logs()
+            session.outbox.close()
+            self._drained.set()
+            await self._output.wait()
 
     async def _watch(self) -> None:
-        """Close with 1001 when the peer answers no ping."""
+        """Close with 1001 when the peer shows no sign of life after a ping."""
         carrier = self._carrier
         interval, timeout = self._services.ping_interval, self._services.ping_timeout
         while True:
-            quiet_at = carrier.last_heard + interval
+            quiet_at = self._last_heard() + interval
             if trio.current_time() < quiet_at:
                 await trio.sleep_until(quiet_at)
                 continue
             carrier.ping()
-            self._wake()
+            self._output.set()
             asked = trio.current_time()
+            # While a piece waits to be sent, all buffers in between are full: what is taken then, its program took.
+            sends, acked = (carrier.sends, carrier.acked()) if carrier.sending else (None, 0)
             await trio.sleep(timeout)
-            if carrier.last_heard < asked:
-                self._end(GOING_AWAY, "no answer to a ping", CLOSE_SECONDS)
-                return
+            if self._last_heard() >= asked:
+                continue
+            if sends is not None and (carrier.sends > sends or carrier.acked() > acked):
+                continue
+            self._end(GOING_AWAY, "no answer to a ping", CLOSE_SECONDS, Ending.SILENT)
+            return
+
+    def _last_heard(self) -> float:
+        carrier = self._carrier
+        now = trio.current_time()
+        if now - carrier.last_heard < UNREAD_SECONDS and carrier.unread():
+            return now
+        return carrier.last_heard
 
     async def _stop(self) -> None:
         await self._services.stopping.wait()
-        self._end(GOING_AWAY, "the server is shutting down", DRAIN_SECONDS)
+        self._end(GOING_AWAY, "the server is shutting down", DRAIN_SECONDS, Ending.STOPPED)
 
-    def _end(self, code: int, reason: str, seconds: float) -> None:
+    def _end(self, code: int, reason: str, seconds: float, ending: Ending) -> None:
         """Close when the outbox is empty, or after `seconds`."""
-        self.session.end(code, reason)
+        self.session.end(code, reason, ending)
         self._tasks.deadline = min(self._tasks.deadline, trio.current_time() + seconds)
+
+    # What the watch over all connections asks.
+
+    @property
+    def held(self) -> int:
+        """Bytes that are kept for the peer."""
+        return self.session.outbox.size + self._carrier.held
+
+    @property
+    def progress(self) -> int:
+        """Grows when the peer takes what it is sent, or when what it sends comes to an end."""
+        return self._carrier.sends + self.bursts
+
+    def relieve(self) -> None:
+        """There is room again in the budget of all connections."""
+        self._drained.set()
+        if self.session.can_resume():
+            self.session.resume()
+            self._engine.pump_soon()
+
+    def cut_off(self) -> None:
+        """The peer takes nothing, and room is needed."""
+        self.session.end(TRY_AGAIN_LATER, "nothing was taken for too long", Ending.STALLED)
+        self._tasks.cancel()
 
     async def _give_back(self) -> None:
         session = self.session

@@ -56,10 +56,33 @@ def test_subscribe_to_an_unknown_queue(peer: Peer) -> None:
 
 
 def test_second_subscribe_changes_nothing(world: World, peer: Peer) -> None:
-    assert peer.ask(subscribe(credits=1), subscribe(credits=5)) == [OK, OK]
+    assert peer.ask(subscribe(credits=1), subscribe(credits=1)) == [OK, OK]
     for _ in range(3):
         world.publish("jobs")
     assert len(peer.read()) == 1
+    assert peer.ask(subscribe(credits=1)) == [OK]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "credits", "seconds"),
+    [
+        ({"credits": 3}, {"credits": 5}, 3, 30),
+        ({"credits": 3}, {}, 3, 30),
+        ({}, {"credits": 3}, None, 30),
+        ({"lock_timeout_secs": 5}, {}, None, 5),
+        ({"credits": 3, "lock_timeout_secs": 5}, {"credits": 3, "lock_timeout_secs": 6}, 3, 5),
+    ],
+)
+def test_second_subscribe_with_other_terms_says_which_are_in_force(
+    world: World, peer: Peer, first: dict[str, Any], second: dict[str, Any], credits: int | None, seconds: int
+) -> None:
+    in_force = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": seconds}
+    assert peer.ask(subscribe(**first), subscribe(**second)) == [OK, in_force]
+    world.publish("jobs")
+    peer.read()
+    left = None if credits is None else credits - 1
+    assert peer.ask(subscribe(**second, req_id="r")) == [{**in_force, "credits": left, "req_id": "r"}]
+    assert peer.ask(subscribe(**first)) == [OK]
 
 
 @pytest.mark.parametrize("fields", [{"credits": -1}, {"credits": "1"}, {"lock_timeout_secs": 0}, {"queue": None}])

@@ -135,7 +135,8 @@ async def test_what_a_lost_connection_held_goes_to_the_next_one(fast_lane: bool,
             await first.vanish()
         await server.settle_down(99, 0, 0)
         again = await server.http("POST", "/consume/jobs", {"consumer_id": "c", "timeout_seconds": LONG})
-        assert (again["payload"], again["retry_count"]) == ("1", 2)  # The lost delivery counts.
+        # The delivery counts when the connection was lost, not when it was closed in order.
+        assert (again["payload"], again["retry_count"]) == ("1", 1 if way == "close" else 2)
         async with server.socket() as second:
             await second.subscribe()
             payloads = [(await second.push())["payload"] for _ in range(98)]

@@ -1,0 +1,43 @@
+"""Bytes that all WebSockets of a server hold together, and what becomes scarce when they are many.
+
+Rule: whatever a connection keeps for its peer is counted here while it keeps it: what it has yet to send, and what came
+and was not served. There are two marks. At the first one (`short`) a connection is given little to send; at twice that
+(`exhausted`) nothing is delivered and nothing read, so it is the bound, give or take the burst or the delivery at which
+it was reached. `http.websocket_watch` then cuts off those that hold most and take nothing, so it never lasts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+LIMIT_BYTES = 64 * 1024 * 1024
+"""First mark. Nearly all connections have nothing to keep: it takes 256 that stopped reading to come here."""
+
+
+def _nothing() -> None:
+    pass
+
+
+class Budget:
+    """`when_short` is called each time something is added beyond the first mark."""
+
+    __slots__ = ("held", "limit", "when_short")
+
+    def __init__(self, limit: int = LIMIT_BYTES) -> None:
+        self.limit = limit
+        self.held = 0
+        self.when_short: Callable[[], None] = _nothing
+
+    @property
+    def short(self) -> bool:
+        return self.held >= self.limit
+
+    @property
+    def exhausted(self) -> bool:
+        return self.held >= 2 * self.limit
+
+    def change(self, octets: int) -> None:
+        """That much more is held, or less when negative."""
+        self.held += octets
+        if self.held >= self.limit:
+            self.when_short()
