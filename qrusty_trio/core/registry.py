@@ -263,8 +263,9 @@ class Registry:
         queue = self.queues.get(name)
         return list(queue.rates.points) if queue is not None else []
 
-    def hot_tier_sizes(self) -> dict[str, int]:
-        return {name: len(self.queues[name].tier) for name in self._names}
+    def tier_size(self, name: str) -> int:
+        queue = self.queues.get(name)
+        return len(queue.tier) if queue is not None else 0
 
     @property
     def locked_index_size(self) -> int:

@@ -1,0 +1,95 @@
+"""Long answers of the operations that only look: made in pieces, whole all the same, with rates that can be read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from qrusty_trio.api import reports
+from qrusty_trio.api.engine import Call
+from qrusty_trio.api.operations import resolve
+from qrusty_trio.api.reports import JOIN_BYTES, NAMES_PIECE, RATE_DIGITS, STATS_PIECE
+from tests.wire.table import Table
+
+WORKER = {"consumer_id": "w"}
+
+
+@pytest.fixture
+def table() -> Table:
+    return Table()
+
+
+def publish(table: Table, queue: str = "q") -> None:
+    assert table.post("/publish", {"queue": queue, "priority": 1, "payload": "p"}).status == 200
+
+
+def consume(table: Table) -> Any:
+    return json.loads(table.post("/consume/q", WORKER).body)
+
+
+def test_many_names_are_listed_in_pieces(table: Table) -> None:
+    names = [f'{number:05} "ü\0' for number in range(2 * NAMES_PIECE + 1)]
+    for name in names[:NAMES_PIECE]:
+        publish(table, name)
+    assert table.get("/queues") == names[:NAMES_PIECE]
+    assert table.steps == 0
+    for name in names[NAMES_PIECE:]:
+        publish(table, name)
+    assert table.get("/queues") == names
+    assert table.steps == 3
+
+
+def test_large_answers_are_joined_in_pieces(table: Table) -> None:
+    names = [f"{number:05}" + "\0" * 250 for number in range(4 * STATS_PIECE + 1)]
+    for name in names:
+        publish(table, name)
+    answer = table.get("/stats")
+    octets = len(json.dumps(answer))
+    assert octets > 2 * JOIN_BYTES
+    assert table.steps >= 4 + octets // (2 * JOIN_BYTES)
+    assert [queue["name"] for queue in answer["queues"]] == names
+    assert list(answer["summary"]["storage"]["hot_tier_sizes"]) == names
+    assert table.get("/queues") == names
+
+
+def test_no_queues_at_all(table: Table) -> None:
+    assert table.get("/queues") == []
+    answer = table.get("/stats")
+    assert answer["queues"] == []
+    assert answer["summary"]["storage"]["hot_tier_sizes"] == {}
+
+
+def test_queues_that_are_deleted_while_they_are_counted(table: Table) -> None:
+    for number in range(2 * STATS_PIECE):
+        publish(table, f"q{number:04}")
+    steps = reports.stats(table.services, Call(resolve("GET", b"/stats")[0]), table.now)
+    next(steps)
+    assert json.loads(table.post("/delete-all").body)["deleted_queues"] == 2 * STATS_PIECE
+    with pytest.raises(StopIteration) as end:
+        while True:
+            next(steps)
+    answer = json.loads(end.value.value.body)
+    assert len(answer["queues"]) == answer["summary"]["total_queues"] == STATS_PIECE
+    assert len(answer["summary"]["storage"]["hot_tier_sizes"]) == STATS_PIECE
+
+
+def test_rates_are_rounded(table: Table) -> None:
+    for second in range(12):
+        for _ in range(second % 3):
+            publish(table)
+            message_id = consume(table)["id"]
+            table.post(f"/{'n' * (second % 2)}ack/q/{message_id}", WORKER)
+        table.now += 1_000
+        for _ in table.broker.sample(table.now):
+            pass
+    (described,) = table.get("/stats")["queues"]
+    shown = [described, table.get("/queue-stats/q"), *table.get("/queues/q/metrics")["points"]]
+    rates = [each[f"{rate}_rate_per_sec"] for each in shown for rate in ("publish", "ack", "nack")]
+    assert any(rates)
+    for rate in rates:
+        assert isinstance(rate, float)
+        assert rate == round(rate, RATE_DIGITS)
+    exact = table.broker.queues["q"].rates.points[-1].publish_rate
+    assert described["publish_rate_per_sec"] == pytest.approx(exact, abs=0.0005)
