@@ -32,7 +32,7 @@ _LONGEST_NAME = 3 * len("seconds")
 """Of a parameter, with every character percent-encoded."""
 _UUID = -36
 """Where an id of the usual length starts, counted from the end of a path."""
-_UNKNOWN = "there is nothing under this path; GET / lists the routes"
+NOTHING_THERE = "there is nothing under this path; GET / lists the routes"
 
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
@@ -109,7 +109,7 @@ class Router:
     def _find(self, method: str, raw_path: bytes) -> Route:
         segments = raw_path.split(b"/")
         if segments.pop(0) or not all(segments):
-            raise NotFound(_UNKNOWN)
+            raise NotFound(NOTHING_THERE)
         if raw_path in self._by_query:
             raise self._incomplete(raw_path)
         shape = self._shape(segments)
@@ -130,7 +130,7 @@ class Router:
                 fixed is None or fixed == segment for fixed, segment in zip(shape, segments, strict=True)
             ):
                 return shape
-        raise NotFound(_UNKNOWN)
+        raise NotFound(NOTHING_THERE)
 
 
 def _choose(methods: dict[str, Operation], method: str) -> Operation:

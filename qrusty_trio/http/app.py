@@ -26,6 +26,7 @@ from qrusty_trio.api.operations import (
     error_reply,
     resolve,
 )
+from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError
 from qrusty_trio.http.answers import body_too_large, cors_headers
 from qrusty_trio.http.context import HttpContext
@@ -93,7 +94,7 @@ def make_app(context: HttpContext) -> Quart:
     async def serve_websocket() -> Response | None:
         path, _ = split_target(websocket.scope["raw_path"])
         if path != WEBSOCKET_PATH:
-            return _response(error_reply(NotFound("there is nothing under this path")))
+            return _response(error_reply(NotFound(NOTHING_THERE)))
         return await serve_quart_websocket(context.websocket)
 
     @app.errorhandler(HTTPException)
@@ -175,6 +176,8 @@ def _preflight(cors: dict[str, str]) -> Response:
 async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Response:
     """A file of the web UI, or what leads there."""
     if request.method not in {"GET", "HEAD"}:
+        if path == ROOT_PATH:
+            raise NotFound(NOTHING_THERE)  # as the recorded server says
         refusal = MethodNotAllowed("this path takes GET or HEAD")
         refusal.allow = "GET, HEAD"
         raise refusal
@@ -183,7 +186,7 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
     if path == ROOT_PATH:
         return _serve_root(cors)
     if path == b"/ui":
-        return Response(b"", 308, headers={"Location": UI_ADDRESS, **cors})
+        return _redirect(308, UI_ADDRESS, cors)
     in_ui = path.startswith(b"/ui/")
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
     found = await trio.to_thread.run_sync(_read_inside, directory, relative or "index.html")
@@ -192,18 +195,23 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
         relative = "index.html"
         found = await trio.to_thread.run_sync(_read_inside, directory, relative)
     if found is None:
-        raise NotFound("there is nothing under this path")
+        raise NotFound(NOTHING_THERE)
     response = Response(found, 200, headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", **cors})
     response.headers["Content-Type"] = _content_type(relative or "index.html")
     return response
 
 
+def _redirect(status: int, address: str, cors: dict[str, str]) -> Response:
+    response = Response(b"", status, headers={"Location": address, **cors})
+    del response.headers["Content-Type"]
+    return response
+
+
 def _serve_root(cors: dict[str, str]) -> Response:
     if is_browser(request.headers.get("Accept")):
-        response = Response(b"", 302, headers={"Location": UI_ADDRESS})
+        response = _redirect(302, UI_ADDRESS, cors)
     else:
-        response = Response(DESCRIPTION, 200, content_type="application/json")
-    response.headers.update(cors)
+        response = _response(Reply(200, DESCRIPTION), cors)
     response.headers["Vary"] = ", ".join(["Accept", *([cors["vary"]] if cors else [])])
     return response
 

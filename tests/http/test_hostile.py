@@ -8,6 +8,9 @@ from typing import NamedTuple
 import pytest
 import trio
 
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.api.routes import NOTHING_THERE
+from qrusty_trio.errors import NotFound
 from tests.http.web import HOST, JSON, Answer, Web, request, running
 
 PUBLISH = b'{"queue":"q","priority":1,"payload":"p"}'
@@ -91,7 +94,7 @@ CASES = {
     "chunks, then another request": Case(post(CHUNKED, CHUNKS) + HEALTH, [200, 200]),
     "refused chunks, then another request": Case(post(CHUNKED, b"zz\r\n") + HEALTH, [400, CLOSES]),
     "absolute target": Case(b"GET http://test/health HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
-    "absolute target without path": Case(b"GET http://test HTTP/1.1\r\n" + HOST + b"\r\n", [404]),
+    "absolute target without path": Case(b"GET http://test HTTP/1.1\r\n" + HOST + b"\r\n", [200]),
     "absolute target with query": Case(
         b"GET http://test:1/operation-timings?seconds=x HTTP/1.1\r\n" + HOST + b"\r\n", [400]
     ),
@@ -248,4 +251,4 @@ async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:
             async with running(fast_lane) as web:
                 found.append([(answer.status, answer.body) for answer in await answers_to(web, part)])
         assert found[0] == found[1]
-        assert (404, b'{"error":"there is nothing under this path","code":"not_found"}') in found[0]
+        assert (404, error_reply(NotFound(NOTHING_THERE)).body) in found[0]
