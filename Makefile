@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 SOURCES := qrusty_trio tests bench fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-pressure bench-peers fuzz lock clean
+.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-pressure bench-peers fuzz fuzz-parser lock clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
@@ -58,7 +58,10 @@ bench-pressure: $(VENV)/.installed-dev ## Measure a server that runs into its me
 bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
 	bash bench/peers.sh
 
-fuzz: $(VENV)/.installed-fuzz ## Fuzz the connection code for 10 minutes (FUZZ_SECONDS overrides)
+fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (FUZZ_SECONDS, SEED or REPLAY)
+	$(BIN)/python -m fuzz.server --seconds $(or $(FUZZ_SECONDS),600) $(SEED:%=--seed %) $(REPLAY:%=--replay %)
+
+fuzz-parser: $(VENV)/.installed-fuzz ## Fuzz the connection code in one process for 10 minutes (FUZZ_SECONDS)
 	$(BIN)/python fuzz/fuzz_fast_lane.py -max_total_time=$(or $(FUZZ_SECONDS),600)
 
 lock: $(VENV)/.made ## Choose the newest versions that fit and write locks/
