@@ -6,11 +6,23 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, Phase
+from hypothesis import settings as hypothesis_settings
 
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 from tests.wire.http_client import HttpClient, open_client
+
+hypothesis_settings.register_profile(
+    "project",
+    # How long an example takes says how busy the machine is, not whether the code is right.
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+    # Without `explain`: it runs a failing test ten to twenty times longer, for a comment.
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.target, Phase.shrink],
+)
+hypothesis_settings.load_profile("project")
 
 
 @pytest.fixture(params=["rocksdb", "memory"])
