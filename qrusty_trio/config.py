@@ -26,8 +26,9 @@ SHOWN_CHARS = 100
 """Characters of a refused value that the refusal shows."""
 AUTO = -1
 """The value of a setting that is still to be worked out from others."""
-MOST_WRITE_BUFFER_MB = 16
-"""ROCKSDB_WRITE_BUFFER_MB unless it is set."""
+HOT_TIER_SIZE, MAX_HOT_TIER_SIZE = 1000, 100_000
+CACHE_MB, WRITE_BUFFER_MB = 128, 16
+"""The defaults of settings that give way to others."""
 OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
 """A variable that starts like this and is no setting is taken for a slip of the pen."""
 _OF_KUBERNETES = re.compile(
@@ -189,20 +190,30 @@ class Settings:
         "WEBUI_DIR", "/opt/qrusty/webui", _path(), "", "Files of the web UI; without index.html there: those installed."
     )
     rocksdb_cache_mb: int = _row(
-        "ROCKSDB_CACHE_MB", "128", _whole(1, 1_048_576), "MiB", "Blocks, indexes and memory tables of RocksDB together."
+        "ROCKSDB_CACHE_MB",
+        f"{CACHE_MB}",
+        _whole(1, 1_048_576),
+        "MiB",
+        "Blocks, indexes and memory tables of RocksDB together.",
+        AUTO,
     )
     rocksdb_write_buffer_mb: int = _row(
         "ROCKSDB_WRITE_BUFFER_MB",
         "auto",
         _derived(_whole(1, 65_536)),
         "MiB",
-        f"Memory tables; at most the cache. auto: {MOST_WRITE_BUFFER_MB}, or half the cache if that is less.",
+        f"Memory tables; at most the cache. auto: {WRITE_BUFFER_MB}, or half the cache if that is less.",
     )
     rocksdb_max_open_files: int = _row(
         "ROCKSDB_MAX_OPEN_FILES", "128", _whole(16, 1_000_000), "files", "Table files that RocksDB keeps open."
     )
     hot_tier_size: int = _row(
-        "QRUSTY_HOT_TIER_SIZE", "1000", _whole(1, 100_000), "messages", "First messages of each queue kept in memory."
+        "QRUSTY_HOT_TIER_SIZE",
+        f"{HOT_TIER_SIZE}",
+        _whole(1, MAX_HOT_TIER_SIZE),
+        "messages",
+        "First messages of each queue kept in memory.",
+        AUTO,
     )
     refill_threshold: int = _row(
         "QRUSTY_REFILL_THRESHOLD",
@@ -318,8 +329,11 @@ class Settings:
         self._work_out("memory_pressure_threshold", thresholds.warning)
         self._work_out("memory_critical_threshold", thresholds.critical)
         self._work_out("memory_pressure_exit_threshold", thresholds.exit)
+        low, tables = self.refill_threshold, self.rocksdb_write_buffer_mb
+        self._work_out("hot_tier_size", HOT_TIER_SIZE if low < HOT_TIER_SIZE else min(4 * low, MAX_HOT_TIER_SIZE))
         self._work_out("refill_threshold", self.hot_tier_size // 4)
-        self._work_out("rocksdb_write_buffer_mb", max(1, min(MOST_WRITE_BUFFER_MB, self.rocksdb_cache_mb // 2)))
+        self._work_out("rocksdb_cache_mb", CACHE_MB if tables <= CACHE_MB else 2 * tables)
+        self._work_out("rocksdb_write_buffer_mb", max(1, min(WRITE_BUFFER_MB, self.rocksdb_cache_mb // 2)))
         if self.refill_threshold >= self.hot_tier_size:
             raise StartupRefused(
                 f"QRUSTY_REFILL_THRESHOLD='{self.refill_threshold}' is not allowed: it takes less than "

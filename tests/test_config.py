@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -221,10 +222,6 @@ def test_thresholds_must_rise(environment: dict[str, str]) -> None:
     ("environment", "names"),
     [
         (
-            {"QRUSTY_REFILL_THRESHOLD": "1000"},
-            ("QRUSTY_REFILL_THRESHOLD='1000'", "QRUSTY_HOT_TIER_SIZE, which is 1000"),
-        ),
-        (
             {"QRUSTY_HOT_TIER_SIZE": "250", "QRUSTY_REFILL_THRESHOLD": "250"},
             ("QRUSTY_REFILL_THRESHOLD='250'", "QRUSTY_HOT_TIER_SIZE, which is 250"),
         ),
@@ -232,7 +229,6 @@ def test_thresholds_must_rise(environment: dict[str, str]) -> None:
             {"ROCKSDB_CACHE_MB": "15", "ROCKSDB_WRITE_BUFFER_MB": "16"},
             ("ROCKSDB_WRITE_BUFFER_MB='16'", "ROCKSDB_CACHE_MB, which is 15"),
         ),
-        ({"ROCKSDB_WRITE_BUFFER_MB": "129"}, ("ROCKSDB_WRITE_BUFFER_MB='129'", "ROCKSDB_CACHE_MB, which is 128")),
     ],
 )
 def test_values_must_fit_together(environment: dict[str, str], names: tuple[str, ...]) -> None:
@@ -288,12 +284,23 @@ def test_which_way_they_give_way(environment: dict[str, str], expected: tuple[fl
     assert (found.exit, found.warning, found.critical) == pytest.approx(expected)
 
 
-def test_a_setting_that_bounds_another_may_be_small_by_itself() -> None:
-    for variable, least in (
-        *(("QRUSTY_HOT_TIER_SIZE", "1"), ("ROCKSDB_CACHE_MB", "1")),
-        *(("QRUSTY_MEMORY_PRESSURE_THRESHOLD", "0.01"), ("QRUSTY_MEMORY_CRITICAL_THRESHOLD", "0.01")),
-    ):
-        assert read(**{variable: least}) != Settings()
+@pytest.mark.parametrize(("threshold", "size"), [(0, 1000), (999, 1000), (1000, 4000), (99_999, 100_000)], ids=str)
+def test_the_tier_size_gives_way_to_the_refill_threshold(threshold: int, size: int) -> None:
+    assert read(QRUSTY_REFILL_THRESHOLD=f"{threshold}").hot_tier_size == size
+
+
+@pytest.mark.parametrize(("memory_tables", "cache"), [(1, 128), (128, 128), (129, 258), (65_536, 131_072)], ids=str)
+def test_the_cache_gives_way_to_the_memory_tables(memory_tables: int, cache: int) -> None:
+    assert read(ROCKSDB_WRITE_BUFFER_MB=f"{memory_tables}").rocksdb_cache_mb == cache
+
+
+def test_no_number_alone_is_refused_for_a_default_of_another_setting() -> None:
+    for row in TABLE.values():
+        bounds = re.search(r"number from (\S+) to (\S+)", row.check.allowed)
+        for bound in bounds.groups() if bounds is not None else ():
+            share = row.unit == "share"
+            given = {"0": "0.001", "1": "0.999"}[bound] if share else bound
+            assert read(**{row.variable: given}) != Settings() or given == row.default
 
 
 def test_addresses_are_written_as_they_are_read() -> None:
