@@ -24,6 +24,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import TextIO
 
+from qrusty_trio.wording import counted
+
 RING_RECORDS = 1000
 """Records kept for `subscribe-logs`."""
 MAX_MESSAGE_CHARS = 8192
@@ -159,7 +161,8 @@ class Output(logging.Handler):
         told = 0
         while (line := self._waiting.get()) is not None:
             if (lost := self._lost) > told:
-                sentence = f"{lost - told} log records were lost: they were not taken fast enough"
+                what = counted(lost - told, "log record was lost: it was", "log records were lost: they were")
+                sentence = f"{what} not taken fast enough"
                 told = lost
                 warning = logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, (), None)
                 line = f"{self.format(warning)}\n{line}"

@@ -217,15 +217,16 @@ def test_ring_bounds_a_record_and_keeps_the_traceback_in_it() -> None:
 
 
 def test_a_reader_that_was_overtaken_is_told_how_many_it_lost() -> None:
-    ring = LogRing()
-    ring.handle(record("first"))
-    reader = LogReader(ring, lambda: None)
-    for number in range(logs.RING_RECORDS + 41):
-        ring.handle(record(str(number)))
-    frames = [json.loads(frame) for frame in reader.read(2)]
-    assert frames[0]["level"] == "warn"
-    assert "42 log records were lost" in frames[0]["message"]
-    assert [frame["message"] for frame in frames[1:]] == ["41", "42"]
+    for lost, sentence in ((42, "42 log records were lost: this"), (1, "1 log record was lost: this")):
+        ring = LogRing()
+        ring.handle(record("first"))
+        reader = LogReader(ring, lambda: None)
+        for number in range(logs.RING_RECORDS + lost - 1):
+            ring.handle(record(str(number)))
+        frames = [json.loads(frame) for frame in reader.read(2)]
+        assert frames[0]["level"] == "warn"
+        assert frames[0]["message"].startswith(sentence)
+        assert [frame["message"] for frame in frames[1:]] == [f"{lost - 1}", f"{lost}"]
 
 
 class Loop:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from qrusty_trio.api import ws_frames
+from qrusty_trio.wording import counted
 
 
 class LogRing(Protocol):
@@ -47,7 +48,8 @@ class LogReader:
         self._position = position
         frames = [ws_frames.log(*record) for record in records]
         if lost and frames:
-            sentence = f"{lost} log records were lost: this connection reads too slowly"
+            what = counted(lost, "log record was", "log records were")
+            sentence = f"{what} lost: this connection reads too slowly"
             frames.insert(0, ws_frames.log(records[0][0], "warn", sentence))
         return frames
 

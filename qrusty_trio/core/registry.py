@@ -25,6 +25,7 @@ from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound, StorageFault
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+from qrusty_trio.wording import counted
 
 NEVER = 2**63
 """Wall milliseconds that never come."""
@@ -396,9 +397,9 @@ class Registry:
     def miscounted(self, queue: Queue) -> None:
         """The counter says that there are messages and the store has none: believe the store."""
         log.error(
-            "queue '%s' counted %d available messages, but the store holds none; the count is now 0",
+            "queue '%s' counted %s, but the store holds none; the count is now 0",
             queue.name,
-            queue.available,
+            counted(queue.available, "available message"),
         )
         queue.available = 0
         self.journal.mark(queue)

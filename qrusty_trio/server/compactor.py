@@ -24,6 +24,7 @@ from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
+from qrusty_trio.wording import counted
 
 LIVE_SHARE = 0.5
 """A segment of which a smaller share is still owned by messages is rewritten."""
@@ -211,7 +212,8 @@ class Compactor:
             await self._engine.transact(partial(_drop, broken), sync=False)
             total += len(broken)
             await self._note_many()
-        log.error("payload segment %d: %d messages had lost their payload", segment, total)
+        what = counted(total, "message had lost its payload", "messages had lost their payload")
+        log.error("payload segment %d: %s", segment, what)
 
     async def _places(self, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
         return await self._engine.transact(lambda broker, now: relocation.places(broker, segment, begin), sync=False)
@@ -240,8 +242,12 @@ class Compactor:
         removed, broker.removed = broker.removed, []
         when = datetime.fromtimestamp(self._engine.clock.now_ms() / 1000, UTC).isoformat(timespec="seconds")
         log.error(
-            "%d messages had lost their payload and were removed, the first '%s' of queue '%s' (%s); see %s",
-            len(removed),
+            "%s '%s' of queue '%s' (%s); see %s",
+            counted(
+                len(removed),
+                "message had lost its payload and was removed:",
+                "messages had lost their payload and were removed, the first",
+            ),
             removed[0].id,
             removed[0].queue,
             removed[0].reason,

@@ -11,6 +11,7 @@ import logging
 import trio
 
 from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.wording import counted
 
 SAMPLE_SECONDS = 1.0
 WARN_SECONDS = 60.0
@@ -30,9 +31,9 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
         await in_pieces(broker.sample(engine.clock.now_ms()))
         if broker.refused_for_locks and trio.current_time() >= warn_at:
             log.warning(
-                "%d consumes got nothing: %d messages were locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",
-                broker.refused_for_locks,
-                broker.max_locked_index,
+                "%s got nothing: %s locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",
+                counted(broker.refused_for_locks, "consume"),
+                counted(broker.max_locked_index, "message was", "messages were"),
             )
             broker.refused_for_locks = 0
             warn_at = trio.current_time() + WARN_SECONDS

@@ -21,6 +21,7 @@ from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.removed_log import RemovedLog
 from qrusty_trio.storage.rocksdb import RocksStorage
+from qrusty_trio.wording import counted
 
 PAYLOADS_DIRECTORY = "payloads"
 """Segment files, under DATA_PATH."""
@@ -82,10 +83,10 @@ async def load(engine: Engine, compactor: Compactor | None) -> None:
     _spare_the_loop()
     engine.services.gate.starting = False
     log.info(
-        "ready after %.3f s: %d queues, %d messages locked",
+        "ready after %.3f s: %s, %s locked",
         trio.current_time() - began,
-        len(engine.broker.queues),
-        engine.broker.locked_index_size,
+        counted(len(engine.broker.queues), "queue"),
+        counted(engine.broker.locked_index_size, "message"),
     )
 
 

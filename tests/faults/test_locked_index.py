@@ -140,8 +140,8 @@ async def test_it_is_said_once_a_minute(
                 await trio.sleep(1)
         nursery.cancel_scope.cancel()
     said = [record.getMessage() for record in caplog.records if "QRUSTY_MAX_LOCKED_INDEX" in record.getMessage()]
-    refused = f"consumes got nothing: {LIMIT} messages were locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)"
-    assert said == [f"1 {refused}", f"60 {refused}", f"60 {refused}"]
+    refused = f"got nothing: {LIMIT} messages were locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)"
+    assert said == [f"1 consume {refused}", f"60 consumes {refused}", f"60 consumes {refused}"]
 
 
 @pytest.mark.parametrize("storage_mode", list(StorageMode), ids=str)
