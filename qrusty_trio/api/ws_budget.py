@@ -1,9 +1,10 @@
 """Bytes that all WebSockets of a server hold together, and what becomes scarce when they are many.
 
 Rule: whatever a connection keeps for its peer is counted here while it keeps it: what it has yet to send, and what came
-and was not served. There are two marks. At the first one (`short`) a connection is given little to send; at twice that
-(`exhausted`) nothing is delivered and nothing read, so it is the bound, give or take the burst or the delivery at which
-it was reached. `http.websocket_watch` then cuts off those that hold most and take nothing, so it never lasts.
+and was not served. There are three marks. From the first one on (`short`) a connection is given little to send; at half
+as much again (`exhausted`) nothing is delivered any more; at twice the first (`full`) nothing is read. So that is the
+bound, give or take the burst or the delivery at which it was reached. `http.websocket_watch` cuts off those that hold
+most and take nothing, so it never lasts.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ class Budget:
 
     @property
     def exhausted(self) -> bool:
+        return self.held >= self.limit + self.limit // 2
+
+    @property
+    def full(self) -> bool:
         return self.held >= 2 * self.limit
 
     def change(self, octets: int) -> None:

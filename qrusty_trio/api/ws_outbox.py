@@ -56,7 +56,7 @@ class Outbox:
         budget = self._budget
         if budget.held < budget.limit:
             return size >= FULL_BYTES
-        return size >= SHORT_FULL_BYTES or budget.exhausted
+        return size >= SHORT_FULL_BYTES or budget.full
 
     def hold(self) -> None:
         """Keep the frames that are put in from now on behind the answers of the burst at work.

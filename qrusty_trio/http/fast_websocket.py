@@ -180,8 +180,6 @@ class FastCarrier:
         """The fragments so far of a message that is not complete."""
         self._partial_opcode = Opcode.TEXT
         self._frames: list[str | bytes] = []
-        self._over = False
-        """Nothing more will be received."""
         self._largest = 0
         """Size of the largest frame sent, and its start."""
         self._largest_start = b""
@@ -347,8 +345,10 @@ class FastCarrier:
             self._largest_start = b""
         return Ending.CLOSED
 
+    def abort(self) -> None:
+        """A cancelled send of ours ends at once."""
+
     def let_go(self) -> None:
-        self._over = True
         self._frames = []
         self._partial = bytearray()
         self._largest_start = b""

@@ -19,6 +19,7 @@ from qrusty_trio.http.fast_lane import CLOSE, Lane
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.handover import Handover
 from qrusty_trio.http.head import LINGER_BYTES, MAX_HEAD_BYTES, read_block, read_line
+from qrusty_trio.http.websocket_watch import watch_budget
 
 STOP_SECONDS = 10.0
 """What is in hand when the server stops may take so long."""
@@ -58,6 +59,7 @@ class _Server:
         async with trio.open_nursery() as background:
             background.start_soon(self._lane.watch)
             background.start_soon(self._lane.rounds.run)
+            background.start_soon(watch_budget, self._context.websocket)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:

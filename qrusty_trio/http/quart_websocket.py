@@ -9,7 +9,9 @@ under ACTIVITY_KEY; a peer that stays silent through a ping is then closed with 
 from __future__ import annotations
 
 import math
+import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Protocol, cast
 
 import trio
@@ -27,6 +29,8 @@ FAREWELL_KEY = "qrusty.farewell"
 RECEIVED_FRAMES = 256
 RECEIVED_CHARACTERS = 256 * 1024
 """Frames and their length taken over from Hypercorn and not looked at yet; what is beyond that waits in the socket."""
+COPIES = 3
+"""Of a frame on its way out: as text, as the frame and as what the stream sends, besides the one in the outbox."""
 
 
 class PeerActivity(Protocol):
@@ -64,13 +68,34 @@ async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
         body = b'{"error":"This origin may not connect","code":"origin_not_allowed"}'
         return Response(body, 403, content_type="application/json")
     await websocket.accept()
+    await _serve(services)
+    # A cancellation that ended it is raised here anew: see there.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    return None
+
+
+async def _serve(services: WebSocketServices) -> None:
+    """Returns when it was cancelled, too.
+
+    What is raised holds the frames that it came through, and with them all that the connection held. Hypercorn and
+    Quart keep it in reference cycles, until the collector runs.
+    """
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
     carrier = QuartCarrier(state.get(ACTIVITY_KEY), state.get(FAREWELL_KEY), services.budget)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(carrier.collect)
-        await serve_connection(carrier, services)
-        nursery.cancel_scope.cancel()
-    return None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(carrier.collect)
+            await serve_connection(carrier, services)
+            nursery.cancel_scope.cancel()
+    except trio.Cancelled:
+        pass
+    except BaseExceptionGroup as group:
+        _, others = group.split(trio.Cancelled)
+        if others is not None:
+            try:
+                raise others from None
+            finally:
+                del others
 
 
 class QuartCarrier:
@@ -89,6 +114,9 @@ class QuartCarrier:
         """Of the frames that wait."""
         self._came = trio.Event()
         self._taken = trio.Event()
+        self._unserved = 0
+        """The same, with those that were given last."""
+        self._copies = 0
         self.sends = 0
         self.sending = False
         self.held = 0
@@ -105,7 +133,8 @@ class QuartCarrier:
             frame = b"" if received is None else received
             del received
             self._size += len(frame)
-            self._hold(self.held + len(frame))
+            self._unserved += len(frame)
+            self._count()
             self._frames.append(frame)
             del frame
             self._came.set()
@@ -113,13 +142,15 @@ class QuartCarrier:
                 self._taken = trio.Event()
                 await self._taken.wait()
 
-    def _hold(self, octets: int) -> None:
+    def _count(self) -> None:
+        octets = self._unserved + self._copies
         self._budget.change(octets - self.held)
         self.held = octets
 
     async def receive(self) -> list[str | bytes]:
         # What was given before has been served.
-        self._hold(self._size)
+        self._unserved = self._size
+        self._count()
         if not self._frames:
             self._came = trio.Event()
             await self._came.wait()
@@ -130,9 +161,15 @@ class QuartCarrier:
 
     async def send(self, frames: list[bytes]) -> None:
         self.sending = True
-        for frame in frames:
-            await websocket.send(frame.decode())
+        frames.reverse()
+        while frames:
+            frame = frames.pop().decode()
+            self._copies = COPIES * len(frame)
+            self._count()
+            await websocket.send(frame)
             self.sends += 1
+        self._copies = 0
+        self._count()
         self.sending = False
 
     def control_bytes(self) -> int:
@@ -150,10 +187,17 @@ class QuartCarrier:
     def farewell(self) -> Ending | None:
         return self._farewell() if self._farewell is not None else Ending.LOST
 
+    def abort(self) -> None:
+        # Hypercorn shields what it sends. Over HTTP/2 it waits for the stream's window instead, without a shield.
+        if self._socket is not None and websocket.scope["http_version"] != "2":
+            with suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RDWR)
+
     def let_go(self) -> None:
+        self._farewell = None
         self._frames = []
-        self._size = 0
-        self._hold(0)
+        self._size = self._unserved = self._copies = 0
+        self._count()
 
     async def close(self, code: int, reason: str) -> None:
         await websocket.close(code, reason)

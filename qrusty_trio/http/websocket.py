@@ -98,6 +98,9 @@ class Carrier(Protocol):
     def let_go(self) -> None:
         """Forget what came: nothing more will be received."""
 
+    def abort(self) -> None:
+        """Cut off a send that can't be cancelled."""
+
     async def close(self, code: int, reason: str) -> None:
         """The closing handshake. Raises nothing when the peer is gone. May take as long as the peer likes."""
 
@@ -130,6 +133,8 @@ class WebSocketServices:
     """Of what all connections hold."""
     connections: dict[Connection, None] = field(default_factory=dict)
     """Those that are open."""
+    return_freed: Callable[[], None] = lambda: None
+    """Gives memory that was freed back to the system. Blocks: it is called in a thread, after a shortage."""
 
 
 def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
@@ -199,18 +204,23 @@ class Connection:
             await self._work()
         finally:
             del self._services.connections[self]
-            self._carrier.let_go()
             session.ended(self._ending())
+            self._carrier.let_go()
             session.leave()
             # Even when the connection is cancelled: nobody else knows what it holds. Takes microseconds a message.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK_SECONDS):
                 await self._give_back()
-        if not self._lost:
+        cancelled = trio.current_effective_deadline() <= trio.current_time()
+        if not self._lost and not cancelled:
             with trio.move_on_after(CLOSE_SECONDS):
                 await self._carrier.close(session.close_code or NORMAL, session.close_reason)
 
     async def _work(self) -> None:
-        """Read, write and watch, until the connection is over."""
+        """Read, write and watch, until the connection is over. Returns when it was cancelled, too.
+
+        The cancellation is raised anew at the next checkpoint. This one holds all frames that it came through, and what
+        they were sending; Hypercorn and Quart would keep it in reference cycles, until the collector runs.
+        """
         try:
             async with trio.open_nursery() as nursery:
                 self._tasks = nursery.cancel_scope
@@ -219,16 +229,19 @@ class Connection:
                 nursery.start_soon(self._stop)
                 await self._write()
                 nursery.cancel_scope.cancel()
+        except trio.Cancelled:
+            pass
         except BaseExceptionGroup as group:
             failures, others = group.split(Exception)
+            fatal = others.split(trio.Cancelled)[1] if others is not None else None
             try:
                 if failures is not None:
                     logger.exception("a WebSocket connection ends: serving it failed", exc_info=failures)
                     self.session.end(INTERNAL_ERROR, "the server failed to serve this connection", Ending.FAILED)
-                if others is not None:
-                    raise others from None
+                if fatal is not None:
+                    raise fatal from None
             finally:
-                del failures, others  # They refer to this frame.
+                del failures, others, fatal  # They refer to this frame.
 
     def _ending(self) -> Ending:
         """Why it is over, when no task said so."""
@@ -347,8 +360,13 @@ class Connection:
         return carrier.last_heard
 
     async def _stop(self) -> None:
-        await self._services.stopping.wait()
-        self._end(GOING_AWAY, "the server is shutting down", DRAIN_SECONDS, Ending.STOPPED)
+        try:
+            await self._services.stopping.wait()
+            self._end(GOING_AWAY, "the server is shutting down", DRAIN_SECONDS, Ending.STOPPED)
+            await trio.sleep_forever()
+        finally:
+            if self._carrier.sending:
+                self._carrier.abort()
 
     def _end(self, code: int, reason: str, seconds: float, ending: Ending) -> None:
         """Close when the outbox is empty, or after `seconds`."""

@@ -36,7 +36,7 @@ from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
-from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource
+from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.sampler import sample
 from qrusty_trio.server.shedding import Shedding
@@ -210,6 +210,7 @@ def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.E
         ping_timeout=settings.ws_ping_timeout_secs,
         allowed_origins=settings.allowed_origins,
         stopping=stopping,
+        return_freed=return_freed,
     )
     return HttpContext(
         engine,
