@@ -19,7 +19,7 @@ _HIGH: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _LOW: Final = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = 6
 """Of `\\ud800`."""
-_BOM = b"\xef\xbb\xbf"
+_BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
 
 
 def malformed(error: Exception, body: bytes) -> MalformedJson:
@@ -28,8 +28,8 @@ def malformed(error: Exception, body: bytes) -> MalformedJson:
         return MalformedJson(MISSING_BODY)
     if body.isspace():
         return MalformedJson("the body is blank: it must be a JSON object")
-    if body.startswith(_BOM):
-        return MalformedJson("the body is not JSON: it begins with a byte order mark, which JSON does not have")
+    if body.startswith(_BYTE_ORDER_MARKS):
+        return MalformedJson("the body is not JSON: it begins with a byte order mark, but must be UTF-8 without one")
     if isinstance(error, RecursionError):
         return MalformedJson("the body is not JSON that can be read: it is nested too deeply")
     if isinstance(error, UnicodeDecodeError):
@@ -44,7 +44,7 @@ def malformed(error: Exception, body: bytes) -> MalformedJson:
         )
     if problem == "Input data was truncated":
         return MalformedJson("the body is not JSON: it ends too early")
-    return MalformedJson(f"the body is not JSON: {problem}")
+    return MalformedJson(f"the body is not JSON: {problem.removeprefix('JSON is malformed: ')}")
 
 
 def _lone_surrogate(problem: str, body: bytes) -> int | None:

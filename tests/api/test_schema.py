@@ -138,6 +138,8 @@ EVERY_BODY: list[Callable[[bytes], Any]] = [
         (b"", "the body is missing: it must be a JSON object"),
         (b" \r\n", "the body is blank: it must be a JSON object"),
         (b'\xef\xbb\xbf{"consumer_id":"c"}', "the body is not JSON: it begins with a byte order mark"),
+        ("{}".encode("utf-16"), "the body is not JSON: it begins with a byte order mark"),
+        (b'{"consumer_id":"c",}', "the body is not JSON: "),
         (b'{"consumer_id":"c"', "the body is not JSON: it ends too early"),
         (b'{"consumer_id":"\\ud800', "the body is not JSON: it ends too early"),
         (b'{"consumer_id":"\\\\ud800"', "the body is not JSON: it ends too early"),
