@@ -15,6 +15,7 @@ from qrusty_trio.api.operations import MAX_BODY_BYTES, RETRY_AFTER_SECONDS
 from qrusty_trio.errors import BodyTooLarge, Unavailable
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
+_UNKNOWN = b"Unknown"
 
 
 def body_too_large() -> BodyTooLarge:
@@ -54,7 +55,7 @@ class Answers:
         if found is None:
             if not self._date:
                 self.tick()
-            found = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, _PHRASES.get(status, b"Unknown"), self._date)
+            found = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, _PHRASES.get(status, _UNKNOWN), self._date)
             if json:
                 found += b"content-type: application/json\r\n"
             if status == 503:
@@ -68,6 +69,14 @@ class Answers:
         body = reply.body
         prefix = self._prefixes.get((reply.status, bool(body))) or self.prefix(reply.status, bool(body))
         return b"%b%d%b\r\n\r\n%b" % (prefix, len(body), extra, b"" if head_only else body)
+
+
+def with_phrase(head: bytes, status: int) -> bytes:
+    """The head of an HTTP/1.1 answer without a reason phrase, and one in its place. Anything else is left alone."""
+    line = b"HTTP/1.1 %d \r\n" % status
+    if not head.startswith(line):
+        return head
+    return b"HTTP/1.1 %d %b\r\n%b" % (status, _PHRASES.get(status, _UNKNOWN), head[len(line) :])
 
 
 def header_lines(headers: dict[str, str]) -> bytes:

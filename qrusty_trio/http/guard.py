@@ -16,7 +16,7 @@ import trio
 from qrusty_trio.api.engine import Engine, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
-from qrusty_trio.http.answers import body_too_large
+from qrusty_trio.http.answers import body_too_large, with_phrase
 from qrusty_trio.http.head import (
     HEAD_SECONDS,
     HTTP2_PREFACE,
@@ -77,6 +77,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.scope = trio.CancelScope()
         """Of the whole connection."""
         self.broken = False
+        self.answering: int | None = None
+        """The status of an answer that has begun, until its head is sent. Hypercorn sends heads without a phrase."""
+        self._answer_begun = False
+        """The head of the current answer was sent."""
         self.last_heard = trio.current_time()
         self.socket = _socket_of(stream)
 
@@ -91,6 +95,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     def answered(self, reply: Reply | None, written: bool) -> None:
         """The app has ended with a request."""
         self._in_hand -= 1
+        self._answer_begun = False
         self._changed.set()
         self._given = []
         if reply is not None and reply.delivery is not None:
@@ -266,6 +271,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         return passed
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.answering is not None:
+            data = with_phrase(bytes(data), self.answering)
+            self.answering = None
+            self._answer_begun = True
+        elif not self._answer_begun:
+            # What Hypercorn says by itself before an answer: go on, or go over to HTTP/2.
+            data = with_phrase(with_phrase(bytes(data), 100), 101)
         with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
 
             def progress() -> None:

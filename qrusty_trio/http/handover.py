@@ -88,6 +88,14 @@ def _take_apart(server: _Server) -> None:
         vars(protocol).clear()
 
 
+def _note_status(guard: GuardedStream, message: dict[str, Any]) -> None:
+    """Tell the stream which answer begins."""
+    if message["type"] in {"http.response.start", "websocket.http.response.start"}:
+        guard.answering = message["status"]
+    elif message["type"] == "websocket.accept":
+        guard.answering = 101
+
+
 class Handover:
     """Serves connections by Hypercorn and the Quart app."""
 
@@ -124,11 +132,16 @@ class Handover:
 
     async def _asgi(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """The app, with an eye on whether its answer could be written."""
+        guard: GuardedStream = scope["state"][GUARD_KEY]
         if scope["type"] != "http":
             scope["state"][FAREWELL_KEY] = farewell_of(send)
-            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send))
+
+            async def send_websocket(message: dict[str, Any]) -> None:
+                _note_status(guard, message)
+                await send(message)
+
+            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send_websocket))
             return
-        guard: GuardedStream = scope["state"][GUARD_KEY]
         last: dict[str, Any] | None = None
         written = False
 
@@ -139,6 +152,7 @@ class Handover:
                 last = message
                 written = not guard.broken
             else:
+                _note_status(guard, message)
                 await send(message)
 
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 import pytest
@@ -254,6 +255,40 @@ async def test_the_root_tells_others_what_there_is(fast_lane: bool) -> None:
         assert (head.status, head.headers["content-length"], head.body) == (200, str(len(answer.body)), b"")
         posted = await client.ask("POST", "/", {})
         assert (posted.status, posted.json()["code"]) == (404, "not_found")
+
+
+async def test_every_status_has_its_phrase(fast_lane: bool) -> None:
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    upgrade += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    h2c = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
+    expect = b"Expect: 100-continue\r\n"
+    for method, path, headers, line in [
+        ("GET", "/health", b"", b"200 OK"),
+        ("GET", "/ui/", b"", b"200 OK"),
+        ("GET", "/ui", b"", b"308 Permanent Redirect"),
+        ("GET", "/", b"Accept: text/html\r\n", b"302 Found"),
+        ("GET", "/nothing", b"", b"404 Not Found"),
+        ("POST", "/health", b"", b"405 Method Not Allowed"),
+        ("GET", "/ws", b"", b"426 Upgrade Required"),
+        ("POST", "/publish", b"", b"400 Bad Request"),
+        ("POST", "/publish", b"Content-Length: 9999999\r\n", b"413 "),
+        ("GET", "/health", b"X: y\r\n" * 300, b"431 Request Header Fields Too Large"),
+        ("POST", "/publish", JSON + expect + b"Content-Length: 2\r\n", b"100 Continue"),
+        ("GET", "/health", h2c, b"101 Switching Protocols"),
+        ("GET", "/ws", upgrade, b"101 Switching Protocols"),
+        ("GET", "/nothing", upgrade, b"404 Not Found"),
+    ]:
+        async with running(fast_lane) as web, web.client() as client:
+            await client.send(f"{method} {path} HTTP/1.1\r\n".encode() + HOST + headers + b"\r\n")
+            first = await client.stream.receive_some(4096)
+            assert first.startswith(b"HTTP/1.1 " + line), (path, first[:100])
+
+
+async def test_a_file_that_looks_like_an_answer_stays_as_it_is(fast_lane: bool, tmp_path: Path) -> None:
+    (tmp_path / "index.html").write_bytes(b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 \r\n")
+    async with running(fast_lane, webui_dir=tmp_path) as web, web.client() as client:
+        for _ in range(2):
+            assert (await client.ask("GET", "/ui/")).body == (tmp_path / "index.html").read_bytes()
 
 
 async def test_head_is_get_without_a_body(fast_lane: bool) -> None:
