@@ -32,6 +32,7 @@ from qrusty_trio.errors import (
     Starting,
     WrongContentType,
 )
+from qrusty_trio.wording import shortened
 
 if TYPE_CHECKING:
     from qrusty_trio.core.broker import Broker
@@ -279,7 +280,7 @@ def error_reply(error: QrustyError) -> Reply:
     if isinstance(error, Starting):
         body = {"status": "starting", "message": reports.STARTING_MESSAGE, "retry_after_secs": RETRY_AFTER_SECONDS}
         return Reply(error.status, _encode(body))
-    return Reply(error.status, _encode({"error": str(error), "code": error.code}))
+    return Reply(error.status, _encode({"error": shortened(str(error)), "code": error.code}))
 
 
 def check_content_type(operation: Operation, content_type: str | None, no_body: bool = False) -> None:

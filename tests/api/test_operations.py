@@ -12,6 +12,7 @@ from qrusty_trio.api.reports import STATS_PIECE
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, U64_MAX
 from qrusty_trio.core.timings import TIMED_OPERATIONS
 from qrusty_trio.errors import DiskFull, QrustyError, Starting
+from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.wire.table import Table
 
 WORKER = {"consumer_id": "w"}
@@ -220,6 +221,20 @@ def test_publish_refusals_say_the_recorded_sentences(table: Table) -> None:
     publish(table, "n")
     assert sentence("n", 2) == "Duplicate payload rejected"
     assert table.get("/stats")["summary"]["total_messages"] == 1
+
+
+@pytest.mark.parametrize("name", ["x" * 1_000_000, "\0" * 300_000, "ü" * 500_000])
+def test_a_refusal_quotes_only_so_much(table: Table, name: str) -> None:
+    publish(table)
+    for reply in (
+        table.post("/update-queue", {"name": name, "config": {}}),
+        table.post(f"/ack/q/{'i' * 60_000}", WORKER),
+        table.run("POST", f"/nack/q/{'%41' * 1_300}", json.dumps(WORKER).encode()),
+    ):
+        assert refusal(reply)[0] == 404
+        assert len(json.loads(reply.body)["error"]) <= MAX_SENTENCE_CHARACTERS + 3
+    missing = table.post("/update-queue", {"name": name, "config": {}})
+    assert json.loads(missing.body)["error"].endswith("does not exist")
 
 
 def test_starting(table: Table) -> None:
