@@ -26,8 +26,10 @@ from qrusty_trio.http.fast_lane import BURST
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
 from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, SEND_SECONDS
 from qrusty_trio.http.listener import MAX_TURNED_AWAY, STOP_SECONDS
+from qrusty_trio.http.root import MAX_ACCEPT_CHARACTERS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor
+from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.server.running import running, settings_for, url
 from tests.wire.http_client import open_client
 
@@ -83,6 +85,8 @@ def documented_limits() -> dict[str, str]:
         "time for the headers of a request, for its body": f"{HEAD_SECONDS:g} s, {BODY_SECONDS:g} s",
         "connection without a request": f"{IDLE_SECONDS:g} s",
         "client that takes no bytes of an answer": f"{SEND_SECONDS:g} s",
+        "`Accept` header of `GET /`": f"{MAX_ACCEPT_CHARACTERS:,} characters",
+        "sentence of a refusal, with what it quotes": f"{MAX_SENTENCE_CHARACTERS:,} characters",
         "parameters of a query": f"{MAX_QUERY_PARAMETERS}",
         "what is percent-encoded between two slashes, or in a parameter": f"{MAX_ENCODED_BYTES:,} bytes",
         "queues": f"{model.MAX_QUEUES:,}",
