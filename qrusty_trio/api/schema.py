@@ -112,7 +112,7 @@ _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """What msgspec raises for a body it can't take; ValidationError is a DecodeError."""
 
 
-class _Names(NamedTuple):
+class Names(NamedTuple):
     """The fields that an operation knows."""
 
     top: frozenset[str]
@@ -124,11 +124,11 @@ class _Names(NamedTuple):
     """Finds the JSON of the values of `top`, without parsing it."""
 
 
-def _names(struct: type[msgspec.Struct], config: type[msgspec.Struct] | None = None) -> _Names:
+def names_of(struct: type[msgspec.Struct], config: type[msgspec.Struct] | None = None) -> Names:
     inner = config.__struct_fields__ if config is not None else ()
     every = {*struct.__struct_fields__, *inner}
     values = msgspec.defstruct("Values", [(name, msgspec.Raw, msgspec.Raw()) for name in struct.__struct_fields__])
-    return _Names(
+    return Names(
         frozenset(struct.__struct_fields__),
         frozenset(inner),
         tuple(b'"%b"' % name.encode() for name in every),
@@ -136,12 +136,12 @@ def _names(struct: type[msgspec.Struct], config: type[msgspec.Struct] | None = N
     )
 
 
-_PUBLISH = _names(PublishBody)
-_CONSUME = _names(ConsumeBody)
-_SETTLE = _names(SettleBody)
-_SETTLE_BATCH = _names(SettleBatchBody)
-_CREATE_QUEUE = _names(CreateQueueBody, NewQueue)
-_UPDATE_QUEUE = _names(UpdateQueueBody, QueueChanges)
+_PUBLISH = names_of(PublishBody)
+_CONSUME = names_of(ConsumeBody)
+_SETTLE = names_of(SettleBody)
+_SETTLE_BATCH = names_of(SettleBatchBody)
+_CREATE_QUEUE = names_of(CreateQueueBody, NewQueue)
+_UPDATE_QUEUE = names_of(UpdateQueueBody, QueueChanges)
 
 
 def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
@@ -165,7 +165,7 @@ def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
         raise _wrong("max_retries")
     surplus = body.count(b'"') - quotes
     if surplus:
-        _look_closer(body, _PUBLISH, surplus)
+        look_closer(body, _PUBLISH, surplus)
     return request.queue, priority, request.payload, retries
 
 
@@ -203,7 +203,7 @@ def consume_body(body: bytes) -> tuple[str, int]:
         quotes = 6
     surplus = body.count(b'"') - quotes
     if surplus:
-        _look_closer(body, _CONSUME, surplus)
+        look_closer(body, _CONSUME, surplus)
     consumer = request.consumer_id
     if len(consumer) > MAX_CONSUMER_BYTES // 4:
         _check_consumer(consumer)
@@ -221,7 +221,7 @@ def settle_body(body: bytes) -> str:
         raise _refusal(error, body) from None
     surplus = body.count(b'"') - 4
     if surplus:
-        _look_closer(body, _SETTLE, surplus)
+        look_closer(body, _SETTLE, surplus)
     if len(consumer) > MAX_CONSUMER_BYTES // 4:
         _check_consumer(consumer)
     return _keep(_kept_settles, body, consumer)
@@ -243,7 +243,7 @@ def settle_batch_body(body: bytes) -> SettleBatchBody:
         raise LimitReached(f"'message_ids' {TOO_MANY_IDS}")
     surplus = body.count(b'"') - 6 - 2 * len(request.message_ids)
     if surplus:
-        _look_closer(body, _SETTLE_BATCH, surplus)
+        look_closer(body, _SETTLE_BATCH, surplus)
     _check_consumer(request.consumer_id)
     return request
 
@@ -264,7 +264,7 @@ def create_queue_body(body: bytes) -> CreateQueueBody:
         request = _decode_create_queue(body)
     except _UNREADABLE as error:
         raise _refusal(error, body) from None
-    _look_closer(body, _CREATE_QUEUE)
+    look_closer(body, _CREATE_QUEUE)
     return request
 
 
@@ -273,7 +273,7 @@ def update_queue_body(body: bytes) -> UpdateQueueBody:
         request = _decode_update_queue(body)
     except _UNREADABLE as error:
         raise _refusal(error, body) from None
-    _look_closer(body, _UPDATE_QUEUE)
+    look_closer(body, _UPDATE_QUEUE)
     return request
 
 
@@ -328,7 +328,7 @@ _parse_pairs = json.JSONDecoder(
 ).decode
 
 
-def _look_closer(body: bytes, names: _Names, surplus: int | None = None) -> None:
+def look_closer(body: bytes, names: Names, surplus: int | None = None) -> None:
     """Refuse what msgspec does not see in a body that it took.
 
     `surplus`: how many quotation marks there are besides those of the known names and strings, if that is known. When
@@ -357,7 +357,7 @@ def _look_closer(body: bytes, names: _Names, surplus: int | None = None) -> None
         _refuse_repeated(dict(members)["config"], names.config, "config.")
 
 
-def _check_doubtful_size(body: bytes, names: _Names) -> None:
+def _check_doubtful_size(body: bytes, names: Names) -> None:
     values = [memoryview(value) for value in msgspec.structs.astuple(names.split(body))]
     strings = sum(len(value) for value in values if bytes(value[:1]) == b'"')
     if len(body) - strings > MAX_DOUBTFUL_BYTES:

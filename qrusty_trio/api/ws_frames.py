@@ -1,12 +1,14 @@
 """The frames of the WebSocket contract: text to `Request`, answers and pushes to bytes.
 
 Rule: the meaning of a frame is not known here. `decode` tells apart three things: not JSON (raises `BadFrame`: the
-connection is closed), JSON of the wrong shape (`Misshapen`: an error answer), and a `Request`. Everything that leaves
-is UTF-8 JSON, ready to be framed.
+connection is closed), JSON of the wrong shape (`Misshapen`: an error answer), and a `Request`. A field given twice is
+the wrong shape, and so is what a common encoder makes of a text that JSON can't hold: half of a surrogate pair, a byte
+order mark. Everything that leaves is UTF-8 JSON, ready to be framed.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -14,13 +16,16 @@ from typing import Any
 
 import msgspec
 
-from qrusty_trio.api.schema import TOO_MANY_IDS, surely_too_many_ids
+from qrusty_trio.api.schema import TOO_MANY_IDS, look_closer, names_of, surely_too_many_ids
 from qrusty_trio.core.model import MAX_BATCH_IDS, Delivery, Priority
+from qrusty_trio.errors import QrustyError
 
 MAX_REQ_ID_CHARACTERS = 1024
 """A request id is sent back with the answer, so its size is the sender's lever on our buffers."""
 SHORT_CHARACTERS = 3 * MAX_BATCH_IDS
 """A frame that is not longer can't hold too many ids."""
+MAX_MENDED_CHARACTERS = 64 * 1024
+"""Of a frame with half of a surrogate pair, for its answer to say to which request it belongs."""
 MAX_ERROR_CHARACTERS = 1000
 """Of the sentence in an error: it may name something that the client sent, of whatever length."""
 
@@ -98,11 +103,108 @@ def decode(text: str) -> Request | Misshapen:
         request = _decode(text)
     except msgspec.ValidationError:
         return _explain(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadFrame(str(error)) from error
-    if request.req_id is not None and len(request.req_id) > MAX_REQ_ID_CHARACTERS:
-        return _explain(text)
+    except RecursionError:
+        return _too_deep(text)
+    except msgspec.DecodeError as error:
+        return _nearly_json(text, error)
+    # Counting quotation marks is cheap, and the usual frames have those of their fields. Where one of these is missing,
+    # the frame is refused anyway.
+    kind = request.type
+    known = 12
+    if request.req_id is not None:
+        if len(request.req_id) > MAX_REQ_ID_CHARACTERS:
+            return _explain(text)
+        known = 16
+    if kind == "publish":
+        if request.priority is not None:
+            known += 2 if type(request.priority) is int else 4
+        if request.max_retries is not None:
+            known += 2
+    elif kind == "credit":
+        known -= 2
+    elif kind != "ack" and kind != "nack":
+        known = _known_quotes(request)
+    surplus = text.count('"') - known
+    if surplus and (surplus != text.count('\\"') or "\\\\" in text):
+        return _look_closer(text, request)
     return request
+
+
+_NAMES = names_of(Request)
+
+
+def _known_quotes(request: Request) -> int:
+    """The quotation marks of the fields that a request has, and of those of their values that are strings."""
+    marks = 0
+    for name in Request.__struct_fields__:
+        value = getattr(request, name)
+        if value is not None:
+            marks += 2
+            if isinstance(value, str):
+                marks += 2
+            elif isinstance(value, list):
+                marks += 2 * len(value)
+    return marks
+
+
+def _look_closer(text: str, request: Request) -> Request | Misshapen:
+    """There are quotation marks besides those that a usual frame has: look for a field that was given twice."""
+    surplus = text.count('"') - _known_quotes(request)
+    if surplus:
+        try:
+            look_closer(text.encode(), _NAMES, surplus)
+        except QrustyError as refusal:
+            return Misshapen(str(refusal).replace("body", "frame"), request.req_id, request.no_reply is True)
+    return request
+
+
+_PAIR_OR_HALF = re.compile(
+    r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
+)
+"""A surrogate pair, or half of one. An escaped backslash before it does not matter: what stands in for a half is as
+long, and as good or as bad, as what it stands for."""
+_STAND_IN = r"\ufffd"
+
+
+def _too_deep(text: str) -> Misshapen:
+    """More levels than can be parsed: it may be JSON, unless it does not end what it begins. Raises BadFrame then."""
+    problem = "the frame is nested too deeply"
+    if text.count("[") > text.count("]") or text.count("{") > text.count("}"):
+        raise BadFrame(problem)
+    return Misshapen(problem)
+
+
+def _nearly_json(text: str, error: msgspec.DecodeError) -> Misshapen:
+    """A frame that is JSON but for what encoders let pass. Raises BadFrame when more is wrong with it."""
+    if text.startswith("\ufeff"):
+        problem = "a frame must not begin with a byte order mark"
+    elif _PAIR_OR_HALF.search(text):
+        problem = "a string holds half of a surrogate pair: it is no text, and can't be stored"
+    else:
+        raise BadFrame(str(error)) from error
+    whole = text.removeprefix("\ufeff")
+    if len(whole) <= MAX_MENDED_CHARACTERS:
+        whole = _PAIR_OR_HALF.sub(lambda found: found[1] or _STAND_IN, whole)
+    elif _PAIR_OR_HALF.search(whole):
+        # Mending it would take milliseconds. Up to the half it was JSON.
+        return Misshapen(problem)
+    try:
+        sender: Request | _Sender = _decode(whole)
+    except msgspec.ValidationError:
+        try:
+            sender = _decode_sender(whole)
+        except msgspec.ValidationError:
+            sender = _Sender()
+        except (msgspec.DecodeError, RecursionError):
+            raise BadFrame(str(error)) from error
+    except RecursionError:
+        return _too_deep(text)
+    except msgspec.DecodeError as other:
+        raise BadFrame(str(other)) from other
+    req_id = sender.req_id
+    if req_id is not None and ("\ufffd" in req_id or len(req_id) > MAX_REQ_ID_CHARACTERS):
+        req_id = None
+    return Misshapen(problem, req_id, sender.no_reply is True)
 
 
 def _refuse_ids(text: str) -> Misshapen:
@@ -110,8 +212,10 @@ def _refuse_ids(text: str) -> Misshapen:
         sender = _decode_sender(text)
     except msgspec.ValidationError:
         sender = _Sender()
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadFrame(str(error)) from error
+    except RecursionError:
+        return _too_deep(text)
+    except msgspec.DecodeError as error:
+        return _nearly_json(text, error)
     req_id = sender.req_id
     if req_id is not None and len(req_id) > MAX_REQ_ID_CHARACTERS:
         req_id = None
@@ -124,8 +228,10 @@ def _explain(text: str) -> Misshapen:
         value: Any = msgspec.json.decode(text)
     except msgspec.ValidationError as error:
         return Misshapen(f"{error}")
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadFrame(str(error)) from error
+    except RecursionError:
+        return _too_deep(text)
+    except msgspec.DecodeError as error:
+        return _nearly_json(text, error)
     if not isinstance(value, dict):
         return Misshapen("a frame must be a JSON object")
     req_id = value.get("req_id")

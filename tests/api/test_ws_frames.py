@@ -1,0 +1,161 @@
+"""Frames that are nearly what they should be: JSON with a flaw, and fields that were given twice."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from qrusty_trio.api.ws_frames import MAX_MENDED_CHARACTERS, BadFrame, Misshapen, Request, decode
+
+HALVES = ["\\ud800", "\\uDBFF", "\\udc00", "\\uDfff", "\\ud800\\u0041", "\\udc00\\ud800", "\\ud83d\\ude00\\ud83d"]
+
+
+def refused(text: str) -> Misshapen:
+    request = decode(text)
+    assert isinstance(request, Misshapen), request
+    return request
+
+
+@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize(
+    "frame",
+    [
+        '{"type":"publish","queue":"jobs","payload":"%s","req_id":"r"}',
+        '{"req_id":"r","type":"publish","queue":"jobs","payload":"before %s"}',
+        '{"type":"publish","queue":"%s and more","payload":"p","req_id":"r"}',
+        '{"type":"batch-ack","queue":"jobs","ids":["x","%s"],"req_id":"r"}',
+        '{"type":"publish","queue":"jobs","payload":5,"id":"%s","req_id":"r"}',
+    ],
+)
+def test_half_of_a_surrogate_pair_is_an_error_answer(frame: str, half: str) -> None:
+    found = refused(frame % half)
+    assert found.req_id == "r"
+    if ":5," not in frame:
+        assert "surrogate" in found.problem
+
+
+def test_an_answer_carries_no_request_id_that_can_not_be_sent() -> None:
+    assert refused('{"type":"publish","req_id":"\\ud800"}').req_id is None
+    emoji = refused('{"type":"publish","payload":"\\ud800","req_id":"\\ud83d\\ude00"}')
+    assert emoji.req_id == "😀"
+    assert refused('{"type":"publish","payload":"\\ud800","no_reply":true}').no_reply
+
+
+def test_half_of_a_surrogate_pair_in_a_large_frame() -> None:
+    payload = "x" * 2 * MAX_MENDED_CHARACTERS
+    assert "surrogate" in refused(f'{{"type":"publish","queue":"jobs","payload":"{payload}\\udead"}}').problem
+
+
+@pytest.mark.parametrize("frame", ['{"type":"publish","queue":"jobs","payload":"p","req_id":"r"}', '{"req_id":"r"}'])
+def test_a_byte_order_mark_is_an_error_answer(frame: str) -> None:
+    found = refused("\ufeff" + frame)
+    assert "byte order mark" in found.problem
+    assert found.req_id == "r"
+
+
+@pytest.mark.parametrize("frame", ["5", "[]", '"x"', "null", '{"type":7}'])
+def test_a_byte_order_mark_before_something_else(frame: str) -> None:
+    assert refused("\ufeff" + frame)
+
+
+def test_what_is_nested_too_deeply_is_an_error_answer() -> None:
+    deep = "[" * 100_000 + "]" * 100_000
+    for begin in ('{"type":"publish","x":', '{"type":5,"x":', '\ufeff{"type":"publish","x":'):
+        assert "deep" in refused(begin + deep + "}").problem
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        " ",
+        "\ufeff",
+        "\ufeff\ufeff{}",
+        "\ufeff{",
+        "{",
+        '{"a":NaN}',
+        '{"type":"publish","payload":"\\ud800',
+        '{"type":"publish","payload":"\\ud800"',
+        '{"type":"publish","payload":"\\ud800"}}',
+        '{"type":"publish","payload":"\\ud800","id":"\\x"}',
+        '{"type":"publish","payload":"\\ud80"}',
+        '{"type":"publish","payload":"\\ud800\x01"}',
+        '\ufeff{"type":"publish","payload":"\x01"}',
+        "{'type':'\\ud800'}",
+    ],
+)
+def test_what_is_no_json_in_other_ways_too(text: str) -> None:
+    with pytest.raises(BadFrame):
+        decode(text)
+
+
+FIELDS = {
+    "type": "publish",
+    "req_id": "r",
+    "no_reply": False,
+    "queue": "jobs",
+    "payload": 'a "quoted" text',
+    "priority": 1,
+    "max_retries": 2,
+    "credits": 3,
+    "lock_timeout_secs": 4,
+    "id": "5",
+    "ids": ["6", "7"],
+}
+USUAL = {
+    "publish": ["queue", "payload", "priority", "req_id"],
+    "subscribe": ["queue", "credits", "lock_timeout_secs"],
+    "unsubscribe": ["queue"],
+    "ack": ["queue", "id"],
+    "nack": ["queue", "id", "no_reply"],
+    "batch-ack": ["queue", "ids"],
+    "batch-nack": ["queue", "ids", "req_id"],
+    "credit": ["queue", "credits"],
+    "renew": ["queue", "id", "lock_timeout_secs"],
+    "subscribe-logs": [],
+    "unknown": ["queue"],
+}
+
+
+def members(kind: str) -> list[tuple[str, object]]:
+    return [("type", kind), *((name, FIELDS[name]) for name in USUAL[kind])]
+
+
+def text_of(pairs: list[tuple[str, object]]) -> str:
+    return "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
+
+
+@pytest.mark.parametrize("kind", USUAL)
+def test_a_field_given_twice_is_refused(kind: str) -> None:
+    usual = members(kind)
+    assert isinstance(decode(text_of(usual)), Request)
+    for name, value in (FIELDS | {"type": kind}).items():
+        given = name in dict(usual)
+        twice = [*usual, (name, value)] if given else [*usual, (name, value), (name, value)]
+        found = refused(text_of(twice))
+        assert f"'{name}' must be given only once" in found.problem
+        assert found.req_id == ("r" if name == "req_id" else dict(usual).get("req_id"))
+        assert refused(text_of([(name, None), *twice]))
+        # The name in escapes is the same name.
+        again = json.dumps(name).replace(name[0], f"\\u00{ord(name[0]):02x}", 1)
+        escaped = f"{text_of(twice[:-1])[:-1]},{again}:{json.dumps(value)}}}"
+        assert f"'{name}'" in refused(escaped).problem
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [
+        {"type": "publish", "queue": "jobs", "payload": '{"type":"x","type":"y","queue":"\\"queue\\""}'},
+        {"type": "publish", "queue": '"type"', "payload": '"queue":"queue","queue"'},
+        {"type": "publish", "queue": "jobs", "payload": "p", "priority": '"priority"', "max_retries": None},
+        {"type": "ack", "queue": "jobs", "id": "type", "colour": "type", "more": {"type": "x", "queue": ["queue"]}},
+        {"type": "batch-ack", "queue": "ids", "ids": ["ids", '"ids"', "type"]},
+        {"type": "credit", "queue": "credits", "credits": 1, "id": None},
+        {"type": "subscribe", "queue": "jobs", "x": "x", "list": [{"x": 1}, {"x": 2}]},
+    ],
+)
+def test_what_only_looks_like_a_field_given_twice(frame: dict[str, object]) -> None:
+    request = decode(json.dumps(frame))
+    assert isinstance(request, Request)
+    assert (request.queue, request.payload) == (frame["queue"], frame.get("payload"))
