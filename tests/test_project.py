@@ -14,6 +14,7 @@ from qrusty_trio import __version__
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
 from qrusty_trio.api.schema import MAX_DOUBTFUL_BYTES
+from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
@@ -102,6 +103,11 @@ def documented_limits() -> dict[str, str]:
         "`req_id`": f"{MAX_REQ_ID_CHARACTERS:,} characters",
         "answers and deliveries that a WebSocket has not taken": f"{ROOM_BYTES // 2**10} KiB",
         "the same, answers that its requests go on to cause included": f"{FULL_BYTES // 2**20} MiB",
+        "what all WebSockets hold: not yet sent, or received and not served": f"{LIMIT_BYTES // 2**20} MiB",
+        "what they hold, for deliveries to go on": f"{LIMIT_BYTES * 3 // 2**21} MiB",
+        "what they hold, for requests to be read": f"{LIMIT_BYTES // 2**19} MiB",
+        "pongs that a WebSocket has not taken": f"{websocket.CONTROL_BYTES // 2**10} KiB",
+        "what a WebSocket sent before a send to it broke": f"{websocket.HEAR_SECONDS:g} s",
         "what is still to be sent to a WebSocket that ends": f"{websocket.DRAIN_SECONDS:g} s",
         "answer to a close frame": f"{websocket.CLOSE_SECONDS:g} s",
         "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {supervisor.CLOSE_SECONDS:g} s",

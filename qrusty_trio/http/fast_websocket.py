@@ -25,11 +25,10 @@ from websockets.server import ServerProtocol
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
+from qrusty_trio.http.carrier import Finished, Lost
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
-    Finished,
-    Lost,
     WebSocketServices,
     origin_allowed,
     serve_connection,
@@ -168,7 +167,7 @@ _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"(
 
 
 class FastCarrier:
-    """See `websocket.Carrier`."""
+    """See `carrier.Carrier`."""
 
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget | None = None) -> None:
         self._stream = stream
@@ -332,18 +331,13 @@ class FastCarrier:
         return acked_bytes(self._socket)
 
     def farewell(self) -> Ending | None:
+        return Ending.CLOSED if self._protocol.close_rcvd is not None else None
+
+    def too_big(self) -> str | None:
         close = self._protocol.close_rcvd
-        if close is None:
+        if close is None or close.code != CloseCode.MESSAGE_TOO_BIG or not self._largest_start:
             return None
-        if close.code == CloseCode.MESSAGE_TOO_BIG and self._largest_start:
-            logger.warning(
-                "a client closes with 1009, message too big. The largest frame that it was sent has %d bytes: %s. "
-                "Its message is available again, uncounted; let the client take frames of that size",
-                self._largest,
-                _named(self._largest_start),
-            )
-            self._largest_start = b""
-        return Ending.CLOSED
+        return f"{_named(self._largest_start)}, {self._largest} bytes"
 
     def abort(self) -> None:
         """A cancelled send of ours ends at once."""
@@ -382,4 +376,4 @@ class FastCarrier:
 def _named(start: bytes) -> str:
     """The message of a delivery frame by its start: its queue and id come first."""
     found = _DELIVERY(start)
-    return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "no delivery"
+    return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "an answer"

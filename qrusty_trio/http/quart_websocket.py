@@ -99,7 +99,7 @@ async def _serve(services: WebSocketServices) -> None:
 
 
 class QuartCarrier:
-    """See `websocket.Carrier`. Runs in a Quart WebSocket context; `collect` runs beside it."""
+    """See `carrier.Carrier`. Runs in a Quart WebSocket context; `collect` runs beside it."""
 
     def __init__(
         self, activity: PeerActivity | None, farewell: Callable[[], Ending | None] | None, budget: Budget
@@ -186,6 +186,10 @@ class QuartCarrier:
 
     def farewell(self) -> Ending | None:
         return self._farewell() if self._farewell is not None else Ending.LOST
+
+    def too_big(self) -> str | None:
+        """Hypercorn keeps no close codes."""
+        return None
 
     def abort(self) -> None:
         # Hypercorn shields what it sends. Over HTTP/2 it waits for the stream's window instead, without a shield.

@@ -12,6 +12,7 @@ exception in it is logged and closes it with 1011. And it leaves no reference cy
 from __future__ import annotations
 
 import logging
+import math
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from qrusty_trio.api.ws_session import GOING_AWAY, INTERNAL_ERROR, NORMAL, TRY_A
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.http.carrier import Carrier, Finished, Lost
 
 BUDGET = 128
 """Requests run in one step of the event loop: about 2 ms."""
@@ -44,65 +46,14 @@ HEAR_SECONDS = 2
 """Bound on serving what a peer sent before the connection broke under a send."""
 CONTROL_BYTES = 64 * 1024
 """Pongs waiting to be sent from which on nothing more is read."""
+LOG_SECONDS = 1.0
+"""Between two lines of a kind that peers can cause."""
 UNREAD_SECONDS = 300
 """So long bytes that wait in the socket, because we do not read, show that a peer lives."""
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-
-class Finished(Exception):
-    """Nothing more will be received, but what is owed can still be sent."""
-
-
-class Lost(Exception):
-    """The connection is broken."""
-
-
-class Carrier(Protocol):
-    """How frames move. `receive` is called by one task, `send` by another; `close` when both have ended."""
-
-    sends: int
-    """Pieces that the peer has taken so far."""
-    sending: bool
-    """Whether one is on its way."""
-    held: int
-    """Bytes that came and were not served, as counted in the budget of all connections."""
-
-    @property
-    def last_heard(self) -> float:
-        """`trio.current_time()` when something last came from the peer; infinity when that can't be known."""
-
-    def unread(self) -> int:
-        """Bytes that came and were not read."""
-
-    def acked(self) -> int:
-        """Bytes of ours that the peer's system has taken."""
-
-    def farewell(self) -> Ending | None:
-        """How the peer ended it, as far as is known."""
-
-    async def receive(self) -> list[str | bytes]:
-        """The data frames that arrived together; may be empty. Raises Finished and Lost."""
-
-    async def send(self, frames: list[bytes]) -> None:
-        """Send text frames (UTF-8), and what control frames are waiting. Raises Lost."""
-
-    def control_bytes(self) -> int:
-        """Bytes of control frames waiting for `send`."""
-
-    def ping(self) -> None:
-        """Make a ping wait for `send`."""
-
-    def let_go(self) -> None:
-        """Forget what came: nothing more will be received."""
-
-    def abort(self) -> None:
-        """Cut off a send that can't be cancelled."""
-
-    async def close(self, code: int, reason: str) -> None:
-        """The closing handshake. Raises nothing when the peer is gone. May take as long as the peer likes."""
 
 
 class TransactEngine(Protocol):
@@ -112,6 +63,23 @@ class TransactEngine(Protocol):
 
     def pump_soon(self) -> None:
         """A subscriber can take messages again: make deliveries at the next opportunity."""
+
+
+@dataclass(slots=True)
+class Seldom:
+    """A line in the log that peers can cause, at most once per second."""
+
+    next: float = -math.inf
+    kept_back: int = 0
+
+    def warn(self, line: str) -> None:
+        if trio.current_time() < self.next:
+            self.kept_back += 1
+            return
+        more = f" ({self.kept_back} such lines were left out)" if self.kept_back else ""
+        logger.warning("%s%s", line, more)
+        self.next = trio.current_time() + LOG_SECONDS
+        self.kept_back = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +101,8 @@ class WebSocketServices:
     """Of what all connections hold."""
     connections: dict[Connection, None] = field(default_factory=dict)
     """Those that are open."""
+    too_big: Seldom = field(default_factory=Seldom)
+    """Lines on clients that refused a frame for its size."""
     return_freed: Callable[[], None] = lambda: None
     """Gives memory that was freed back to the system. Blocks: it is called in a thread, after a shortage."""
 
@@ -205,6 +175,11 @@ class Connection:
         finally:
             del self._services.connections[self]
             session.ended(self._ending())
+            if (largest := self._carrier.too_big()) is not None:
+                self._services.too_big.warn(
+                    f"a client closed with 1009, message too big; the largest frame it was sent is {largest}. "
+                    "What it held is available again, uncounted: give the client a higher limit"
+                )
             self._carrier.let_go()
             session.leave()
             # Even when the connection is cancelled: nobody else knows what it holds. Takes microseconds a message.

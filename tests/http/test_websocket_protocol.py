@@ -9,8 +9,8 @@ import trio.testing
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from qrusty_trio.http.carrier import Finished
 from qrusty_trio.http.fast_websocket import BURST_FRAMES, FastCarrier
-from qrusty_trio.http.websocket import Finished
 from tests.http.ws_raw import (
     BINARY,
     CLOSE,
