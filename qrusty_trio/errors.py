@@ -160,6 +160,15 @@ class PayloadNotStored(Unavailable):
         self.code = fault.code
 
 
+class PayloadUnreadable(Unavailable):
+    """A large payload can't be read just now, for want of a file descriptor or of memory (status 503).
+
+    The message stays where it is, and nothing else is concerned.
+    """
+
+    code = "storage_error"
+
+
 class StartupRefused(QrustyError):
     """The server must not start like this; the process ends with exit status 78 (EX_CONFIG of sysexits.h)."""
 

@@ -21,7 +21,7 @@ from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
-from qrusty_trio.core.broker import BROKEN_PER_CONSUME
+from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.http import websocket
 from qrusty_trio.http.fast_lane import BURST
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
@@ -96,7 +96,7 @@ def documented_limits() -> dict[str, str]:
         "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
         "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
         "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
-        "messages with a lost payload removed by one consume": f"{BROKEN_PER_CONSUME}",
+        "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
         "handshake of a WebSocket": f"{HANDSHAKE_SECONDS:g} s",
         "subscriptions of a WebSocket": f"{MAX_SUBSCRIPTIONS:,}",
         "credits of a subscription": f"2^{MAX_CREDITS.bit_length() - 1}",

@@ -36,6 +36,7 @@ from qrusty_trio.wording import shortened
 
 if TYPE_CHECKING:
     from qrusty_trio.core.broker import Broker
+    from qrusty_trio.core.queue import Queue
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """Carriers refuse a larger body with BodyTooLarge."""
@@ -229,24 +230,25 @@ def _delete_queue(services: Services, call: Call, now: int) -> Reply:
 
 
 def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages = yield from _for_all(services.broker, services.broker.purge)
+    queues, messages = yield from _for_all(services.broker, services.broker.purge_queue)
     return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages}), True)
 
 
 def _delete_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages = yield from _for_all(services.broker, services.broker.delete)
+    queues, messages = yield from _for_all(services.broker, services.broker.delete_queue)
     return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages}), True)
 
 
-def _for_all(broker: Broker, clear: Callable[[str], int]) -> Generator[None, None, tuple[int, int]]:
-    """Apply `clear` to every queue there is now; returns how many queues and messages."""
-    names = broker.names()
-    messages = 0
-    for index, name in enumerate(names):
-        if index % QUEUES_PIECE == QUEUES_PIECE - 1:
+def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int]]:
+    """Apply `clear` to every queue there is now, by whatever name; returns how many queues and messages."""
+    queues = messages = 0
+    for index, queue in enumerate(broker.everything(), 1):
+        if index % QUEUES_PIECE == 0:
             yield
-        messages += clear(name)
-    return len(names), messages
+        if broker.exists(queue):
+            queues += 1
+            messages += clear(queue)
+    return queues, messages
 
 
 OPERATIONS: Final = (

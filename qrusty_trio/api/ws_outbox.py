@@ -22,6 +22,8 @@ SHORT_FULL_BYTES = 512 * 1024
 """The same while the budget of all connections is short. A peer that acks what it was delivered still gets through."""
 TAKE_BYTES = 64 * 1024
 """Handed out at a time, or one frame: what is behind it has not left when the connection ends meanwhile."""
+DELIVERY = b'{"type":"deliver",'
+"""How the frame of a delivery begins, and no other."""
 
 
 class Outbox:
@@ -34,10 +36,8 @@ class Outbox:
         self._waiting = 0
         self._on_the_way = 0
         self._behind: list[bytes] | None = None
-        self.taken = 0
-        """Frames handed out by `take` since the start."""
-        self.count = 0
-        """Frames put in since the start."""
+        self.unsent: dict[str, None] = {}
+        """Ids of the messages whose delivery was not handed out yet, in order."""
 
     @property
     def size(self) -> int:
@@ -66,10 +66,8 @@ class Outbox:
         if self._behind is None:
             self._behind = []
 
-    def put(self, frame: bytes) -> int:
-        """Add a frame. Returns its number: it has been handed out once `taken` is higher."""
-        number = self.count
-        self.count += 1
+    def put(self, frame: bytes) -> None:
+        """Add a frame."""
         self._waiting += len(frame)
         self._budget.change(len(frame))
         if self._behind is not None:
@@ -77,21 +75,25 @@ class Outbox:
         else:
             self._frames.append(frame)
             self._wake()
-        return number
 
-    def take_back(self, number: int) -> None:
-        """Remove the frame that was put last, as number `number`; it has not been handed out."""
-        frames = self._behind if self._behind else self._frames
-        assert number == self.count - 1 >= self.taken
-        self.count -= 1
-        size = len(frames.pop())
-        self._waiting -= size
-        self._budget.change(-size)
+    def put_delivery(self, frame: bytes, id: str) -> None:
+        """Add the delivery of a message."""
+        self.unsent[id] = None
+        self.put(frame)
+
+    def withdraw(self) -> None:
+        """The deliveries that were not handed out were never committed: nobody may see them."""
+        if self.unsent:
+            self.unsent = {}
+            for frames in (self._frames, self._behind or []):
+                size = sum(len(frame) for frame in frames if frame.startswith(DELIVERY))
+                self._waiting -= size
+                self._budget.change(-size)
+                frames[:] = [frame for frame in frames if not frame.startswith(DELIVERY)]
 
     def put_answers(self, answers: list[bytes]) -> None:
         """Add the answers of a burst, and behind them what was held back."""
         size = sum(map(len, answers))
-        self.count += len(answers)
         self._waiting += size
         self._budget.change(size)
         self._frames += answers
@@ -118,8 +120,18 @@ class Outbox:
             del frames[count:]
         self._waiting -= size
         self._on_the_way += size
-        self.taken += len(frames)
+        if self.unsent:
+            self._note_taken(frames)
         return frames
+
+    def _note_taken(self, frames: list[bytes]) -> None:
+        if not self._frames and self._behind is None:
+            self.unsent = {}
+            return
+        for frame in frames:
+            if frame.startswith(DELIVERY):
+                # Deliveries leave in the order in which they were put.
+                del self.unsent[next(iter(self.unsent))]
 
     def sent(self) -> None:
         """Everything handed out has been sent."""

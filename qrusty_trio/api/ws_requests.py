@@ -50,11 +50,10 @@ class SessionBroker(Protocol):
 
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> None: ...
 
-    def give_back(self, queue_number: int, id: str, consumer: str, now: int, counted: bool) -> None: ...
+    def held(self, consumer: str, id: str) -> tuple[str, int] | None:
+        """Present name and number of the queue whose message a WebSocket holds; None when it does not hold it."""
 
     def queue_number(self, name: str) -> int: ...
-
-    def name_of(self, queue_number: int) -> str | None: ...
 
 
 class Refusal(Exception):
@@ -209,7 +208,6 @@ def _renew(session: WsSession, burst: Burst, request: Request, broker: SessionBr
         broker.renew(name, id, session.consumer, lock_seconds, now)
     except MessageNotLocked as error:
         raise Refusal("not_locked", str(error)) from error
-    session.extend(id, now + lock_seconds * 1000)
     return ws_frames.ok(request.req_id)
 
 
@@ -231,7 +229,6 @@ def _settle_ack(session: WsSession, burst: Burst, queue: str, id: str, broker: S
         broker.ack(name, id, session.consumer, now)
     except MessageNotLocked:
         return None
-    session.release(burst, id)
     return "acked"
 
 
@@ -243,7 +240,6 @@ def _settle_nack(session: WsSession, burst: Burst, queue: str, id: str, broker: 
         outcome = broker.nack(name, id, session.consumer, now)
     except MessageNotLocked:
         return None
-    session.release(burst, id)
     return "unlocked" if outcome is NackOutcome.UNLOCKED else "dropped"
 
 

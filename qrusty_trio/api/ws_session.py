@@ -8,17 +8,17 @@ Rule: the frames that arrived together are one burst. A carrier takes it through
 
 and sends what `take` gives until `close_code` is set and nothing is left. Answers come in the order of the requests.
 Deliveries come from the dispatcher, to which this session is a sink; they are locked only when there is room to send
-them. The connection is one consumer: when it ends, `leave` and then
-`give_back` return whatever it still holds.
+them. The connection is one consumer. What it holds is known to the index of locks; when it ends, it calls `leave`, and
+the engine gives that back.
+
+After a fault of the store the session is over (`expired`): what it holds is given back, the connection is closed.
 
 No sockets, no Trio, no clock: times are wall milliseconds, passed in.
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 from qrusty_trio.api import ws_frames, ws_requests
 from qrusty_trio.api.gate import Gate
@@ -35,8 +35,10 @@ from qrusty_trio.errors import StorageFault
 MAX_FRAME_BYTES = 2 * 1024 * 1024
 MAX_LOG_FRAMES = 50
 """Log frames sent in one go, so that deliveries never wait behind many of them."""
-SWEEP_FROM = 1024
-"""Held messages from which on those whose lock has ended are looked for."""
+MAX_DELIVERED_FROM = 4096
+"""Names of queues that are remembered with the queue that was delivered under that name; past it all are forgotten."""
+
+STORE_FAILED = "The store failed and is read anew. Connect again."
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -47,33 +49,23 @@ INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
 
 
-class Held(NamedTuple):
-    """A message that the connection was delivered and has not settled."""
-
-    queue_number: int
-    name: str
-    """What the client calls its queue."""
-    until: int
-    """End of the lock, wall milliseconds. A guess that is never too early."""
-    frame: int
-    """Number of the delivery's frame in the outbox."""
-
-
 class QueueSubscription(Subscription):
     """A subscription of a session."""
 
-    __slots__ = ("asked_credits", "prefix")
+    __slots__ = ("asked_credits", "delivered_from", "prefix")
 
     prefix: bytes
     """The start of its delivery frames."""
     asked_credits: int | None
     """What it began with."""
+    delivered_from: int
+    """The number of the queue that the last delivery came from."""
 
 
 class Burst:
     """The frames that arrived together, on their way through the engine."""
 
-    __slots__ = ("answers", "changes", "counts", "next", "position", "released", "requests", "weight")
+    __slots__ = ("answers", "changes", "counts", "next", "position", "requests", "weight")
 
     def __init__(self, requests: list[Request | Misshapen]) -> None:
         self.requests = requests
@@ -89,8 +81,6 @@ class Burst:
         """What came of those ids so far."""
         self.answers: list[bytes | None] = []
         """One for each request that was run; None for `no_reply`."""
-        self.released: list[tuple[str, Held]] = []
-        """What the connection ceased to hold: it holds it again if the changes could not be stored."""
 
 
 class WsSession:
@@ -119,8 +109,9 @@ class WsSession:
         self._wake = wake
         self._logs = logs
         self._log_reader: LogReader | None = None
-        self.held: OrderedDict[str, Held] = OrderedDict()
-        """By message id."""
+        self._delivered_from: dict[tuple[str, int], None] = {}
+        """Name of a queue as the client knows it, and the queue's number."""
+        self._generation = dispatcher.generation
         self._parked: dict[QueueSubscription, None] = {}
 
     # Requests
@@ -152,6 +143,10 @@ class WsSession:
         """
         requests = burst.requests
         while burst.next < len(requests):
+            if self.expired:
+                self.fail(burst, StorageFault(STORE_FAILED), finish=False)
+                burst.next = len(requests)
+                return False
             if budget <= 0:
                 return True
             request = requests[burst.next]
@@ -172,10 +167,8 @@ class WsSession:
         """The changes of the burst are as durable as promised: release its answers."""
         self.outbox.put_answers([answer for answer in burst.answers if answer is not None])
 
-    def fail(self, burst: Burst, fault: StorageFault) -> None:
+    def fail(self, burst: Burst, fault: StorageFault, finish: bool = True) -> None:
         """The changes of the burst were not stored: every request that wanted to change something fails."""
-        for id, held in burst.released:
-            self.held[id] = held
         for index, request in enumerate(burst.requests):
             answered = index < len(burst.answers)
             if answered and not (type(request) is Request and request.type in ws_requests.STORING):
@@ -185,7 +178,8 @@ class WsSession:
                 burst.answers[index] = answer
             else:
                 burst.answers.append(answer)
-        self.finish(burst)
+        if finish:
+            self.finish(burst)
 
     def end(self, code: int, reason: str, ending: Ending = Ending.REFUSED) -> None:
         """Close the connection once the outbox is empty. The first code stands."""
@@ -200,12 +194,18 @@ class WsSession:
         if self.ending is None:
             self.ending = ending
 
+    @property
+    def expired(self) -> bool:
+        """Whether the store had a fault since the connection began."""
+        return self._generation != self.dispatcher.generation
+
     # What the requests do to the session
 
     def subscribe(self, name: str, queue_number: int, lock_seconds: int, credits: int | None) -> None:
         subscription = QueueSubscription(name, queue_number, self.consumer, lock_seconds, credits, self)
         subscription.prefix = ws_frames.deliver_prefix(name)
         subscription.asked_credits = credits
+        subscription.delivered_from = -1
         self.subscriptions[name] = subscription
         self.outbox.hold()
         self.dispatcher.add(subscription)
@@ -221,23 +221,11 @@ class WsSession:
 
         `queue` is its present name or the one under which it was delivered: a client does not hear of a rename.
         """
-        held = self.held.get(id)
+        held = broker.held(self.consumer, id)
         if held is None:
             return None
-        name = broker.name_of(held.queue_number)
-        return name if queue in (name, held.name) else None
-
-    def release(self, burst: Burst, id: str) -> None:
-        """The message was acked or nacked."""
-        held = self.held.pop(id, None)
-        if held is not None:
-            burst.released.append((id, held))
-
-    def extend(self, id: str, until: int) -> None:
-        """The lock was renewed; it ends at `until`, wall milliseconds."""
-        held = self.held.get(id)
-        if held is not None:
-            self.held[id] = held._replace(until=until)
+        name, number = held
+        return name if queue == name or (queue, number) in self._delivered_from else None
 
     def follow_logs(self) -> None:
         if self._log_reader is None:
@@ -253,26 +241,18 @@ class WsSession:
     def room(self) -> bool:
         return self.close_code is None and self.outbox.room()
 
-    def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
+    def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         assert isinstance(subscription, QueueSubscription)
-        frame = self.outbox.put(ws_frames.deliver(subscription.prefix, delivery))
-        held = self.held
-        held[delivery.id] = Held(
-            delivery.queue_number, subscription.name, now + subscription.lock_seconds * 1000, frame
-        )
-        if len(held) > SWEEP_FROM:
-            # Two looked at for each one that comes in: what expired unsettled can't pile up.
-            for _ in range(2):
-                oldest = next(iter(held))
-                if held[oldest].until < now:
-                    del held[oldest]
-                else:
-                    held.move_to_end(oldest)
+        if subscription.delivered_from != delivery.queue_number:
+            subscription.delivered_from = delivery.queue_number
+            if len(self._delivered_from) >= MAX_DELIVERED_FROM:
+                self._delivered_from.clear()
+            self._delivered_from[subscription.name, delivery.queue_number] = None
+        self.outbox.put_delivery(ws_frames.deliver(subscription.prefix, delivery), delivery.id)
 
-    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
-        self.outbox.take_back(self.held.pop(delivery.id).frame)
-        if self._parked and self.room():
-            self.resume()
+    def has_left(self, id: str) -> bool:
+        """Whether the delivery of a message was handed out, if there was one."""
+        return id not in self.outbox.unsent
 
     def parked(self, subscription: Subscription) -> None:
         assert isinstance(subscription, QueueSubscription)
@@ -282,6 +262,8 @@ class WsSession:
 
     def take(self) -> list[bytes]:
         """Everything that may leave now, in order: UTF-8 JSON, one text frame each. Call `sent` when it has left."""
+        if self.expired:
+            self.outbox.withdraw()
         if self._log_reader is not None and self.outbox.room():
             for frame in self._log_reader.read(MAX_LOG_FRAMES):
                 self.outbox.put(frame)
@@ -309,15 +291,3 @@ class WsSession:
             self.unsubscribe(name)
         self.ignore_logs()
         self.outbox.close()
-
-    def give_back(self, broker: SessionBroker, now: int, limit: int) -> None:
-        """Give back up to `limit` of what the connection holds, until `held` is empty.
-
-        A delivery counts when its frame left and the ending counts.
-        """
-        counts = self.ending is None or self.ending.counts
-        while self.held and limit > 0:
-            id, held = self.held.popitem()
-            counted = counts and held.frame < self.outbox.taken
-            broker.give_back(held.queue_number, id, self.consumer, now, counted=counted)
-            limit -= 1

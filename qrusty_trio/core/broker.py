@@ -10,12 +10,15 @@ Queues come and go in `registry.py`.
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from qrusty_trio.core import records
 from qrusty_trio.core.externals import DEAD_LETTER, REFERENCE_BYTES
 from qrusty_trio.core.keys import lock_key, mismatch
-from qrusty_trio.core.locks import Lock
-from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority
-from qrusty_trio.core.queue import COVER_EVERY, Queue
+from qrusty_trio.core.locks import Lock, valid
+from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority, is_websocket
+from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, new_id, pack_lock, pack_message, unpack_message
 from qrusty_trio.core.registry import NEVER, Registry
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
@@ -23,13 +26,27 @@ from qrusty_trio.storage.payloads import PayloadBroken
 
 REFILL_PIECE = 128
 """Messages read into a hot tier at once: 0.2 ms."""
-BROKEN_PER_CONSUME = 64
-"""Messages with a broken payload that one consume removes before it answers that there is none to be had now."""
-TIDY_PER_EXPIRE = 1000
+REMOVED_PER_CONSUME = 64
+"""Messages that one consume removes, as their payload is broken or an equal one is locked, before it answers that there
+is none to be had now."""
+
+NACKED = "nacked"
+EXPIRED = "its lock ended"
+CONNECTION_LOST = "its connection was lost"
+
+log = logging.getLogger(__name__)
+
+
+def _has_left(consumer: str, id: str) -> bool:
+    return True
 
 
 class Broker(Registry):
     """All queues of one store. See `Registry` for how to make one."""
+
+    has_left: Callable[[str, str], bool] = staticmethod(_has_left)
+    """Whether the delivery of a message (id) has left for a WebSocket (consumer id): one that never did counts for
+    nothing when its lock ends. Set by whoever knows the connections."""
 
     def publish(
         self, name: str, priority: Priority, payload: str, max_retries: int, now: int, create: bool = True
@@ -72,21 +89,13 @@ class Broker(Registry):
             self.digests.own(queue, digest, id)
         queue.next_sequence = sequence + 1
         queue.rates.published += 1
-        journal.put(key, record, journal.messages)
-        self._available(queue, key, record)
+        queue.put(journal, key, record)
+        if queue.number in self.watched:
+            self.ready.add(queue.number)
         return id
 
-    def _available(self, queue: Queue, key: bytes, record: bytes) -> None:
-        """A message was put into MESSAGES."""
-        queue.available += 1
-        if key < queue.head:
-            queue.head = key
-            if key < queue.covered:
-                queue.covered = key
-        queue.tier.add(key, record)
-        if not queue.dirty:
-            queue.dirty = True
-            self.journal.dirty.append(queue)
+    def _put_back(self, queue: Queue, key: bytes, record: bytes) -> None:
+        queue.put(self.journal, key, record)
         if queue.number in self.watched:
             self.ready.add(queue.number)
 
@@ -106,29 +115,19 @@ class Broker(Registry):
         locks = self.locks
         if locks.count >= self.max_locked_index:
             self.refused_for_locks += 1
-            self.starved.add(queue.number)
             return None
         journal = self.journal
-        for _ in range(BROKEN_PER_CONSUME):
+        tier = queue.tier
+        for _ in range(REMOVED_PER_CONSUME):
             if not queue.available:
                 return None
-            tier = queue.tier
             if tier.frontier is not None and tier.low():
                 self._refill(queue)
             try:
-                key, record = tier.pop()
+                key, record = tier.first()
             except IndexError:
                 self.miscounted(queue)
                 return None
-            queue.head = key
-            queue.available -= 1
-            journal.delete(key, journal.messages)
-            if not queue.dirty:
-                queue.dirty = True
-                journal.dirty.append(queue)
-            queue.taken += 1
-            if queue.taken >= COVER_EVERY:
-                queue.cover(journal)
             flags, created, _, deliveries, id_bytes = unpack_message(record)
             id = id_bytes.decode()
             external = digest = b""
@@ -138,27 +137,40 @@ class Broker(Registry):
                 try:
                     data = self.read_external(external)
                 except PayloadBroken as broken:
+                    queue.take(journal, key)
                     self.drop_broken(queue, key, id, external, digest, broken.reason)
                     continue
+            queue.take(journal, key)
             if queue.config.allow_duplicates:
                 digest = b""
             else:
                 digest = digest or records.digest_of(data)
-                if queue.settling and not self.digests.owner(queue, digest):
-                    self.digests.own(queue, digest, id)
+                if queue.settling and not self._may_leave(queue, id, digest):
+                    if external and self.externals is not None:
+                        self.externals.free(queue, external)
+                    continue
             deliveries += 1
-            until = now + (lock_seconds if lock_seconds < MAX_LOCK_SECONDS else MAX_LOCK_SECONDS) * 1000
-            number = queue.next_lock
-            queue.next_lock = number + 1
-            queue.locked += 1
-            value = pack_lock(until, deliveries, consumer.encode(), key, digest, record)
-            journal.put(lock_key(queue.number, number), value, journal.locks)
-            locks.add(Lock(id, queue, number, key, consumer, until, deliveries, digest, external, journal.batch_number))
-            if until < self.wake_at:
-                self.wake_at = until
-            return Delivery(queue.number, id, data.decode(), deliveries, queue.coder.priority(key), created)
+            if lock_seconds > MAX_LOCK_SECONDS:
+                lock_seconds = MAX_LOCK_SECONDS
+            end = now + lock_seconds * 1000
+            value = pack_lock(end, deliveries, consumer, key, digest, record, lock_seconds, self.clock_frame)
+            number = queue.lock(journal, value)
+            locks.add(Lock(id, queue, number, key, consumer, end, deliveries, digest, external, journal.batch_number))
+            if end < self.wake_at:
+                self.wake_at = end
+            return Delivery(queue.number, id, data.decode(), deliveries, queue.coder.priority(key), created, number)
         self.ready.add(queue.number)
         return None
+
+    def _may_leave(self, queue: Queue, id: str, digest: bytes) -> bool:
+        """Whether a message may be handed out while duplicates are looked for: not while an equal one is locked."""
+        owner = self.digests.owner(queue, digest)
+        if owner != id.encode():
+            if owner and queue.locks.get(owner.decode()) is not None:
+                return False
+            # It is the first in order of those that are available.
+            self.digests.own(queue, digest, id)
+        return True
 
     def _refill(self, queue: Queue) -> None:
         """Read on from the frontier."""
@@ -195,7 +207,7 @@ class Broker(Registry):
         """
         lock = self._held(name, id, consumer)
         lock.queue.rates.nacked += 1
-        return self._return(lock, lock.deliveries)
+        return self._return(lock, NACKED)
 
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> None:
         """Make the lock end `lock_seconds` from now. Raises MessageNotLocked."""
@@ -203,33 +215,38 @@ class Broker(Registry):
         journal = self.journal
         queue = lock.queue
         record = self._locked_record(lock)
-        until = now + min(lock_seconds, MAX_LOCK_SECONDS) * 1000
-        self.locks.extend(lock, until)
-        self.wake_at = min(self.wake_at, until)
-        value = records.pack_lock(until, lock.deliveries, consumer.encode(), lock.key, lock.digest, record)
+        lock_seconds = min(lock_seconds, MAX_LOCK_SECONDS)
+        end = now + lock_seconds * 1000
+        self.locks.extend(lock, end)
+        self.wake_at = min(self.wake_at, end)
+        value = pack_lock(end, lock.deliveries, consumer, lock.key, lock.digest, record, lock_seconds, self.clock_frame)
         journal.put(lock_key(queue.number, lock.number), value, journal.locks)
         lock.batch_number = journal.batch_number
         journal.mark(queue)
 
-    def give_back(
-        self, queue_number: int, id: str, consumer: str, now: int, counted: bool, delivery: int | None = None
-    ) -> None:
-        """The consumer is gone; no effect when it does not hold the message.
+    def held(self, consumer: str, id: str) -> tuple[str, int] | None:
+        """Present name and number of the queue whose message a WebSocket holds; None when it does not hold it."""
+        lock = self.locks.held(consumer, id)
+        return (lock.queue.name, lock.queue.number) if lock is not None else None
 
-        `counted`: the delivery counts as one. Not counted: it never arrived, the message is as before. `delivery`: only
-        if it is that delivery of the message by which the consumer holds it (its `retry_count`).
-        """
+    def take_back(self, queue_number: int, lock_number: int, id: str) -> None:
+        """A delivery that nobody saw: the message is as before. No effect when that lock is over."""
         queue = self.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
-        if lock is not None and lock.consumer == consumer and delivery in (None, lock.deliveries):
-            self._return(lock, lock.deliveries if counted else lock.deliveries - 1, may_die=counted)
+        if lock is not None and lock.number == lock_number:
+            self._return(lock, None)
+
+    def give_back(self, lock: Lock, counts: bool) -> None:
+        """The consumer is gone; no effect when the lock is over. `counts`: the delivery counts as one."""
+        if valid(lock):
+            self._return(lock, CONNECTION_LOST if counts else None)
 
     def expire(self, now: int, limit: int) -> int:
-        """Take back up to about `limit` messages whose locks have ended; returns how many."""
-        self.locks.tidy(TIDY_PER_EXPIRE)
+        """Take back up to `limit` messages whose locks have ended; returns how many."""
         due = self.locks.due(now, limit)
         for lock in due:
-            self._return(lock, lock.deliveries)
+            counts = not is_websocket(lock.consumer) or self.has_left(lock.consumer, lock.id)
+            self._return(lock, EXPIRED if counts else None)
         end = self.locks.next_end()
         self.wake_at = end if end is not None else NEVER
         return len(due)
@@ -252,25 +269,19 @@ class Broker(Registry):
         return records.unpack_lock(value).record
 
     def _unlock(self, lock: Lock) -> None:
-        queue = lock.queue
-        journal = self.journal
         self.locks.remove(lock)
-        queue.locked -= 1
-        journal.delete(lock_key(queue.number, lock.number), journal.locks)
-        if not queue.dirty:
-            queue.dirty = True
-            journal.dirty.append(queue)
-        if self.starved:
-            self.wake_starved()
+        lock.queue.unlock(self.journal, lock)
 
-    def _return(self, lock: Lock, deliveries: int, may_die: bool = True) -> NackOutcome:
+    def _return(self, lock: Lock, why: str | None) -> NackOutcome:
+        """Take a message back from its consumer. `why`: the delivery counts, for this reason; None: it does not."""
         record = self._locked_record(lock)
         queue = lock.queue
+        deliveries = lock.deliveries if why is not None else lock.deliveries - 1
         self._unlock(lock)
         _, _, max_retries, _, _ = records.unpack_message(record)
         record = records.with_deliveries(record, deliveries)
-        if may_die and deliveries >= max_retries:
-            self._bury(lock, record)
+        if why is not None and deliveries >= max_retries:
+            self._bury(lock, record, why)
             return NackOutcome.DEAD_LETTERED
         if lock.digest and not queue.config.allow_duplicates:
             owner = self.digests.owner(queue, lock.digest)
@@ -283,24 +294,27 @@ class Broker(Registry):
             if lock.external and len(record) == PAYLOAD_AT + REFERENCE_BYTES:
                 # The record has to tell its digest even when the payload is lost.
                 record += lock.digest
-        self.journal.put(lock.key, record, self.journal.messages)
-        self._available(queue, lock.key, record)
+        self._put_back(queue, lock.key, record)
         return NackOutcome.UNLOCKED
 
-    def _bury(self, lock: Lock, record: bytes) -> None:
-        """To the dead letters: DEAD keeps the message key (its place and priority) and the record."""
+    def _bury(self, lock: Lock, record: bytes, why: str) -> None:
         queue = lock.queue
-        journal = self.journal
-        key = lock_key(queue.number, queue.next_dead)
-        queue.next_dead += 1
-        queue.dead += 1
-        journal.put(key, len(lock.key).to_bytes(2, "big") + lock.key + record, journal.dead)
+        key = queue.bury(self.journal, lock.key, record)
+        self.dead_lettered_total += 1
         if lock.external:
             assert self.externals is not None
             self.externals.free(queue, lock.external)
             self.externals.own(queue, lock.external, lock.id, key, DEAD_LETTER)
         if lock.digest:
             self.digests.free(lock.queue, lock.digest, lock.id)
+        log.warning(
+            "message %s of queue '%s' is a dead letter: %s, delivered %d of at most %d times",
+            lock.id,
+            queue.name,
+            why,
+            lock.deliveries,
+            max(1, records.unpack_message(record)[2]),
+        )
 
 
 def _not_locked(name: str, id: str) -> MessageNotLocked:

@@ -5,8 +5,8 @@ the number of subscribers. Every queue has a ring of the subscribers that can ta
 gets the next message and goes to the tail. One that has no credit or no room leaves the ring and is not looked at
 again until `resume` brings it back.
 
-A subscription means a queue by name: it stays with its queue through a rename, and when the queue was deleted and one
-of that name is made anew, it goes on with that one.
+A subscription means a queue by name: it stays with its queue through a rename. When its queue is deleted it waits, and
+goes on with the next queue that gets that name, made anew or renamed to it.
 
 Pure and synchronous, like the broker: nothing here waits or knows a socket. `pump` runs inside an engine transaction,
 after the operations of that transaction, so that a publish and its delivery are one batch.
@@ -15,10 +15,10 @@ after the operations of that transaction, so that a publish and its delivery are
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from qrusty_trio.core.model import Delivery
-from qrusty_trio.errors import QueueNotFound
+from qrusty_trio.errors import PayloadUnreadable
 
 TURN = 32
 """Messages one queue may hand out before the next queue with messages gets its turn."""
@@ -31,12 +31,11 @@ class Source(Protocol):
 
     ready: set[int]
     watched: set[int]
+    unreadable: set[int]
+    named: list[tuple[int, str | None]]
 
     @property
-    def by_number(self) -> dict[int, Any]:
-        """The queues that exist, the newest one last."""
-
-    def queue_number(self, name: str) -> int: ...
+    def locks_full(self) -> bool: ...
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None: ...
 
@@ -47,11 +46,8 @@ class Sink(Protocol):
     def room(self) -> bool:
         """Whether one more delivery may be handed over."""
 
-    def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
-        """Take a delivery. Never refuses: `room` was asked just before. `now` is wall time in milliseconds."""
-
-    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
-        """That delivery could not be stored: it never happened. Called before anything else can run."""
+    def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
+        """Take a delivery. Never refuses: `room` was asked just before."""
 
     def parked(self, subscription: Subscription) -> None:
         """The subscription left the ring for want of room; call `Dispatcher.resume` when there is room again."""
@@ -60,7 +56,7 @@ class Sink(Protocol):
 class Subscription:
     """A consumer waiting for messages of one queue."""
 
-    __slots__ = ("active", "consumer", "credits", "lock_seconds", "name", "queue_number", "sink")
+    __slots__ = ("active", "consumer", "credits", "generation", "lock_seconds", "name", "queue_number", "sink")
 
     def __init__(
         self, name: str, queue_number: int, consumer: str, lock_seconds: int, credits: int | None, sink: Sink
@@ -74,36 +70,52 @@ class Subscription:
         self.credits = credits
         """Deliveries it may still get; None is without limit."""
         self.sink = sink
-        self.active = True
-        """False once it was removed; it can't come back."""
+        self.active = False
+        """From `Dispatcher.add` to `Dispatcher.remove`; it can't come back."""
+        self.generation = 0
+        """That of the dispatcher when it was added."""
+
+
+_Subscriptions = OrderedDict[Subscription, None]
 
 
 class Dispatcher:
     """The rings of all queues that have subscribers."""
 
     def __init__(self) -> None:
-        self._rings: dict[int, OrderedDict[Subscription, None]] = {}
+        self.generation = 0
+        """Counts the faults of the store: subscriptions from before the last one are void."""
+        self._members: dict[int, _Subscriptions] = {}
+        """Queue number -> its subscribers, whether they can take a message or not."""
+        self._orphans: dict[str, _Subscriptions] = {}
+        """Name -> subscribers whose queue is gone: they wait for one of that name."""
+        self._rings: dict[int, _Subscriptions] = {}
         """Queue number -> the subscribers that can take a message, next one first. No empty rings."""
         self._turns: OrderedDict[int, None] = OrderedDict()
         """Queues that may have messages for a waiting subscriber, next one first."""
+        self._starved: OrderedDict[int, None] = OrderedDict()
+        """Those that have to wait for a free lock, next one first. While there are any, all others wait behind them."""
         self._changed: set[int] = set()
         """Queues whose ring came or went since the last pump, so that `Source.watched` has to follow."""
-        self._newest: int | None = None
-        """The newest queue at the last pump."""
-        self.unstored: list[tuple[Subscription, Delivery]] = []
-        """Deliveries made and not yet written."""
+        self.uncommitted = False
+        """Whether deliveries were made that are not written yet."""
         self._characters = 0
         """Of payload that may still be handed out in this step."""
 
     def add(self, subscription: Subscription) -> None:
         """Let a new subscription take part. What is already in its queue is handed out by the next `pump`."""
+        subscription.active = True
+        subscription.generation = self.generation
+        self._members.setdefault(subscription.queue_number, OrderedDict())[subscription] = None
         self.resume(subscription)
 
     def resume(self, subscription: Subscription) -> None:
-        """Credit or room came back. No effect when the subscription was removed, still waits, or has no credit."""
-        if not subscription.active or subscription.credits == 0:
+        """Credit or room came back. No effect when the subscription is void, still waits, or has no credit."""
+        if not subscription.active or subscription.credits == 0 or subscription.generation != self.generation:
             return
         number = subscription.queue_number
+        if number not in self._members:
+            return  # its queue is gone: it comes back with the next one of that name
         ring = self._rings.get(number)
         if ring is None:
             ring = self._rings[number] = OrderedDict()
@@ -111,88 +123,110 @@ class Dispatcher:
         elif subscription in ring:
             return
         ring[subscription] = None
-        self._turns[number] = None
+        self._line_up(number)
 
     def remove(self, subscription: Subscription) -> None:
         """The subscription ends. What it was delivered stays locked; giving it back is the owner's business."""
+        if not subscription.active or subscription.generation != self.generation:
+            return
         subscription.active = False
-        ring = self._rings.get(subscription.queue_number)
+        number = subscription.queue_number
+        ring = self._rings.get(number)
         if ring is not None and subscription in ring:
             self._leave(subscription, ring)
+        members = self._members.get(number)
+        if members is not None and subscription in members:
+            _take_out(self._members, number, subscription)
+        else:
+            _take_out(self._orphans, subscription.name, subscription)
+
+    def clear(self) -> None:
+        """The store had a fault: nobody is subscribed any more, and what was not committed has never been."""
+        self.generation += 1
+        self._changed.update(self._rings)
+        self._members, self._orphans, self._rings = {}, {}, {}
+        self._turns.clear()
+        self._starved.clear()
+        self.uncommitted = False
+
+    def committed(self) -> None:
+        """The deliveries made so far have been written."""
+        self.uncommitted = False
 
     def pump(self, broker: Source, now: int, limit: int) -> bool:
         """Hand out up to `limit` messages of together about STEP_CHARACTERS; returns True when there may be more.
 
-        `now` is wall time in milliseconds. Takes over and clears `broker.ready`; what it could not finish is kept here
-        for the next call.
+        `now` is wall time in milliseconds. Takes over and clears `broker.ready` and `broker.named`; what it could not
+        finish is kept here for the next call.
         """
-        turns = self._turns
-        self._follow(broker)
+        if broker.named:
+            self._follow(broker)
         if broker.ready:
             for number in broker.ready:
-                turns[number] = None
-            broker.ready.clear()
-        self._characters = STEP_CHARACTERS
-        while turns:
-            if limit <= 0 or self._characters <= 0:
-                break
-            number = next(iter(turns))
-            ring = self._rings.get(number)
-            share = min(TURN, limit)
-            left = self._serve(broker, number, ring, share, now) if ring is not None else share
-            limit -= share - left
-            if left:
-                del turns[number]
-            else:
-                turns.move_to_end(number)
-        if self._changed:
-            for number in self._changed:
                 if number in self._rings:
-                    broker.watched.add(number)
-                else:
-                    broker.watched.discard(number)
-            self._changed.clear()
-        return bool(turns)
+                    self._line_up(number)
+            broker.ready.clear()
+        turns, starved = self._turns, self._starved
+        self._characters = STEP_CHARACTERS
+        while limit > 0 and self._characters > 0:
+            if turns:
+                number, share, line = next(iter(turns)), min(TURN, limit), turns
+            elif starved and not broker.locks_full:
+                # One message each, so that every one that waits gets its share of the locks that come free.
+                number, share, line = next(iter(starved)), 1, starved
+            else:
+                break
+            ring = self._rings.get(number)
+            left = self._serve(broker, number, ring, share, now) if ring is not None else share
+            # A queue that had nothing costs a little, too.
+            limit -= max(1, share - left)
+            del line[number]
+            if not left:
+                line[number] = None
+            elif ring and broker.locks_full:
+                # It may have been refused for that.
+                starved[number] = None
+        if self._changed:
+            self._tell(broker)
+        return bool(turns) or (bool(starved) and not broker.locks_full)
+
+    def _tell(self, broker: Source) -> None:
+        for number in self._changed:
+            if number in self._rings:
+                broker.watched.add(number)
+            else:
+                broker.watched.discard(number)
+        self._changed.clear()
+
+    def _line_up(self, number: int) -> None:
+        """A queue may have a message for a waiting subscriber."""
+        if self._starved:
+            if number not in self._turns:
+                self._starved.setdefault(number)
+        else:
+            self._turns[number] = None
 
     def _follow(self, broker: Source) -> None:
         """Lead subscriptions from queues that were deleted to those that have their names now."""
-        newest = next(reversed(broker.by_number), None)
-        if newest == self._newest:
-            # No queue was made, so only those that have just come back may have missed one.
-            suspects = [number for number in self._changed if number in self._rings]
-        else:
-            self._newest = newest
-            suspects = list(self._rings)
-        for number in suspects:
-            if number in broker.by_number:
-                continue
-            for subscription in list(self._rings[number]):
-                try:
-                    heir = broker.queue_number(subscription.name)
-                except QueueNotFound:
-                    continue
-                self._leave(subscription, self._rings[number])
-                subscription.queue_number = heir
-                self.resume(subscription)
+        for number, name in broker.named:
+            if name is None:
+                for subscription in self._members.pop(number, ()):
+                    self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
+                if self._rings.pop(number, None) is not None:
+                    self._changed.add(number)
+                self._turns.pop(number, None)
+                self._starved.pop(number, None)
+            elif name in self._orphans:
+                for subscription in self._orphans.pop(name):
+                    subscription.queue_number = number
+                    self._members.setdefault(number, OrderedDict())[subscription] = None
+                    self.resume(subscription)
+        broker.named.clear()
 
-    def stored(self) -> None:
-        """The deliveries made so far have been written."""
-        if self.unstored:
-            self.unstored.clear()
+    def _serve(self, broker: Source, number: int, ring: _Subscriptions, share: int, now: int) -> int:
+        """Hand out up to `share` messages of one queue.
 
-    def retract(self) -> None:
-        """The deliveries made since `stored` could not be written: take them back, last one first."""
-        for subscription, delivery in reversed(self.unstored):
-            subscription.sink.retract(subscription, delivery)
-            if subscription.credits is not None:
-                subscription.credits += 1
-            self.resume(subscription)
-        self.unstored.clear()
-
-    def _serve(self, broker: Source, number: int, ring: OrderedDict[Subscription, None], share: int, now: int) -> int:
-        """Hand out up to `share` messages of one queue. Returns what is left of the share: 0 when there may be more.
-
-        Also when it was the characters that came to an end.
+        Returns what is left of the share; 0 when there may be more, also when the characters are used up.
         """
         while share:
             if not ring:
@@ -203,9 +237,13 @@ class Dispatcher:
                 self._leave(subscription, ring)
                 sink.parked(subscription)
                 continue
-            delivery = broker.consume_number(number, subscription.consumer, subscription.lock_seconds, now)
+            try:
+                delivery = broker.consume_number(number, subscription.consumer, subscription.lock_seconds, now)
+            except PayloadUnreadable:
+                broker.unreadable.add(number)
+                return share
             if delivery is None:
-                # Empty, deleted, or the index of locks is full: the broker says when it is worth another look.
+                # Empty, or the index of locks is full: the broker says when it is worth another look.
                 return share
             share -= 1
             if subscription.credits is None:
@@ -216,16 +254,27 @@ class Dispatcher:
                     ring.move_to_end(subscription)
                 else:
                     self._leave(subscription, ring)
-            sink.deliver(subscription, delivery, now)
-            self.unstored.append((subscription, delivery))
+            self.uncommitted = True
+            sink.deliver(subscription, delivery)
             self._characters -= len(delivery.payload)
             if self._characters <= 0:
                 break
         return 0
 
-    def _leave(self, subscription: Subscription, ring: OrderedDict[Subscription, None]) -> None:
+    def _leave(self, subscription: Subscription, ring: _Subscriptions) -> None:
         del ring[subscription]
         if not ring:
             number = subscription.queue_number
             self._rings.pop(number, None)
             self._changed.add(number)
+
+
+K = TypeVar("K")
+
+
+def _take_out(groups: dict[K, _Subscriptions], key: K, subscription: Subscription) -> None:
+    group = groups.get(key)
+    if group is not None:
+        group.pop(subscription, None)
+        if not group:
+            del groups[key]

@@ -77,6 +77,11 @@ class HotTier:
         if len(self._records) > limits.entries or self._octets > limits.octets:
             self.trim()
 
+    def first(self) -> tuple[bytes, bytes]:
+        """The first message (key, record). Raises IndexError when the tier is empty."""
+        key = self._keys[self._start]
+        return key, self._records[key]
+
     def pop(self) -> tuple[bytes, bytes]:
         """Take the first message (key, record). Raises IndexError when the tier is empty."""
         start = self._start

@@ -1,38 +1,49 @@
 """Who has which message until when.
 
-Rule: the index knows every lock there is; a lock is in it from the consume until it is settled, renewed or not, and
-`due` gives those that have ended, earliest first. An add or remove costs the same however many there are.
+Rule: the index knows every lock there is, from the consume until the message is settled, and `due` gives those that
+have ended, earliest first. An add or a remove costs the same however many there are, and never stops to move them all:
+tables are split before they grow large, and ends are chained through the locks themselves.
+
+Locks are unknown to the cycle collector, and they form cycles (with their queue, with their neighbours in a chain). So
+every lock that leaves is unlinked here: at once by `remove`, bit by bit by `tidy` when a whole queue is emptied.
 """
 
 from __future__ import annotations
 
-import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import msgspec
 
+from qrusty_trio.core.model import is_websocket
+
 if TYPE_CHECKING:
     from qrusty_trio.core.queue import Queue
 
-_STALE_SLACK = 1024
-"""Ends without a lock that may lie about before they are cleared out."""
+SPLIT_AT = 4096
+"""Locks in one dict from which on a table is split: a dict of 400,000 that grows holds the loop for 22 ms."""
+SHARDS = 256
+_WINDOW_BITS = 10
+"""Ends are grouped by the second (1,024 ms), then by the millisecond."""
 
 
 class Lock(msgspec.Struct, eq=False, gc=False):
     """One delivered message.
 
     A Struct because one is made for every delivery (a class takes five times as long), and unknown to the cycle
-    collector, which would stop the loop for longer the more there are: a queue lets go of its locks itself.
+    collector, which would stop the loop for longer the more there are.
     """
 
     id: str
     queue: Queue
     number: int
-    """Its place in LOCKS, within the queue."""
+    """Its place in LOCKS, within the queue. Never used again within a process: with the queue's number, the identity of
+    a delivery."""
     key: bytes
     """The key of the message in MESSAGES: where it goes back to."""
     consumer: str
-    until: int
+    expires_at_ms: int
     """End of the lock, wall milliseconds."""
     deliveries: int
     """The one that made the lock included."""
@@ -42,110 +53,256 @@ class Lock(msgspec.Struct, eq=False, gc=False):
     """The reference of a payload in a segment file; else empty."""
     batch_number: int
     """The batch that its record in LOCKS was put in."""
+    before: Lock | None = None
+    after: Lock | None = None
+    """Its neighbours among those that end in the same millisecond."""
+
+
+class LockTable:
+    """Locks by message id, oldest first within a shard."""
+
+    __slots__ = ("_mask", "_shards", "count")
+
+    def __init__(self) -> None:
+        self._shards: list[dict[str, Lock]] = [{}]
+        self._mask = 0
+        self.count = 0
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __bool__(self) -> bool:
+        return self.count > 0
+
+    def __iter__(self) -> Iterator[Lock]:
+        """Every lock. The table must not change meanwhile."""
+        for shard in self._shards:
+            yield from shard.values()
+
+    def get(self, id: str) -> Lock | None:
+        return self._shards[hash(id) & self._mask].get(id)
+
+    def add(self, lock: Lock) -> None:
+        id = lock.id
+        self._shards[hash(id) & self._mask][id] = lock
+        self.count += 1
+        if self.count == SPLIT_AT and not self._mask:
+            self._split()
+
+    def _split(self) -> None:
+        shards: list[dict[str, Lock]] = [{} for _ in range(SHARDS)]
+        mask = self._mask = SHARDS - 1
+        for id, lock in self._shards[0].items():
+            shards[hash(id) & mask][id] = lock
+        self._shards = shards
+
+    def remove(self, id: str) -> None:
+        del self._shards[hash(id) & self._mask][id]
+        self.count -= 1
+
+    def discard(self, id: str) -> None:
+        if self._shards[hash(id) & self._mask].pop(id, None) is not None:
+            self.count -= 1
+
+    def pop(self) -> Lock | None:
+        """Take any lock out; None when there is none."""
+        while self._shards:
+            shard = self._shards[-1]
+            if shard:
+                self.count -= 1
+                return shard.popitem()[1]
+            if len(self._shards) == 1:
+                return None
+            # A table that is being emptied takes nothing in any more.
+            self._shards.pop()
+        return None
+
+    def oldest_number(self) -> int | None:
+        """The lowest lock number in a table of one queue; None when it is empty."""
+        firsts = [next(iter(shard.values())).number for shard in self._shards if shard]
+        return min(firsts, default=None)
+
+    def pages(self, size: int) -> Iterator[list[Lock]]:
+        """Every lock that is there throughout, in lists of about `size`; the table may change between two."""
+        page: list[Lock] = []
+        for shard in self._shards:
+            for lock in list(shard.values()):
+                page.append(lock)
+                if len(page) >= size:
+                    yield page
+                    page = []
+        if page:
+            yield page
 
 
 class LockIndex:
-    """The locks of all queues (`Queue.locks`, by message id), how many there are, and when they end."""
+    """The locks of all queues (`Queue.locks`), how many there are, when they end, and which WebSocket holds which."""
 
-    __slots__ = ("_by_end", "_ends", "_trash", "count")
+    __slots__ = ("_connections", "_order", "_trash", "_windows", "count")
 
     def __init__(self) -> None:
         self.count = 0
-        self._by_end: dict[int, set[Lock]] = {}
-        """End (ms) -> the locks that end then, and some of queues that were purged."""
-        self._ends: list[int] = []
-        """Heap of the keys of `_by_end`, and of some that are no longer there."""
-        self._trash: list[dict[str, Lock]] = []
+        self._windows: dict[int, dict[int, Lock]] = {}
+        """Second -> end (ms) -> the first of a chain of locks that end then, some of queues that were purged."""
+        self._order: list[int] = []
+        """The keys of `_windows`, sorted."""
+        self._connections: dict[str, LockTable] = {}
+        """Consumer id of a WebSocket -> what it holds, and some of queues that were purged."""
+        self._trash: list[LockTable] = []
+
+    # One lock
 
     def add(self, lock: Lock) -> None:
-        lock.queue.locks[lock.id] = lock
+        lock.queue.locks.add(lock)
         self.count += 1
-        # As in `_schedule`, without a call: once for every delivery.
-        same = self._by_end.get(lock.until)
-        if same is not None:
-            same.add(lock)
-        else:
-            self._by_end[lock.until] = {lock}
-            heapq.heappush(self._ends, lock.until)
+        consumer = lock.consumer
+        if is_websocket(consumer):
+            held = self._connections.get(consumer)
+            if held is None:
+                held = self._connections[consumer] = LockTable()
+            held.add(lock)
+        self._schedule(lock)
 
     def _schedule(self, lock: Lock) -> None:
-        same = self._by_end.get(lock.until)
-        if same is None:
-            self._by_end[lock.until] = {lock}
-            heapq.heappush(self._ends, lock.until)
-        else:
-            same.add(lock)
+        end = lock.expires_at_ms
+        window = self._windows.get(end >> _WINDOW_BITS)
+        if window is None:
+            window = self._windows[end >> _WINDOW_BITS] = {}
+            insort(self._order, end >> _WINDOW_BITS)
+        first = window.get(end)
+        if first is not None:
+            lock.after = first
+            first.before = lock
+        window[end] = lock
 
     def _unschedule(self, lock: Lock) -> None:
-        same = self._by_end[lock.until]
-        same.remove(lock)
-        if not same:
-            del self._by_end[lock.until]
-            if len(self._ends) > 2 * len(self._by_end) + _STALE_SLACK:
-                self.shrink()
+        before, after = lock.before, lock.after
+        if after is not None:
+            after.before = before
+            lock.after = None
+        if before is not None:
+            before.after = after
+            lock.before = None
+            return
+        end = lock.expires_at_ms
+        number = end >> _WINDOW_BITS
+        window = self._windows[number]
+        if after is not None:
+            window[end] = after
+            return
+        del window[end]
+        if not window:
+            del self._windows[number]
+            del self._order[bisect_left(self._order, number)]
 
     def remove(self, lock: Lock) -> None:
-        del lock.queue.locks[lock.id]
+        lock.queue.locks.remove(lock.id)
         self.count -= 1
-        # As in `_unschedule`, without a call: most locks share their end with others.
-        same = self._by_end[lock.until]
-        if len(same) > 1:
-            same.remove(lock)
-        else:
-            self._unschedule(lock)
+        consumer = lock.consumer
+        if is_websocket(consumer):
+            self._release(lock)
+        self._unschedule(lock)
 
-    def extend(self, lock: Lock, until: int) -> None:
+    def _release(self, lock: Lock) -> None:
+        held = self._connections.get(lock.consumer)
+        if held is not None:
+            held.discard(lock.id)
+            if not held:
+                del self._connections[lock.consumer]
+
+    def extend(self, lock: Lock, end: int) -> None:
         """Move the end of a lock."""
         self._unschedule(lock)
-        lock.until = until
+        lock.expires_at_ms = end
         self._schedule(lock)
+
+    # By WebSocket
+
+    def held(self, consumer: str, id: str) -> Lock | None:
+        """The lock by which a WebSocket holds a message, if it does."""
+        held = self._connections.get(consumer)
+        lock = held.get(id) if held is not None else None
+        return lock if lock is not None and valid(lock) else None
+
+    def disconnect(self, consumer: str) -> LockTable | None:
+        """A WebSocket is gone. Returns what it held, some of it perhaps no longer valid: see `valid`."""
+        return self._connections.pop(consumer, None)
+
+    @property
+    def websockets(self) -> bool:
+        """Whether any WebSocket holds anything."""
+        return bool(self._connections)
+
+    def disconnect_any(self) -> LockTable | None:
+        """The same for any of them; None when no WebSocket holds anything."""
+        return self._connections.popitem()[1] if self._connections else None
+
+    def forget_connections(self) -> None:
+        """Everything is read anew. The locks themselves are freed with those of their queues."""
+        self._connections = {}
+
+    # All locks of a queue
 
     def forget(self, queue: Queue) -> None:
         """All locks of a queue are void. Costs the same however many; `tidy` frees their memory bit by bit."""
         if queue.locks:
             self.count -= len(queue.locks)
             self._trash.append(queue.locks)
-            queue.locks = {}
+            queue.locks = LockTable()
+
+    @property
+    def untidy(self) -> bool:
+        """Whether `tidy` has something to do."""
+        return bool(self._trash)
 
     def tidy(self, limit: int) -> bool:
         """Free up to `limit` locks that were forgotten. Whether there are more."""
         while self._trash and limit > 0:
-            void = self._trash[-1]
-            while void and limit > 0:
-                self._unschedule(void.popitem()[1])
-                limit -= 1
-            if not void:
+            void = self._trash[-1].pop()
+            if void is None:
                 self._trash.pop()
+                continue
+            self._unschedule(void)
+            if is_websocket(void.consumer):
+                self._release(void)
+            limit -= 1
         return bool(self._trash)
 
-    def shrink(self) -> None:
-        """Forget ends at which no lock ends any more."""
-        self._ends = list(self._by_end)
-        heapq.heapify(self._ends)
+    # By end
 
     def next_end(self) -> int | None:
-        """When the next lock ends, wall milliseconds; None when there is no lock."""
-        ends = self._ends
-        while ends and ends[0] not in self._by_end:
-            heapq.heappop(ends)
-        return ends[0] if ends else None
+        """No lock ends before this, wall milliseconds; None when there is no lock."""
+        return min(self._windows[self._order[0]]) if self._order else None
 
     def due(self, now: int, limit: int) -> list[Lock]:
-        """Up to about `limit` locks with end <= now, earliest first. They stay in the index."""
+        """Up to `limit` locks with end <= now, earliest first. They stay in the index; `tidy` those that are void."""
         found: list[Lock] = []
-        looked_at: list[int] = []
-        seen = 0
-        while seen < limit and (end := self.next_end()) is not None and end <= now:
-            heapq.heappop(self._ends)
-            if looked_at and looked_at[-1] == end:
-                continue
-            looked_at.append(end)
-            # Those that were forgotten count: there may be as many as there were locks.
-            seen += len(self._by_end[end])
-            # By message key: those of one queue that end together go back in their order.
-            found += sorted(
-                (lock for lock in self._by_end[end] if lock.queue.locks.get(lock.id) is lock), key=lambda lock: lock.key
-            )
-        for end in looked_at:
-            heapq.heappush(self._ends, end)
+        void = 0
+        for number in self._order:
+            if number > now >> _WINDOW_BITS:
+                break
+            window = self._windows[number]
+            for end in sorted(end for end in window if end <= now):
+                together: list[Lock] = []
+                lock: Lock | None = window[end]
+                while lock is not None:
+                    if valid(lock):
+                        together.append(lock)
+                    else:
+                        void += 1
+                    lock = lock.after
+                # By message key: those of one queue that end together go back in their order.
+                together.sort(key=_by_key)
+                found += together[: limit - len(found)]
+                if len(found) >= limit or void >= limit:
+                    return found
         return found
+
+
+def _by_key(lock: Lock) -> bytes:
+    return lock.key
+
+
+def valid(lock: Lock) -> bool:
+    """Whether the lock still holds: its queue was not purged, and nobody settled it."""
+    return lock.queue.locks.get(lock.id) is lock

@@ -1,8 +1,18 @@
 """One queue: its configuration, its counters and its hot tier.
 
-Rule: the counters are what the store says once the pending batch is written; they are stored with every change, so
-nothing has to be counted at start-up. `head` is a bound: no available message stands before it, so everything there in
-the store is dead and every search may start at it.
+Rule: every change of a counter is one of the transitions below, which puts the change of the store into the same batch
+and marks the queue, so that its counters are stored with it. Nothing has to be counted at start-up.
+
+    put      a message becomes available             MESSAGES +
+    take     the first available one is handed out   MESSAGES -, then `lock`
+    drop     an available one is removed             MESSAGES -
+    lock     it is with a consumer                   LOCKS +
+    unlock   it is not any more                      LOCKS -
+    bury     it is a dead letter                     DEAD +
+    unbury   the dead letter is removed              DEAD -
+
+`head` is a bound: no available message stands before it, so everything there in the store is dead and every search may
+start at it. `locks_from` is the same for LOCKS.
 """
 
 from __future__ import annotations
@@ -13,24 +23,26 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from qrusty_trio.core.hot_tier import HotTier, TierLimits
-from qrusty_trio.core.keys import KeyCoder, prefix, prefix_end
+from qrusty_trio.core.keys import KeyCoder, lock_key, prefix, prefix_end
+from qrusty_trio.core.locks import Lock, LockTable
 from qrusty_trio.core.model import Kind, Ordering, QueueConfig, QueueStats
 from qrusty_trio.core.rates import Rates
 
 if TYPE_CHECKING:
     from qrusty_trio.core.journal import Journal
-    from qrusty_trio.core.locks import Lock
 
 _COUNTERS = struct.Struct(">7Q")
 CONFIG = b"Q"
 """META: CONFIG + queue number (4) -> StoredConfig as JSON."""
 COUNTERS = b"C"
 """META: COUNTERS + queue number (4) -> available, locked, dead, next sequence, next lock, next dead letter, length of
-`head` (each a u64), then `head`, then `covered`."""
-COVER_EVERY = 5_000
-"""Messages taken from a queue between two range deletes over its dead head. Without them a search that has to start far
-back (behind messages of a higher priority that came later, after a restart) passes every one: 0.16 µs each, 0.8 ms at
-most. A cycle costs the same as with ten times as many."""
+`head` (each a u64), then `head`, then `trimmed_to`."""
+LOCKS_FROM = b"L"
+"""META: LOCKS_FROM + queue number (4) -> number of a lock (8); none before it is left. Missing: 0."""
+TRIM_EVERY = 5_000
+"""Messages taken from a queue, or locks ended in it, between two range deletes over what is dead at its front. Without
+them a search that has to start far back (behind messages of a higher priority that came later, after a restart) passes
+every one: 0.16 µs each, 0.8 ms at most. A cycle costs the same as with ten times as many."""
 
 
 class StoredConfig(msgspec.Struct):
@@ -48,13 +60,12 @@ _decode_config = msgspec.json.Decoder(StoredConfig).decode
 
 
 class Queue:
-    """Made by `Queue.new` and `Queue.stored`; changed by the broker only."""
+    """A new queue, or with `Queue.stored` one that was read; changed by the broker only."""
 
     __slots__ = (
         "available",
         "coder",
         "config",
-        "covered",
         "dead",
         "dirty",
         "encode",
@@ -62,6 +73,7 @@ class Queue:
         "head",
         "locked",
         "locks",
+        "locks_from",
         "name",
         "next_dead",
         "next_lock",
@@ -73,6 +85,8 @@ class Queue:
         "settling",
         "taken",
         "tier",
+        "trimmed_to",
+        "unlocked",
     )
 
     def __init__(self, number: int, name: str, config: QueueConfig, limits: TierLimits) -> None:
@@ -88,23 +102,27 @@ class Queue:
         self.end = prefix_end(number)
         self.available = 0
         self.locked = 0
-        self.locks: dict[str, Lock] = {}
-        """By message id. Kept by `LockIndex`."""
+        self.locks = LockTable()
+        """Kept by `LockIndex`."""
         self.dead = 0
         self.next_sequence = 0
         self.next_lock = 0
         self.next_dead = 0
         self.head = self.prefix
-        self.covered = self.prefix
-        """No message that was ever stored before this one but is covered by a range delete."""
+        self.trimmed_to = self.prefix
+        """Every key below this one has been range-deleted."""
         self.taken = 0
-        """Messages taken since the last one."""
+        """Messages taken since then."""
+        self.locks_from = 0
+        """Every lock with a lower number has been range-deleted."""
+        self.unlocked = 0
+        """Locks that ended since then."""
         self.rates = Rates()
         self.tier = HotTier(limits, None)
         self.dirty = False
 
     @classmethod
-    def stored(cls, number: int, config: bytes, counters: bytes, limits: TierLimits) -> Queue:
+    def stored(cls, number: int, config: bytes, counters: bytes, limits: TierLimits, locks_from: int = 0) -> Queue:
         """A queue as `write_config` and `write_state` left it. Its tier is empty; the first consume fills it."""
         read = _decode_config(config)
         queue = cls(number, read.name, QueueConfig(read.ordering, read.allow_duplicates, read.kind), limits)
@@ -120,7 +138,8 @@ class Queue:
         ) = _COUNTERS.unpack_from(counters)
         head_at = _COUNTERS.size
         queue.head = counters[head_at : head_at + head_bytes]
-        queue.covered = counters[head_at + head_bytes :]
+        queue.trimmed_to = counters[head_at + head_bytes :]
+        queue.locks_from = locks_from
         queue.unload()
         return queue
 
@@ -134,7 +153,7 @@ class Queue:
             self.next_dead,
             len(self.head),
         )
-        journal.put(COUNTERS + self.prefix, b"%b%b%b" % (counters, self.head, self.covered), journal.meta)
+        journal.put(COUNTERS + self.prefix, b"%b%b%b" % (counters, self.head, self.trimmed_to), journal.meta)
 
     def write_config(self, journal: Journal) -> None:
         config = self.config
@@ -146,12 +165,108 @@ class Queue:
         """Empty the tier; what is available will be read again from `head` on."""
         self.tier.reset(self.head if self.available else None)
 
-    def cover(self, journal: Journal) -> None:
+    # Transitions
+
+    def put(self, journal: Journal, key: bytes, record: bytes) -> None:
+        """A message becomes available: published, or back from a consumer."""
+        journal.put(key, record, journal.messages)
+        self.available += 1
+        if key < self.head:
+            self.head = key
+            if key < self.trimmed_to:
+                self.trimmed_to = key
+        self.tier.add(key, record)
+        if not self.dirty:
+            self.dirty = True
+            journal.dirty.append(self)
+
+    def take(self, journal: Journal, key: bytes) -> None:
+        """The first available message leaves: the one that `tier.first` gave."""
+        self.tier.pop()
+        self.head = key
+        self.available -= 1
+        journal.delete(key, journal.messages)
+        if not self.dirty:
+            self.dirty = True
+            journal.dirty.append(self)
+        self.taken += 1
+        if self.taken >= TRIM_EVERY:
+            self._trim(journal)
+
+    def drop(self, journal: Journal, key: bytes) -> None:
+        """An available message is removed, wherever it stands."""
+        journal.delete(key, journal.messages)
+        self.tier.discard(key)
+        self.available -= 1
+        journal.mark(self)
+
+    def lock(self, journal: Journal, value: bytes) -> int:
+        """A message is with a consumer; `value` is its lock's. Returns the number of the lock."""
+        number = self.next_lock
+        self.next_lock = number + 1
+        self.locked += 1
+        journal.put(lock_key(self.number, number), value, journal.locks)
+        journal.mark(self)
+        return number
+
+    def unlock(self, journal: Journal, lock: Lock) -> None:
+        """A lock is over. Its message is nowhere, until it is put back or buried."""
+        self.locked -= 1
+        journal.delete(lock_key(self.number, lock.number), journal.locks)
+        if not self.dirty:
+            self.dirty = True
+            journal.dirty.append(self)
+        self.unlocked += 1
+        if self.unlocked >= TRIM_EVERY:
+            self._trim_locks(journal)
+
+    def bury(self, journal: Journal, key: bytes, record: bytes) -> bytes:
+        """A message becomes a dead letter. Returns its key in DEAD, which keeps its key in MESSAGES and the record."""
+        dead_key = lock_key(self.number, self.next_dead)
+        self.next_dead += 1
+        self.dead += 1
+        journal.put(dead_key, len(key).to_bytes(2, "big") + key + record, journal.dead)
+        journal.mark(self)
+        return dead_key
+
+    def unbury(self, journal: Journal, dead_key: bytes) -> None:
+        """A dead letter is removed."""
+        journal.delete(dead_key, journal.dead)
+        self.dead -= 1
+        journal.mark(self)
+
+    def empty(self, journal: Journal) -> None:
+        """All messages are removed, locked ones too, dead letters not. Their locks are the caller's business.
+
+        A range delete makes later reads dearer, so no family is touched that can hold nothing of the queue.
+        """
+        if self.available:
+            journal.delete_range(self.trimmed_to, self.end, journal.messages)
+            self.head = self.trimmed_to = self.end
+        if self.locked:
+            journal.delete_range(lock_key(self.number, self.locks_from), self.end, journal.locks)
+        if not self.config.allow_duplicates:
+            journal.delete_range(self.prefix, self.end, journal.dedup)
+        self.available = self.locked = self.taken = 0
+        self.tier.reset(None)
+        journal.mark(self)
+
+    def _trim(self, journal: Journal) -> None:
         """Delete the dead head as a range, so that no search has to pass its messages one by one."""
         self.taken = 0
-        if self.covered < self.head:
-            journal.delete_range(self.covered, self.head, journal.messages)
-            self.covered = self.head
+        if self.trimmed_to < self.head:
+            journal.delete_range(self.trimmed_to, self.head, journal.messages)
+            self.trimmed_to = self.head
+
+    def _trim_locks(self, journal: Journal) -> None:
+        """The same for locks that are over."""
+        self.unlocked = 0
+        oldest = self.locks.oldest_number()
+        bound = self.next_lock if oldest is None else oldest
+        if bound > self.locks_from:
+            journal.delete_range(lock_key(self.number, self.locks_from), lock_key(self.number, bound), journal.locks)
+            journal.put(LOCKS_FROM + self.prefix, bound.to_bytes(8, "big"), journal.meta)
+            self.locks_from = bound
 
     def stats(self) -> QueueStats:
         points = self.rates.points

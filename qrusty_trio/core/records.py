@@ -3,10 +3,13 @@
 Rule: a record never changes but for its count of deliveries, and moves as it is between the families.
 
     message  flags (1) | created, ms (8) | max retries (4) | deliveries (4) | id (36, ASCII) | payload
-    lock     end, ms (8) | deliveries (4) | lengths of consumer (2), message key (2), digest (1) | those three | message
+    lock     end, ms (8) | deliveries (4) | lengths of consumer (2), message key (2), digest and flags (1)
+             | seconds (4) | clock: boot (4), offset, ms (8) | consumer | message key | digest | message
 
-The payload is UTF-8, or with flag EXTERNAL a reference into a segment file. `deliveries` of a lock counts the one that
-made it; the message inside still has the number from before. All integers are big-endian.
+The two flags in a lock, TIMED and WEBSOCKET, are the upper bits of the length of the digest. Without TIMED (locks of
+earlier versions) there are no seconds and no clock. The payload is UTF-8, or with flag EXTERNAL a reference into a
+segment file. `deliveries` of a lock counts the one that made it; the message inside still has the number from before.
+All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -17,9 +20,19 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from qrusty_trio.core.model import WS_MARK
+
 EXTERNAL = 1
 _MESSAGE = struct.Struct(">BQII36s")
 _LOCK = struct.Struct(">QIHHB")
+_TIMED = 0x80
+_WEBSOCKET = 0x40
+_DIGEST_BYTES = 0x3F
+_SECONDS_BYTES = 4
+_FRAME = struct.Struct(">Iq")
+NO_FRAME = bytes(_FRAME.size)
+CLOCK_STEP_MS = 1000
+"""A clock that differs by less has not been set: it is slewed, or was read a little later."""
 _DELIVERIES_AT = 13
 PAYLOAD_AT = _MESSAGE.size
 
@@ -33,38 +46,116 @@ def with_deliveries(record: bytes, deliveries: int) -> bytes:
     return b"%b%b%b" % (record[:_DELIVERIES_AT], deliveries.to_bytes(4, "big"), record[_DELIVERIES_AT + 4 :])
 
 
-def pack_lock(until: int, deliveries: int, consumer: bytes, key: bytes, digest: bytes, record: bytes) -> bytes:
-    header = _LOCK.pack(until, deliveries, len(consumer), len(key), len(digest))
-    return b"".join((header, consumer, key, digest, record))
-
-
 class StoredLock(NamedTuple):
-    """A lock as it is read back."""
+    """A lock as it is stored."""
 
-    until: int
-    """End of the lock, wall milliseconds."""
+    expires_at_ms: int
+    """End of the lock, wall milliseconds as the process took them that made it."""
     deliveries: int
     consumer: bytes
+    """UTF-8; of a WebSocket without the mark."""
     key: bytes
     """The key of the message in MESSAGES: its place in the order."""
     digest: bytes
     """Of the payload, when the queue refuses duplicates; else empty."""
     record: bytes
+    websocket: bool = False
+    """Whether the consumer is a WebSocket."""
+    seconds: int | None = None
+    """Length of the lock; None in records of an earlier version, which do not tell."""
+    frame: bytes = NO_FRAME
+    """The clock of the process that made the lock: see `ClockFrame`."""
+
+    @property
+    def consumer_id(self) -> str:
+        """The consumer as the core knows it."""
+        return WS_MARK + self.consumer.decode() if self.websocket else self.consumer.decode()
+
+
+class ClockFrame(NamedTuple):
+    """What a process takes the time to be: wall time, minus the time since the machine was started."""
+
+    boot: int
+    """Tells one start of the machine from another; 0 when that is not known."""
+    offset_ms: int
+
+    def pack(self) -> bytes:
+        return _FRAME.pack(self.boot, self.offset_ms)
+
+
+def pack_lock(
+    expires_at_ms: int,
+    deliveries: int,
+    consumer: str,
+    key: bytes,
+    digest: bytes,
+    record: bytes,
+    seconds: int,
+    frame: bytes,
+) -> bytes:
+    """The value of a lock in LOCKS."""
+    flags = _TIMED
+    if consumer[:1] == WS_MARK:
+        flags |= _WEBSOCKET
+        consumer = consumer[1:]
+    name = consumer.encode()
+    return b"%b%b%b%b%b%b%b" % (
+        _LOCK.pack(expires_at_ms, deliveries, len(name), len(key), len(digest) | flags),
+        seconds.to_bytes(_SECONDS_BYTES, "big"),
+        frame,
+        name,
+        key,
+        digest,
+        record,
+    )
+
+
+def repack_lock(lock: StoredLock) -> bytes:
+    """The value of a lock that was read, with some of it replaced."""
+    flags = (_WEBSOCKET if lock.websocket else 0) | (_TIMED if lock.seconds is not None else 0)
+    timing = lock.seconds.to_bytes(_SECONDS_BYTES, "big") + lock.frame if lock.seconds is not None else b""
+    header = _LOCK.pack(
+        lock.expires_at_ms, lock.deliveries, len(lock.consumer), len(lock.key), len(lock.digest) | flags
+    )
+    return b"".join((header, timing, lock.consumer, lock.key, lock.digest, lock.record))
 
 
 def unpack_lock(value: bytes) -> StoredLock:
-    until, deliveries, consumer, key, digest = _LOCK.unpack_from(value)
-    key_at = _LOCK.size + consumer
+    end, deliveries, consumer, key, last = _LOCK.unpack_from(value)
+    at = _LOCK.size
+    seconds, frame = None, NO_FRAME
+    if last & _TIMED:
+        seconds = int.from_bytes(value[at : at + _SECONDS_BYTES], "big")
+        at += _SECONDS_BYTES
+        frame = value[at : at + _FRAME.size]
+        at += _FRAME.size
+    key_at = at + consumer
     digest_at = key_at + key
-    record_at = digest_at + digest
+    record_at = digest_at + (last & _DIGEST_BYTES)
     return StoredLock(
-        until,
+        end,
         deliveries,
-        value[_LOCK.size : key_at],
+        value[at:key_at],
         value[key_at:digest_at],
         value[digest_at:record_at],
         value[record_at:],
+        bool(last & _WEBSOCKET),
+        seconds,
+        frame,
     )
+
+
+def end_now(lock: StoredLock, clock: ClockFrame, now: int) -> int:
+    """When a stored lock ends by the clock of this process, wall milliseconds.
+
+    The clock may have been set meanwhile. As long as the machine runs, the time since its start tells by how much. In
+    any case no lock lasts longer than it was made for.
+    """
+    boot, offset = _FRAME.unpack(lock.frame)
+    end = lock.expires_at_ms
+    if boot and boot == clock.boot and abs(clock.offset_ms - offset) >= CLOCK_STEP_MS:
+        end += clock.offset_ms - offset
+    return end if lock.seconds is None else min(end, now + lock.seconds * 1000)
 
 
 def digest_of(payload: bytes) -> bytes:

@@ -16,12 +16,12 @@ from qrusty_trio.core.digests import Digests
 from qrusty_trio.core.externals import DEAD_LETTER, LIVE, REFERENCE_BYTES, Externals
 from qrusty_trio.core.hot_tier import TIERS_BYTES, TierLimits
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import prefix
+from qrusty_trio.core.keys import lock_key, prefix
 from qrusty_trio.core.locks import Lock, LockIndex
-from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, QueueConfig, QueueStats, is_websocket
-from qrusty_trio.core.queue import CONFIG, COUNTERS, Queue
+from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, QueueConfig, QueueStats
+from qrusty_trio.core.queue import CONFIG, COUNTERS, LOCKS_FROM, Queue
 from qrusty_trio.core.rates import Point
-from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
+from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, ClockFrame
 from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound, StorageFault
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
@@ -33,6 +33,9 @@ NEXT_QUEUE = b"N"
 """META: NEXT_QUEUE -> the number of the next queue (4 bytes)."""
 QUEUES_PER_STEP = 100
 LOCKS_PER_STEP = 200
+LOCK_NUMBERS_PER_STEP = 4_000
+"""Numbers of locks that one step of `load` looks for: those that are over cost it 0.1 µs each."""
+NO_CLOCK = ClockFrame(0, 0)
 
 log = logging.getLogger(__name__)
 
@@ -72,14 +75,8 @@ class Registry:
         self.refill_threshold = refill_threshold
         self.limits = TierLimits(hot_tier_size, refill_threshold)
         self._tier_share = 1.0
-        self._clear()
-        self.removed: list[Removed] = []
-        """Messages removed since the owner of the broker last looked (and cleared the list)."""
-        self.removed_total = 0
-        self.refused_for_locks = 0
-        """Consumes that got nothing since the owner last looked, because the index of locks is full."""
-
-    def _clear(self) -> None:
+        self.clock_frame = NO_CLOCK.pack()
+        """The clock that `now` is taken from, for the records of locks."""
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
         self._names: list[str] = []
@@ -91,10 +88,20 @@ class Registry:
         """Queues in `watched` in which something became available; the dispatcher clears it."""
         self.watched: set[int] = set()
         """Queues with waiting subscribers; the dispatcher keeps it."""
-        self.starved: set[int] = set()
-        """Queues that were refused a lock because the index is full."""
-        self.of_websockets: list[Lock] = []
-        """Locks held by WebSockets that `load` found; the owner of the broker clears it."""
+        self.unreadable: set[int] = set()
+        """Queues whose first payload could not be read for now: looked at again with the next sample."""
+        self.named: list[tuple[int, str | None]] = []
+        """Queues (by number) that were made or renamed, with their name, or deleted (None), in order; the dispatcher
+        clears it."""
+        self._searches: dict[int, Iterator[None]] = {}
+        """Queue number -> its search for duplicates."""
+        self.removed: list[Removed] = []
+        """Messages removed since the owner of the broker last looked (and cleared the list)."""
+        self.removed_total = 0
+        self.refused_for_locks = 0
+        """Consumes that got nothing since the owner last looked, because the index of locks is full."""
+        self.dead_lettered_total = 0
+        """Messages that became dead letters since the start."""
 
     # Queues
 
@@ -125,6 +132,7 @@ class Registry:
         self.queues[queue.name] = queue
         self.by_number[queue.number] = queue
         insort(self._names, queue.name)
+        self.named.append((queue.number, queue.name))
         self._share_tiers()
 
     def _leave(self, name: str) -> None:
@@ -160,24 +168,54 @@ class Registry:
             queue.settling = not allow_duplicates
             queue.settle_run += 1
             queue.write_config(self.journal)
+            self._searches.pop(queue.number, None)
             if allow_duplicates:
                 self.journal.delete_range(queue.prefix, queue.end, self.journal.dedup)
                 self.journal.commit()
             else:
+                self._searches[queue.number] = duplicates.settle(self, queue)
+                run = queue.settle_run
                 yield
-                yield from duplicates.settle(self, queue)
+                while queue.settling and queue.settle_run == run and self.by_number.get(queue.number) is queue:
+                    self.search(queue)
+                    yield
         yield
 
-    def unsettled(self) -> Iterator[None]:
-        """Go on with what a restart cut short: duplicates that were still to be looked for."""
-        for queue in [queue for queue in self.by_number.values() if queue.settling]:
-            yield from duplicates.settle(self, queue)
+    @property
+    def searching(self) -> bool:
+        """Whether duplicates are looked for in some queue: `search_on` is to be called."""
+        return bool(self._searches)
+
+    def search_on(self) -> None:
+        """Take a step of some search for duplicates. Whoever asked for it may be gone."""
+        number = next(iter(self._searches))
+        queue = self.by_number.get(number)
+        if queue is None:
+            del self._searches[number]
+        else:
+            self.search(queue)
+
+    def search(self, queue: Queue) -> None:
+        """Take a step of the search for duplicates in a queue."""
+        search = self._searches.pop(queue.number, None)
+        if search is None:
+            search = duplicates.settle(self, queue)
+        try:
+            next(search)
+        except StopIteration:
+            if queue.settling:
+                # Turned on and off again meanwhile: that search was void.
+                self._searches[queue.number] = duplicates.settle(self, queue)
+            return
+        self._searches[queue.number] = search
 
     def purge(self, name: str) -> int:
         """Remove all messages, locked ones too; dead letters stay. Returns how many were removed."""
         queue = self.queues.get(name)
-        if queue is None:
-            return 0
+        return self.purge_queue(queue) if queue is not None else 0
+
+    def purge_queue(self, queue: Queue) -> int:
+        """The same of a queue that was found before."""
         removed = self._empty(queue)
         # Digests that are pending would be found in memory although the range delete has them.
         self.journal.commit()
@@ -186,47 +224,54 @@ class Registry:
     def _empty(self, queue: Queue) -> int:
         removed = queue.available + queue.locked
         if removed:
-            journal = self.journal
-            for family in (journal.messages, journal.locks, journal.dedup):
-                journal.delete_range(queue.prefix, queue.end, family)
+            queue.empty(self.journal)
             if queue.settling:
                 queue.settling = False
-                queue.write_config(journal)
+                queue.write_config(self.journal)
             if self.externals is not None:
                 self.externals.free_all(queue, LIVE)
             self.locks.forget(queue)
-            queue.available = queue.locked = queue.taken = 0
-            queue.unload()
-            journal.mark(queue)
-            if self.starved:
-                self.wake_starved()
         return removed
 
     def delete(self, name: str) -> int:
         """Remove a queue with all it holds. Returns how many messages were removed, dead letters not counted."""
         queue = self.queues.get(name)
-        if queue is None:
-            return 0
+        return self.delete_queue(queue) if queue is not None else 0
+
+    def delete_queue(self, queue: Queue) -> int:
+        """The same of a queue that was found before."""
         removed = self._empty(queue)
         journal = self.journal
         journal.forget(queue)
-        journal.delete_range(queue.prefix, queue.end, journal.dead)
+        if queue.dead:
+            journal.delete_range(queue.prefix, queue.end, journal.dead)
         journal.delete(CONFIG + queue.prefix, journal.meta)
         journal.delete(COUNTERS + queue.prefix, journal.meta)
+        journal.delete(LOCKS_FROM + queue.prefix, journal.meta)
         if self.externals is not None:
             self.externals.free_all(queue, DEAD_LETTER)
         journal.touch()
-        self._leave(name)
+        self._leave(queue.name)
         del self.by_number[queue.number]
+        self.named.append((queue.number, None))
+        self._searches.pop(queue.number, None)
         self.ready.discard(queue.number)
-        self.starved.discard(queue.number)
+        self.unreadable.discard(queue.number)
         self._share_tiers()
         return removed
 
-    def wake_starved(self) -> None:
-        """There is room in the index of locks again."""
-        self.ready |= self.starved & self.watched
-        self.starved.clear()
+    def everything(self) -> list[Queue]:
+        """The queues there are now, whatever becomes of their names."""
+        return list(self.by_number.values())
+
+    def exists(self, queue: Queue) -> bool:
+        """Whether a queue is still there."""
+        return self.by_number.get(queue.number) is queue
+
+    @property
+    def locks_full(self) -> bool:
+        """Whether no message can be locked before some lock is over."""
+        return self.locks.count >= self.max_locked_index
 
     # Questions
 
@@ -236,11 +281,6 @@ class Registry:
         if queue is None:
             raise QueueNotFound(f"Queue '{name}' does not exist")
         return queue.number
-
-    def name_of(self, queue_number: int) -> str | None:
-        """The present name of a queue; None when it is gone."""
-        queue = self.by_number.get(queue_number)
-        return queue.name if queue is not None else None
 
     def available(self, queue_number: int) -> int:
         queue = self.by_number.get(queue_number)
@@ -274,6 +314,9 @@ class Registry:
 
     def sample(self, now: int) -> Iterator[None]:
         """Take the sample of this second of every queue, some at each step."""
+        if self.unreadable:
+            self.ready |= self.unreadable & self.watched
+            self.unreadable.clear()
         for index, queue in enumerate(list(self.by_number.values()), 1):
             queue.rates.sample(now, queue.available, queue.locked)
             # The more queues there are, the smaller is the share of those that were there before.
@@ -334,59 +377,103 @@ class Registry:
         """Write what has changed, as one batch. Raises StorageFault; then `load` has to put memory right."""
         self.journal.commit()
 
-    def load(self) -> Iterator[None]:
-        """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks."""
+    def load(self, clock: ClockFrame = NO_CLOCK, now: int = 0) -> Iterator[None]:
+        """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks.
+
+        What was in memory before (the store had a fault) is let go of, but for the numbers that were given out: none of
+        queues and locks is used twice within a process. `clock` and `now` (wall ms) are those of this process.
+        """
         journal = self.journal
         journal.attach()
-        watched = self.watched
-        self._clear()
-        self.watched = watched
+        before = self.by_number
+        self.queues, self.by_number, self._names = {}, {}, []
+        self._searches.clear()
+        self.ready.clear()
+        self.unreadable.clear()
+        self.named.clear()
+        self.locks.forget_connections()
+        for index, queue in enumerate(before.values(), 1):
+            self.locks.forget(queue)
+            if index % QUEUES_PER_STEP == 0:
+                yield
         number = journal.get(journal.meta, NEXT_QUEUE)
         if number is not None:
-            self._next_number = int.from_bytes(number, "big")
+            self._next_number = max(self._next_number, int.from_bytes(number, "big"))
         begin, end = CONFIG, CONFIG + b"\xff" * 5
         while pairs := journal.scan(journal.meta, begin, end, QUEUES_PER_STEP):
             for key, config in pairs:
-                counters = journal.get(journal.meta, COUNTERS + key[1:])
-                if counters is None:
-                    raise self.damaged(f"the counters of queue number {int.from_bytes(key[1:], 'big')} are missing")
-                self._enter(Queue.stored(int.from_bytes(key[1:], "big"), config, counters, self.limits))
+                self._load_queue(key[1:], config, before)
             begin = pairs[-1][0] + b"\x00"
             yield
         if self.externals is not None:
             yield from self.externals.load()
-        begin, end = b"", b"\xff" * 13
-        while pairs := journal.scan(journal.locks, begin, end, LOCKS_PER_STEP):
-            for key, value in pairs:
-                self._load_lock(key, value)
-            begin = pairs[-1][0] + b"\x00"
-            yield
+        yield from self._check_orphans()
+        for queue in list(self.by_number.values()):
+            if queue.locked:
+                yield from self._load_locks(queue, clock, now)
+            if queue.settling:
+                self._searches[queue.number] = duplicates.settle(self, queue)
         next_end = self.locks.next_end()
         self.wake_at = next_end if next_end is not None else NEVER
-        self.ready = set(watched)
+        self.named.clear()
 
-    def _load_lock(self, key: bytes, value: bytes) -> None:
-        queue = self.by_number.get(int.from_bytes(key[:4], "big"))
-        if queue is None:
-            raise self.damaged(f"there is a lock of queue number {int.from_bytes(key[:4], 'big')}, but no such queue")
+    def _load_queue(self, number: bytes, config: bytes, before: dict[int, Queue]) -> None:
+        journal = self.journal
+        counters = journal.get(journal.meta, COUNTERS + number)
+        if counters is None:
+            raise self.damaged(f"the counters of queue number {int.from_bytes(number, 'big')} are missing")
+        locks_from = int.from_bytes(journal.get(journal.meta, LOCKS_FROM + number) or b"", "big")
+        queue = Queue.stored(int.from_bytes(number, "big"), config, counters, self.limits, locks_from)
+        known = before.get(queue.number)
+        if known is not None:
+            queue.rates = known.rates
+            queue.next_lock = max(queue.next_lock, known.next_lock)
+        self._enter(queue)
+
+    def _check_orphans(self) -> Iterator[None]:
+        """A lock of a queue that is not there would be lost without a word. Looks between the queues."""
+        journal = self.journal
+        after = 0
+        for index, number in enumerate([*sorted(self.by_number), 2**32 - 1], 1):
+            if number > after and journal.scan(journal.locks, prefix(after), prefix(number), 1):
+                raise self.damaged(f"there is a lock of a queue before number {number}, but no such queue")
+            after = number + 1
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
+    def _load_locks(self, queue: Queue, clock: ClockFrame, now: int) -> Iterator[None]:
+        """Read the locks of a queue. So many numbers a step, as those of locks that are over take time, too."""
+        journal = self.journal
+        number = queue.locks_from
+        while len(queue.locks) < queue.locked and number < queue.next_lock:
+            end = min(number + LOCK_NUMBERS_PER_STEP, queue.next_lock)
+            pairs = journal.scan(
+                journal.locks, lock_key(queue.number, number), lock_key(queue.number, end), LOCKS_PER_STEP
+            )
+            for key, value in pairs:
+                self._load_lock(queue, int.from_bytes(key[4:], "big"), value, clock, now)
+            number = int.from_bytes(pairs[-1][0][4:], "big") + 1 if len(pairs) == LOCKS_PER_STEP else end
+            yield
+        if len(queue.locks) != queue.locked:
+            log.error(
+                "queue '%s' counted %d locked messages, but the store holds %d; that is the count now",
+                queue.name,
+                queue.locked,
+                len(queue.locks),
+            )
+            queue.locked = len(queue.locks)
+            journal.mark(queue)
+
+    def _load_lock(self, queue: Queue, number: int, value: bytes, clock: ClockFrame, now: int) -> None:
         stored = records.unpack_lock(value)
         flags, _, _, _, id = records.unpack_message(stored.record)
         external = stored.record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if flags & EXTERNAL else b""
+        end = records.end_now(stored, clock, now) if clock is not NO_CLOCK else stored.expires_at_ms
+        consumer = stored.consumer_id
         lock = Lock(
-            id.decode(),
-            queue,
-            int.from_bytes(key[4:], "big"),
-            stored.key,
-            stored.consumer.decode(),
-            stored.until,
-            stored.deliveries,
-            stored.digest,
-            external,
-            0,
+            id.decode(), queue, number, stored.key, consumer, end, stored.deliveries, stored.digest, external, 0
         )
         self.locks.add(lock)
-        if is_websocket(lock.consumer):
-            self.of_websockets.append(lock)
 
     def damaged(self, what: str) -> StorageFault:
         """The fault to raise when the store contradicts itself."""

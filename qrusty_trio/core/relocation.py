@@ -81,15 +81,11 @@ def drop(broker: Broker, place: Place, reason: str) -> None:
         value = journal.get(journal.dead, owned.key)
         assert value is not None
         key = value[2 : 2 + int.from_bytes(value[:2], "big")]
-        journal.delete(owned.key, journal.dead)
-        queue.dead -= 1
-    elif owned.id in queue.locks:
+        queue.unbury(journal, owned.key)
+    elif queue.locks.get(owned.id) is not None:
         return
     else:
-        journal.delete(key, journal.messages)
-        queue.tier.discard(key)
-        queue.available -= 1
-    journal.mark(queue)
+        queue.drop(journal, key)
     digest = record[PAYLOAD_AT + REFERENCE_BYTES :]
     broker.drop_broken(queue, key, owned.id, place.reference, digest, reason, owned.kind)
 
@@ -132,9 +128,7 @@ def _rewrite(broker: Broker, queue: Queue, owned: Owned, record: bytes, referenc
         key = lock_key(queue.number, lock.number)
         value = journal.get(journal.locks, key)
         assert value is not None
-        stored = records.unpack_lock(value)
-        value = records.pack_lock(stored.until, stored.deliveries, stored.consumer, stored.key, stored.digest, record)
-        journal.put(key, value, journal.locks)
+        journal.put(key, records.repack_lock(records.unpack_lock(value)._replace(record=record)), journal.locks)
         lock.external = reference
         lock.batch_number = journal.batch_number
     else:

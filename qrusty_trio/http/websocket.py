@@ -4,8 +4,8 @@ Rule: one task reads, one writes, one watches for silence, and they share nothin
 burst through the engine and only then reads on; it also waits while the outbox is full. The writer is the only one
 that sends. So a peer that reads slowly stops its own requests and deliveries, and nobody else's.
 
-When the connection ends, for whatever reason, the subscriptions leave the dispatcher at once and what was delivered
-and not settled goes back to its queue, before anything that waits for the peer. A connection is a bulkhead: an
+When the connection ends, for whatever reason, the subscriptions leave the dispatcher at once and the engine gives back
+what was delivered and not settled, before anything that waits for the peer. A connection is a bulkhead: an
 exception in it is logged and closes it with 1011. And it leaves no reference cycle: what it held is free at once.
 """
 
@@ -26,7 +26,15 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_logs import LogRing
 from qrusty_trio.api.ws_requests import SessionBroker
-from qrusty_trio.api.ws_session import GOING_AWAY, INTERNAL_ERROR, NORMAL, TRY_AGAIN_LATER, Burst, WsSession
+from qrusty_trio.api.ws_session import (
+    GOING_AWAY,
+    INTERNAL_ERROR,
+    NORMAL,
+    STORE_FAILED,
+    TRY_AGAIN_LATER,
+    Burst,
+    WsSession,
+)
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
@@ -34,10 +42,6 @@ from qrusty_trio.http.carrier import Carrier, Finished, Lost
 
 BUDGET = 128
 """Requests run in one step of the event loop: about 2 ms."""
-GIVE_BACK_PIECE = 128
-"""Messages given back in one step."""
-GIVE_BACK_SECONDS = 5
-"""Bound on giving back; what is left then comes back when its lock ends."""
 CLOSE_SECONDS = 2
 """Bound on the closing handshake: a peer that does not answer it is cut off."""
 DRAIN_SECONDS = 10
@@ -60,6 +64,12 @@ class TransactEngine(Protocol):
     """What a connection needs of the engine."""
 
     async def transact(self, function: Callable[[SessionBroker, int], T], *, sync: bool) -> T: ...
+
+    def join(self, session: Connection) -> None:
+        """A connection was opened."""
+
+    def leave(self, session: Connection, counts: bool, unsent: frozenset[str]) -> None:
+        """A connection is gone; see `server.engine.Engine.leave`."""
 
     def pump_soon(self) -> None:
         """A subscriber can take messages again: make deliveries at the next opportunity."""
@@ -162,14 +172,15 @@ class Connection:
         """Whether a burst is in the engine."""
         self.bursts = 0
         """Bursts served so far."""
-        consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
+        self.consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
         self.session = WsSession(
-            consumer, services.dispatcher, services.gate, services.logs, self._output.set, services.budget
+            self.consumer, services.dispatcher, services.gate, services.logs, self._output.set, services.budget
         )
 
     async def run(self) -> None:
         session = self.session
         self._services.connections[self] = None
+        self._engine.join(self)
         try:
             await self._work()
         finally:
@@ -182,9 +193,8 @@ class Connection:
                 )
             self._carrier.let_go()
             session.leave()
-            # Even when the connection is cancelled: nobody else knows what it holds. Takes microseconds a message.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + GIVE_BACK_SECONDS):
-                await self._give_back()
+            counts = session.ending is not None and session.ending.counts
+            self._engine.leave(self, counts, frozenset(session.outbox.unsent))
         cancelled = trio.current_effective_deadline() <= trio.current_time()
         if not self._lost and not cancelled:
             with trio.move_on_after(CLOSE_SECONDS):
@@ -226,6 +236,14 @@ class Connection:
         # Hypercorn cancels us when its side of the connection is over; so does a server that stops.
         stopped = farewell is Ending.LOST and self._services.stopping.is_set()
         return Ending.STOPPED if stopped else farewell
+
+    def has_left(self, id: str) -> bool:
+        """See `server.engine.Session`."""
+        return self.session.has_left(id)
+
+    def store_failed(self) -> None:
+        """See `server.engine.Session`."""
+        self._end(TRY_AGAIN_LATER, STORE_FAILED, DRAIN_SECONDS, Ending.FAULT)
 
     async def _read(self) -> None:
         session = self.session
@@ -371,17 +389,3 @@ class Connection:
         """The peer takes nothing, and room is needed."""
         self.session.end(TRY_AGAIN_LATER, "nothing was taken for too long", Ending.STALLED)
         self._tasks.cancel()
-
-    async def _give_back(self) -> None:
-        session = self.session
-
-        def give_back(broker: SessionBroker, now: int) -> None:
-            session.give_back(broker, now, GIVE_BACK_PIECE)
-
-        try:
-            while session.held:
-                await self._engine.transact(give_back, sync=False)
-        except StorageFault as fault:
-            logger.warning(
-                "%d messages of a closed connection stay locked until their locks end: %s", len(session.held), fault
-            )

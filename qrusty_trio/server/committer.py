@@ -70,6 +70,8 @@ class Committer:
         self._on_fault = on_fault
         self._limiter = trio.CapacityLimiter(1)
         self._group = _Group()
+        self._under_way: set[_Group] = set()
+        """Groups whose sync is at work."""
         self._wanted = trio.Event()
         self.syncs = 0
         """Syncs done since the start."""
@@ -94,7 +96,13 @@ class Committer:
         self._wanted.set()
 
     def abandon(self, fault: StorageFault) -> None:
-        """What waits for the next sync is lost: it was not written, and never will be."""
+        """The store failed: nobody who waits may be told that his change is safe.
+
+        What waits for the next sync was not written, and never will be. Of what is being synced now, part may be lost:
+        a sync that succeeds after one that failed did not look at the same bytes again.
+        """
+        for each in self._under_way:
+            each.fault = fault
         group, self._group = self._group, _Group()
         group.fault = fault
         group.finish()
@@ -122,6 +130,7 @@ class Committer:
             await self._sync(group, worker.call)
 
     async def _sync(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
+        self._under_way.add(group)
         try:
             self._write()
             await sync()
@@ -134,6 +143,7 @@ class Committer:
             self.abandon(group.fault)
             raise
         finally:
+            self._under_way.discard(group)
             self.syncs += 1
             group.finish()
 

@@ -10,7 +10,8 @@ import logging
 
 import trio
 
-from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.recovery import in_pieces
 from qrusty_trio.wording import counted
 
 SAMPLE_SECONDS = 1.0
@@ -29,6 +30,8 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
         await trio.sleep_until(due)
         due = max(due + SAMPLE_SECONDS, trio.current_time())
         await in_pieces(broker.sample(engine.clock.now_ms()))
+        if broker.ready:
+            engine.pump_soon()
         if broker.refused_for_locks and trio.current_time() >= warn_at:
             log.warning(
                 "%s got nothing: %s locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",

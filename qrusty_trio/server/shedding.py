@@ -8,7 +8,8 @@ from __future__ import annotations
 import trio
 
 from qrusty_trio.server.compactor import Compactor
-from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.recovery import in_pieces
 from qrusty_trio.storage.base import Storage
 
 LOCKS_PER_STEP = 1000

@@ -14,8 +14,9 @@ import trio
 
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.errors import StartupRefused, StorageFault
+from qrusty_trio.server import recovery
 from qrusty_trio.server.compactor import Compactor
-from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.server.engine import Engine
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.payloads import PayloadStore
@@ -74,12 +75,11 @@ async def load(engine: Engine, compactor: Compactor | None) -> None:
     """Read the store in pieces, then open the gate. Raises StartupRefused when it contradicts itself."""
     began = trio.current_time()
     try:
-        await in_pieces(engine.broker.load())
+        await recovery.load(engine)
         if compactor is not None:
             await compactor.check()
     except StorageFault as fault:
         raise StartupRefused(str(fault)) from fault
-    await engine.forget_websockets()
     _spare_the_loop()
     engine.services.gate.starting = False
     log.info(

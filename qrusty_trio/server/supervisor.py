@@ -38,6 +38,7 @@ from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
+from qrusty_trio.server.recovery import recover
 from qrusty_trio.server.sampler import sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
@@ -128,7 +129,7 @@ async def _run(
         listeners += await _listen(settings)
         async with trio.open_nursery() as background:
             await background.start(engine.committer.run)
-            await background.start(engine.recover, partial(reopen, stores, compactor))
+            await background.start(recover, engine, partial(reopen, stores, compactor))
             await background.start(engine.pump)
             await background.start(sample, engine)
             async with trio.open_nursery() as front:
@@ -140,7 +141,7 @@ async def _run(
                 await _load(engine, compactor, stopping)
                 if not stopping.is_set():
                     await background.start(engine.reap)
-                    background.start_soon(engine.settle)
+                    await background.start(engine.search)
                     await background.start(
                         monitor,
                         memory,

@@ -39,7 +39,8 @@ class Batch(Protocol):
     def delete_range(self, begin: bytes, end: bytes, family: Any) -> None:
         """Delete every key with begin <= key < end."""
 
-    def is_empty(self) -> bool: ...
+    def __len__(self) -> int:
+        """How many changes there are."""
 
 
 class Storage(Protocol):

@@ -34,8 +34,8 @@ class MemoryBatch:
     def delete_range(self, begin: bytes, end: bytes, family: Any) -> None:
         self.changes.append((_DELETE_RANGE, family, begin, end))
 
-    def is_empty(self) -> bool:
-        return not self.changes
+    def __len__(self) -> int:
+        return len(self.changes)
 
 
 class MemoryStorage:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from qrusty_trio.api import ws_session
 from qrusty_trio.api.ws_outbox import ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_SUBSCRIPTIONS
-from qrusty_trio.api.ws_session import SWEEP_FROM
-from tests.api.ws_peer import OK, Peer, World, code, subscribe
+from tests.api.ws_peer import OK, Peer, World, code, publish, subscribe
 
 
 @pytest.fixture
@@ -182,30 +182,33 @@ def test_an_empty_outbox_takes_a_message_of_any_size(world: World, peer: Peer) -
     assert len(peer.read()) == 1
 
 
-def test_what_could_not_be_stored_is_taken_back(world: World, peer: Peer) -> None:
-    """A delivery of a batch that failed has not left, and a subscription that it had parked goes on."""
-    payload = "x" * (ROOM_BYTES // 2)
+def test_what_could_not_be_stored_never_leaves(world: World, peer: Peer) -> None:
+    """A delivery of a batch that failed is not seen; the answers that are true are. Then the session does nothing."""
     peer.ask(subscribe(credits=10))
-    for _ in range(3):
-        world.broker.publish("jobs", 0, payload, 3, world.now)
+    world.publish("jobs", "stored")
+    peer.send({"type": "nonsense", "req_id": "1"})
+    world.broker.publish("jobs", 0, "not stored", 3, world.now)
     world.dispatcher.pump(world.broker, world.now, 64)
-    assert len(peer.session.held) == 2
-    world.dispatcher.retract()
-    assert not peer.session.held
-    assert peer.session.take() == []
-    # The messages of the batch are gone with it; here they are still locked, which concerns nobody.
+    assert len(peer.session.outbox.unsent) == 2
+    world.dispatcher.clear()
+    assert [frame.get("req_id") for frame in peer.read()] == ["1"]
+    assert peer.session.expired
+    assert code(peer.ask(publish())) == "storage_error"
     world.publish("jobs", "next")
-    assert [frame["payload"][:4] for frame in peer.read()] == ["xxxx", "next"]
-    assert peer.session.subscriptions["jobs"].credits == 8
+    assert peer.read() == []
+    peer.gone()
 
 
-def test_what_expired_unsettled_does_not_pile_up(world: World, peer: Peer) -> None:
-    peer.send(subscribe(lock_timeout_secs=1))
-    for _ in range(6 * SWEEP_FROM):
-        world.publish("jobs")
-        world.now += 10
-        peer.read()
-    assert len(peer.session.held) <= SWEEP_FROM + 2
+def test_names_are_remembered_within_bounds(world: World, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ws_session, "MAX_DELIVERED_FROM", 3)
+    for number in range(10):
+        world.queue(f"q{number}")
+        id = world.publish(f"q{number}")
+        peer.ask(subscribe(queue=f"q{number}"))
+        assert peer.ask({"type": "ack", "queue": f"q{number}", "id": id}) == [{"type": "ok"}]
+        peer.ask({"type": "unsubscribe", "queue": f"q{number}"})
+    assert not peer.held
+    assert len(peer.session._delivered_from) <= 3
 
 
 # the end

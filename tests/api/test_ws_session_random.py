@@ -117,7 +117,7 @@ def test_random_bursts(sequence: list[list[dict[str, Any]]]) -> None:
         checker.run(burst)
     session = checker.peer.session
     assert session.close_code is None
-    held = len(session.held)
+    held = len(checker.peer.held)
     before = checker.unheld()
     checker.peer.gone()
     assert checker.unheld() == before + held

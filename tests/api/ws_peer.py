@@ -10,7 +10,8 @@ from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_session import WsSession
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
-from qrusty_trio.core.model import Kind, QueueConfig
+from qrusty_trio.core.locks import LockTable
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX, Kind, QueueConfig
 from qrusty_trio.storage.memory import MemoryStorage
 
 Frame = dict[str, Any]
@@ -69,7 +70,7 @@ class World:
         while self.dispatcher.pump(self.broker, self.now, 64):
             pass
         self.broker.commit()
-        self.dispatcher.stored()
+        self.dispatcher.committed()
 
     def available(self, queue: str) -> int:
         return self.broker.available(self.broker.queue_number(queue))
@@ -81,7 +82,7 @@ class Peer:
     def __init__(self, world: World, name: str = "c1") -> None:
         self.world = world
         self.woken = 0
-        self.session = WsSession(name, world.dispatcher, world.gate, world.ring, self._wake)
+        self.session = WsSession(WS_CONSUMER_PREFIX + name, world.dispatcher, world.gate, world.ring, self._wake)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -110,9 +111,16 @@ class Peer:
 
     def gone(self) -> None:
         self.session.leave()
-        while self.session.held:
-            self.session.give_back(self.world.broker, self.world.now, 10)
+        held = self.world.broker.locks.disconnect(self.session.consumer) or LockTable()
+        while (lock := held.pop()) is not None:
+            self.world.broker.give_back(lock, counts=self.session.has_left(lock.id))
         self.world.pump()
+
+    @property
+    def held(self) -> list[str]:
+        """Ids of the messages that the connection holds."""
+        locks = (lock for queue in self.world.broker.by_number.values() for lock in queue.locks)
+        return [lock.id for lock in locks if lock.consumer == self.session.consumer]
 
 
 def code(frames: list[Frame]) -> str:

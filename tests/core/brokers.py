@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.locks import Lock
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.storage.base import Batch, Storage
@@ -42,6 +43,12 @@ def exhaust(pieces: Iterator[None]) -> None:
         pass
 
 
+def search_to_the_end(broker: Broker) -> None:
+    """Look for duplicates until there are none."""
+    while broker.searching:
+        broker.search_on()
+
+
 def take(broker: Broker, name: str = "q", consumer: str = "c", now: int = 0) -> str | None:
     """Consume; the id."""
     delivery = broker.consume(name, consumer, LONG, now)
@@ -70,3 +77,10 @@ def break_payload(payloads: PayloadStore, directory: Path, number: int) -> None:
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(data)
+
+
+def lock_of(broker: Broker, id: str, name: str = "q") -> Lock:
+    """The lock of a message."""
+    lock = broker.queues[name].locks.get(id)
+    assert lock is not None
+    return lock

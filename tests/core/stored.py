@@ -90,7 +90,7 @@ class _Reader:
             lock = records.unpack_lock(value)
             message = self._message(coders[number], lock.key, lock.record, LIVE, lock.key)
             assert lock.deliveries == message.deliveries + 1
-            held = Held(message._replace(deliveries=lock.deliveries), lock.consumer.decode(), lock.until)
+            held = Held(message._replace(deliveries=lock.deliveries), lock.consumer.decode(), lock.expires_at_ms)
             pictures[number].held[message.id] = held
         for key, value in self._all(Family.DEAD):
             number = int.from_bytes(key[:4], "big")

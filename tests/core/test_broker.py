@@ -6,12 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
-from qrusty_trio.core import broker as broker_module
+from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core import registry as registry_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import READ_BYTES
 from qrusty_trio.core.keys import lock_key, prefix
-from qrusty_trio.core.model import Delivery, Ordering, QueueConfig
+from qrusty_trio.core.model import Ordering, QueueConfig
 from qrusty_trio.core.queue import COUNTERS
 from qrusty_trio.errors import (
     DiskFull,
@@ -30,6 +30,7 @@ from tests.core.brokers import (
     LONG,
     Disk,
     exhaust,
+    lock_of,
     payloads_in_order,
     restarted,
     take,
@@ -182,38 +183,16 @@ def test_what_becomes_available_in_a_watched_queue_is_ready(broker: Broker) -> N
     assert id is not None
     assert woken_by(lambda: broker.nack("q", id, "c", 0))
     take(broker)
-    assert woken_by(lambda: broker.give_back(number, id, "c", 0, counted=False))
+    assert woken_by(lambda: broker.give_back(lock_of(broker, id), counts=False))
     take(broker)
     assert woken_by(lambda: broker.expire(LONG * 1000, 10))
-
-
-@pytest.mark.parametrize("free", ["ack", "purge", "delete"])
-def test_room_in_the_index_of_locks_wakes_who_was_refused(storage: Storage, free: str) -> None:
-    broker = Broker(storage, max_locked_index=1)
-    broker.publish("holder", 1, "payload", 3, 0)
-    broker.publish("q", 1, "payload", 3, 0)
-    number = broker.queue_number("q")
-    broker.watched.add(number)
-    id = take(broker, "holder")
-    assert id is not None
-    assert take(broker) is None
-    assert broker.refused_for_locks == 1
-    broker.ready.clear()
-    if free == "ack":
-        broker.ack("holder", id, "c", 0)
-    elif free == "purge":
-        broker.purge("holder")
-    else:
-        broker.delete("holder")
-    assert number in broker.ready
-    assert take(broker) is not None
 
 
 # Deep queues
 
 
 def test_the_dead_head_is_covered_again_after_messages_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broker_module, "COVER_EVERY", 3)
+    monkeypatch.setattr(queue_module, "TRIM_EVERY", 3)
     broker = Broker(MemoryStorage())
     for priority in (1, 9, 5):  # each time before, or behind, what was covered
         for _ in range(3):
@@ -221,7 +200,7 @@ def test_the_dead_head_is_covered_again_after_messages_came_before_it(monkeypatc
         for _ in range(3):
             take(broker)
         queue = broker.queues["q"]
-        assert queue.covered == queue.head == queue.encode(priority, queue.next_sequence - 1)
+        assert queue.trimmed_to == queue.head == queue.encode(priority, queue.next_sequence - 1)
 
 
 def test_large_records_are_read_a_few_at_a_time(storage: Storage) -> None:
@@ -306,9 +285,11 @@ def test_only_that_delivery_is_given_back(broker: Broker) -> None:
     assert broker.expire(2000, 10) == 1
     second = broker.consume("q", "c", 30, 2000)
     assert second is not None
-    broker.give_back(second.queue_number, second.id, "c", 2000, counted=False, delivery=first.retry_count)
+    assert first.lock_number != second.lock_number
+    broker.take_back(second.queue_number, first.lock_number, first.id)
     assert broker.consume("q", "other", 30, 2000) is None
-    broker.give_back(second.queue_number, second.id, "c", 2000, counted=False, delivery=second.retry_count)
-    assert broker.consume("q", "other", 30, 2000) == Delivery(
-        second.queue_number, second.id, "x", second.retry_count, 1, 1000
-    )
+    broker.take_back(second.queue_number, second.lock_number, second.id)
+    third = broker.consume("q", "other", 30, 2000)
+    assert third is not None
+    assert (third.id, third.retry_count) == (second.id, second.retry_count)
+    assert third.lock_number not in (first.lock_number, second.lock_number)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qrusty_trio.core.dispatch import STEP_CHARACTERS, TURN, Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
-from qrusty_trio.errors import QueueNotFound
+from qrusty_trio.errors import PayloadUnreadable
 
 
 class Shelf:
@@ -18,10 +17,12 @@ class Shelf:
 
     def __init__(self) -> None:
         self.queues: dict[int, deque[str]] = {}
-        self.names = {f"q{number}": number for number in range(1, 100)}
         self.ready: set[int] = set()
         self.watched: set[int] = set()
-        self.locks_full = False
+        self.unreadable: set[int] = set()
+        self.broken: set[int] = set()
+        self.named: list[tuple[int, str | None]] = []
+        self.locks_left = 10**9
         self.asked = 0
         self.payload = ""
 
@@ -33,21 +34,23 @@ class Shelf:
             self.ready.add(number)
 
     @property
-    def by_number(self) -> dict[int, Any]:
-        return dict.fromkeys(sorted(self.names.values()))
+    def locks_full(self) -> bool:
+        return self.locks_left <= 0
 
-    def queue_number(self, name: str) -> int:
-        if name not in self.names:
-            raise QueueNotFound(name)
-        return self.names[name]
+    @locks_full.setter
+    def locks_full(self, full: bool) -> None:
+        self.locks_left = 0 if full else 10**9
 
     def available(self, number: int) -> int:
         return len(self.queues.get(number, ()))
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         self.asked += 1
+        if queue_number in self.broken:
+            raise PayloadUnreadable("no descriptor")
         if self.locks_full or not self.queues.get(queue_number):
             return None
+        self.locks_left -= 1
         return Delivery(queue_number, self.queues[queue_number].popleft(), self.payload, 1, 0, now)
 
 
@@ -62,13 +65,10 @@ class Basket:
     def room(self) -> bool:
         return len(self.got) < self.capacity
 
-    def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
+    def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         assert self.room()
         assert delivery.queue_number == subscription.queue_number
         self.got.append(delivery.id)
-
-    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
-        assert self.got.pop() == delivery.id
 
     def parked(self, subscription: Subscription) -> None:
         self.out.append(subscription)
@@ -212,7 +212,6 @@ def test_a_full_index_of_locks_does_not_spin() -> None:
     assert not dispatcher.pump(shelf, 0, 100)
     assert shelf.asked == 1
     shelf.locks_full = False
-    shelf.ready.add(1)  # what the broker does when a lock goes
     assert not dispatcher.pump(shelf, 0, 100)
     assert len(basket.got) == 3
 
@@ -305,26 +304,27 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
     assert not seen or seen.most_common(1)[0][1] == 1
 
 
-def test_what_was_not_stored_is_taken_back() -> None:
+def test_after_a_fault_nobody_is_subscribed() -> None:
+    """A subscription of before can do nothing any more, whatever is called for it, and a new one is not in its way."""
     shelf, dispatcher = Shelf(), Dispatcher()
-    limited, first = subscribe(dispatcher, credits=2)
-    _, second = subscribe(dispatcher)
+    void, basket = subscribe(dispatcher)
+    waiting, _ = subscribe(dispatcher, 2, credits=0)
     shelf.put(1, 1)
     pump(dispatcher, shelf)
-    dispatcher.stored()
-    assert (len(first.got), limited.credits) == (1, 1)
-    shelf.put(1, 3)
+    assert dispatcher.uncommitted
+    dispatcher.clear()
     pump(dispatcher, shelf)
-    assert (len(first.got), len(second.got), limited.credits) == (2, 2, 0)
-    dispatcher.retract()
-    assert (len(first.got), len(second.got), limited.credits) == (1, 0, 1)
-    assert able(dispatcher, 1) == 2
+    assert shelf.watched == set()
+    _, again = subscribe(dispatcher)
+    waiting.credits = 1
+    for subscription in (void, waiting):
+        dispatcher.resume(subscription)
+        dispatcher.remove(subscription)
     shelf.put(1, 3)
+    shelf.put(2, 3)
     pump(dispatcher, shelf)
-    assert (len(first.got), len(second.got)) == (2, 2)
-    dispatcher.retract()
-    dispatcher.retract()  # Once is enough.
-    assert (len(first.got), len(second.got)) == (1, 0)
+    assert (len(basket.got), len(again.got)) == (1, 3)
+    assert shelf.watched == {1}
 
 
 def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
@@ -333,13 +333,16 @@ def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
     spent, other = subscribe(dispatcher, 1, credits=0)
     _, bystander = subscribe(dispatcher, 2)
     pump(dispatcher, shelf)
-    del shelf.names["q1"]
+    shelf.named.append((1, None))
     pump(dispatcher, shelf)
     assert waiting.queue_number == 1
-    shelf.names["q1"] = 100
+    assert shelf.watched == {2}
+    dispatcher.resume(waiting)
+    assert able(dispatcher, 1) == 0
+    shelf.named.append((100, "q1"))
     shelf.put(100, 3)
     pump(dispatcher, shelf)
-    assert waiting.queue_number == 100
+    assert waiting.queue_number == spent.queue_number == 100
     assert basket.got == ["100-0", "100-1", "100-2"]
     assert shelf.watched == {2, 100}
     spent.credits = 1
@@ -352,3 +355,91 @@ def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
     dispatcher.remove(spent)
     pump(dispatcher, shelf)
     assert shelf.watched == {2}
+
+
+def test_names_are_followed_one_by_one() -> None:
+    """Deleted, another one renamed to its name, that one deleted, and a new one made: all between two pumps."""
+    shelf, dispatcher = Shelf(), Dispatcher()
+    by_first_name, basket = subscribe(dispatcher, 1)
+    by_later_name, other = subscribe(dispatcher, 1)
+    by_later_name.name = "q7"
+    shelf.named += [(1, "q7"), (1, None), (8, "q1"), (8, None), (9, "q1"), (10, "q7")]
+    shelf.put(9, 1)
+    shelf.put(10, 1)
+    pump(dispatcher, shelf)
+    assert (by_first_name.queue_number, by_later_name.queue_number) == (9, 10)
+    assert (len(basket.got), len(other.got)) == (1, 1)
+
+
+def test_an_orphan_that_ends_does_not_come_back() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    subscription, basket = subscribe(dispatcher)
+    shelf.named.append((1, None))
+    pump(dispatcher, shelf)
+    dispatcher.remove(subscription)
+    shelf.named.append((2, "q1"))
+    shelf.put(2, 1)
+    pump(dispatcher, shelf)
+    assert not basket.got
+    assert not dispatcher._orphans
+    assert not dispatcher._members
+
+
+def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
+    """One free lock at a time; who asks for more, or gets new messages meanwhile, waits as well."""
+    shelf, dispatcher = Shelf(), Dispatcher()
+    subscriptions = [subscribe(dispatcher, number) for number in (1, 2, 3)]
+    for number in (1, 2, 3):
+        shelf.put(number, 100)
+    shelf.locks_full = True
+    pump(dispatcher, shelf)
+    greedy = subscriptions[0][0]
+    for _ in range(30):
+        shelf.ready.add(1)
+        dispatcher.resume(greedy)
+        shelf.locks_left = 1
+        pump(dispatcher, shelf)
+    assert [len(basket.got) for _, basket in subscriptions] == [10, 10, 10]
+
+
+def test_a_queue_that_can_use_no_lock_leaves_it_to_the_next() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    gone, _ = subscribe(dispatcher, 1)
+    _, patient = subscribe(dispatcher, 2)
+    subscribe(dispatcher, 3)
+    _, last = subscribe(dispatcher, 4)
+    shelf.locks_full = True
+    for number in (1, 2, 4):
+        shelf.put(number, 1)
+    pump(dispatcher, shelf)
+    dispatcher.remove(gone)
+    shelf.locks_left = 2
+    pump(dispatcher, shelf)
+    assert (len(patient.got), len(last.got)) == (1, 1)
+
+
+def test_many_queues_with_nothing_to_hand_out_are_looked_at_in_steps() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    for number in range(1, 1000):
+        subscribe(dispatcher, number)
+    steps = 1
+    while dispatcher.pump(shelf, 0, 100):
+        steps += 1
+        assert shelf.asked <= 100 * steps
+    assert steps >= 9
+
+
+def test_a_payload_that_cannot_be_read_just_now_stops_its_queue_only() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    _, first = subscribe(dispatcher, 1)
+    _, second = subscribe(dispatcher, 2)
+    shelf.broken.add(1)
+    shelf.put(1, 2)
+    shelf.put(2, 2)
+    pump(dispatcher, shelf)
+    assert (len(first.got), len(second.got)) == (0, 2)
+    assert shelf.unreadable == {1}
+    shelf.broken.clear()
+    shelf.ready |= shelf.unreadable
+    pump(dispatcher, shelf)
+    assert len(first.got) == 2

@@ -23,6 +23,7 @@ from tests.core.brokers import (
     exhaust,
     payloads_in_order,
     restarted,
+    search_to_the_end,
     take,
     with_payloads,
 )
@@ -95,7 +96,7 @@ def test_the_queue_serves_while_duplicates_are_looked_for(storage: Storage, step
     broker.commit()
 
     again = restarted(broker)
-    exhaust(again.unsettled())
+    search_to_the_end(again)
     again.commit()
     (queue,) = stored.of_store(storage, None).values()
     rest = {message.payload: message.priority for message in queue.available}

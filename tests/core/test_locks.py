@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from itertools import count
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.core import locks as locks_module
 from qrusty_trio.core.hot_tier import TierLimits
-from qrusty_trio.core.locks import Lock, LockIndex
-from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.locks import SPLIT_AT, Lock, LockIndex, valid
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX, QueueConfig
 from qrusty_trio.core.queue import Queue
 
 _numbers = count()
@@ -20,9 +20,9 @@ def new_queue(number: int = 1) -> Queue:
     return Queue(number, "q", QueueConfig(), TierLimits(1, 1))
 
 
-def new_lock(queue: Queue, until: int, key: bytes = b"") -> Lock:
+def new_lock(queue: Queue, until: int, key: bytes = b"", consumer: str = "c") -> Lock:
     number = next(_numbers)
-    return Lock(f"id-{number}", queue, number, key or number.to_bytes(8, "big"), "c", until, 1, b"", b"", 0)
+    return Lock(f"id-{number}", queue, number, key or number.to_bytes(8, "big"), consumer, until, 1, b"", b"", 0)
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.booleans())), st.integers(0, 20))
@@ -38,8 +38,9 @@ def test_due_is_what_has_ended_earliest_first(made: list[tuple[int, int, bool]],
         else:
             alive.append(lock)
     assert index.count == len(alive)
-    assert index.next_end() == min((lock.until for lock in alive), default=None)
-    expected = sorted((lock for lock in alive if lock.until <= now), key=lambda lock: (lock.until, lock.key))
+    assert index.next_end() == min((lock.expires_at_ms for lock in alive), default=None)
+    ended = (lock for lock in alive if lock.expires_at_ms <= now)
+    expected = sorted(ended, key=lambda lock: (lock.expires_at_ms, lock.key))
     assert index.due(now, 1000) == expected
     assert index.due(now, 1000) == expected  # they stay
 
@@ -53,7 +54,7 @@ def test_due_in_pieces_misses_nothing(ends: list[int], limit: int) -> None:
     while due := index.due(5, limit):
         for lock in due:
             index.remove(lock)
-            taken.append(lock.until)
+            taken.append(lock.expires_at_ms)
     assert taken == sorted(ends)
     assert index.next_end() is None
 
@@ -72,8 +73,8 @@ def test_ends_without_locks_do_not_pile_up() -> None:
     index.add(stays)
     for end in range(20_000):
         index.extend(stays, 10**9 + end)
-    assert len(index._ends) <= 2 * len(index._by_end) + locks_module._STALE_SLACK + 1
-    assert index.next_end() == stays.until
+    assert len(index._order) == len(index._windows) == 1
+    assert index.next_end() == stays.expires_at_ms
 
 
 def test_a_queue_is_forgotten_at_once_and_its_memory_bit_by_bit() -> None:
@@ -84,13 +85,14 @@ def test_a_queue_is_forgotten_at_once_and_its_memory_bit_by_bit() -> None:
     index.add(kept)
     index.forget(gone)
     assert index.count == 1
-    assert gone.locks == {}
+    assert list(gone.locks) == []
     # Nothing of it is ever due, even before it is tidied; what is looked at is bounded all the same.
     assert index.due(1000, 10) == []
     assert index.due(1000, 1000) == [kept]
     for _ in range(11):
         index.tidy(10)
-    assert list(index._by_end) == [50]
+    assert not index.untidy
+    assert [list(window) for window in index._windows.values()] == [[50]]
     assert index.due(1000, 10) == [kept]
     assert index.next_end() == 50
 
@@ -107,3 +109,53 @@ def test_a_queue_goes_on_after_it_was_forgotten() -> None:
     assert index.due(5, 10) == [again]
     index.remove(again)
     assert (index.count, index.next_end()) == (0, None)
+
+
+def test_large_tables_are_split_and_keep_everything() -> None:
+    """No dict grows so large that its next growth would be felt, and nothing is lost when a table is split."""
+    index, queue = LockIndex(), new_queue()
+    locks = [new_lock(queue, number % 977) for number in range(3 * SPLIT_AT)]
+    for lock in locks:
+        index.add(lock)
+    assert max(map(len, queue.locks._shards)) < SPLIT_AT // 16
+    assert {lock.number for lock in queue.locks} == {lock.number for lock in locks}
+    assert queue.locks.oldest_number() == locks[0].number
+    assert sorted(lock.number for page in queue.locks.pages(100) for lock in page) == [lock.number for lock in locks]
+    for lock in locks[:-1]:
+        assert queue.locks.get(lock.id) is lock
+        index.remove(lock)
+    assert queue.locks.oldest_number() == locks[-1].number
+    assert (index.count, index.next_end()) == (1, locks[-1].expires_at_ms)
+
+
+def test_locks_hold_no_garbage_for_the_collector() -> None:
+    """Nothing that the collector tracks is made for a lock, whether its end is its own or that of others."""
+    index, queue = LockIndex(), new_queue()
+    gc.collect()
+    before = len(gc.get_objects())
+    for number in range(3000):
+        index.add(new_lock(queue, number))
+        index.add(new_lock(queue, 5))
+    assert len(gc.get_objects()) - before < 100
+
+
+def test_a_websocket_that_goes_leaves_what_it_holds() -> None:
+    index, queue, purged = LockIndex(), new_queue(1), new_queue(2)
+    consumer = WS_CONSUMER_PREFIX + "1"
+    kept, settled, void = (new_lock(each, 5, consumer=consumer) for each in (queue, queue, purged))
+    for lock in (kept, settled, void, new_lock(queue, 5)):
+        index.add(lock)
+    index.remove(settled)
+    index.forget(purged)
+    assert index.held(consumer, kept.id) is kept
+    assert index.held(consumer, settled.id) is None
+    assert index.held(consumer, void.id) is None
+    assert index.held("other", kept.id) is None
+    left = index.disconnect(consumer)
+    assert left is not None
+    assert [lock for lock in left if valid(lock)] == [kept]
+    assert index.disconnect(consumer) is None
+    assert not index.websockets
+    index.remove(kept)
+    index.tidy(10)
+    assert (index.count, index.next_end()) == (1, 5)

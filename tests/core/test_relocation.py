@@ -15,6 +15,7 @@ from qrusty_trio.errors import DuplicatePayload
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.core.brokers import lock_of
 from tests.core.ownership import check_ownership
 
 NOW = 1_000_000
@@ -87,7 +88,7 @@ def test_a_payload_moves_wherever_its_message_is(shelf: Shelf, reload: bool, all
     shelf.payloads.retire()
     shelf.payloads.remove(1)
     assert shelf.consume() == "available"
-    shelf.broker.give_back(shelf.broker.queue_number("q"), locked, "c", NOW, counted=False)
+    shelf.broker.give_back(lock_of(shelf.broker, locked), counts=False)
     assert shelf.consume() == "locked"
     if not allow_duplicates:
         with pytest.raises(DuplicatePayload):

@@ -37,7 +37,7 @@ async def main(path: Path, policy: Fsync, seed: int) -> None:
     chance = random.Random(seed)
     async with room(path, fsync=policy) as it, trio.open_nursery() as nursery:
         # What the last life held is up for grabs again, in any order.
-        for lock in list(it.broker.queues["q"].locks.values()) if "q" in it.broker.queues else []:
+        for lock in list(it.broker.queues["q"].locks) if "q" in it.broker.queues else []:
             await it.nack("q", lock.id)
         os.write(1, b"ready\n")
         nursery.start_soon(_compact, it)

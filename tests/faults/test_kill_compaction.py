@@ -84,7 +84,7 @@ async def left_in(path: Path) -> list[str]:
         assert not it.compactor._suspects
         if "q" not in it.broker.queues:
             return []
-        for lock in list(it.broker.queues["q"].locks.values()):
+        for lock in list(it.broker.queues["q"].locks):
             await it.nack("q", lock.id)
         left = [name_of(payload) for payload in await it.drain("q")]
         assert it.broker.removed_total == 0

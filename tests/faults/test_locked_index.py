@@ -16,16 +16,18 @@ from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import Services
 from qrusty_trio.client import connect
 from qrusty_trio.config import Fsync, StorageMode
-from qrusty_trio.core.broker import BROKEN_PER_CONSUME, Broker
+from qrusty_trio.core.broker import REMOVED_PER_CONSUME, Broker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.core.timings import Timings
+from qrusty_trio.server import recovery
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
-from qrusty_trio.server.engine import Engine, in_pieces
+from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.pressure import PressureStatus
 from qrusty_trio.server.sampler import WARN_SECONDS, sample
 from qrusty_trio.storage.memory import MemoryStorage
+from tests.core.brokers import lock_of
 from tests.server.room import LARGE, large, room, segment
 from tests.server.running import running, settings_for, until_ready, url
 from tests.wire.http_client import open_client
@@ -42,11 +44,8 @@ class Waiter:
     def room(self) -> bool:
         return True
 
-    def deliver(self, subscription: Subscription, delivery: Delivery, now: int) -> None:
+    def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         self.got.append(delivery)
-
-    def retract(self, subscription: Subscription, delivery: Delivery) -> None:
-        self.got.remove(delivery)
 
     def parked(self, subscription: Subscription) -> None:
         raise AssertionError("there is always room")
@@ -95,11 +94,10 @@ async def test_who_waits_for_a_lock_goes_on_when_one_is_free(
     waiter = await do(engine, lambda broker, now: subscribe(engine, broker))
     assert waiter.got == []
     assert await do(engine, lambda broker, now: broker.consume("full", "c", 30, now)) is None
-    number = engine.broker.queue_number("full")
     free: dict[str, Callable[[Broker, int], Any]] = {
         "ack": lambda broker, now: broker.ack("full", ids[1], "c", now),
         "nack": lambda broker, now: broker.nack("full", ids[1], "c", now),
-        "give back": lambda broker, now: broker.give_back(number, ids[1], "c", now, counted=True),
+        "give back": lambda broker, now: broker.give_back(lock_of(broker, ids[1], "full"), counts=True),
         "purge": lambda broker, now: broker.purge("full"),
         "delete": lambda broker, now: broker.delete("full"),
     }
@@ -108,7 +106,7 @@ async def test_who_waits_for_a_lock_goes_on_when_one_is_free(
         if freed_by == "expiry":
             await trio.sleep(31)
         elif freed_by == "restart":
-            await in_pieces(engine.broker.load())
+            await recovery.load(engine)
             await do(engine, free["ack"])
         else:
             await do(engine, free[freed_by])
@@ -184,7 +182,7 @@ async def test_over_the_wire(tmp_path: Path, storage_mode: StorageMode) -> None:
 
 async def test_a_subscriber_gets_past_many_broken_messages_without_anybody_knocking(tmp_path: Path) -> None:
     async with room(tmp_path, 1 << 30) as it:
-        for number in range(2 * BROKEN_PER_CONSUME + 1):
+        for number in range(2 * REMOVED_PER_CONSUME + 1):
             await it.publish("waits", large(str(number)))
         it.payloads.retire()
         await it.publish("waits", large("valid"))

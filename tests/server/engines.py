@@ -20,7 +20,8 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
-from qrusty_trio.server.engine import RETRY_SECONDS, Engine, in_pieces
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.recovery import RETRY_SECONDS, load, recover
 from qrusty_trio.storage.base import Batch, Storage
 
 STEP_SECONDS = 10.0
@@ -92,12 +93,13 @@ async def engine_on(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) 
     services = Services(Broker(storage, **options), Gate(), Timings(), Memory(), lambda: 0)
     engine = Engine(services, Dispatcher(), Clock())
     engine.committer = Committer(storage, None, policy, engine.write, engine.fail)
-    await in_pieces(engine.broker.load())
+    await load(engine)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.committer.run)
-        await nursery.start(engine.recover, storage.reopen)
+        await nursery.start(recover, engine, storage.reopen)
         await nursery.start(engine.pump)
         await nursery.start(engine.reap)
+        await nursery.start(engine.search)
         yield engine
         nursery.cancel_scope.cancel()
 

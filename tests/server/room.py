@@ -19,6 +19,7 @@ from qrusty_trio.server import startup
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.pressure import PressureStatus
+from qrusty_trio.server.recovery import recover
 from qrusty_trio.server.startup import PAYLOADS_DIRECTORY, Stores
 from qrusty_trio.server.supervisor import make_engine, reopen
 from qrusty_trio.storage.payload_format import segment_name
@@ -110,9 +111,10 @@ async def room(path: Path, segment_max_bytes: int = SEGMENT_BYTES, **changes: An
         compactor = Compactor(engine, payloads, removed_log, settings.compact_interval_secs)
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.committer.run)
-            await nursery.start(engine.recover, partial(reopen, stores, compactor))
+            await nursery.start(recover, engine, partial(reopen, stores, compactor))
             await nursery.start(engine.pump)
             await nursery.start(engine.reap)
+            await nursery.start(engine.search)
             await startup.load(engine, compactor)
             yield Room(settings, stores, engine, compactor)
             nursery.cancel_scope.cancel()

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.core.broker import BROKEN_PER_CONSUME, Broker
+from qrusty_trio.core.broker import REMOVED_PER_CONSUME, Broker
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.server import compactor as compactor_module
 from tests.core.ownership import check_ownership
@@ -80,7 +80,7 @@ async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, m
     async with room(tmp_path, 1 << 30, externalize_min_bytes=256) as it:
         # One consume looks at so many only.
         assert await it.consume("q") is None
-        assert it.broker.removed_total == BROKEN_PER_CONSUME
+        assert it.broker.removed_total == REMOVED_PER_CONSUME
         async with trio.open_nursery() as nursery:
             nursery.start_soon(it.compactor.repair)
             consumes = 0

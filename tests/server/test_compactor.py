@@ -66,7 +66,7 @@ async def test_dead_segments_are_removed_and_sparse_ones_rewritten(tmp_path: Pat
     async with room(tmp_path, fsync=fsync) as it:
         check(it)
         assert it.broker.locked_index_size == len(kept)
-        for lock in list(it.broker.queues["q"].locks.values()):
+        for lock in list(it.broker.queues["q"].locks):
             await it.nack("q", lock.id)
         assert await it.drain("q") == kept
         # Twice at most: the segment that takes new payloads is closed first.
@@ -453,7 +453,7 @@ async def test_without_room_what_is_dead_goes_and_what_found_room_has_moved(
         assert sum(owned.values()) == kept * LARGE
         monkeypatch.undo()
         await it.compactor.compact()
-        for lock in list(it.broker.queues["q"].locks.values()):
+        for lock in list(it.broker.queues["q"].locks):
             await it.nack("q", lock.id)
         assert await it.drain("q") == [
             payload for number, payload in enumerate(payloads) if number >= 9 and number % 4 == 0

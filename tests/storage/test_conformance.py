@@ -65,9 +65,9 @@ def test_a_family_does_not_see_another(storage: Storage) -> None:
 
 def test_a_batch_is_invisible_until_written(storage: Storage) -> None:
     batch = storage.batch()
-    assert batch.is_empty()
+    assert len(batch) == 0
     batch.put(b"a", b"1", storage.families[Family.MESSAGES])
-    assert not batch.is_empty()
+    assert len(batch) == 1
     assert storage.get(storage.families[Family.MESSAGES], b"a") is None
     storage.write(batch)
     assert storage.get(storage.families[Family.MESSAGES], b"a") == b"1"

@@ -1,0 +1,105 @@
+"""How memory comes to what the store says: at a start, and after a fault.
+
+Rule: both go the same way. Everything is read anew; what nobody can have seen or can settle any more is given back,
+without counting; only then may anything change. What was answered is in the store; what was in hand at the fault was
+answered with an error.
+
+    fault    every change is refused, all WebSockets are closed (1013), the store is opened again
+    load     queues, counters and locks, in steps (`Broker.load`)
+    restore  deliveries that nobody saw, then what WebSockets held: their connections are gone
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+
+import trio
+
+from qrusty_trio.errors import StartupRefused, StorageFault
+from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
+
+RETRY_SECONDS = 1.0
+"""Between two tries to open a store that failed."""
+TOLD_EVERY = 60
+"""Tries between two log lines that say it is not back yet: about a minute."""
+SESSIONS_PER_STEP = 100
+
+log = logging.getLogger(__name__)
+
+
+async def recover(
+    engine: Engine, reopen: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Bring a store that failed back into service, until cancelled. `reopen` runs in a thread."""
+    task_status.started()
+    while True:
+        await engine.broken.wait()
+        tries = 0
+        while engine.fault is not None:
+            try:
+                await _close_websockets(engine)
+                engine.fault.forget_origin()
+                engine.broker.journal.detach()
+                await trio.to_thread.run_sync(reopen)
+                await load(engine)
+                engine.recovered()
+            except Exception as error:  # whatever keeps the store away, reads go on and it is tried again
+                engine.fault = _fault(error)
+                if tries % TOLD_EVERY == 0:
+                    expected = isinstance(error, StorageFault | StartupRefused | OSError)
+                    log.warning(
+                        "the store is not back yet, trying again every second: %s",
+                        error,
+                        exc_info=None if expected else error,
+                    )
+                tries += 1
+                await trio.sleep(RETRY_SECONDS)
+        log.info("the store is back, changes are accepted again")
+
+
+async def load(engine: Engine) -> None:
+    """Read the store and restore what nobody can settle. Raises StorageFault."""
+    broker = engine.broker
+    await in_pieces(broker.load(engine.clock.frame, engine.clock.now_ms()))
+    while engine.unseen or broker.locks.websockets:
+        await _take_back_unseen(engine)
+        await _give_back_held(engine)
+
+
+async def _take_back_unseen(engine: Engine) -> None:
+    while engine.unseen:
+        some = list(engine.unseen)[:GIVEN_BACK_PER_STEP]
+        for queue_number, lock_number, id in some:
+            engine.broker.take_back(queue_number, lock_number, id)
+        engine.broker.commit()
+        engine.unseen.difference_update(some)
+        await trio.lowlevel.checkpoint()
+
+
+async def _give_back_held(engine: Engine) -> None:
+    broker = engine.broker
+    while (locks := broker.locks.disconnect_any()) is not None:
+        while locks:
+            for _ in range(GIVEN_BACK_PER_STEP):
+                if (lock := locks.pop()) is not None:
+                    broker.give_back(lock, counts=False)
+            broker.commit()
+            await trio.lowlevel.checkpoint()
+
+
+async def _close_websockets(engine: Engine) -> None:
+    for index, session in enumerate(list(engine.sessions.values()), 1):
+        session.store_failed()
+        if index % SESSIONS_PER_STEP == 0:
+            await trio.lowlevel.checkpoint()
+
+
+def _fault(error: Exception) -> StorageFault:
+    return error if isinstance(error, StorageFault) else StorageFault(f"The store could not be opened again: {error}")
+
+
+async def in_pieces(steps: Iterator[None]) -> None:
+    """Run a generator to its end, letting other tasks run at each step."""
+    for _ in steps:
+        await trio.lowlevel.checkpoint()

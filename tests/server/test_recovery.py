@@ -1,0 +1,256 @@
+"""Deliveries that were stored and that nobody saw, or that nobody can settle: after a fault, after a restart."""
+
+from __future__ import annotations
+
+import gc
+import traceback
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from qrusty_trio.config import Fsync
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX, is_websocket
+from qrusty_trio.core.queue import Queue
+from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
+from qrusty_trio.server import recovery
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.server.engines import (
+    STEP_SECONDS,
+    WatchedStorage,
+    answer,
+    call,
+    consume,
+    engine_on,
+    publish,
+    run,
+    until_back,
+)
+
+
+class Session:
+    """A WebSocket, as far as the engine knows it."""
+
+    def __init__(self, consumer: str) -> None:
+        self.consumer = consumer
+        self.failed = False
+
+    def has_left(self, id: str) -> bool:
+        return True
+
+    def store_failed(self) -> None:
+        self.failed = True
+
+
+SMALL_TIER: dict[str, Any] = {"hot_tier_size": 2, "refill_threshold": 1}
+"""Every second or so consume reads on, and for that writes what is pending."""
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[WatchedStorage]:
+    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
+    try:
+        yield WatchedStorage(storage)
+    finally:
+        storage.close()
+
+
+@pytest.mark.parametrize("reopened_later", [False, True])
+@pytest.mark.parametrize("quick", [False, True])
+async def test_a_refused_consume_locks_nothing(store: WatchedStorage, quick: bool, reopened_later: bool) -> None:
+    async with engine_on(store, **SMALL_TIER) as engine:
+        ids = [body["id"] for body in await run(engine, *[publish(str(number)) for number in range(9)])]
+        store.writes_left = 1
+        calls = [consume() for _ in range(5)]
+        if reopened_later:
+            store.reopen_fault = DiskFull("No space left on the device.")
+        replies = engine.run_quick(calls) if quick else await engine.run(calls)
+        assert [reply.status for reply in replies] == [507] * 5
+        if reopened_later:
+            await trio.sleep(0.01)
+            store.reopen_fault = None
+        await until_back(engine)
+        bodies = await run(engine, *[consume() for _ in range(9)])
+        assert [(body["id"], body["retry_count"]) for body in bodies] == [(id, 1) for id in ids]
+
+
+async def test_what_could_not_be_given_back_is_given_back_after_the_fault(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, publish("x"))
+        (reply,) = await engine.run([consume()])
+        store.writes_left = 0
+        engine.give_back(reply)
+        assert engine.fault is not None
+        engine.give_back(reply)
+        await until_back(engine)
+        (again,) = await engine.run([consume()])
+        assert (answer(again)["payload"], answer(again)["retry_count"]) == ("x", 1)
+
+
+async def test_what_a_websocket_held_is_available_in_the_next_process(store: WatchedStorage) -> None:
+    """As it was before: a restart counts for nothing. An HTTP consumer keeps its locks, whatever it calls itself."""
+    gone = WS_CONSUMER_PREFIX + str(uuid.uuid4())
+    async with engine_on(store) as engine:
+        await run(engine, *[publish(str(number), max_retries=1) for number in range(200)])
+        now = engine.clock.now_ms()
+        for number in range(200):
+            engine.broker.consume("q", gone if number % 2 else gone[1:], 30, now)
+        engine.broker.commit()
+    async with engine_on(store) as engine:
+        assert engine.broker.locked_index_size == 100
+        (first,) = await run(engine, consume())
+        assert (first["payload"], first["retry_count"]) == ("1", 1)
+        assert len([body for body in await run(engine, *[consume() for _ in range(100)]) if body]) == 99
+        assert engine.broker.queues["q"].dead == 0
+
+
+async def test_what_ended_while_nobody_was_there_counts_only_for_those_who_could_settle_it(
+    store: WatchedStorage,
+) -> None:
+    here = WS_CONSUMER_PREFIX + str(uuid.uuid4())
+    async with engine_on(store) as engine:
+        await run(engine, publish("http", "a", max_retries=1), publish("ws", "b", max_retries=1))
+        long_ago = engine.clock.now_ms() - 60_000
+        engine.broker.consume("a", "worker", 30, long_ago)
+        engine.broker.consume("b", here, 30, long_ago)
+        engine.broker.commit()
+    async with engine_on(store) as engine:
+        await run(engine, call("POST", "/purge-queue/none"))
+        queues = engine.broker.queues
+        assert [(queues[name].available, queues[name].dead) for name in "ab"] == [(0, 1), (1, 0)]
+
+
+@pytest.mark.parametrize("sync", [False, True])
+async def test_a_fault_closes_the_websockets_and_gives_back_what_they_held(store: WatchedStorage, sync: bool) -> None:
+    here = WS_CONSUMER_PREFIX + str(uuid.uuid4())
+    async with engine_on(store) as engine:
+        session = Session(here)
+        engine.join(session)
+        await run(engine, publish("x", max_retries=1), publish("y", max_retries=1))
+        await engine.transact(lambda broker, now: broker.consume("q", here, 30, now), sync=True)
+        await run(engine, consume(seconds=3600))
+        if sync:
+            store.sync_fault = DiskFull("No space left on the device.")
+        else:
+            store.writes_left = 0
+        assert (await engine.run([publish("z")]))[0].status == 507
+        await until_back(engine)
+        assert session.failed
+        engine.leave(session, counts=True, unsent=frozenset())
+        (first,) = await run(engine, consume())
+        assert (first["payload"], first["retry_count"]) == ("x", 1)
+        assert engine.broker.locked_index_size == 2
+
+
+async def test_a_websocket_that_goes_during_the_fault_leaves_nothing_locked(store: WatchedStorage) -> None:
+    here = WS_CONSUMER_PREFIX + str(uuid.uuid4())
+    async with engine_on(store) as engine:
+        session = Session(here)
+        engine.join(session)
+        await run(engine, publish("x"))
+        await engine.transact(lambda broker, now: broker.consume("q", here, 3600, now), sync=True)
+        store.writes_left = 0
+        store.reopen_fault = StorageFault("still down")
+        await engine.run([publish("z")])
+        engine.leave(session, counts=True, unsent=frozenset())
+        await trio.sleep(0.01)
+        store.reopen_fault = None
+        await until_back(engine)
+        queue = engine.broker.queues["q"]
+        assert (queue.available, queue.locked) == (1, 0)
+
+
+async def test_deliveries_that_nobody_saw_do_not_count_though_their_locks_end_meanwhile(
+    store: WatchedStorage,
+) -> None:
+    async with engine_on(store, Fsync.NEVER, **SMALL_TIER) as engine:
+        await run(engine, *[publish(str(number), max_retries=1) for number in range(9)])
+        store.writes_left = 1
+        store.reopen_fault = StorageFault("still down")
+        replies = await engine.run([consume(seconds=0) for _ in range(5)])
+        assert {reply.status for reply in replies} == {507}
+        await trio.sleep(0.05)
+        store.reopen_fault = None
+        await until_back(engine)
+        await run(engine, call("POST", "/purge-queue/none"))
+        queue = engine.broker.queues["q"]
+        assert (queue.available, queue.locked, queue.dead) == (9, 0, 0)
+
+
+async def test_numbers_are_not_used_again_after_a_fault(store: WatchedStorage) -> None:
+    """Whoever still knows a queue or a delivery of before by its number meets nothing, and not another one."""
+    async with engine_on(store) as engine:
+        await run(engine, publish("x"))
+        store.writes_left = 0
+        (created, _) = await engine.run([publish("y", "other"), publish("z", "third")])
+        assert created.status == 507
+        lost = engine.broker.by_number.keys() - {engine.broker.queue_number("q")}
+        await until_back(engine)
+        await run(engine, publish("y", "other"))
+        assert engine.broker.queue_number("other") not in lost
+        (reply,) = await engine.run([consume()])
+        assert reply.delivery is not None
+        store.writes_left = 0
+        engine.give_back(reply)
+        await until_back(engine)
+        (again,) = await engine.run([consume()])
+        assert again.delivery is not None
+        assert again.delivery.lock_number > reply.delivery.lock_number
+        engine.give_back(reply)
+        assert engine.broker.queues["q"].locked == 1
+
+
+async def test_recoveries_leave_no_locks_of_before(store: WatchedStorage) -> None:
+    async with engine_on(store, Fsync.NEVER) as engine:
+        await run(engine, *[publish(str(number), f"q{number}") for number in range(5)])
+        await run(engine, *[consume(f"q{number}", seconds=3600) for number in range(5)])
+        for _ in range(3):
+            store.writes_left = 0
+            await engine.run([publish("lost")])
+            await until_back(engine)
+        with trio.fail_after(STEP_SECONDS):
+            while engine.broker.locks.untidy:
+                await trio.lowlevel.checkpoint()
+        queues = [each for each in gc.get_objects() if type(each) is Queue]
+        assert sum(len(queue.locks) for queue in queues) == engine.broker.locks.count == 5
+
+
+async def test_whatever_keeps_the_store_away_it_is_tried_again_and_told_seldom(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recovery, "RETRY_SECONDS", 0.001)
+    async with engine_on(store) as engine:
+        for error in (StorageFault("down"), OSError(24, "Too many files"), StartupRefused("not ours"), ValueError("?")):
+            store.reopen_fault = error  # type: ignore[assignment]  # whatever may come out of it
+            store.writes_left = 0
+            caplog.clear()
+            await engine.run([publish("lost")])
+            await trio.sleep(0.1)
+            assert engine.fault is not None
+            store.reopen_fault = None
+            await until_back(engine)
+            assert (await engine.run([publish("kept")]))[0].status == 200
+            told = [record for record in caplog.records if "not back yet" in record.getMessage()]
+            assert len(told) in (1, 2)
+
+
+async def test_a_fault_does_not_grow_with_those_it_is_told_to(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        store.writes_left = 0
+        store.reopen_fault = DiskFull("No space left on the device.")
+        depths = []
+        for _ in range(20):
+            assert (await engine.run([publish("x")]))[0].status == 507
+            assert engine.fault is not None
+            depths.append(len(traceback.extract_tb(engine.fault.__traceback__)))
+        assert depths[-1] == depths[2]
+        store.reopen_fault = None
+        await until_back(engine)
+
+
+@pytest.mark.parametrize("consumer", ["ws-", "ws-1", "worker", "", f"ws-{uuid.uuid4()}", "ÿws-"])
+def test_who_is_no_websocket(consumer: str) -> None:
+    assert not is_websocket(consumer)
