@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from qrusty_trio.config import Address, Settings, StorageMode
 from qrusty_trio.logs import OWN_LOGGER, LogRing
@@ -73,6 +73,15 @@ class Socket:
     async def ack(self, delivery: Frame) -> None:
         answer = await self.ask(type="ack", queue=delivery["queue"], id=delivery["id"])
         assert answer == {"type": "ok"}
+
+    async def closed(self) -> int:
+        """The code with which the server closes; pushes that come before are kept."""
+        try:
+            while True:
+                self.pushes.append(await self._read())
+        except ConnectionClosed as end:
+            assert end.reason is not None
+            return int(end.reason.code)
 
     def socket(self) -> trio.socket.SocketType:
         stream = self.websocket._stream
