@@ -16,11 +16,12 @@ from collections.abc import Callable
 from qrusty_trio.core import records
 from qrusty_trio.core.externals import DEAD_LETTER, REFERENCE_BYTES
 from qrusty_trio.core.keys import lock_key, mismatch
+from qrusty_trio.core.loading import NEVER
 from qrusty_trio.core.locks import Lock, valid
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority, is_websocket
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, new_id, pack_lock, pack_message, unpack_message
-from qrusty_trio.core.registry import NEVER, Registry
+from qrusty_trio.core.registry import Registry
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
 from qrusty_trio.storage.payloads import PayloadBroken
 

@@ -11,13 +11,14 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from qrusty_trio.core import duplicates, records
+from qrusty_trio.core import duplicates, loading
 from qrusty_trio.core.digests import Digests
 from qrusty_trio.core.externals import DEAD_LETTER, LIVE, REFERENCE_BYTES, Externals
 from qrusty_trio.core.hot_tier import TIERS_BYTES, TierLimits
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import lock_key, prefix
-from qrusty_trio.core.locks import Lock, LockIndex
+from qrusty_trio.core.keys import prefix
+from qrusty_trio.core.loading import NEVER, NEXT_QUEUE, NO_CLOCK
+from qrusty_trio.core.locks import LockIndex
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, QueueConfig, QueueStats
 from qrusty_trio.core.queue import CONFIG, COUNTERS, LOCKS_FROM, Queue
 from qrusty_trio.core.rates import Point
@@ -27,15 +28,7 @@ from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 from qrusty_trio.wording import counted
 
-NEVER = 2**63
-"""Wall milliseconds that never come."""
-NEXT_QUEUE = b"N"
-"""META: NEXT_QUEUE -> the number of the next queue (4 bytes)."""
 QUEUES_PER_STEP = 100
-LOCKS_PER_STEP = 200
-LOCK_NUMBERS_PER_STEP = 4_000
-"""Numbers of locks that one step of `load` looks for: those that are over cost it 0.1 µs each."""
-NO_CLOCK = ClockFrame(0, 0)
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +73,7 @@ class Registry:
         self.queues: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
         self._names: list[str] = []
-        self._next_number = 1
+        self.next_number = 1
         self.locks = LockIndex()
         self.wake_at = NEVER
         """No lock ends before this, wall milliseconds."""
@@ -93,7 +86,7 @@ class Registry:
         self.named: list[tuple[int, str | None]] = []
         """Queues (by number) that were made or renamed, with their name, or deleted (None), in order; the dispatcher
         clears it."""
-        self._searches: dict[int, Iterator[None]] = {}
+        self.searches: dict[int, Iterator[None]] = {}
         """Queue number -> its search for duplicates."""
         self.removed: list[Removed] = []
         """Messages removed since the owner of the broker last looked (and cleared the list)."""
@@ -120,15 +113,27 @@ class Registry:
     def _create(self, name: str, config: QueueConfig) -> Queue:
         if len(self.queues) >= MAX_QUEUES:
             raise LimitReached(f"There are {MAX_QUEUES} queues already, which is the limit")
-        queue = Queue(self._next_number, name, config, self.limits)
-        self._next_number += 1
+        queue = Queue(self.next_number, name, config, self.limits)
+        self.next_number += 1
         journal = self.journal
-        journal.put(NEXT_QUEUE, prefix(self._next_number), journal.meta)
+        journal.put(NEXT_QUEUE, prefix(self.next_number), journal.meta)
         queue.write_config(journal)
-        self._enter(queue)
+        self.enter(queue)
         return queue
 
-    def _enter(self, queue: Queue) -> None:
+    def forget_queues(self) -> dict[int, Queue]:
+        """Everything is read anew. Returns the queues of before, by number; their locks are still in the index."""
+        before = self.by_number
+        self.queues, self.by_number, self._names = {}, {}, []
+        self.searches.clear()
+        self.ready.clear()
+        self.unreadable.clear()
+        self.named.clear()
+        self.locks.forget_connections()
+        return before
+
+    def enter(self, queue: Queue) -> None:
+        """A queue was made or read."""
         self.queues[queue.name] = queue
         self.by_number[queue.number] = queue
         insort(self._names, queue.name)
@@ -162,18 +167,18 @@ class Registry:
             self._leave(name)
             queue.name = new_name
             queue.write_config(self.journal)
-            self._enter(queue)
+            self.enter(queue)
         if allow_duplicates is not None and allow_duplicates != queue.config.allow_duplicates:
             queue.config = QueueConfig(queue.config.ordering, allow_duplicates, queue.config.kind)
             queue.settling = not allow_duplicates
             queue.settle_run += 1
             queue.write_config(self.journal)
-            self._searches.pop(queue.number, None)
+            self.searches.pop(queue.number, None)
             if allow_duplicates:
                 self.journal.delete_range(queue.prefix, queue.end, self.journal.dedup)
                 self.journal.commit()
             else:
-                self._searches[queue.number] = duplicates.settle(self, queue)
+                self.searches[queue.number] = duplicates.settle(self, queue)
                 run = queue.settle_run
                 yield
                 while queue.settling and queue.settle_run == run and self.by_number.get(queue.number) is queue:
@@ -184,20 +189,20 @@ class Registry:
     @property
     def searching(self) -> bool:
         """Whether duplicates are looked for in some queue: `search_on` is to be called."""
-        return bool(self._searches)
+        return bool(self.searches)
 
     def search_on(self) -> None:
         """Take a step of some search for duplicates. Whoever asked for it may be gone."""
-        number = next(iter(self._searches))
+        number = next(iter(self.searches))
         queue = self.by_number.get(number)
         if queue is None:
-            del self._searches[number]
+            del self.searches[number]
         else:
             self.search(queue)
 
     def search(self, queue: Queue) -> None:
         """Take a step of the search for duplicates in a queue."""
-        search = self._searches.pop(queue.number, None)
+        search = self.searches.pop(queue.number, None)
         if search is None:
             search = duplicates.settle(self, queue)
         try:
@@ -205,9 +210,9 @@ class Registry:
         except StopIteration:
             if queue.settling:
                 # Turned on and off again meanwhile: that search was void.
-                self._searches[queue.number] = duplicates.settle(self, queue)
+                self.searches[queue.number] = duplicates.settle(self, queue)
             return
-        self._searches[queue.number] = search
+        self.searches[queue.number] = search
 
     def purge(self, name: str) -> int:
         """Remove all messages, locked ones too; dead letters stay. Returns how many were removed."""
@@ -254,7 +259,7 @@ class Registry:
         self._leave(queue.name)
         del self.by_number[queue.number]
         self.named.append((queue.number, None))
-        self._searches.pop(queue.number, None)
+        self.searches.pop(queue.number, None)
         self.ready.discard(queue.number)
         self.unreadable.discard(queue.number)
         self._share_tiers()
@@ -378,102 +383,8 @@ class Registry:
         self.journal.commit()
 
     def load(self, clock: ClockFrame = NO_CLOCK, now: int = 0) -> Iterator[None]:
-        """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks.
-
-        What was in memory before (the store had a fault) is let go of, but for the numbers that were given out: none of
-        queues and locks is used twice within a process. `clock` and `now` (wall ms) are those of this process.
-        """
-        journal = self.journal
-        journal.attach()
-        before = self.by_number
-        self.queues, self.by_number, self._names = {}, {}, []
-        self._searches.clear()
-        self.ready.clear()
-        self.unreadable.clear()
-        self.named.clear()
-        self.locks.forget_connections()
-        for index, queue in enumerate(before.values(), 1):
-            self.locks.forget(queue)
-            if index % QUEUES_PER_STEP == 0:
-                yield
-        number = journal.get(journal.meta, NEXT_QUEUE)
-        if number is not None:
-            self._next_number = max(self._next_number, int.from_bytes(number, "big"))
-        begin, end = CONFIG, CONFIG + b"\xff" * 5
-        while pairs := journal.scan(journal.meta, begin, end, QUEUES_PER_STEP):
-            for key, config in pairs:
-                self._load_queue(key[1:], config, before)
-            begin = pairs[-1][0] + b"\x00"
-            yield
-        if self.externals is not None:
-            yield from self.externals.load()
-        yield from self._check_orphans()
-        for queue in list(self.by_number.values()):
-            if queue.locked:
-                yield from self._load_locks(queue, clock, now)
-            if queue.settling:
-                self._searches[queue.number] = duplicates.settle(self, queue)
-        next_end = self.locks.next_end()
-        self.wake_at = next_end if next_end is not None else NEVER
-        self.named.clear()
-
-    def _load_queue(self, number: bytes, config: bytes, before: dict[int, Queue]) -> None:
-        journal = self.journal
-        counters = journal.get(journal.meta, COUNTERS + number)
-        if counters is None:
-            raise self.damaged(f"the counters of queue number {int.from_bytes(number, 'big')} are missing")
-        locks_from = int.from_bytes(journal.get(journal.meta, LOCKS_FROM + number) or b"", "big")
-        queue = Queue.stored(int.from_bytes(number, "big"), config, counters, self.limits, locks_from)
-        known = before.get(queue.number)
-        if known is not None:
-            queue.rates = known.rates
-            queue.next_lock = max(queue.next_lock, known.next_lock)
-        self._enter(queue)
-
-    def _check_orphans(self) -> Iterator[None]:
-        """A lock of a queue that is not there would be lost without a word. Looks between the queues."""
-        journal = self.journal
-        after = 0
-        for index, number in enumerate([*sorted(self.by_number), 2**32 - 1], 1):
-            if number > after and journal.scan(journal.locks, prefix(after), prefix(number), 1):
-                raise self.damaged(f"there is a lock of a queue before number {number}, but no such queue")
-            after = number + 1
-            if index % QUEUES_PER_STEP == 0:
-                yield
-
-    def _load_locks(self, queue: Queue, clock: ClockFrame, now: int) -> Iterator[None]:
-        """Read the locks of a queue. So many numbers a step, as those of locks that are over take time, too."""
-        journal = self.journal
-        number = queue.locks_from
-        while len(queue.locks) < queue.locked and number < queue.next_lock:
-            end = min(number + LOCK_NUMBERS_PER_STEP, queue.next_lock)
-            pairs = journal.scan(
-                journal.locks, lock_key(queue.number, number), lock_key(queue.number, end), LOCKS_PER_STEP
-            )
-            for key, value in pairs:
-                self._load_lock(queue, int.from_bytes(key[4:], "big"), value, clock, now)
-            number = int.from_bytes(pairs[-1][0][4:], "big") + 1 if len(pairs) == LOCKS_PER_STEP else end
-            yield
-        if len(queue.locks) != queue.locked:
-            log.error(
-                "queue '%s' counted %d locked messages, but the store holds %d; that is the count now",
-                queue.name,
-                queue.locked,
-                len(queue.locks),
-            )
-            queue.locked = len(queue.locks)
-            journal.mark(queue)
-
-    def _load_lock(self, queue: Queue, number: int, value: bytes, clock: ClockFrame, now: int) -> None:
-        stored = records.unpack_lock(value)
-        flags, _, _, _, id = records.unpack_message(stored.record)
-        external = stored.record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if flags & EXTERNAL else b""
-        end = records.end_now(stored, clock, now) if clock is not NO_CLOCK else stored.expires_at_ms
-        consumer = stored.consumer_id
-        lock = Lock(
-            id.decode(), queue, number, stored.key, consumer, end, stored.deliveries, stored.digest, external, 0
-        )
-        self.locks.add(lock)
+        """Read what is stored into memory; see `loading.load`."""
+        return loading.load(self, clock, now)
 
     def damaged(self, what: str) -> StorageFault:
         """The fault to raise when the store contradicts itself."""

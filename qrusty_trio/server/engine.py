@@ -11,10 +11,9 @@ while.
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol, TypeVar
+from typing import TypeVar
 
 import trio
 
@@ -22,11 +21,12 @@ from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.api.operations import Operation, Services, error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
-from qrusty_trio.core.locks import LockTable
 from qrusty_trio.core.model import Delivery
-from qrusty_trio.errors import QrustyError, Starting, StorageFault
+from qrusty_trio.errors import QrustyError, StorageFault
+from qrusty_trio.server.bursts import Long, failed_read, next_step, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
+from qrusty_trio.server.sessions import Session, Sessions
 
 EXPIRED_PER_STEP = 64
 """Ended locks handled in one step: about 1 ms."""
@@ -36,38 +36,12 @@ GIVEN_BACK_PER_STEP = 64
 """Messages given back in one step: about 1 ms."""
 TIDIED_PER_STEP = 1000
 """Locks of purged queues freed in one step: under 1 ms."""
-REPLY_BYTES = 512 * 1024
-"""Bytes of answers from which on the rest of a burst is left to a further step: those of 2 MiB take 2 ms at most."""
 PENDING_CHANGES = 512
 """Changes from which on a batch is written without waiting for the sync: the write of all that would come together
 until then took 16 ms with 128 clients."""
 
 T = TypeVar("T")
-Long = Generator[None, None, Reply]
-"""An operation that takes more than one step."""
 log = logging.getLogger(__name__)
-
-
-class Session(Protocol):
-    """A WebSocket connection, as far as the engine knows it."""
-
-    consumer: str
-
-    def has_left(self, id: str) -> bool:
-        """Whether the delivery of a message was handed out to the connection's writer."""
-
-    def store_failed(self) -> None:
-        """Close the connection: what it holds is given back to the queues."""
-
-
-class Departed(NamedTuple):
-    """What a WebSocket held that is gone."""
-
-    locks: LockTable
-    counts: bool
-    """Whether its deliveries count."""
-    unsent: frozenset[str]
-    """Messages whose delivery never left: they do not count in any case."""
 
 
 class Engine:
@@ -76,7 +50,8 @@ class Engine:
     def __init__(self, services: Services, dispatcher: Dispatcher, clock: Clock) -> None:
         self.services = services
         self.broker: Broker = services.broker
-        self.broker.has_left = self._has_left
+        self.sessions = Sessions(services.broker)
+        self.broker.has_left = self.sessions.has_left
         self.broker.clock_frame = clock.frame.pack()
         self.dispatcher = dispatcher
         self.clock = clock
@@ -89,9 +64,6 @@ class Engine:
         self.unseen: set[tuple[int, int, str]] = set()
         """Deliveries that nobody saw, of which the store may know: queue number, lock number, message id. Taken back by
         the recovery before anything else changes."""
-        self.sessions: dict[str, Session] = {}
-        """The open WebSockets, by consumer id."""
-        self._departed: deque[Departed] = deque()
         self._pump_wanted = trio.Event()
         self._search_wanted = trio.Event()
         self._reaper_wake = trio.Event()
@@ -142,7 +114,7 @@ class Engine:
         replies: list[Reply] = []
         long = self._run_some(calls, replies, self.committer.waits)
         if self.fault is not None and len(replies) < len(calls):
-            long = self._run_reads(calls, replies, self.fault)
+            long = run_reads(self.services, calls, replies, self.clock.now_ms(), self.fault)
         assert long is None
         return replies
 
@@ -178,19 +150,13 @@ class Engine:
 
     def join(self, session: Session) -> None:
         """A WebSocket was opened."""
-        self.sessions[session.consumer] = session
+        self.sessions.join(session)
 
     def leave(self, session: Session, counts: bool, unsent: frozenset[str]) -> None:
-        """A WebSocket is gone: what it holds goes back to the queues in small steps, at once.
-
-        `counts`: the deliveries count towards `max_retries`. `unsent`: those of messages that never left, which do not.
-        """
-        self.sessions.pop(session.consumer, None)
-        if self.fault is not None:
-            return  # the recovery gives back what any WebSocket of before held
-        locks = self.broker.locks.disconnect(session.consumer)
-        if locks is not None:
-            self._departed.append(Departed(locks, counts, unsent))
+        """A WebSocket is gone: what it holds goes back to the queues in small steps, at once; see `Sessions.leave`."""
+        # After a fault of the store nothing counts: the recovery gives back what any WebSocket held.
+        self.sessions.leave(session, counts and self.fault is None, unsent)
+        if self.sessions.departed:
             self._pump_wanted.set()
 
     def pump_soon(self) -> None:
@@ -274,13 +240,13 @@ class Engine:
         """
         first = len(replies)
         if self.fault is not None:
-            return self._run_reads(calls, replies, self.fault)
+            return run_reads(self.services, calls, replies, self.clock.now_ms(), self.fault)
         long = None
         try:
             with self._guarded():
                 now = self._begin()
-                long = self._run_calls(calls, replies, now)
-                self._end(now, defer=defer and len(replies) == len(calls) and _only_synced(replies))
+                long = run_calls(self.services, calls, replies, now)
+                self._end(now, defer=defer and len(replies) == len(calls) and only_synced(replies))
         except StorageFault as fault:
             self._refuse(calls, replies, first, fault)
             if long is not None and calls[len(replies)].operation.mutating:
@@ -288,58 +254,6 @@ class Engine:
                 replies.append(error_reply(fault))
                 return None
         return long
-
-    def _run_calls(self, calls: Sequence[Call], replies: list[Reply], now: int) -> Long | None:
-        services = self.services
-        starting = services.gate.starting
-        octets = 0
-        for index in range(len(replies), len(calls)):
-            call = calls[index]
-            operation = call.operation
-            try:
-                if starting and operation.mutating:
-                    raise Starting("Qrusty is initialising. Retry shortly.")
-                answer = operation.function(services, call, now)
-                if type(answer) is not Reply:
-                    assert not isinstance(answer, Reply)
-                    return answer
-                replies.append(answer)
-                octets += len(answer.body)
-                if octets >= REPLY_BYTES:
-                    return None
-            except StorageFault:
-                raise
-            except QrustyError as error:
-                replies.append(error_reply(error))
-            except Exception as error:
-                if operation.mutating:
-                    raise
-                replies.append(_failed_read(operation, error))
-        return None
-
-    def _run_reads(self, calls: Sequence[Call], replies: list[Reply], fault: StorageFault) -> Long | None:
-        """The same while the store is not to be used: changes are refused with the fault."""
-        octets = 0
-        now = self.clock.now_ms()
-        for index in range(len(replies), len(calls)):
-            call = calls[index]
-            operation = call.operation
-            if operation.mutating:
-                replies.append(error_reply(fault))
-                continue
-            try:
-                answer = operation.function(self.services, call, now)
-            except QrustyError as error:
-                answer = error_reply(error)
-            except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-                answer = _failed_read(operation, error)
-            if not isinstance(answer, Reply):
-                return answer
-            replies.append(answer)
-            octets += len(answer.body)
-            if octets >= REPLY_BYTES:
-                return None
-        return None
 
     def _refuse(self, calls: Sequence[Call], replies: list[Reply], first: int, fault: StorageFault) -> None:
         """The store failed: of the calls that were run, those that change something are answered with the fault."""
@@ -365,17 +279,13 @@ class Engine:
         """One step of a long operation; of one that changes something, as a transaction. Its reply when it is done."""
         try:
             if not operation.mutating:
-                return _next(long)
+                return next_step(long)
             with self._transaction():
-                return _next(long)
+                return next_step(long)
         except QrustyError as error:
             return error_reply(error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-            return _failed_read(operation, error)
-
-    def _has_left(self, consumer: str, id: str) -> bool:
-        session = self.sessions.get(consumer)
-        return session is None or session.has_left(id)
+            return failed_read(operation, error)
 
     # Tasks
 
@@ -403,8 +313,8 @@ class Engine:
             await self._pump_wanted.wait()
             self._pump_wanted = trio.Event()
             if self.fault is None:
-                self._try_to("deliveries go on", self._give_back_departed)
-                if self._departed:
+                self._try_to("deliveries go on", lambda: self.sessions.give_back(GIVEN_BACK_PER_STEP))
+                if self.sessions.departed:
                     self._pump_wanted.set()
             await trio.lowlevel.checkpoint()
 
@@ -422,17 +332,6 @@ class Engine:
         if self.broker.searching:
             self.broker.search_on()
 
-    def _give_back_departed(self) -> None:
-        left = GIVEN_BACK_PER_STEP
-        while self._departed and left > 0:
-            locks, counts, unsent = self._departed[0]
-            lock = locks.pop()
-            if lock is None:
-                self._departed.popleft()
-                continue
-            self.broker.give_back(lock, counts and lock.id not in unsent)
-            left -= 1
-
     def _try_to(self, what: str, change: Callable[[], None]) -> None:
         try:
             with self._transaction():
@@ -445,7 +344,7 @@ class Engine:
         if self.fault is None:
             self.fault = fault
             self.dispatcher.clear()
-            self._departed.clear()
+            self.sessions.departed.clear()
             log.error("the store failed, changes are refused until it is back: %s", fault)
         self.committer.abandon(fault)
         self.broken.set()
@@ -458,28 +357,3 @@ class Engine:
         self._reaper_wake.set()
         self._pump_wanted.set()
         self._search_wanted.set()
-
-
-def _next(long: Long) -> Reply | None:
-    try:
-        next(long)
-    except StopIteration as stop:
-        reply: Reply = stop.value
-        return reply
-    return None
-
-
-def _failed_read(operation: Operation, error: Exception) -> Reply:
-    log.error("%s failed in a way that should not be possible", operation.name, exc_info=error)
-    return error_reply(QrustyError("The server failed to answer; its log says why"))
-
-
-def _only_synced(replies: list[Reply]) -> bool:
-    """Whether a sync is waited for and no message was handed out."""
-    synced = False
-    for reply in replies:
-        if reply.delivery is not None:
-            return False
-        if reply.needs_sync:
-            synced = True
-    return synced

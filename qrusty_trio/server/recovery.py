@@ -89,7 +89,7 @@ async def _give_back_held(engine: Engine) -> None:
 
 
 async def _close_websockets(engine: Engine) -> None:
-    for index, session in enumerate(list(engine.sessions.values()), 1):
+    for index, session in enumerate(engine.sessions.everyone(), 1):
         session.store_failed()
         if index % SESSIONS_PER_STEP == 0:
             await trio.lowlevel.checkpoint()

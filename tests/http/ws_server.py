@@ -76,12 +76,12 @@ class Socket:
 
     async def closed(self) -> int:
         """The code with which the server closes; pushes that come before are kept."""
-        try:
+        with pytest.raises(ConnectionClosed) as end:
             while True:
                 self.pushes.append(await self._read())
-        except ConnectionClosed as end:
-            assert end.reason is not None
-            return int(end.reason.code)
+        reason = end.value.reason
+        assert reason is not None
+        return int(reason.code)
 
     def socket(self) -> trio.socket.SocketType:
         stream = self.websocket._stream

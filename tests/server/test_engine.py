@@ -14,8 +14,8 @@ import trio.testing
 from qrusty_trio.api.engine import Reply
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import DiskFull
+from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.server.committer import SYNC_SECONDS
-from qrusty_trio.server.engine import REPLY_BYTES
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import WatchedStorage, ack, answer, call, consume, engine_on, publish, run, until_back

@@ -18,6 +18,7 @@ import trio.testing
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
+from qrusty_trio.core.records import ClockFrame
 from qrusty_trio.server.sampler import WARN_SECONDS, sample
 from qrusty_trio.server.supervisor import Server
 from qrusty_trio.storage.memory import MemoryStorage
@@ -40,11 +41,11 @@ class SlowStore:
         self.pieces = 0
         real = Broker.load
 
-        def load(broker: Broker) -> Iterator[None]:
+        def load(broker: Broker, clock: ClockFrame, now: int) -> Iterator[None]:
             while not self.go_on:
                 self.pieces += 1
                 yield
-            yield from real(broker)
+            yield from real(broker, clock, now)
 
         monkeypatch.setattr(Broker, "load", load)
 
@@ -138,7 +139,7 @@ async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
         got = await post(client, "/consume/q", consumer_id="c")
-        assert (got["id"], got["retry_count"]) == (id, 2)
+        assert (got["id"], got["retry_count"]) == (id, 1)  # a restart counts for nothing
 
 
 async def test_a_store_in_memory_is_warned_of(
