@@ -31,7 +31,7 @@ from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError
 from qrusty_trio.http.answers import body_too_large, cors_headers
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
-from qrusty_trio.http.quart_websocket import serve_quart_websocket
+from qrusty_trio.http.quart_websocket import WebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.root import DESCRIPTION, ROOT_PATH, UI_ADDRESS, is_browser
 
 REPLY_KEY = "qrusty.reply"
@@ -70,6 +70,8 @@ def app_serves(path: bytes) -> bool:
 
 
 class _App(QuartTrio):
+    asgi_websocket_class = WebsocketConnection
+
     def create_url_adapter(self, request_websocket: object) -> None:
         """No routing by Quart: it would decode paths before they are split, and fail on hosts it finds strange."""
 

@@ -36,7 +36,11 @@ from qrusty_trio.http.websocket import (
 
 READ_BYTES = 64 * 1024
 PARSE_BYTES = 16 * 1024
-"""Bytes parsed in one step of the event loop: 1 to 2 ms when the frames are small."""
+"""Bytes parsed in one step of the event loop, at most."""
+FIRST_PARSE_BYTES = 2 * 1024
+"""In the first step, when it is not known how small the frames are. Six bytes are enough for one."""
+PARSE_FRAMES = 300
+"""Frames to be parsed in one step: about 1 ms."""
 BURST_FRAMES = 256
 """Frames given at once: decoding them takes under 1 ms. Their bytes need no bound: they came with one read, but for
 the start of the first one, which is bounded by itself."""
@@ -179,6 +183,8 @@ class FastCarrier:
         """The fragments so far of a message that is not complete."""
         self._partial_opcode = Opcode.TEXT
         self._frames: list[str | bytes] = []
+        self._piece = FIRST_PARSE_BYTES
+        """Bytes that are parsed in one step, by how many frames the last ones held."""
         self._largest = 0
         """Size of the largest frame sent, and its start."""
         self._largest_start = b""
@@ -214,10 +220,19 @@ class FastCarrier:
     async def feed(self, data: bytes | bytearray) -> None:
         """Parse received bytes; what is complete is given by the next calls of `receive`."""
         self._hold(self.held + len(data))
-        self._parse(data[:PARSE_BYTES])
-        for start in range(PARSE_BYTES, len(data), PARSE_BYTES):
-            await trio.lowlevel.checkpoint()
-            self._parse(data[start : start + PARSE_BYTES])
+        size = self._piece
+        if len(data) <= size:
+            self._parse(data)
+        else:
+            start = 0
+            while True:
+                frames = self._parse(data[start : start + size])
+                start += size
+                size = min(PARSE_BYTES, size * PARSE_FRAMES // max(frames, PARSE_FRAMES // 8))
+                self._piece = size = max(size, 6 * PARSE_FRAMES)
+                if start >= len(data):
+                    break
+                await trio.lowlevel.checkpoint()
         if len(self._frames) > BURST_FRAMES:
             self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
 
@@ -229,17 +244,20 @@ class FastCarrier:
             self._budget.change(octets - self.held)
             self.held = octets
 
-    def _parse(self, data: bytes | bytearray) -> None:
+    def _parse(self, data: bytes | bytearray) -> int:
+        """Parse a piece; returns how many frames ended in it."""
         protocol = self._protocol
         if protocol.state is not OPEN or not data:
-            return
+            return 0
         protocol.receive_data(data)
-        for event in protocol.events_received():
+        events = protocol.events_received()
+        for event in events:
             # No request: that was the handshake. The library refuses all other opcodes.
             if isinstance(event, Frame) and not self._take_frame(event):
-                return
+                return len(events)
         if protocol.writes:
             self._queue_control()
+        return len(events)
 
     def _take_frame(self, frame: Frame) -> bool:
         """Take a frame. Returns False when the connection ends with it."""

@@ -33,6 +33,8 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
 
+PAUSE_SECONDS = 0.25
+"""Between two looks whether a pause is over."""
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _CHUNK_SIZE_BYTES = 10
 """The longest chunk size line with its CR LF. Extensions are refused."""
@@ -76,6 +78,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._refused_body: QrustyError | None = None
         self.scope = trio.CancelScope()
         """Of the whole connection."""
+        self.pauses: dict[Callable[[], bool], None] = {}
+        """Nothing more is read while one of these says so."""
         self.broken = False
         self.answering: int | None = None
         """The status of an answer that has begun, until its head is sent. Hypercorn sends heads without a phrase."""
@@ -133,6 +137,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError from error
 
     async def _read(self) -> None:
+        while self.pauses and any([pause() for pause in list(self.pauses)]):  # noqa: C419, ASYNC110  # each one counts
+            await trio.sleep(PAUSE_SECONDS)
         deadline = float("inf") if self._begun is None else self._begun + HEAD_SECONDS
         data = None
         with trio.move_on_at(deadline):

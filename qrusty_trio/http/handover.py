@@ -25,9 +25,11 @@ from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.guard import GuardedStream
 from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
-from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, FAREWELL_KEY, farewell_of
+from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
 
 GUARD_KEY = "qrusty.guard"
+QUEUED_MESSAGES = 2
+"""Pieces of a body, or messages of a WebSocket, that wait for the app. What is beyond that waits in the socket."""
 MAX_REQUESTS = 2**62
 """Requests on a connection before Hypercorn closes it: no limit."""
 
@@ -44,6 +46,7 @@ def make_config(ping_interval: float) -> Config:
     config.h11_max_incomplete_size = MAX_HEAD_BYTES
     config.keep_alive_timeout = IDLE_SECONDS
     config.keep_alive_max_requests = MAX_REQUESTS
+    config.max_app_queue_size = QUEUED_MESSAGES
     config.websocket_max_message_size = MAX_FRAME_BYTES
     config.websocket_ping_interval = ping_interval
     return config
@@ -134,7 +137,7 @@ class Handover:
         """The app, with an eye on whether its answer could be written."""
         guard: GuardedStream = scope["state"][GUARD_KEY]
         if scope["type"] != "http":
-            scope["state"][FAREWELL_KEY] = farewell_of(send)
+            scope["state"][STREAM_KEY] = HypercornStream(send)
 
             async def send_websocket(message: dict[str, Any]) -> None:
                 _note_status(guard, message)

@@ -16,6 +16,8 @@ from typing import Any, Protocol, cast
 
 import trio
 from quart import Response, websocket
+from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIWebsocketConnection
 from wsproto.connection import ConnectionState
 
 from qrusty_trio.api.ws_budget import Budget
@@ -24,11 +26,13 @@ from qrusty_trio.http.peer_signs import acked_bytes, unread_bytes
 from qrusty_trio.http.websocket import WebSocketServices, origin_allowed, serve_connection
 
 ACTIVITY_KEY = "qrusty.activity"
-FAREWELL_KEY = "qrusty.farewell"
-"""Where the ASGI state of a WebSocket holds what says how its peer ended it: a function without arguments."""
+STREAM_KEY = "qrusty.stream"
+"""Where the ASGI state of a WebSocket holds its `HypercornStream`."""
 RECEIVED_FRAMES = 256
 RECEIVED_CHARACTERS = 256 * 1024
 """Frames and their length taken over from Hypercorn and not looked at yet; what is beyond that waits in the socket."""
+UNSEEN_COPIES = 2
+"""Of a message that has not ended: Hypercorn's buffer grows by half at a time, and is copied at the end."""
 COPIES = 3
 """Of a frame on its way out: as text, as the frame and as what the stream sends, besides the one in the outbox."""
 
@@ -40,22 +44,35 @@ class PeerActivity(Protocol):
     """`trio.current_time()` when bytes last came from the peer."""
     socket: Any
     """The socket under it, or something else."""
+    pauses: dict[Callable[[], bool], None]
+    """Nothing more is read while one of these says so."""
 
 
-def farewell_of(send: object) -> Callable[[], Ending | None]:
-    """How the peer of a WebSocket ended it. ASGI does not tell a close frame from a connection that broke.
+class HypercornStream:
+    """What ASGI does not show of a WebSocket. `send` is what Hypercorn gives the app: a method of its stream."""
 
-    `send` is what Hypercorn gives the app: a method of its stream.
-    """
-    stream = getattr(send, "__self__", None)
+    def __init__(self, send: object) -> None:
+        self._stream: Any = getattr(send, "__self__", None)
 
-    def farewell() -> Ending | None:
-        connection = getattr(stream, "connection", None)
+    def farewell(self) -> Ending | None:
+        """How the peer ended it. ASGI does not tell a close frame from a connection that broke."""
+        connection = getattr(self._stream, "connection", None)
         if connection is not None and connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             return Ending.CLOSED
-        return Ending.LOST if getattr(stream, "closed", True) else None
+        return Ending.LOST if getattr(self._stream, "closed", True) else None
 
-    return farewell
+    def unseen(self) -> int:
+        """Bytes that came and were not given to the app, about: a message that has not ended."""
+        buffer = getattr(self._stream, "buffer", None)
+        return UNSEEN_COPIES * buffer.length if buffer is not None else 0
+
+
+class WebsocketConnection(TrioASGIWebsocketConnection):
+    """Quart's side of a WebSocket, which by itself holds ten messages, each of up to 2 MiB, besides Hypercorn's."""
+
+    def __init__(self, app: QuartTrio, scope: Any) -> None:
+        super().__init__(app, scope)
+        self.send_channel, self.receive_channel = trio.open_memory_channel[str | bytes](0)
 
 
 async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
@@ -81,7 +98,7 @@ async def _serve(services: WebSocketServices) -> None:
     Quart keep it in reference cycles, until the collector runs.
     """
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
-    carrier = QuartCarrier(state.get(ACTIVITY_KEY), state.get(FAREWELL_KEY), services.budget)
+    carrier = QuartCarrier(state.get(ACTIVITY_KEY), state.get(STREAM_KEY), services.budget)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(carrier.collect)
@@ -101,13 +118,11 @@ async def _serve(services: WebSocketServices) -> None:
 class QuartCarrier:
     """See `carrier.Carrier`. Runs in a Quart WebSocket context; `collect` runs beside it."""
 
-    def __init__(
-        self, activity: PeerActivity | None, farewell: Callable[[], Ending | None] | None, budget: Budget
-    ) -> None:
+    def __init__(self, activity: PeerActivity | None, stream: HypercornStream | None, budget: Budget) -> None:
         self._activity = activity
         under = activity.socket if activity is not None else None
         self._socket = under if isinstance(under, trio.socket.SocketType) else None
-        self._farewell = farewell
+        self._stream = stream
         self._budget = budget
         self._frames: list[str | bytes] = []
         self._size = 0
@@ -117,9 +132,13 @@ class QuartCarrier:
         self._unserved = 0
         """The same, with those that were given last."""
         self._copies = 0
+        self._unseen = 0
+        """What Hypercorn holds, when it was looked at last."""
         self.sends = 0
         self.sending = False
         self.held = 0
+        if activity is not None:
+            activity.pauses[self.pause] = None
 
     @property
     def last_heard(self) -> float:
@@ -143,9 +162,16 @@ class QuartCarrier:
                 await self._taken.wait()
 
     def _count(self) -> None:
-        octets = self._unserved + self._copies
+        octets = self._unserved + self._copies + self._unseen
         self._budget.change(octets - self.held)
         self.held = octets
+
+    def pause(self) -> bool:
+        """Count what Hypercorn holds at the moment, before it is given more. Whether that has to wait."""
+        if self._stream is not None:
+            self._unseen = self._stream.unseen()
+            self._count()
+        return self._budget.full
 
     async def receive(self) -> list[str | bytes]:
         # What was given before has been served.
@@ -185,7 +211,7 @@ class QuartCarrier:
         return acked_bytes(self._socket)
 
     def farewell(self) -> Ending | None:
-        return self._farewell() if self._farewell is not None else Ending.LOST
+        return self._stream.farewell() if self._stream is not None else Ending.LOST
 
     def too_big(self) -> str | None:
         """Hypercorn keeps no close codes."""
@@ -198,9 +224,11 @@ class QuartCarrier:
                 self._socket.shutdown(socket.SHUT_RDWR)
 
     def let_go(self) -> None:
-        self._farewell = None
+        if self._activity is not None:
+            self._activity.pauses.pop(self.pause, None)
+        self._stream = None
         self._frames = []
-        self._size = self._unserved = self._copies = 0
+        self._size = self._unserved = self._copies = self._unseen = 0
         self._count()
 
     async def close(self, code: int, reason: str) -> None:

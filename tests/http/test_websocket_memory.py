@@ -140,8 +140,9 @@ async def test_deliveries_that_nobody_reads(tmp_path: Path, fast: str) -> None:
     ],
     ids=["frame", "fragments", "both"],
 )
-async def test_messages_that_never_end(tmp_path: Path, begun: bytes) -> None:
-    async with child_server(tmp_path) as server:
+@both_lanes
+async def test_messages_that_never_end(tmp_path: Path, begun: bytes, fast: str) -> None:
+    async with child_server(tmp_path, QRUSTY_FAST_LANE=fast) as server:
         before = resident_mib(server)
         async with connections(server, 2 * CONNECTIONS) as peers:
 
