@@ -225,14 +225,14 @@ class FastCarrier:
             self._parse(data)
         else:
             start = 0
-            while True:
-                frames = self._parse(data[start : start + size])
+            while start < len(data):
+                if start:
+                    await trio.lowlevel.checkpoint()
+                piece = data[start : start + size]
                 start += size
-                size = min(PARSE_BYTES, size * PARSE_FRAMES // max(frames, PARSE_FRAMES // 8))
-                self._piece = size = max(size, 6 * PARSE_FRAMES)
-                if start >= len(data):
-                    break
-                await trio.lowlevel.checkpoint()
+                frames = self._parse(piece)
+                size = len(piece) * PARSE_FRAMES // max(frames, PARSE_FRAMES // 8)
+                self._piece = size = min(PARSE_BYTES, max(size, FIRST_PARSE_BYTES))
         if len(self._frames) > BURST_FRAMES:
             self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
 

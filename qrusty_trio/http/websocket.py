@@ -80,14 +80,19 @@ class Seldom:
     """A line in the log that peers can cause, at most once per second."""
 
     next: float = -math.inf
+    count: int = 0
+    """How often it happened."""
     kept_back: int = 0
 
-    def warn(self, line: str) -> None:
+    def log(self, line: str, failure: BaseException | None = None) -> None:
+        """A warning; with `failure`, an error and its traceback."""
+        self.count += 1
         if trio.current_time() < self.next:
             self.kept_back += 1
             return
-        more = f" ({self.kept_back} such lines were left out)" if self.kept_back else ""
-        logger.warning("%s%s", line, more)
+        if self.kept_back:
+            line += f" ({self.kept_back} such lines were left out)"
+        logger.log(logging.WARNING if failure is None else logging.ERROR, "%s", line, exc_info=failure)
         self.next = trio.current_time() + LOG_SECONDS
         self.kept_back = 0
 
@@ -113,6 +118,8 @@ class WebSocketServices:
     """Those that are open."""
     too_big: Seldom = field(default_factory=Seldom)
     """Lines on clients that refused a frame for its size."""
+    failures: Seldom = field(default_factory=Seldom)
+    """Lines on connections that the server failed to serve."""
     return_freed: Callable[[], None] = lambda: None
     """Gives memory that was freed back to the system. Blocks: it is called in a thread, after a shortage."""
 
@@ -187,7 +194,7 @@ class Connection:
             del self._services.connections[self]
             session.ended(self._ending())
             if (largest := self._carrier.too_big()) is not None:
-                self._services.too_big.warn(
+                self._services.too_big.log(
                     f"a client closed with 1009, message too big; the largest frame it was sent is {largest}. "
                     "What it held is available again, uncounted: give the client a higher limit"
                 )
@@ -221,7 +228,7 @@ class Connection:
             fatal = others.split(trio.Cancelled)[1] if others is not None else None
             try:
                 if failures is not None:
-                    logger.exception("a WebSocket connection ends: serving it failed", exc_info=failures)
+                    self._services.failures.log("a WebSocket connection ends: serving it failed", failures)
                     self.session.end(INTERNAL_ERROR, "the server failed to serve this connection", Ending.FAILED)
                 if fatal is not None:
                     raise fatal from None

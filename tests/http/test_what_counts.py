@@ -196,7 +196,6 @@ async def test_a_stop_of_the_server_does_not_count(fast_lane: bool, tmp_path: Pa
         assert await counted(server) == 0
 
 
-@pytest.mark.xfail(reason="a start counts what an earlier process had delivered")
 async def test_a_server_that_was_killed_does_not_count(tmp_path: Path) -> None:
     for restarts in range(3):
         async with child_server(tmp_path) as server:
