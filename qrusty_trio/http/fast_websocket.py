@@ -13,6 +13,7 @@ from __future__ import annotations
 import logging
 import re
 import struct
+from typing import cast
 
 import msgspec
 import trio
@@ -46,6 +47,7 @@ BURST_FRAMES = 256
 the start of the first one, which is bounded by itself."""
 SEND_BYTES = 64 * 1024
 """Bytes sent in one go."""
+NOT_UTF8 = "a text frame is not UTF-8"
 FRAME_OVERHEAD = 64
 """Bytes that a received frame takes besides those that came, about."""
 NAMED_FROM_BYTES = 1024
@@ -79,7 +81,7 @@ async def serve_fast_websocket(
             with trio.move_on_after(CLOSE_SECONDS):
                 await carrier.close(TRY_AGAIN_LATER, "too many connections")
             return
-        await carrier.feed(rest)
+        carrier.first = rest
         del data, rest  # They would be kept as long as the connection.
         await serve_connection(carrier, services)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -185,9 +187,11 @@ class FastCarrier:
         self._frames: list[str | bytes] = []
         self._piece = FIRST_PARSE_BYTES
         """Bytes that are parsed in one step, by how many frames the last ones held."""
-        self._largest = 0
-        """Size of the largest frame sent, and its start."""
+        self._largest = NAMED_FROM_BYTES
+        """Size of the largest frame sent, and its start. Smaller ones do not matter."""
         self._largest_start = b""
+        self.first: bytes | bytearray = b""
+        """What came with the handshake."""
         self.sends = 0
         self.sending = False
         """Also after a send that was cut off, perhaps in the middle of a frame: nothing sensible can follow."""
@@ -201,9 +205,10 @@ class FastCarrier:
             if self._protocol.state is not OPEN:
                 raise Finished
             try:
-                data = await self._stream.receive_some(READ_BYTES)
+                data = self.first or await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
                 raise Lost from error
+            self.first = b""
             if not data:
                 # Without a close frame; a peer that has only closed its half of the stream is not waiting for us.
                 raise Lost
@@ -224,15 +229,14 @@ class FastCarrier:
         if len(data) <= size:
             self._parse(data)
         else:
-            start = 0
-            while start < len(data):
-                if start:
+            parsed = frames = 0
+            while parsed < len(data):
+                if parsed:
                     await trio.lowlevel.checkpoint()
-                piece = data[start : start + size]
-                start += size
-                frames = self._parse(piece)
-                size = len(piece) * PARSE_FRAMES // max(frames, PARSE_FRAMES // 8)
-                self._piece = size = min(PARSE_BYTES, max(size, FIRST_PARSE_BYTES))
+                frames += self._parse(data[parsed : parsed + size])
+                parsed = min(parsed + size, len(data))
+                size = min(PARSE_BYTES, max(FIRST_PARSE_BYTES, parsed * PARSE_FRAMES // max(frames, 1)))
+            self._piece = size
         if len(self._frames) > BURST_FRAMES:
             self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
 
@@ -250,41 +254,45 @@ class FastCarrier:
         if protocol.state is not OPEN or not data:
             return 0
         protocol.receive_data(data)
-        events = protocol.events_received()
+        # No requests among them: that was the handshake.
+        events = cast("list[Frame]", protocol.events_received())
         for event in events:
-            # No request: that was the handshake. The library refuses all other opcodes.
-            if isinstance(event, Frame) and not self._take_frame(event):
-                return len(events)
+            if event.opcode is Opcode.TEXT and event.fin:
+                # The library's parser keeps the last frame until the next one has come.
+                text, event.data = event.data, b""
+                try:
+                    self._frames.append(str(text, "utf-8"))
+                except UnicodeDecodeError:
+                    protocol.fail(INVALID_DATA, NOT_UTF8)
+                    break
+            elif not self._take_frame(event):
+                break
         if protocol.writes:
             self._queue_control()
         return len(events)
 
     def _take_frame(self, frame: Frame) -> bool:
-        """Take a frame. Returns False when the connection ends with it."""
+        """Take a frame that is not all of a text. Returns False when the connection ends with it."""
         opcode = frame.opcode
-        # The library's parser keeps the last frame until the next one has come.
-        data, frame.data = frame.data, b""
+        data: bytes | bytearray | memoryview = frame.data
+        frame.data = b""
         if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            if frame.fin:
-                return self._add(opcode, data)
             self._partial_opcode = opcode
             self._partial += data
         elif opcode is Opcode.CONT:
             self._partial += data
-            if frame.fin:
-                whole, self._partial = self._partial, bytearray()
-                return self._add(self._partial_opcode, whole)
-        return True
-
-    def _add(self, opcode: Opcode, data: bytes | bytearray | memoryview) -> bool:
-        if opcode is Opcode.BINARY:
-            self._frames.append(bytes(data))
-            return True
-        try:
-            self._frames.append(str(data, "utf-8"))
-        except UnicodeDecodeError:
-            self._protocol.fail(INVALID_DATA, "a text frame is not UTF-8")
-            return False
+        else:
+            return True  # Control frames are the library's business, and it refuses all other opcodes.
+        if frame.fin:
+            whole, self._partial = self._partial, bytearray()
+            if self._partial_opcode is Opcode.BINARY:
+                self._frames.append(bytes(whole))
+            else:
+                try:
+                    self._frames.append(str(whole, "utf-8"))
+                except UnicodeDecodeError:
+                    self._protocol.fail(INVALID_DATA, NOT_UTF8)
+                    return False
         return True
 
     def _queue_control(self) -> None:
@@ -294,17 +302,18 @@ class FastCarrier:
                 self._control += chunk
 
     async def send(self, frames: list[bytes]) -> None:
-        size = max(map(len, frames), default=0)
-        if size > self._largest:
-            self._remember(size, frames)
-        if size > SEND_BYTES and len(frames) == 1:
+        if len(frames) == 1 and len(frames[0]) > SEND_BYTES:
             # Not copied.
-            await self._send_all(self._take_control() + text_frame_header(size))
+            self._remember(frames[0])
+            await self._send_all(self._take_control() + text_frame_header(len(frames[0])))
             await self._send_all(frames[0])
             return
-        parts = [self._take_control()]
+        parts = [self._take_control()] if self._control else []
         for frame in frames:
-            parts.append(text_frame_header(len(frame)))
+            size = len(frame)
+            if size > self._largest:
+                self._remember(frame)
+            parts.append(text_frame_header(size))
             parts.append(frame)
         await self._send_all(b"".join(parts))
 
@@ -314,10 +323,10 @@ class FastCarrier:
         control, self._control = self._control, bytearray()
         return bytes(control)
 
-    def _remember(self, size: int, frames: list[bytes]) -> None:
-        self._largest = max(size, NAMED_FROM_BYTES)
-        if size >= NAMED_FROM_BYTES:
-            self._largest_start = next(frame for frame in frames if len(frame) == size)[:NAMED_BYTES]
+    def _remember(self, frame: bytes) -> None:
+        if len(frame) > self._largest:
+            self._largest = len(frame)
+            self._largest_start = frame[:NAMED_BYTES]
 
     async def _send_all(self, data: bytes) -> None:
         self.sending = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import json
 from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -11,7 +12,9 @@ import pytest
 import trio
 
 from qrusty_trio import client as q
+from qrusty_trio.api.operations import MAX_BODY_BYTES
 from tests.http.ws_server import PATIENCE, Running, both_lanes, running
+from tests.wire.http_client import open_client
 
 
 async def publish_many(client: q.Client, payloads: list[str]) -> set[str]:
@@ -54,6 +57,26 @@ async def test_publish_and_subscribe(fast_lane: bool) -> None:
         assert len(ids) == 300
         assert got == Counter(str(number) for number in range(300))
         await server.settle_down(0, 0, 0)
+
+
+@both_lanes
+@pytest.mark.parametrize("character", ["x", "\x01", '"', "é", "😀", "\x7f"])
+async def test_the_largest_messages_are_taken(fast_lane: bool, character: str) -> None:
+    """The client's own limit is never the reason for a 1009: whatever was published in one request can be delivered."""
+    written = len(json.dumps(character, ensure_ascii=False).encode()) - 2
+    payload = character * ((MAX_BODY_BYTES - 1000) // written)
+    queue = '"\x01' * 60
+    body = json.dumps({"queue": queue, "priority": 0, "payload": payload}, ensure_ascii=False).encode()
+    assert MAX_BODY_BYTES - 2000 < len(body) < MAX_BODY_BYTES
+    async with running(fast_lane) as server, q.connect(server.url) as client:
+        await server.create(queue)
+        async with open_client(f"http://127.0.0.1:{server.port}") as http:
+            assert (await http.request("POST", "/publish", body)).status == 200
+        async with client.subscribe(queue) as deliveries:
+            (delivery,) = await take(deliveries, 1)
+            assert delivery.payload == payload
+            await delivery.ack()
+        await server.settle_down(0, 0, 0, queue=queue)
 
 
 @both_lanes

@@ -67,12 +67,12 @@ async def test_a_failure_ends_its_connection_alone(
 async def test_failures_are_counted_and_not_all_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(self: FastCarrier, frame: object) -> bool:
+    def fail(self: FastCarrier, data: bytes) -> int:
         raise RuntimeError("the parser gave what it can't give")
 
     async with running(True) as server:
         with monkeypatch.context() as broken:
-            broken.setattr(FastCarrier, "_take_frame", fail)
+            broken.setattr(FastCarrier, "_parse", fail)
             for _ in range(20):
                 async with raw(server.port) as peer:
                     await peer.send(UNSUBSCRIBE)
