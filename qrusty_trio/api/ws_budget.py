@@ -24,8 +24,8 @@ class Budget:
 
     __slots__ = ("held", "limit", "when_short")
 
-    def __init__(self, limit: int = LIMIT_BYTES) -> None:
-        self.limit = limit
+    def __init__(self, limit: int | None = None) -> None:
+        self.limit = LIMIT_BYTES if limit is None else limit
         self.held = 0
         self.when_short: Callable[[], None] = _nothing
 

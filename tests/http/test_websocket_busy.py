@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
+import pytest
 import trio
 
-from tests.http.ws_raw import raw, request
-from tests.http.ws_server import PATIENCE, running
+from qrusty_trio.api import ws_budget
+from tests.http.ws_raw import Raw, raw, request
+from tests.http.ws_server import PATIENCE, both_lanes, running
 
 MESSAGES = 20_000
 ACKS = 150_000
@@ -30,3 +34,42 @@ async def test_acks_are_read_while_deliveries_wait_to_be_sent() -> None:
                 deliveries += kind == "deliver"
                 answers += kind == "ok"
             assert (deliveries, answers) == (MESSAGES, ACKS + 1)
+
+
+@both_lanes
+async def test_who_reads_is_served_beside_those_that_use_up_the_budget(
+    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight subscribers read nothing. Three, which read and ack in turn, get all their messages."""
+    monkeypatch.setattr(ws_budget, "LIMIT_BYTES", 2_000_000)
+    left = 300
+
+    async def work(peer: Raw) -> None:
+        nonlocal left
+        while left > 0:
+            received = (await peer.read()).json()
+            if received["type"] == "deliver":
+                await peer.send(request(type="ack", queue="jobs", id=received["id"]))
+                left -= 1
+
+    async with running(fast_lane) as server, AsyncExitStack() as stack:
+        await server.create("big")
+        await server.create("jobs")
+        for _ in range(30):
+            await server.publish("x" * 1_900_000, queue="big")
+        for _ in range(8):
+            idle = await stack.enter_async_context(raw(server.port))
+            await idle.send(request(type="subscribe", queue="big"))
+        workers = [await stack.enter_async_context(raw(server.port)) for _ in range(3)]
+        for worker in workers:
+            await worker.send(request(type="subscribe", queue="jobs", credits=1000))
+        with trio.fail_after(2 * PATIENCE):
+            async with trio.open_nursery() as nursery:
+                for worker in workers:
+                    nursery.start_soon(work, worker)
+                for _ in range(left):
+                    await server.publish("y" * 1000, queue="jobs")
+                while left > 0:  # noqa: ASYNC110  # counted by the workers
+                    await trio.sleep(0.01)
+                nursery.cancel_scope.cancel()
+        await server.settle_down(0, 0, 0, queue="jobs")

@@ -1,0 +1,163 @@
+"""Who is cut off when WebSockets hold more than their budget: by a clock of the test, with counting connections."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+import trio.testing
+
+from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_outbox import (
+    FULL_BYTES,
+    ROOM_BYTES,
+    SHORT_FULL_BYTES,
+    SHORT_ROOM_BYTES,
+    Outbox,
+)
+from qrusty_trio.http.websocket import Connection, WebSocketServices
+from qrusty_trio.http.websocket_watch import EXHAUSTED_STALL_SECONDS, LOOK_SECONDS, STALL_SECONDS, watch_budget
+
+LIMIT = 1_000_000
+
+
+class Counting:
+    """What the watch sees of a connection."""
+
+    def __init__(self, services: WebSocketServices, held: int = 0) -> None:
+        self._services = services
+        self.held = 0
+        self.progress = 0
+        self.at_work = False
+        self.cut = False
+        self.relieved = 0
+        services.connections[cast(Connection, self)] = None
+        self.hold(held)
+
+    def hold(self, held: int) -> None:
+        self._services.budget.change(held - self.held)
+        self.held = held
+
+    def cut_off(self) -> None:
+        self.cut = True
+        self.hold(0)
+        del self._services.connections[cast(Connection, self)]
+
+    def relieve(self) -> None:
+        self.relieved += 1
+
+
+@asynccontextmanager
+async def watched() -> AsyncIterator[WebSocketServices]:
+    nothing = cast(Any, None)
+    services = WebSocketServices(nothing, nothing, nothing, nothing, 30, 10, budget=Budget(LIMIT))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch_budget, services)
+        await trio.testing.wait_all_tasks_blocked()
+        yield services
+        nursery.cancel_scope.cancel()
+
+
+async def test_nobody_is_cut_off_while_there_is_enough(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as services:
+        stalled = Counting(services, LIMIT - 1)
+        await trio.sleep(10 * STALL_SECONDS)
+        assert not stalled.cut
+
+
+async def test_who_takes_nothing_is_cut_off_those_that_hold_most_first(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as services:
+        small = Counting(services, LIMIT // 4)
+        large = Counting(services, LIMIT // 2)
+        taking = Counting(services, LIMIT // 4)
+        with trio.move_on_after(STALL_SECONDS - 1):
+            while True:
+                await trio.sleep(1)
+                taking.progress += 1
+        assert not large.cut
+        taking.progress += 1
+        await trio.sleep(1 + 2 * LOOK_SECONDS)
+        assert (small.cut, large.cut, taking.cut) == (False, True, False)
+        await trio.sleep(2 * STALL_SECONDS)
+        assert not small.cut
+
+
+async def test_when_all_is_used_up_patience_is_short(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as services:
+        many = [Counting(services, LIMIT // 4) for _ in range(7)]
+        await trio.sleep(EXHAUSTED_STALL_SECONDS - LOOK_SECONDS)
+        assert not any(each.cut for each in many)
+        await trio.sleep(3 * LOOK_SECONDS)
+        assert sum(each.cut for each in many) == 4
+        assert not services.budget.short
+
+
+async def test_who_holds_little_or_is_at_work_is_never_cut_off(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as services:
+        little = [Counting(services, SHORT_ROOM_BYTES - 1) for _ in range(LIMIT // SHORT_ROOM_BYTES)]
+        at_work = Counting(services, LIMIT)
+        at_work.at_work = True
+        await trio.sleep(3 * STALL_SECONDS)
+        assert not at_work.cut
+        assert not any(each.cut for each in little)
+
+
+async def test_those_that_wait_are_told_when_there_is_room(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as services:
+        holding, waiting = Counting(services, 2 * LIMIT), Counting(services)
+        holding.at_work = True
+        await trio.sleep(1)
+        assert waiting.relieved == 0
+        holding.hold(LIMIT + LIMIT // 4)
+        await trio.sleep(2 * LOOK_SECONDS)
+        assert waiting.relieved > 0
+        before = waiting.relieved
+        holding.hold(0)
+        await trio.sleep(2 * LOOK_SECONDS)
+        assert waiting.relieved > before
+        settled = waiting.relieved
+        await trio.sleep(60)
+        assert waiting.relieved == settled
+
+
+def test_what_an_outbox_may_hold_follows_the_budget() -> None:
+    budget = Budget(LIMIT)
+    outbox = Outbox(lambda: None, budget)
+    for others, room, full in [
+        (0, ROOM_BYTES, FULL_BYTES),
+        (LIMIT, SHORT_ROOM_BYTES, SHORT_FULL_BYTES),
+        (LIMIT + LIMIT // 2, 0, SHORT_FULL_BYTES),
+        (2 * LIMIT, 0, 0),
+    ]:
+        for size in (
+            0,
+            1,
+            SHORT_ROOM_BYTES - 1,
+            SHORT_ROOM_BYTES,
+            ROOM_BYTES - 1,
+            ROOM_BYTES,
+            FULL_BYTES - 1,
+            FULL_BYTES,
+        ):
+            outbox = Outbox(lambda: None, budget)
+            budget.held = 0
+            if size:
+                outbox.put(bytes(size))
+            assert budget.held == size
+            budget.held = others if others else 0
+            assert outbox.room() is (size < room), (others, size)
+            assert outbox.full() is (size >= full), (others, size)
+    budget.held = 0
+    outbox = Outbox(lambda: None, budget)
+    outbox.put(b"x" * 1000)
+    outbox.put_answers([b"y" * 500, b"z" * 500])
+    assert (outbox.size, budget.held) == (2000, 2000)
+    outbox.take()
+    assert budget.held == 2000
+    outbox.sent()
+    assert (outbox.size, budget.held) == (0, 0)
+    outbox.put(b"x" * 1000)
+    outbox.close()
+    assert (outbox.size, budget.held) == (0, 0)
