@@ -41,7 +41,6 @@ def _shown(value: ast.expr) -> str:
 MANY_FOR_SURE = {
     "fast_websocket.py": "the largest frame that was too big for a client",
     "connection.py": "a request of more than 2 MiB",
-    "websocket.py": "what a closed connection held: to be removed",
     "keys.py": "a text priority of more than 1,024 bytes",
 }
 """Modules whose counts are never 1."""

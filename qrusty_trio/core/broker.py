@@ -24,6 +24,7 @@ from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, new_id, pack_lock, pa
 from qrusty_trio.core.registry import Registry
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
 from qrusty_trio.storage.payloads import PayloadBroken
+from qrusty_trio.wording import counted
 
 REFILL_PIECE = 128
 """Messages read into a hot tier at once: 0.2 ms."""
@@ -309,12 +310,12 @@ class Broker(Registry):
         if lock.digest:
             self.digests.free(lock.queue, lock.digest, lock.id)
         log.warning(
-            "message %s of queue '%s' is a dead letter: %s, delivered %d of at most %d times",
+            "message %s of queue '%s' is a dead letter: %s, delivered %d of at most %s",
             lock.id,
             queue.name,
             why,
             lock.deliveries,
-            max(1, records.unpack_message(record)[2]),
+            counted(max(1, records.unpack_message(record)[2]), "time"),
         )
 
 

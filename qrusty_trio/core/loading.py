@@ -16,6 +16,7 @@ from qrusty_trio.core.keys import lock_key, prefix
 from qrusty_trio.core.locks import Lock
 from qrusty_trio.core.queue import CONFIG, COUNTERS, LOCKS_FROM, Queue
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, ClockFrame
+from qrusty_trio.wording import counted
 
 if TYPE_CHECKING:
     from qrusty_trio.core.registry import Registry
@@ -107,9 +108,9 @@ def _load_locks(registry: Registry, queue: Queue, clock: ClockFrame, now: int) -
         yield
     if len(queue.locks) != queue.locked:
         log.error(
-            "queue '%s' counted %d locked messages, but the store holds %d; that is the count now",
+            "queue '%s' counted %s, but the store holds %d; that is the count now",
             queue.name,
-            queue.locked,
+            counted(queue.locked, "locked message"),
             len(queue.locks),
         )
         queue.locked = len(queue.locks)
