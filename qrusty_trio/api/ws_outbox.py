@@ -9,6 +9,7 @@ through: if deliveries that wait for it kept the server from reading those, both
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 
 from qrusty_trio.api.ws_budget import Budget
@@ -36,8 +37,11 @@ class Outbox:
         self._waiting = 0
         self._on_the_way = 0
         self._behind: list[bytes] | None = None
-        self.unsent: dict[str, None] = {}
-        """Ids of the messages whose delivery was not handed out yet, in order."""
+        self.unsent: dict[str, int] = {}
+        """Message id -> how many deliveries of it were not handed out yet. There are several when its lock ended
+        while it waited here, and it came again."""
+        self._order: deque[str] = deque()
+        """The ids of those deliveries, in order."""
 
     @property
     def size(self) -> int:
@@ -78,13 +82,14 @@ class Outbox:
 
     def put_delivery(self, frame: bytes, id: str) -> None:
         """Add the delivery of a message."""
-        self.unsent[id] = None
+        self.unsent[id] = self.unsent.get(id, 0) + 1
+        self._order.append(id)
         self.put(frame)
 
     def withdraw(self) -> None:
         """The deliveries that were not handed out were never committed: nobody may see them."""
         if self.unsent:
-            self.unsent = {}
+            self._all_left()
             for frames in (self._frames, self._behind or []):
                 size = sum(len(frame) for frame in frames if frame.startswith(DELIVERY))
                 self._waiting -= size
@@ -126,12 +131,20 @@ class Outbox:
 
     def _note_taken(self, frames: list[bytes]) -> None:
         if not self._frames and self._behind is None:
-            self.unsent = {}
+            self._all_left()
             return
         for frame in frames:
             if frame.startswith(DELIVERY):
                 # Deliveries leave in the order in which they were put.
-                del self.unsent[next(iter(self.unsent))]
+                id = self._order.popleft()
+                if self.unsent[id] > 1:
+                    self.unsent[id] -= 1
+                else:
+                    del self.unsent[id]
+
+    def _all_left(self) -> None:
+        self.unsent = {}
+        self._order.clear()
 
     def sent(self) -> None:
         """Everything handed out has been sent."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
-from qrusty_trio.api import ws_session
+from qrusty_trio.api import ws_outbox, ws_session
 from qrusty_trio.api.ws_outbox import ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_SUBSCRIPTIONS
 from tests.api.ws_peer import OK, Peer, World, code, publish, subscribe
@@ -180,6 +181,27 @@ def test_an_empty_outbox_takes_a_message_of_any_size(world: World, peer: Peer) -
     peer.session.resume()
     world.pump()
     assert len(peer.read()) == 1
+
+
+def test_a_message_that_comes_again_while_its_first_delivery_waits(
+    world: World, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A peer reads slowly, locks end: which deliveries have left is known for each of them."""
+    monkeypatch.setattr(ws_outbox, "TAKE_BYTES", 1)  # one frame at a time
+    first, second = world.publish("jobs", "first"), world.publish("jobs", "second")
+    peer.send(subscribe(lock_timeout_secs=1, no_reply=True))
+    for _ in range(2):
+        world.now += 1000
+        world.broker.expire(world.now, 64)
+        world.pump()
+    left: list[str] = []
+    while frames := peer.session.take():
+        left += [json.loads(frame)["id"] for frame in frames]
+        behind = 6 - len(left)
+        assert peer.session.has_left(first) is (behind < 2)
+        assert peer.session.has_left(second) is (behind < 1)
+        peer.session.sent()
+    assert left == [first, second] * 3
 
 
 def test_what_could_not_be_stored_never_leaves(world: World, peer: Peer) -> None:
