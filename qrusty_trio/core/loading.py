@@ -42,8 +42,7 @@ def load(registry: Registry, clock: ClockFrame, now: int) -> Iterator[None]:
     """
     journal = registry.journal
     journal.attach()
-    before = registry.forget_queues()
-    for index, queue in enumerate(before.values(), 1):
+    for index, queue in enumerate(registry.forget_queues(), 1):
         registry.locks.forget(queue)
         if index % QUEUES_PER_STEP == 0:
             yield
@@ -53,7 +52,7 @@ def load(registry: Registry, clock: ClockFrame, now: int) -> Iterator[None]:
     begin, end = CONFIG, CONFIG + b"\xff" * 5
     while pairs := journal.scan(journal.meta, begin, end, QUEUES_PER_STEP):
         for key, config in pairs:
-            _load_queue(registry, key[1:], config, before)
+            _load_queue(registry, key[1:], config)
         begin = pairs[-1][0] + b"\x00"
         yield
     if registry.externals is not None:
@@ -67,16 +66,17 @@ def load(registry: Registry, clock: ClockFrame, now: int) -> Iterator[None]:
     next_end = registry.locks.next_end()
     registry.wake_at = next_end if next_end is not None else NEVER
     registry.named.clear()
+    registry.unread.clear()
 
 
-def _load_queue(registry: Registry, number: bytes, config: bytes, before: dict[int, Queue]) -> None:
+def _load_queue(registry: Registry, number: bytes, config: bytes) -> None:
     journal = registry.journal
     counters = journal.get(journal.meta, COUNTERS + number)
     if counters is None:
         raise registry.damaged(f"the counters of queue number {int.from_bytes(number, 'big')} are missing")
     locks_from = int.from_bytes(journal.get(journal.meta, LOCKS_FROM + number) or b"", "big")
     queue = Queue.stored(int.from_bytes(number, "big"), config, counters, registry.limits, locks_from)
-    known = before.get(queue.number)
+    known = registry.unread.get(queue.number)
     if known is not None:
         queue.rates = known.rates
         queue.next_lock = max(queue.next_lock, known.next_lock)

@@ -74,6 +74,8 @@ class Registry:
         self.by_number: dict[int, Queue] = {}
         self._names: list[str] = []
         self.next_number = 1
+        self.unread: dict[int, Queue] = {}
+        """Queues from before a load, by number, until one has come to its end."""
         self.locks = LockIndex()
         self.wake_at = NEVER
         """No lock ends before this, wall milliseconds."""
@@ -121,9 +123,10 @@ class Registry:
         self.enter(queue)
         return queue
 
-    def forget_queues(self) -> dict[int, Queue]:
-        """Everything is read anew. Returns the queues of before, by number; their locks are still in the index."""
-        before = self.by_number
+    def forget_queues(self) -> list[Queue]:
+        """Everything is read anew. Returns the queues there were; their locks are still in the index."""
+        before = list(self.by_number.values())
+        self.unread.update(self.by_number)
         self.queues, self.by_number, self._names = {}, {}, []
         self.searches.clear()
         self.ready.clear()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.locks import Lock
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.errors import DiskFull
+from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.storage.base import Batch, Storage
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.payloads import PayloadStore
@@ -19,16 +20,34 @@ NO_DUPLICATES = QueueConfig(allow_duplicates=False)
 
 
 class Disk(MemoryStorage):
-    """A store in memory that can be full."""
+    """A store in memory that can be full, and stop reading."""
 
     def __init__(self) -> None:
         super().__init__()
         self.full = False
+        self.reads_left: int | None = None
+        """So many more reads succeed."""
 
     def write(self, batch: Batch) -> None:
         if self.full:
             raise DiskFull("No space left on the device")
         super().write(batch)
+
+    def get(self, family: Any, key: bytes) -> bytes | None:
+        self._read()
+        return super().get(family, key)
+
+    def scan(
+        self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        self._read()
+        return super().scan(family, begin, end, limit, octets)
+
+    def _read(self) -> None:
+        if self.reads_left is not None:
+            if not self.reads_left:
+                raise StorageFault("Input/output error")
+            self.reads_left -= 1
 
 
 def restarted(broker: Broker, payloads: PayloadStore | None = None) -> Broker:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.errors import (
     DiskFull,
     PayloadNotStored,
+    StorageFault,
 )
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadStore
@@ -84,6 +86,31 @@ def test_a_fault_in_the_midst_of_an_operation() -> None:
     disk.full = False
     exhaust(broker.load())
     assert payloads_in_order(broker) == ["payload"]
+
+
+@pytest.mark.parametrize("reads", range(1, 8))
+def test_a_load_that_breaks_off_forgets_no_number_that_was_given_out(reads: int) -> None:
+    """The locks with these numbers are lost, their deliveries may be out in the world."""
+    disk = Disk()
+    broker = Broker(disk)
+    broker.publish("q", 1, "one", 3, 0)
+    broker.publish("other", 1, "two", 3, 0)
+    broker.commit()
+    given = {name: broker.consume(name, "c", LONG, 0) for name in ("q", "other")}
+    disk.full = True
+    with pytest.raises(DiskFull):
+        broker.commit()
+    disk.full = False
+    disk.reads_left = reads
+    with suppress(StorageFault):
+        exhaust(broker.load())
+    disk.reads_left = None
+    exhaust(broker.load())
+    for name, before in given.items():
+        again = broker.consume(name, "c", LONG, 0)
+        assert before is not None
+        assert again is not None
+        assert again.lock_number > before.lock_number
 
 
 # Payloads in files
