@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 SOURCES := qrusty_trio tests bench fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-pressure bench-peers fuzz fuzz-parser lock clean
+.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate fuzz fuzz-parser lock clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
@@ -57,6 +57,9 @@ bench-pressure: $(VENV)/.installed-dev ## Measure a server that runs into its me
 
 bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
 	bash bench/peers.sh
+
+simulate: $(VENV)/.installed-dev ## Run 20,000 simulated worlds with faults; SEED=n runs one and prints its trace
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds 0 $(or $(SEEDS),20000))
 
 fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (FUZZ_SECONDS, SEED or REPLAY)
 	$(BIN)/python -m fuzz.server --seconds $(or $(FUZZ_SECONDS),600) $(SEED:%=--seed %) $(REPLAY:%=--replay %)

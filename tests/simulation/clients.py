@@ -1,0 +1,238 @@
+"""HTTP clients and managers: they ask, wait, give up, vanish.
+
+Rule: whatever they do is one of the things that a connection of the server does with the engine: run a burst, take part
+in a round, be cancelled while it waits, give back an answer that could not be written.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import trio
+
+from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.errors import StorageFault
+from tests.simulation.requests import (
+    Ask,
+    ConsumeAsk,
+    ManageAsk,
+    PublishAsk,
+    SettleAsk,
+    SettleBatchAsk,
+    SweepAsk,
+    call,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.adapter import Process
+    from tests.simulation.world import World
+
+NAMES = ("a", "b", "c", "d")
+SPARE = "spare"
+"""The third name that two queues need to swap theirs."""
+LOCK_SECONDS = (1, 1, 2, 5, 30)
+
+
+class Client:
+    """Runs bursts until the world comes to rest."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.dice = random.Random(f"{world.seed} {name}")
+
+    async def run(self) -> None:
+        while not self.world.resting:
+            await trio.sleep(self.pause())
+            asks = self.burst()
+            if asks:
+                await self.ask(asks)
+
+    def pause(self) -> float:
+        return self.dice.choice((0.0, 0.0, 0.001, 0.01, 0.05, 0.3, self.dice.uniform(0, 1.5)))
+
+    def burst(self) -> list[Ask]:
+        raise NotImplementedError
+
+    async def ask(self, asks: list[Ask], *, patient: bool = False) -> list[Reply] | None:
+        """Run a burst. None: it was not answered. `patient`: the client stays until it is."""
+        process = await self.world.process()
+        if process is None:
+            return None
+        for each in asks:
+            each.begin()
+        self._expect(asks)
+        way = self.dice.random()
+        replies: list[Reply] | None = None
+        with self.world.request() as scope:
+            if not patient and way < 0.12:
+                replies = await self._leave_early(process, asks)
+            elif way < 0.4 and all(each.quick for each in asks):
+                replies = await self._round(process, asks)
+            else:
+                replies = await process.engine.run([each.call for each in asks])
+        if scope.cancelled_caught or replies is None:
+            for each in asks:
+                each.unanswered()
+            return None
+        for each, reply in zip(asks, replies, strict=True):
+            if isinstance(each, ConsumeAsk) and reply.delivery is not None and self.dice.random() < 0.08:
+                # The socket broke before the answer was written.
+                self.world.model.trace.note(self.name, "could not be answered: gives back", reply.delivery.id)
+                each.given_back = True
+            each.answered(reply)
+            if isinstance(each, ConsumeAsk) and each.given_back:
+                process.engine.give_back(reply)
+        return replies
+
+    def _expect(self, asks: list[Ask]) -> None:
+        """What a consume has to find: more messages than there are consumes, and a lock for each."""
+        world = self.world
+        consumes = [each for each in asks if isinstance(each, ConsumeAsk)]
+        if not consumes or not world.process_clean or len(asks) > len(consumes):
+            return
+        for each in consumes:
+            queue = world.model.picture.named(each.queue)
+            locks = sum(len(every.locks) for every in world.model.picture.queues.values())
+            each.expects = (
+                queue is not None
+                and not queue.searching
+                and len(queue.available) >= len(consumes)
+                and locks + len(consumes) <= world.model.max_locked
+                and not world.loses_payloads
+            )
+
+    async def _leave_early(self, process: Process, asks: list[Ask]) -> list[Reply] | None:
+        replies: list[Reply] | None = None
+        with trio.move_on_after(self.dice.choice((0.0, 0.0005, 0.01, 0.5))) as patience:
+            if self.dice.random() < 0.5:
+                # Cancelled at a checkpoint of a long operation, rather than while it waits.
+                steps = self.dice.randint(0, 4)
+
+                async def give_up() -> None:
+                    for _ in range(steps):
+                        await trio.lowlevel.checkpoint()
+                    patience.cancel()
+
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(give_up)
+                    replies = await process.engine.run([each.call for each in asks])
+                    nursery.cancel_scope.cancel()
+            else:
+                replies = await process.engine.run([each.call for each in asks])
+        return replies
+
+    async def _round(self, process: Process, asks: list[Ask]) -> list[Reply]:
+        """As `http/rounds.py` serves many connections at once."""
+        engine = process.engine
+        answers: dict[int, Reply] = {}
+        done = trio.Event()
+
+        def give(later: list[tuple[int, Reply]], fault: StorageFault | None) -> None:
+            for index, reply in later:
+                answers[index] = reply if fault is None else error_reply(fault)
+            if len(answers) == len(asks):
+                done.set()
+
+        first = 0
+        while first < len(asks):
+            replies = engine.run_quick([each.call for each in asks[first:]])
+            later = []
+            for index, reply in enumerate(replies, first):
+                if reply.needs_sync and engine.waits:
+                    later.append((index, reply))
+                else:
+                    answers[index] = reply
+            if later:
+                engine.when_durable(lambda fault, later=later: give(later, fault))  # type: ignore[misc]  # bound now
+            first += len(replies)
+            if first < len(asks):
+                await trio.lowlevel.checkpoint()
+        if len(answers) < len(asks):
+            try:
+                await done.wait()
+            except trio.Cancelled:
+                for reply in list(answers.values()):
+                    engine.give_back(reply)
+                raise
+        return [answers[index] for index in range(len(asks))]
+
+
+class Caller(Client):
+    """Publishes, consumes, settles."""
+
+    def __init__(self, world: World, name: str, consumer: str) -> None:
+        super().__init__(world, name)
+        self.consumer = consumer
+        self._held: list[tuple[str, str]] = []
+        """Queue, id."""
+        self._consumes: list[ConsumeAsk] = []
+
+    def burst(self) -> list[Ask]:
+        self._held += [(each.queue, each.id) for each in self._consumes if each.id is not None]
+        self._consumes.clear()
+        return [self._choose() for _ in range(self.dice.choice((1, 1, 1, 2, 3, self.dice.randint(1, 8))))]
+
+    def _choose(self) -> Ask:
+        dice, world = self.dice, self.world
+        what = dice.random()
+        queue = dice.choice(NAMES)
+        if what < 0.4:
+            return PublishAsk(world, self.name, *world.message(dice, queue))
+        if what < 0.7 or not self._held:
+            ask = ConsumeAsk(world, self.name, queue, self.consumer, dice.choice(LOCK_SECONDS))
+            self._consumes.append(ask)
+            return ask
+        queue, id = self._held[dice.randrange(len(self._held))]
+        if what < 0.93:
+            if dice.random() < 0.9:
+                self._held.remove((queue, id))
+            kind = "ack" if what < 0.85 else "nack"
+            return SettleAsk(world, self.name, kind, queue, id, self.consumer)
+        if what < 0.98:
+            ids = list(dict.fromkeys(each for of, each in self._held if of == queue))
+            self._held = [each for each in self._held if each[0] != queue]
+            kind = "ack-batch" if dice.random() < 0.6 else "nack-batch"
+            return SettleBatchAsk(world, self.name, kind, queue, ids, self.consumer)
+        return ManageAsk(world, self.name, "stats", call("GET", "/stats"))
+
+
+class Manager(Client):
+    """Makes, renames, empties and deletes queues; allows and refuses duplicates."""
+
+    def pause(self) -> float:
+        return self.dice.choice((0.0, 0.1, self.dice.uniform(0.2, 6.0), self.dice.uniform(0.2, 6.0)))
+
+    def burst(self) -> list[Ask]:
+        dice, world = self.dice, self.world
+        what = dice.random()
+        queue = dice.choice(NAMES)
+        if what < 0.3:
+            config = {
+                "ordering": dice.choice(("MaxFirst", "MinFirst", "Fifo")),
+                "allow_duplicates": dice.random() < 0.7,
+            }
+            body = {"name": queue, "config": config}
+            return [ManageAsk(world, self.name, f"create {queue} {config}", call("POST", "/create-queue", body))]
+        if what < 0.45:
+            return [self._rename(queue, dice.choice((*NAMES, SPARE)))]
+        if what < 0.5:
+            other = dice.choice(NAMES)
+            return [self._rename(queue, SPARE), self._rename(other, queue), self._rename(SPARE, other)]
+        if what < 0.68:
+            return [SweepAsk(world, self.name, "purge-queue", queue)]
+        if what < 0.8:
+            return [SweepAsk(world, self.name, "delete-queue", dice.choice((*NAMES, SPARE)))]
+        if what < 0.84:
+            return [SweepAsk(world, self.name, dice.choice(("purge-all", "delete-all")), "")]
+        allow = dice.random() < 0.4
+        return [self._update(queue, f"duplicates in {queue}: {allow}", {"allow_duplicates": allow})]
+
+    def _rename(self, queue: str, to: str) -> Ask:
+        return self._update(queue, f"rename {queue} to {to}", {"name": to})
+
+    def _update(self, queue: str, what: str, config: dict[str, object]) -> Ask:
+        body = {"name": queue, "config": config}
+        return ManageAsk(self.world, self.name, what, call("POST", "/update-queue", body))

@@ -1,0 +1,112 @@
+"""What the model knows of requests, connections and locks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+TOLERANCE = 0.005
+"""Seconds by which a lock may seem to end early: clocks are read in whole milliseconds."""
+
+
+@dataclass(eq=False)
+class Publish:
+    """A publish on its way."""
+
+    queue: str
+    payload: bytes
+    id: str | None = None
+    """Of the message that it made."""
+
+
+@dataclass(eq=False)
+class Peer:
+    """A WebSocket connection, as its client and the model know it."""
+
+    consumer: str
+    process: int
+    lost: bool = False
+    """It broke."""
+    closed: bool = False
+    """It was ended in order, by whomever."""
+    over: bool = False
+    """The server has nothing to do with it any more."""
+    locks: dict[str, list[Held]] = field(default_factory=dict)
+    """Message id -> locks for this connection, in order; each stands for one delivery."""
+    left: Counter[str] = field(default_factory=Counter)
+    """Message id -> deliveries that have left."""
+
+
+@dataclass(eq=False)
+class Subscription:
+    """What a peer is subscribed to: a queue, or the next one of that name when it is gone."""
+
+    peer: Peer
+    name: str
+    number: int | None
+    certain: bool
+    """Whether it is known what the name meant when the server took the request."""
+    deliveries: int = 0
+
+
+@dataclass(eq=False)
+class Held:
+    """What the model knows of a lock."""
+
+    id: str
+    consumer: str
+    process: int
+    fault: int
+    """Number of the store's faults until then."""
+    ends_at: float
+    """By the clock of the world."""
+    peer: Peer | None
+    boot: int
+    """Number of the machine's starts until then."""
+    left: bool = False
+    """Its delivery has left for the consumer."""
+    over: bool = False
+    revived: bool = False
+    """It was over, and is back, as what ended it was not synced: what was known of it is not, any more."""
+
+
+@dataclass
+class Asked:
+    """What was asked for and is not answered yet."""
+
+    publishes: dict[tuple[str, bytes], list[Publish]] = field(default_factory=dict)
+    consumes: Counter[str] = field(default_factory=Counter)
+    """By consumer."""
+    acks: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By message and consumer."""
+    nacks: Counter[tuple[str, str]] = field(default_factory=Counter)
+    renews: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+    """Since when."""
+    sweeps: Counter[str] = field(default_factory=Counter)
+    """Purges and deletes by the queue's name; "" for all queues."""
+    deletes: Counter[str] = field(default_factory=Counter)
+
+    def publish_begins(self, publish: Publish) -> None:
+        self.publishes.setdefault((publish.queue, publish.payload), []).append(publish)
+
+    def publish_ends(self, publish: Publish, id: str | None) -> None:
+        """It was answered with the id of a message, or (None) may have made one or not."""
+        waiting = self.publishes.get((publish.queue, publish.payload), [])
+        if publish not in waiting:
+            return
+        waiting.remove(publish)
+        # Of equal ones on their way nobody can tell which made which message, before they are answered.
+        for other in waiting if publish.id != id or id is None else ():
+            if id is None and publish.id is None and other.id is not None:
+                other.id = None
+                break
+            if id is not None and other.id == id:
+                other.id = publish.id
+                break
+
+    def renew_begins(self, key: tuple[str, str], now: float) -> None:
+        self.renews.setdefault(key, []).append(now)
+
+    def renew_ends(self, key: tuple[str, str]) -> None:
+        if self.renews.get(key):
+            self.renews[key].pop(0)

@@ -1,0 +1,326 @@
+"""The promises: what clients asked and were answered, held against what becomes of the store.
+
+Rule: strict where something is known, patient where it is not. Every transition of a message needs a reason that the
+model knows of: a client that asked for it and has not been answered yet, a lock that ended, a connection that went, a
+fault. A request whose answer was an error, or never came, may have had its effect or not; what is seen later decides.
+What was answered stands: the batch that made it so must be synced by then (policy `always`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.simulation.known import TOLERANCE, Asked, Held, Peer, Subscription
+from tests.simulation.picture import Picture, StoredQueue
+from tests.simulation.storage import Change, Kind, SimulatedStorage
+from tests.simulation.stored_form import Decoder, LockName, Message, StoredLock, is_config, queue_number
+from tests.simulation.trace import Trace, short
+
+
+class Model:
+    """See above. Broken promises go to `fail`."""
+
+    def __init__(self, trace: Trace, fail: Callable[[str], None], now: Callable[[], float], *, always: bool) -> None:
+        self.trace = trace
+        self.fail = fail
+        self.now = now
+        self.always = always
+        self.decoder = Decoder()
+        self.picture = Picture(self, self.decoder)
+        self.asked = Asked()
+        self.peers: dict[str, Peer] = {}
+        self.held: dict[tuple[LockName, str], Held] = {}
+        self.process = 0
+        self.faults = 0
+        self.boot = 0
+        self.max_locked = 0
+        self.published: dict[str, int] = {}
+        """Messages that were answered for -> the batch that made them."""
+        self.made_by: dict[str, int] = {}
+        """Messages -> the batch that made them."""
+        self.removed_by: dict[str, int] = {}
+        """Messages that are gone for a good reason -> the batch that took them."""
+        self.gone: dict[str, int] = {}
+        """Of them, those whose removal was answered for."""
+        self.subscriptions: list[Subscription] = []
+        self.namings = 0
+        """Counts queues made, renamed and deleted."""
+        self.refusing_since: dict[int, int] = {}
+        """Queue number -> the batch since which it holds no duplicates, as far as locks are concerned."""
+        self._numbers: dict[int, int] = {}
+        """Number of a queue -> the process that made it, or tried to."""
+        self._lock_numbers: dict[LockName, tuple[int, str]] = {}
+        self._batch = 0
+        self.storage: SimulatedStorage
+        """Set by whoever makes both."""
+        self._later: list[Callable[[], None]] = []
+
+    # What the store tells
+
+    def attempted(self, changes: list[Change]) -> None:
+        for kind, _, key, _ in changes:
+            if kind is Kind.PUT and is_config(key):
+                number = queue_number(key[1:])
+                if number not in self.picture.queues and self._numbers.get(number) == self.process:
+                    self.fail(f"queue number {number} is used again within a process")
+                self._numbers[number] = self.process
+
+    def applied(self, number: int, changes: list[Change]) -> None:
+        self._batch = number
+        self.picture.apply(changes)
+        for queue in self.picture.queues.values():
+            self._check_duplicates(queue)
+
+    def lost(self, first: int) -> None:
+        """Batches that were not synced are gone: hold what was answered against what is left."""
+        self.picture.reload(self.storage)
+        self.refusing_since.clear()
+        places = self.picture.places
+        for lock in self.picture.lock_of.values():
+            held = self.held[lock.name, lock.message.id]
+            held.revived |= held.over
+            held.over = False
+        for id in [id for id, batch in self.removed_by.items() if batch >= first]:
+            del self.removed_by[id]
+        for id in [id for id, batch in self.made_by.items() if batch >= first]:
+            del self.made_by[id]
+            if self.published.pop(id, None) is not None and self.always:
+                self.fail(f"message {id} was answered for, and is lost")
+        for id in self.published:
+            if id not in places and id not in self.removed_by:
+                self.fail(f"message {id} was answered for, and is lost")
+        for id, batch in list(self.gone.items()):
+            if id in places:
+                if self.always or batch < first:
+                    self.fail(f"message {id} is back, although its removal was answered for")
+                del self.gone[id]
+
+    def store_event(self, *words: object) -> None:
+        self.trace.note("store", *words)
+
+    # Rules
+
+    def broken(self, what: str) -> None:
+        self.fail(what)
+
+    def created(self, message: Message) -> None:
+        queue = self.picture.queues[message.queue]
+        for publish in self.asked.publishes.get((queue.name, message.payload), ()):
+            if publish.id is None:
+                publish.id = message.id
+                self.made_by[message.id] = self._batch
+                self.trace.note("store", "message", message.id, "in", queue.name)
+                return
+        self.fail(f"message {message.id} ({message.payload!r}) is in queue '{queue.name}', and nobody published it")
+
+    def locked(self, lock: StoredLock) -> None:
+        id, consumer = lock.message.id, lock.consumer
+        self.trace.note(
+            "store", "message", id, "locked for", consumer, "for", lock.seconds, "s, delivery", lock.deliveries
+        )
+        peer = self.peers.get(consumer)
+        if peer is None and not self.asked.consumes[consumer]:
+            self.fail(f"message {id} is locked for {short(consumer)}, who did not ask for it")
+        if peer is not None and (peer.over or peer.process != self.process):
+            self.fail(f"message {id} is locked for a connection that is gone")
+        before = self._lock_numbers.get(lock.name)
+        if before is not None and before[0] == self.process:
+            self.fail(f"lock number {lock.name} is used again within a process")
+        self._lock_numbers[lock.name] = self.process, id
+        if lock.deliveries != lock.message.deliveries + 1:
+            self.fail(f"the lock of message {id} counts {lock.deliveries} after {lock.message.deliveries}")
+        locks = sum(len(queue.locks) for queue in self.picture.queues.values())
+        if locks > self.max_locked:
+            self.fail(f"{locks} messages are locked, {self.max_locked} may be")
+        ends_at = self.now() + lock.seconds
+        held = self.held[lock.name, id] = Held(id, consumer, self.process, self.faults, ends_at, peer, self.boot)
+        if peer is not None:
+            peer.locks.setdefault(id, []).append(held)
+
+    def renewed(self, lock: StoredLock) -> None:
+        id = lock.message.id
+        held = self.held[lock.name, id]
+        if since := self.asked.renews.get((id, lock.consumer)):
+            # It counts from when it was run, which may be some time before it is written.
+            held.ends_at = since[0] + lock.seconds
+            held.boot = self.boot
+
+    def returned(self, lock: StoredLock, counted: bool) -> None:
+        self._judge(lock, counted, "is available again")
+
+    def buried(self, lock: StoredLock, deliveries: int) -> None:
+        if deliveries != lock.deliveries or deliveries < lock.message.max_retries:
+            self.fail(f"message {lock.message.id} is a dead letter after {deliveries} deliveries")
+        self._judge(lock, True, "is a dead letter")
+
+    def _judge(self, lock: StoredLock, counted: bool, what: str) -> None:
+        """A message came back from its consumer: is there a reason, and does it count?"""
+        id, consumer = lock.message.id, lock.consumer
+        held = self.held[lock.name, id]
+        peer = held.peer
+        here = held.process == self.process
+        held.over = True
+        self.trace.note("store", "message", id, what, "counted" if counted else "not counted")
+        if self.asked.nacks[id, consumer] and counted:
+            return
+        if counted:
+            if self.now() >= held.ends_at - TOLERANCE:
+                seen = held.left or held.revived or not here or (peer is None and self.asked.consumes[consumer])
+                if not seen:
+                    self.fail(f"message {id} {what}, counted, although its delivery never left")
+            elif peer is None or not peer.lost:
+                self.fail(f"message {id} {what}, counted, for no reason: {short(consumer)} holds it")
+            elif not held.left:
+                self.fail(f"message {id} {what}, counted, although its delivery never left")
+        elif peer is None:
+            if held.left and here:
+                self.fail(f"message {id} {what}, although {short(consumer)} holds it")
+            elif held.left:
+                self.fail(f"message {id} {what} after a restart, although {short(consumer)} holds it")
+        elif here and held.fault == self.faults and held.left:
+            if not (peer.lost or peer.closed):
+                self.fail(f"message {id} {what}, although {short(consumer)} is connected")
+            elif not peer.closed:
+                self.fail(f"message {id} {what}, not counted, although its connection was lost")
+
+    def removed(self, message: Message, lock: StoredLock | None) -> None:
+        id = message.id
+        self.removed_by[id] = self._batch
+        queue = self.picture.queues[message.queue]
+        self.trace.note("store", "message", id, "is gone")
+        if lock is not None:
+            self.held[lock.name, id].over = True
+        if lock is not None and self.asked.acks[id, lock.consumer]:
+            return
+        if queue.refuses_duplicates and any(
+            each.payload == message.payload for each in self._live(queue) if each.id != id
+        ):
+            if lock is not None:
+                held = self.held[lock.name, id]
+                ended = self.now() >= held.ends_at - TOLERANCE or held.fault != self.faults
+                over = held.peer is not None and (held.peer.lost or held.peer.closed or held.process != self.process)
+                if not (self.asked.nacks[id, lock.consumer] or ended or over or not held.left):
+                    self.fail(f"message {id} is dropped, although {short(lock.consumer)} holds it")
+            return
+        self.fail(f"message {id} is gone from queue '{queue.name}', and nobody asked for that")
+
+    def swept(self, message: Message, dead: bool) -> None:
+        queue = self.picture.queues[message.queue]
+        asked = self.asked.deletes if dead else self.asked.sweeps
+        self.removed_by[message.id] = self._batch
+        if not asked[queue.name] and not asked[""]:
+            self.fail(f"message {message.id} is swept from queue '{queue.name}', and nobody asked for that")
+
+    def queue_named(self, queue: StoredQueue) -> None:
+        self.trace.note("store", "queue number", queue.number, "is", queue.name)
+        self.namings += 1
+        for each in self.subscriptions:
+            if each.number is None and each.name == queue.name:
+                each.number = queue.number
+
+    def queue_gone(self, queue: StoredQueue) -> None:
+        self.trace.note("store", "queue number", queue.number, queue.name, "is gone")
+        self.refusing_since.pop(queue.number, None)
+        self.namings += 1
+        for each in self.subscriptions:
+            if each.number == queue.number:
+                each.number = None
+        if not self.asked.deletes[queue.name] and not self.asked.deletes[""]:
+            self.fail(f"queue '{queue.name}' is gone, and nobody asked for that")
+
+    def _live(self, queue: StoredQueue) -> list[Message]:
+        return [*queue.available.values(), *(lock.message for lock in queue.locks.values())]
+
+    def _check_duplicates(self, queue: StoredQueue) -> None:
+        if not queue.refuses_duplicates or queue.searching:
+            self.refusing_since.pop(queue.number, None)
+            return
+        since = self.refusing_since.setdefault(queue.number, self._batch)
+        seen: dict[bytes, str] = {}
+        for message in queue.available.values():
+            other = seen.setdefault(message.payload, message.id)
+            if other != message.id:
+                self.fail(f"queue '{queue.name}' refuses duplicates, and has {other} and {message.id} available")
+        for lock in queue.locks.values():
+            message = lock.message
+            if self.made_by.get(message.id, 0) > since and message.payload in seen:
+                self.fail(f"queue '{queue.name}' refuses duplicates, and has {seen[message.payload]} and {message.id}")
+
+    # Requests and answers
+
+    def clock_set(self) -> None:
+        """Nobody knows when locks end that were made before the machine was last started."""
+        for held in self.held.values():
+            if held.boot != self.boot:
+                held.ends_at = self.now()
+
+    def answered_for(self, id: str, synced: int) -> None:
+        """A publish was answered with this id."""
+        made = self.made_by.get(id)
+        if made is None:
+            self.fail(f"a publish was answered with {id}, which is not in the store")
+            return
+        if self.always and made > synced:
+            self.fail(f"the publish of {id} was answered before it was synced")
+        if id not in self.removed_by:
+            self.published[id] = made
+
+    def answered_gone(self, id: str, synced: int) -> None:
+        """An ack was answered: it must never be seen again."""
+        batch = self.removed_by.get(id)
+        if batch is None:
+            self.fail(f"an ack of {id} was answered, which is still in the store")
+            return
+        if self.always and batch > synced:
+            self.fail(f"the ack of {id} was answered before it was synced")
+        self.gone[id] = batch
+        self.published.pop(id, None)
+
+    # Connections and the process
+
+    def fault_begins(self) -> None:
+        self.faults += 1
+        self.namings += 1
+        self.subscriptions.clear()
+        for peer in self.peers.values():
+            peer.closed = True
+
+    def process_begins(self) -> None:
+        self.process += 1
+        self.asked = Asked()
+        self._later.clear()
+
+    def forget_later(self, forget: Callable[[], None]) -> None:
+        """Nobody waits for an answer any more: the request may have its effect until everything is written."""
+        self._later.append(forget)
+
+    def all_written(self) -> None:
+        """The engine has nothing that is not written."""
+        later, self._later = self._later, []
+        for forget in later:
+            forget()
+
+    def subscribed(self, peer: Peer, name: str, number: int | None, certain: bool) -> None:
+        """A subscribe was answered; `number` is what the name means now. A second one changes nothing."""
+        if not any(each.peer is peer and each.name == name for each in self.subscriptions):
+            self.subscriptions.append(Subscription(peer, name, number, certain and number is not None))
+
+    def unsubscribed(self, peer: Peer, name: str | None) -> None:
+        """From that name, or (None) from all."""
+        kept = [each for each in self.subscriptions if each.peer is not peer or name not in (None, each.name)]
+        self.subscriptions = kept
+
+    def arrived(self, peer: Peer, name: str) -> None:
+        """A delivery of a queue that the peer knows by that name."""
+        for each in self.subscriptions:
+            if each.peer is peer and each.name == name:
+                each.deliveries += 1
+
+    def lock_left(self, peer: Peer, id: str) -> Held | None:
+        """A delivery is on its way to its peer. Returns the lock that it stands for; None when there never was one."""
+        locks, number = peer.locks.get(id, []), peer.left[id]
+        peer.left[id] += 1
+        if number >= len(locks):
+            return None
+        locks[number].left = True
+        return locks[number]

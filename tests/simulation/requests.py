@@ -1,0 +1,259 @@
+"""What HTTP clients and managers ask, and what each answer has to mean.
+
+Rule: an `Ask` tells the model what it asks for before it is run (`begin`), what it was answered (`answered`), or that
+no answer came (`unanswered`). After any of the two the model expects no more effects of it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.operations import resolve
+from tests.simulation.known import TOLERANCE, Publish
+from tests.simulation.stored_form import LockName
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+REFUSED = (400, 404, 409)
+
+
+def call(method: str, path: str, body: dict[str, Any] | None = None) -> Call:
+    operation, params = resolve(method, path.encode())
+    return Call(operation, params, json.dumps(body).encode() if body is not None else b"")
+
+
+class Ask:
+    """A request."""
+
+    quick = False
+    """Whether it may be part of a round."""
+
+    def __init__(self, world: World, actor: str, what: str, call: Call) -> None:
+        self.world = world
+        self.model = world.model
+        self.actor = actor
+        self.what = what
+        self.call = call
+        self.asked = world.model.asked
+
+    def begin(self) -> None:
+        """It is about to be run."""
+        self.asked = self.model.asked
+        self.count(1)
+
+    def count(self, by: int) -> None:
+        """What it asks for is on its way, or (-1) is not any more."""
+
+    def end(self) -> None:
+        """It can have no more effects."""
+        self.count(-1)
+
+    def succeeded(self, reply: Reply) -> None:
+        """It was answered with status 200."""
+
+    def refused(self, reply: Reply) -> None:
+        """It was answered with a status that says that it did nothing."""
+
+    def answered(self, reply: Reply) -> None:
+        text = reply.body.decode()[:60] if reply.status != 200 or reply.body[:1] != b"{" else ""
+        self.model.trace.note(self.actor, self.what, "->", reply.status, text)
+        if reply.status == 200:
+            self.succeeded(reply)
+        elif reply.status in REFUSED:
+            self.refused(reply)
+        elif reply.status not in (503, 507):
+            self.model.fail(f"{self.what} was answered with {reply.status}: {reply.body.decode()}")
+        self.end()
+
+    def unanswered(self) -> None:
+        self.model.trace.note(self.actor, self.what, "-> no answer")
+        self.model.forget_later(self.end)
+
+
+class PublishAsk(Ask):
+    quick = True
+
+    def __init__(self, world: World, actor: str, queue: str, priority: int | str, payload: str, retries: int) -> None:
+        body = {"queue": queue, "priority": priority, "payload": payload, "max_retries": retries}
+        super().__init__(world, actor, f"publish {payload} to {queue}", call("POST", "/publish", body))
+        self.publish = Publish(queue, payload.encode())
+        self._priority, self._retries = priority, retries
+        self._equal = False
+        self._id: str | None = None
+
+    def begin(self) -> None:
+        super().begin()
+        self._equal = self._equal_there()
+
+    def count(self, by: int) -> None:
+        if by > 0:
+            self.asked.publish_begins(self.publish)
+        else:
+            self.asked.publish_ends(self.publish, self._id)
+
+    def succeeded(self, reply: Reply) -> None:
+        self._id = id = json.loads(reply.body)["id"]
+        self.model.answered_for(id, self.world.storage.synced)
+        message = self.model.picture.places.get(id)
+        if message is not None and (message.payload, message.priority, message.max_retries) != (
+            self.publish.payload,
+            self._priority,
+            self._retries,
+        ):
+            self.model.fail(f"message {id} is not what was published")
+
+    def refused(self, reply: Reply) -> None:
+        duplicate = json.loads(reply.body)["code"] == "duplicate_payload"
+        if duplicate and not self._equal and not self._equal_there():
+            self.model.fail(f"{self.what} was refused as a duplicate, and there is none")
+
+    def _equal_there(self) -> bool:
+        queue = self.model.picture.named(self.publish.queue)
+        if queue is None:
+            return False
+        return (
+            queue.searching
+            or any(each.payload == self.publish.payload for each in queue.available.values())
+            or any(each.message.payload == self.publish.payload for each in queue.locks.values())
+            or not self.world.process_clean
+        )
+
+
+class ConsumeAsk(Ask):
+    quick = True
+
+    def __init__(self, world: World, actor: str, queue: str, consumer: str, seconds: int) -> None:
+        body = {"consumer_id": consumer, "timeout_seconds": seconds}
+        super().__init__(world, actor, f"consume from {queue} as {consumer}", call("POST", f"/consume/{queue}", body))
+        self.queue, self.consumer = queue, consumer
+        self.given_back = False
+        self.id: str | None = None
+        self.expects = False
+        """Whether there was certainly a message to be had."""
+
+    def count(self, by: int) -> None:
+        self.asked.consumes[self.consumer] += by
+
+    def succeeded(self, reply: Reply) -> None:
+        delivery = reply.delivery
+        if delivery is None:
+            if self.expects:
+                self.model.fail(f"{self.what} found nothing, and there is something")
+            return
+        answer = json.loads(reply.body)
+        self.id = answer["id"]
+        assert self.id is not None
+        self.model.trace.note(self.actor, "got", self.id, "delivery", answer["retry_count"])
+        held = self.model.held.get(((delivery.queue_number, delivery.lock_number), self.id))
+        if held is None:
+            self.model.fail(f"message {self.id} was handed to {self.consumer}, and no lock was ever stored")
+            return
+        if not self.given_back:
+            held.left = True
+        lock = self.model.picture.lock_of.get(self.id)
+        if lock is not None and lock.name == (delivery.queue_number, delivery.lock_number):
+            if lock.consumer != self.consumer:
+                self.model.fail(f"message {self.id} was handed to {self.consumer}, and {lock.consumer} holds it")
+            if (answer["payload"].encode(), answer["retry_count"]) != (lock.message.payload, lock.deliveries):
+                self.model.fail(f"message {self.id} was handed out as another one")
+
+
+class SettleAsk(Ask):
+    """An ack or a nack."""
+
+    quick = True
+
+    def __init__(self, world: World, actor: str, kind: str, queue: str, id: str, consumer: str) -> None:
+        body = {"consumer_id": consumer}
+        super().__init__(world, actor, f"{kind} {id[-8:]}", call("POST", f"/{kind}/{queue}/{id}", body))
+        self.queue, self.id, self.consumer = queue, id, consumer
+        self._ack = kind == "ack"
+        self._holds: LockName | None = None
+
+    def begin(self) -> None:
+        super().begin()
+        self._holds = self._held()
+
+    def count(self, by: int) -> None:
+        (self.asked.acks if self._ack else self.asked.nacks)[self.id, self.consumer] += by
+
+    def _held(self) -> LockName | None:
+        lock = self.model.picture.lock_of.get(self.id)
+        if lock is None or lock.consumer != self.consumer:
+            return None
+        held = self.model.held[lock.name, self.id]
+        queue = self.model.picture.queues[lock.name[0]]
+        return lock.name if queue.name == self.queue and self.model.now() < held.ends_at - TOLERANCE else None
+
+    def succeeded(self, reply: Reply) -> None:
+        if self._ack:
+            self.model.answered_gone(self.id, self.world.storage.synced)
+
+    def refused(self, reply: Reply) -> None:
+        if self._holds is not None and self._holds == self._held():
+            self.model.fail(f"{self.what} was refused, and {self.consumer} holds it")
+
+
+class SettleBatchAsk(Ask):
+    """An ack-batch or a nack-batch."""
+
+    def __init__(self, world: World, actor: str, kind: str, queue: str, ids: list[str], consumer: str) -> None:
+        body = {"consumer_id": consumer, "message_ids": ids}
+        super().__init__(world, actor, f"{kind} of {len(ids)}", call("POST", f"/{kind}/{queue}", body))
+        self.ids, self.consumer = ids, consumer
+        self._ack = kind == "ack-batch"
+
+    def count(self, by: int) -> None:
+        for id in self.ids:
+            (self.asked.acks if self._ack else self.asked.nacks)[id, self.consumer] += by
+
+    def succeeded(self, reply: Reply) -> None:
+        for id in json.loads(reply.body).get("acked", ()):
+            self.model.answered_gone(id, self.world.storage.synced)
+
+
+class SweepAsk(Ask):
+    """Purge or delete one queue, or all of them."""
+
+    def __init__(self, world: World, actor: str, kind: str, queue: str) -> None:
+        method = "DELETE" if kind == "delete-queue" else "POST"
+        path = f"/{kind}/{queue}" if queue else f"/{kind}"
+        super().__init__(world, actor, f"{kind} {queue}", call(method, path))
+        self.queue = queue
+        self._delete = kind.startswith("delete")
+        self._doomed_queues: list[int] = []
+        self._doomed: set[str] = set()
+
+    def begin(self) -> None:
+        super().begin()
+        if self.world.process_clean:
+            self._doomed_queues = self.world.numbers(self.queue)
+            for number in self._doomed_queues:
+                there = self.model.picture.queues[number]
+                self._doomed |= {each.id for each in there.available.values()}
+                self._doomed |= {each.message.id for each in there.locks.values()}
+
+    def count(self, by: int) -> None:
+        self.asked.sweeps[self.queue] += by
+        if self._delete:
+            self.asked.deletes[self.queue] += by
+
+    def succeeded(self, reply: Reply) -> None:
+        picture = self.model.picture
+        if self._delete and any(number in picture.queues for number in self._doomed_queues):
+            self.model.fail(f"{self.what} was answered, and a queue that was there before still is")
+        dead = {each.id for queue in picture.queues.values() for each in queue.dead.values()}
+        for id in self._doomed:
+            if id in picture.places and id not in dead:
+                self.model.fail(f"{self.what} was answered, and message {id} is still there")
+            elif id not in picture.places and self.model.always:
+                if self.model.removed_by[id] > self.world.storage.synced:
+                    self.model.fail(f"{self.what} was answered before it was synced")
+                self.model.gone.setdefault(id, self.model.removed_by[id])
+
+
+class ManageAsk(Ask):
+    """Create or update a queue, or read something."""

@@ -1,0 +1,117 @@
+"""How the store spells things: the one place of the simulation that knows the bytes of records and keys."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+import msgspec
+
+from qrusty_trio.core import records
+from qrusty_trio.core.externals import REFERENCE_BYTES
+from qrusty_trio.core.keys import KeyCoder
+from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.queue import CONFIG, COUNTERS, StoredConfig
+from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
+from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+
+_COUNTERS = struct.Struct(">3Q")
+_LOCK_KEY = struct.Struct(">IQ")
+_config = msgspec.json.Decoder(StoredConfig).decode
+
+LockName = tuple[int, int]
+"""Queue number, lock number."""
+
+
+@dataclass(slots=True)
+class Message:
+    """A message in the store."""
+
+    id: str
+    queue: int
+    payload: bytes
+    priority: int | str
+    max_retries: int
+    deliveries: int
+    key: bytes
+
+
+@dataclass(slots=True)
+class StoredLock:
+    """A lock in the store."""
+
+    name: LockName
+    message: Message
+    consumer: str
+    seconds: int
+    deliveries: int
+
+
+def is_config(key: bytes) -> bool:
+    return len(key) == 5 and key[:1] == CONFIG
+
+
+def is_counters(key: bytes) -> bool:
+    return len(key) == 5 and key[:1] == COUNTERS
+
+
+def counters_key(number: int) -> bytes:
+    return COUNTERS + number.to_bytes(4, "big")
+
+
+def queue_number(key: bytes) -> int:
+    return int.from_bytes(key[:4], "big")
+
+
+def lock_number(key: bytes) -> int:
+    """0 for a key that is the start of a queue."""
+    return int.from_bytes(key[4:12].ljust(8, b"\0"), "big")
+
+
+def counters(value: bytes) -> tuple[int, int, int]:
+    """Available, locked, dead."""
+    available, locked, dead = _COUNTERS.unpack_from(value)
+    return available, locked, dead
+
+
+def config(value: bytes) -> tuple[str, bool, bool]:
+    """Name, whether duplicates are refused, whether those that were there before are looked for."""
+    read = _config(value)
+    return read.name, not read.allow_duplicates, read.settling
+
+
+class Decoder:
+    """Records to messages. Remembers what can't be read any more once a payload has moved: it never changes."""
+
+    def __init__(self) -> None:
+        self.payloads: PayloadStore | None = None
+        self._payload_of: dict[str, bytes] = {}
+        self._coders: dict[int, KeyCoder] = {}
+
+    def queue(self, number: int, value: bytes) -> None:
+        """The configuration of a queue, as it is written: needed to read its keys."""
+        read = _config(value)
+        self._coders[number] = KeyCoder(number, QueueConfig(read.ordering, read.allow_duplicates, read.kind))
+
+    def message(self, key: bytes, record: bytes) -> Message:
+        flags, _, max_retries, deliveries, id_bytes = records.unpack_message(record)
+        id = id_bytes.decode()
+        payload = self._payload_of.get(id)
+        if payload is None:
+            payload = record[PAYLOAD_AT:]
+            if flags & EXTERNAL:
+                assert self.payloads is not None
+                payload = self.payloads.read(PayloadRef.unpack(payload[:REFERENCE_BYTES]))
+            self._payload_of[id] = payload
+        priority = self._coders[queue_number(key)].priority(key)
+        return Message(id, queue_number(key), payload, priority, max_retries, deliveries, key)
+
+    def lock(self, key: bytes, value: bytes) -> StoredLock:
+        stored = records.unpack_lock(value)
+        message = self.message(stored.key, stored.record)
+        name = _LOCK_KEY.unpack(key)
+        return StoredLock(name, message, stored.consumer_id, stored.seconds or 0, stored.deliveries)
+
+    def dead(self, key: bytes, value: bytes) -> Message:
+        end = 2 + int.from_bytes(value[:2], "big")
+        return self.message(value[2:end], value[end:])
