@@ -1,9 +1,9 @@
 """How the server speaks to its operator: one line a record on stderr, and a ring of the last records for subscribers.
 
-Rule: logging never waits. stderr is written to by a thread of its own, and a reader of it that stands still costs
-records, which are counted, and no time. A record is one line, whatever a client put into it, but for the traceback in
-console format. Other packages are heard from WARNING on, whatever the level: a frame logger of theirs that reports each
-log frame sent would feed itself.
+Rule: logging never waits and never ends. stderr is written to by a thread of its own; a reader of it that stands still,
+or a disk that is full, costs records, which are counted, and no time. A record is one line, whatever a client put into
+it, but for the traceback in console format. Other packages are heard from WARNING on, whatever the level: a frame
+logger of theirs that reports each log frame sent would feed itself.
 
 Times are UTC, RFC 3339 with milliseconds. Level names are those of the contract: error, warn, info, debug.
 """
@@ -12,7 +12,9 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import queue
+import select
 import sys
 import threading
 import time
@@ -34,6 +36,9 @@ OUTPUT_RECORDS = 10_000
 """Records that wait for stderr; past it they are counted and dropped."""
 OUTPUT_CLOSE_SECONDS = 2.0
 """At the end of the process, what still waits is written for this long."""
+
+STUCK_SECONDS = 1.0
+"""How long to wait for a stream that takes nothing before it is asked again."""
 
 OWN_LOGGER = "qrusty_trio"
 
@@ -124,17 +129,17 @@ class JsonFormatter(_Formatter):
 class Output(logging.Handler):
     """Writes to a stream from a thread of its own, in the order of the records. `close` writes what still waits.
 
-    The stream is not closed. Records that come after `close`, or while `OUTPUT_RECORDS` wait, are dropped; the stream
-    is told how many were, once it takes records again.
+    The stream is not closed. A record that comes after `close`, or while `OUTPUT_RECORDS` wait, or that the stream does
+    not take, is lost; the stream is told how many were, once it takes records again.
     """
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._stream = stream
+        self._sink = _Sink(stream)
         self._waiting: queue.Queue[str | None] = queue.Queue(OUTPUT_RECORDS)
-        self._lost = 0
+        self._dropped = 0
         # A daemon: a stream that stands still must not keep the process from ending.
-        self._thread = threading.Thread(target=self._write, name="log output", daemon=True)
+        self._thread = threading.Thread(target=self._write_all, name="log output", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -146,7 +151,7 @@ class Output(logging.Handler):
         try:
             self._waiting.put_nowait(line)
         except queue.Full:
-            self._lost += 1
+            self._dropped += 1
 
     def close(self) -> None:
         """Write what waits, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
@@ -157,20 +162,75 @@ class Output(logging.Handler):
                 self._thread.join(max(0.0, deadline - time.monotonic()))
         super().close()
 
-    def _write(self) -> None:
-        told = 0
-        while (line := self._waiting.get()) is not None:
-            if (lost := self._lost) > told:
-                what = counted(lost - told, "log record was lost: it was", "log records were lost: they were")
-                sentence = f"{what} not taken fast enough"
-                told = lost
-                warning = logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, (), None)
-                line = f"{self.format(warning)}\n{line}"
+    def _write_all(self) -> None:
+        told = failed = 0
+        why: Exception | None = None
+        while True:
+            line = self._waiting.get()
             try:
-                self._stream.write(f"{line}\n")
-                self._stream.flush()
-            except (OSError, ValueError):  # gone or closed; there is nowhere left to say so
+                # Not told before it is written: a disk that is still full loses this line, too.
+                if (dropped := self._dropped) > told:
+                    self._tell(dropped - told, "not taken fast enough")
+                    told = dropped
+                if failed:
+                    self._tell(failed, f"not written: {why}")
+                    failed = 0
+                if line is not None:
+                    self._sink.write(line)
+            except (OSError, ValueError, MemoryError) as error:
+                # Full, gone or closed: the next record may find it well again.
+                why = error
+                failed += line is not None
+            if line is None:
+                self._sink.close()
                 return
+
+    def _tell(self, lost: int, why: str) -> None:
+        sentence = f"{counted(lost, 'log record was lost: it was', 'log records were lost: they were')} {why}"
+        self._sink.write(self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, (), None)))
+
+
+class _Sink:
+    """Writes lines to a stream so that a line that fails is gone, whole or torn, and does not come out later."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._torn = False
+        """The last thing written was not the end of a line."""
+        try:
+            # Past the stream's buffer, which keeps what could not be written; and of our own, as that of a stream that
+            # is closed may soon be another file.
+            self._descriptor: int | None = os.dup(stream.fileno())
+        except (OSError, ValueError):
+            self._descriptor = None
+
+    def write(self, line: str) -> None:
+        """Raises `OSError` or `ValueError`."""
+        if self._stream.closed:
+            raise ValueError("it is closed")
+        if self._descriptor is None:
+            self._stream.write(f"{line}\n")
+            self._stream.flush()
+            return
+        text = f"\n{line}\n" if self._torn else f"{line}\n"
+        rest = memoryview(text.encode(self._stream.encoding, "backslashreplace"))
+        while rest:
+            try:
+                taken = os.write(self._descriptor, rest)
+            except BlockingIOError:
+                # Somebody who shares it does not want to wait. This thread does.
+                waiting = select.poll()
+                waiting.register(self._descriptor, select.POLLOUT)
+                waiting.poll(STUCK_SECONDS * 1000)
+                continue
+            rest = rest[taken:]
+            self._torn = bool(rest)
+
+    def close(self) -> None:
+        """Does not close the stream."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 class LogRing(logging.Handler):
@@ -260,15 +320,19 @@ class LogRing(logging.Handler):
 def set_up(level: LogLevel, layout: LogFormat, stream: TextIO | None = None) -> LogRing:
     """Log to `stream` (stderr) and to the ring that is returned, from now on, in place of what was set up before."""
     number = NUMBERS[level]
-    output = Output(stream if stream is not None else sys.stderr)
-    output.setFormatter(JsonFormatter() if layout is LogFormat.JSON else ConsoleFormatter())
     ring = LogRing()
+    handlers: list[logging.Handler] = [ring]
+    stream = stream if stream is not None else sys.stderr
+    if stream is not None:  # a process may be started without a stderr
+        output = Output(stream)
+        output.setFormatter(JsonFormatter() if layout is LogFormat.JSON else ConsoleFormatter())
+        handlers.insert(0, output)
     root = logging.getLogger()
     for handler in root.handlers[:]:
         root.removeHandler(handler)
         handler.close()
-    root.addHandler(output)
-    root.addHandler(ring)
+    for handler in handlers:
+        root.addHandler(handler)
     root.setLevel(max(number, logging.WARNING))
     logging.getLogger(OWN_LOGGER).setLevel(number)
     return ring

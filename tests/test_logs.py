@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 import trio
@@ -174,6 +178,106 @@ def test_output_survives_a_stream_that_is_gone() -> None:
     output.close()
     output.emit(record("after the end"))
     output.close()
+
+
+# The limit on the size of files stands for a disk that is full and gets room again.
+FULL_AND_BACK = """
+import logging, resource, sys, time
+from qrusty_trio import logs
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+stream = open(sys.argv[1], "w", encoding="utf-8")
+logs.set_up(logs.LogLevel.INFO, logs.LogFormat(sys.argv[2]), stream)
+logger = logging.getLogger("qrusty_trio.test")
+output = logging.getLogger().handlers[0]
+def say(text):
+    logger.info(text)
+    while not output._waiting.empty():
+        time.sleep(0.001)
+    time.sleep(0.05)
+for again in range(2):
+    say("before")
+    resource.setrlimit(resource.RLIMIT_FSIZE, (stream.tell() + 40 * (again + 1) + 300 * again, hard))
+    for number in range(3):
+        say("lost " + "x" * 1000)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+say("after")
+logging.shutdown()
+"""
+
+
+@pytest.mark.parametrize("layout", list(LogFormat))
+def test_the_log_goes_on_when_there_is_room_again(tmp_path: Path, layout: LogFormat) -> None:
+    file = tmp_path / "log"
+    subprocess.run([sys.executable, "-c", FULL_AND_BACK, str(file), layout.value], check=True, timeout=60)
+    lines = file.read_text().splitlines()
+    whole = [line for line in lines if "xxx" not in line and line.strip()]
+    if layout is LogFormat.JSON:
+        said = [json.loads(line)["message"] for line in whole if line.endswith("}")]
+    else:
+        said = [line.partition(": ")[2] for line in whole]
+    told = "3 log records were lost: they were not written: [Errno 27] File too large"
+    assert [message for message in said if message in ("before", "after", told)] == [
+        "before",
+        told,
+        "before",
+        told,
+        "after",
+    ]
+
+
+def test_one_write_that_fails_is_not_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the error is."""
+    read_end, write_end = os.pipe()
+    errors = [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EPIPE, errno.ENOMEM]
+    really_write = os.write
+
+    def write(descriptor: int, data: memoryview) -> int:
+        if errors and len(data) > 12:
+            return really_write(descriptor, data[:10])
+        if errors:
+            raise OSError(errors.pop(), "made up")
+        return really_write(descriptor, data)
+
+    with os.fdopen(read_end, encoding="utf-8") as reader:
+        with os.fdopen(write_end, "w", encoding="utf-8") as stream:
+            output = Output(stream)
+            monkeypatch.setattr(os, "write", write)
+            for number in range(7):
+                output.emit(record(f"record number {number}"))
+            output.close()
+            monkeypatch.undo()
+        lines = [line for line in reader.read().splitlines() if line.strip()]
+    assert lines[-3:] == [
+        "5 log records were lost: they were not written: [Errno 28] made up",
+        "record number 5",
+        "record number 6",
+    ]
+
+
+def test_a_reader_that_does_not_let_wait_gets_everything() -> None:
+    """Others that share stderr may have made it non-blocking."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    with os.fdopen(read_end, encoding="utf-8") as reader:
+        with os.fdopen(write_end, "w", encoding="utf-8") as stream:
+            output = Output(stream)
+            for number in range(20):
+                output.emit(record(f"{number}" + "x" * 50_000))
+            assert reader.readline() == "0" + "x" * 50_000 + "\n"
+            drained: list[str] = []
+            drain = threading.Thread(target=lambda: drained.extend(reader))
+            drain.start()
+            output.close()
+            assert not output._thread.is_alive()
+        drain.join()
+    assert [line.partition("x")[0] for line in drained] == [str(number) for number in range(1, 20)]
+
+
+def test_a_process_without_stderr_logs_to_the_ring(root: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", None)
+    ring = logs.set_up(LogLevel.INFO, LogFormat.CONSOLE)
+    logger.info("to nobody")
+    assert [message for _, _, message in ring.read(0, 10)[1]] == ["to nobody"]
 
 
 def test_ring_satisfies_the_protocol_and_starts_empty() -> None:

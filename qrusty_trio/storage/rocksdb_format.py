@@ -3,6 +3,10 @@
 Rule: a store that is in use, damaged, newer than this version or not ours is refused before anything in it is changed.
 RocksDB rotates its log file and rocksdict writes its settings on every attempt to open, so the questions are answered
 without them: a file of our own, `FORMAT`, names the schema, and a flock on it says that the store is in use.
+
+`FORMAT` is on the disk before anything else is made. So a directory without it is a new one, with nothing in it but
+what file systems and logs leave there; or a database that proves to be ours, such as a restored checkpoint; or not for
+us. A `FORMAT` that was not written to its end is a first start cut short.
 """
 
 from __future__ import annotations
@@ -18,13 +22,23 @@ from rocksdict import AccessType, Options, Rdict
 
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.storage.base import Family
+from qrusty_trio.storage.files import sync_directory
 
 SCHEMA_VERSION = 1
 SCHEMA_KEY = b"schema_version"
 """Key in META; the value is the version in 4 bytes, big-endian."""
 
 FORMAT_FILE = "FORMAT"
+MAX_FORMAT_BYTES = 1024
+"""More than `FORMAT` ever holds."""
 _FORMAT_TEXT = re.compile(r"qrusty-trio store, schema (\d+)\n")
+_OF_FILE_SYSTEMS = frozenset({"lost+found", ".snapshot"})
+"""Directories that a file system may show at its root."""
+_NAMED_AT_MOST = 3
+"""Entries that a refusal names."""
+_TABLE = re.compile(r"\d+\.(sst|ldb)")
+_LOG = re.compile(r"\d+\.log")
+"""RocksDB takes any such file for a log of its own, whoever wrote it."""
 _OWN_FILES_OF_AN_OPEN_STORE = ("LOCK", "LOG", "rocksdict-config.json")
 
 
@@ -35,7 +49,12 @@ def family_name(family: Family) -> str:
 
 def has_database(directory: Path) -> bool:
     """True when RocksDB has been here, even if its CURRENT file is gone."""
-    return any(name == "CURRENT" or name.endswith((".sst", ".log")) for name in os.listdir(directory))
+    return any(name == "CURRENT" or is_log(name) or _TABLE.fullmatch(name) for name in os.listdir(directory))
+
+
+def is_log(name: str) -> bool:
+    """Whether that is the name of a log that RocksDB reads when it opens: those of others have no number."""
+    return _LOG.fullmatch(name) is not None
 
 
 def check_version(directory: Path, version: int) -> None:
@@ -66,9 +85,11 @@ class DirectoryLock:
             raise StartupRefused(f"The data directory {directory} cannot be used: {error.strerror}.") from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if os.fstat(descriptor).st_size == 0:
-                os.write(descriptor, f"qrusty-trio store, schema {SCHEMA_VERSION}\n".encode())
+            text = os.pread(descriptor, MAX_FORMAT_BYTES, 0)
+            if _cut_short(text):
+                os.pwrite(descriptor, _format_text(), 0)
                 os.fsync(descriptor)
+                sync_directory(directory)
         except BlockingIOError as error:
             os.close(descriptor)
             raise StartupRefused(f"The data directory {directory} is in use by another server.") from error
@@ -84,11 +105,43 @@ class DirectoryLock:
             self._descriptor = None
 
 
+def _format_text() -> bytes:
+    return f"qrusty-trio store, schema {SCHEMA_VERSION}\n".encode()
+
+
+def _cut_short(text: bytes) -> bool:
+    """Whether this is what a first start that was cut short left in `FORMAT`: a part, or room that was never filled."""
+    whole = _format_text()
+    return (len(text) < len(whole) and whole.startswith(text)) or (len(text) <= len(whole) and not text.strip(b"\0"))
+
+
+def _foreign(directory: Path) -> list[str]:
+    """What is in a directory that we have not made, nor file systems, nor those who write logs into it."""
+    with os.scandir(directory) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name != FORMAT_FILE
+            and not (entry.name in _OF_FILE_SYSTEMS and entry.is_dir(follow_symlinks=False))
+            and not (entry.name.endswith(".log") and not is_log(entry.name) and entry.is_file(follow_symlinks=False))
+        )
+
+
 def _check_content(directory: Path) -> None:
     try:
-        text = (directory / FORMAT_FILE).read_text(errors="replace")
+        with (directory / FORMAT_FILE).open("rb") as file:
+            content = file.read(MAX_FORMAT_BYTES)
     except FileNotFoundError:
-        text = ""
+        content = b""
+    text = "" if _cut_short(content) else content.decode(errors="replace")
+    if not text and not (directory / "CURRENT").exists():
+        foreign = _foreign(directory)
+        if foreign:
+            named = ", ".join(foreign[:_NAMED_AT_MOST]) + (", ..." if len(foreign) > _NAMED_AT_MOST else "")
+            raise StartupRefused(
+                f"The data directory {directory} holds something else ({named}) and no store of this server: give an "
+                f"empty one. If a store was here, it is damaged: put back a backup of the whole directory."
+            )
     if text:
         match = _FORMAT_TEXT.fullmatch(text)
         if match is None:
@@ -119,8 +172,7 @@ def _check_content(directory: Path) -> None:
 def _has_data(directory: Path) -> bool:
     with os.scandir(directory) as entries:
         return any(
-            entry.name.endswith(".sst") or (entry.name.endswith(".log") and entry.stat().st_size > 0)
-            for entry in entries
+            _TABLE.fullmatch(entry.name) or (is_log(entry.name) and entry.stat().st_size > 0) for entry in entries
         )
 
 

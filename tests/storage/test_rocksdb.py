@@ -218,6 +218,75 @@ def test_an_unknown_mark_is_refused(tmp_path: Path) -> None:
     assert_refused_untouched(tmp_path, "does not hold a store of this server")
 
 
+def everything(path: Path) -> dict[str, bytes | None]:
+    """Every file and directory there is."""
+    return {str(file): file.read_bytes() if file.is_file() else None for file in path.rglob("*")}
+
+
+FOREIGN = {
+    "a configuration": {"passwd": "root:x:0:0\n", "hosts": "127.0.0.1\n", "ssl/cert.pem": "x"},
+    "one hidden file": {".profile": "x"},
+    "segments only": {"payloads/0000000001.payloads": "x"},
+    "photographs": {"payloads/holiday.jpg": "x"},
+    "a table": {"000012.sst": "x"},
+    "a numbered log": {"000012.log": "x"},
+    "a log of the day": {"20240131.log": "x", "server.log": "x"},
+    "files of a database": {"LOG": "x", "LOCK": "", "IDENTITY": "x", "MANIFEST-000001": "x"},
+    "a file called like a directory of file systems": {"lost+found": "x"},
+    "a directory called like a log": {"server.log/0001": "x"},
+    "a current of another kind": {"CURRENT": "x"},
+    "something beside a log": {"lost+found/x": "x", "server.log": "x", "notes.txt": "x"},
+    "a start cut short in the wrong place": {"FORMAT": "", "notes.txt": "x"},
+}
+
+
+@pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
+def test_a_directory_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    before = everything(tmp_path)
+    assert_refused_untouched(tmp_path, "something else|is damaged")
+    assert everything(tmp_path) == before
+
+
+def test_a_refusal_names_what_is_there(tmp_path: Path) -> None:
+    for name in "dcba":
+        (tmp_path / name).touch()
+    with pytest.raises(StartupRefused, match=r"holds something else \(a, b, c, \.\.\.\)"):
+        open_store(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "qrusty-trio st", "\0" * 28], ids=["empty", "torn", "zeros"])
+@pytest.mark.parametrize("others", [(), ("server.log", "access.2024-01-31.log", "lost+found/x", ".snapshot/hourly/x")])
+def test_logs_of_others_and_what_file_systems_leave_do_not_count(
+    tmp_path: Path, text: str, others: tuple[str, ...]
+) -> None:
+    for name in others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("of others\n" * 1000)
+    (tmp_path / "FORMAT").write_text(text)
+    if not text:
+        (tmp_path / "FORMAT").unlink()
+    before = everything(tmp_path)
+    storage = open_store(tmp_path)
+    write_numbered(storage, 0)
+    storage.reopen()
+    storage.close()
+    storage = open_store(tmp_path)
+    assert whole_batches(storage) == 1
+    storage.close()
+    after = everything(tmp_path)
+    assert {name: after[name] for name in before if not name.endswith("FORMAT")} == {
+        name: content for name, content in before.items() if not name.endswith("FORMAT")
+    }
+    # Nor are they missed, or taken for what is left of a database.
+    for file in tmp_path.iterdir():
+        if file.is_file() and file.name not in (*others, "FORMAT"):
+            file.unlink()
+    open_store(tmp_path).close()
+
+
 @pytest.mark.parametrize("families", [{}, {"meta": Options(raw_mode=True)}, {"strange": Options(raw_mode=True)}])
 def test_a_database_of_another_program_is_refused(tmp_path: Path, families: dict[str, Options]) -> None:
     options = Options(raw_mode=True)
