@@ -32,6 +32,8 @@ RING_RECORDS = 1000
 """Records kept for `subscribe-logs`."""
 MAX_MESSAGE_CHARS = 8192
 """Characters of one record in the ring, traceback included; the rest is cut off. stderr gets all of it."""
+MAX_TRACEBACK_LINE = 500
+"""Characters of a line in a traceback; the rest is cut off."""
 OUTPUT_RECORDS = 10_000
 """Records that wait for stderr; past it they are counted and dropped."""
 OUTPUT_CLOSE_SECONDS = 2.0
@@ -96,7 +98,12 @@ class _Formatter(logging.Formatter):
             parts.append(self.formatException(record.exc_info))
         if record.stack_info:
             parts.append(self.formatStack(record.stack_info))
-        return "\n".join(parts)
+        return "\n".join(_shortened(line) for part in parts for line in part.split("\n"))
+
+
+def _shortened(line: str) -> str:
+    """A line of a traceback. An exception may quote all that a peer has sent."""
+    return line if len(line) <= MAX_TRACEBACK_LINE else f"{line[:MAX_TRACEBACK_LINE]} ... ({len(line)} characters)"
 
 
 class ConsoleFormatter(_Formatter):

@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from qrusty_trio.api.engine import Engine
+from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.websocket import WebSocketServices
 
 
@@ -32,3 +33,5 @@ class HttpContext:
     """Origins of browser pages that may use the API, such as `https://ops.example`."""
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down."""
+    bulkheads: Bulkheads = field(default_factory=Bulkheads)
+    """What ends with one connection."""

@@ -7,6 +7,7 @@ The guard bounds how long heads and readers may take, and knows whether an answe
 
 from __future__ import annotations
 
+import logging
 import re
 import secrets
 from collections.abc import Callable
@@ -31,13 +32,19 @@ from qrusty_trio.http.head import (
     read_block,
     read_line,
 )
+from qrusty_trio.http.http2_progress import Http2Progress
 from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
 
 PAUSE_SECONDS = 0.25
 """Between two looks whether a pause is over."""
+WATCH_SECONDS = 1.0
+"""How often HTTP/2 connections are looked at: limits hold to within that."""
 _CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
 _CHUNK_SIZE_BYTES = 10
 """The longest chunk size line with its CR LF. Extensions are refused."""
+
+
+logger = logging.getLogger(__name__)
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
@@ -71,6 +78,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._read_ended.set()
         self._in_hand = 0
         """Requests passed on and not answered."""
+        self._upgrading = False
+        """An upgrade to h2c was passed on; frames begin behind the first answer."""
+        self._handshake: trio.Event | None = None
+        """Set when an upgrade to WebSocket has been answered. Frames that came with it wait for that: Hypercorn
+        can't take them before."""
         self._changed = trio.Event()
         self._given: list[Reply] = []
         self._refused_path = b"/" + secrets.token_hex(16).encode()
@@ -80,6 +92,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Of the whole connection."""
         self.pauses: dict[Callable[[], bool], None] = {}
         """Nothing more is read while one of these says so."""
+        self.http2: Http2Progress | None = None
+        """Of a connection that speaks HTTP/2."""
         self.broken = False
         self.answering: int | None = None
         """The status of an answer that has begun, until its head is sent. Hypercorn sends heads without a phrase."""
@@ -124,6 +138,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     async def _receive(self) -> bytes:
         while True:
             try:
+                if self._handshake is not None:
+                    await self._handshake.wait()
+                    self._handshake = None
                 passed = self._pass()
                 if passed:
                     return passed
@@ -188,6 +205,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             return b""
         if self._first and not self._eof and data.startswith(HTTP2_PREFACE[: len(data)]):
             if len(data) >= len(HTTP2_PREFACE):
+                self.http2 = Http2Progress(len(HTTP2_PREFACE), trio.current_time())
                 self._go(self._pass_all)
             return self._pass_all() if self._pass == self._pass_all else b""
         end = data.find(b"\r\n\r\n") + 4
@@ -201,6 +219,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         block = read_block(data[line_end:end], line.http11)
         if block.length > MAX_BODY_BYTES:
             raise body_too_large()
+        if block.upgrade == "h2c" and block.settings_fault:
+            raise BadRequest(block.settings_fault)
         websocket = line.method == "GET" and block.upgrade == "websocket"
         if websocket and block.handshake_fault:
             raise BadRequest(block.handshake_fault)
@@ -211,7 +231,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         return data[:end]
 
     def _after_head(self, block: Block, websocket: bool) -> None:
+        if websocket:
+            self._handshake = trio.Event()
         if websocket or (block.upgrade == "h2c" and not block.length and not block.chunked):
+            if not websocket:
+                self._upgrading = True
             self._go(self._pass_all)
             return
         self._in_hand += 1
@@ -224,6 +248,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     def _pass_all(self) -> bytes:
         passed, self._data = self._data, b""
+        if self.http2 is not None:
+            self.http2.received(passed, trio.current_time())
         return passed
 
     def _pass_body(self) -> bytes:
@@ -291,12 +317,49 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
             try:
                 await self._pipe.send(bytes(data), progress)
+                if self.http2 is not None:
+                    self.http2.sent(bytes(data), trio.current_time())
+                elif self._upgrading:
+                    self._begin_http2(bytes(data))
+                if self._handshake is not None:
+                    self._answer_handshake(bytes(data[:12]))
                 return
             except Lost as error:
                 self._break()
                 raise trio.BrokenResourceError from error
         self._break()
         raise trio.BrokenResourceError("the peer reads nothing")
+
+    def _begin_http2(self, data: bytes) -> None:
+        """The upgrade to h2c is answered: the first bytes are HTTP/1.1, up to an empty line."""
+        self._upgrading = False
+        end = data.find(b"\r\n\r\n") + 4
+        if data.startswith(b"HTTP/1.1 101") and end >= 4:
+            now = trio.current_time()
+            self.http2 = Http2Progress(len(HTTP2_PREFACE), now)
+            self.http2.sent(data[end:], now)
+
+    @property
+    def opaque(self) -> bool:
+        """Whether what passes is no longer HTTP/1.1."""
+        return self._pass == self._pass_all
+
+    async def watch(self) -> None:
+        """Cut off an HTTP/2 connection that does not get on. Never returns otherwise."""
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            if self.http2 is not None and (why := self.http2.stuck(trio.current_time())) is not None:
+                logger.info("an HTTP/2 connection is cut off: %s", why)
+                self._break()
+
+    def _answer_handshake(self, beginning: bytes) -> None:
+        assert self._handshake is not None
+        if beginning != b"HTTP/1.1 101":
+            # Refused: what follows it is nothing that anybody reads.
+            self._data = b""
+            self._last = True
+            self._go(self._pass_head)
+        self._handshake.set()
 
     def _break(self) -> None:
         """Nothing can be sent any more. Hypercorn by itself would wait for ever with requests not yet looked at."""

@@ -24,7 +24,7 @@ from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.guard import GuardedStream
-from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
+from qrusty_trio.http.head import IDLE_SECONDS, LINGER_SECONDS, MAX_HEAD_BYTES
 from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
 
 GUARD_KEY = "qrusty.guard"
@@ -74,6 +74,10 @@ class _Server(TCPServer):
         await self.idle_task.stop()
         assert isinstance(self.context, _Context)
         self.context.over.set()
+        guard = cast(GuardedStream, self.stream)
+        if guard.opaque:
+            # Nobody is there to take an answer; without a request to cancel, Hypercorn would wait for ever to send one.
+            guard.scope.deadline = min(guard.scope.deadline, trio.current_time() + LINGER_SECONDS)
 
 
 def _take_apart(server: _Server) -> None:
@@ -123,7 +127,10 @@ class Handover:
                 cast(Any, guarded),
             )
             with guarded.scope:
-                await server.run()
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(guarded.watch)
+                    await server.run()
+                    nursery.cancel_scope.cancel()
         finally:
             if server is not None:
                 _take_apart(server)

@@ -11,7 +11,9 @@ its very bytes. The request line is short and is matched again each time.
 
 from __future__ import annotations
 
+import base64
 import re
+import struct
 from typing import NamedTuple
 
 import httptools
@@ -47,6 +49,7 @@ _ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
 _BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
 _HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
+_BASE64URL = re.compile(rb"[-_A-Za-z0-9]*")
 _WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
@@ -90,6 +93,7 @@ class Block:
         "origin",
         "plain",
         "quick",
+        "settings_fault",
         "upgrade",
     )
 
@@ -104,6 +108,8 @@ class Block:
         """What to upgrade to, in lower case; '' when no upgrade is asked for."""
         self.handshake_fault = ""
         """What is wrong with an upgrade to WebSocket; '' when nothing is."""
+        self.settings_fault = ""
+        """What is wrong with an upgrade to HTTP/2; '' when nothing is."""
         self.plain = True
         """Nothing is asked for but an answer: no chunks, no upgrade, no expectation."""
         self.quick = False
@@ -197,6 +203,8 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     result.upgrade = upgrade.lower() if upgrade else ""
     if result.upgrade == "websocket":
         result.handshake_fault = _handshake_fault(values, tokens, http11)
+    elif result.upgrade == "h2c":
+        result.settings_fault = _settings_fault(values.get(b"http2-settings", []))
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
     result.quick = result.plain and result.keep_alive and result.origin is None
     return result
@@ -213,6 +221,26 @@ def _handshake_fault(values: dict[bytes, list[bytes]], tokens: set[bytes], http1
         return "Sec-WebSocket-Key must be 16 bytes in base64"
     if values.get(b"sec-websocket-version") != [b"13"]:
         return "Sec-WebSocket-Version must be 13"
+    return ""
+
+
+_SETTINGS = {2: range(2), 4: range(2**31), 5: range(2**14, 2**24), 8: range(2)}
+"""Settings of HTTP/2 that do not take every value (RFC 9113, 6.5.2; RFC 8441, 3)."""
+
+
+def _settings_fault(values: list[bytes]) -> str:
+    """What RFC 7540, 3.2.1, asks of HTTP2-Settings and these do not have; '' for nothing."""
+    if len(values) != 1:
+        return "An upgrade to h2c needs one HTTP2-Settings header"
+    try:
+        if not _BASE64URL.fullmatch(values[0]):
+            raise ValueError
+        payload = base64.urlsafe_b64decode(values[0] + b"=" * (-len(values[0]) % 4))
+        settings = list(struct.iter_unpack(">HI", payload))
+    except (ValueError, struct.error):
+        return "HTTP2-Settings must be the payload of a SETTINGS frame in base64url"
+    if any(value not in _SETTINGS.get(name, range(2**32)) for name, value in settings):
+        return "HTTP2-Settings has a value that its setting can't have"
     return ""
 
 

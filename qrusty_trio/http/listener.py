@@ -20,6 +20,7 @@ from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.handover import Handover
 from qrusty_trio.http.head import LINGER_BYTES, MAX_HEAD_BYTES, read_block, read_line
 from qrusty_trio.http.websocket_watch import watch_budget
+from qrusty_trio.wording import counted
 
 STOP_SECONDS = 10.0
 """What is in hand when the server stops may take so long."""
@@ -29,6 +30,9 @@ MAX_TURNED_AWAY = 128
 """Connections that are being turned away at once; what comes beyond that is closed without a word."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """After the system could give no file descriptor or memory for a connection."""
+TELL_SECONDS = 10.0
+"""Between two log lines about that."""
+CLOSED_ERRNOS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 NO_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 logger = logging.getLogger(__name__)
@@ -51,9 +55,12 @@ class _Server:
         self._context = context
         self._handover = Handover(context)
         self._lane = Lane(context, self._handover.serve)
+        self._bulkheads = context.bulkheads
         self._answers = Answers()
         self._open = 0
         self._turned_away = 0
+        self._refused = 0
+        self._tell_at = 0.0
 
     async def run(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
@@ -78,10 +85,11 @@ class _Server:
                 try:
                     stream = await listener.accept()
                 except OSError as error:
-                    if error.errno not in NO_CAPACITY:
-                        raise
-                    logger.error("A connection can't be accepted, trying again: %s", error)  # noqa: TRY400
-                    await trio.sleep(ACCEPT_PAUSE_SECONDS)
+                    if error.errno in CLOSED_ERRNOS:
+                        raise  # the listener itself is gone
+                    # Anything else concerns the one connection, or passes; a pause, as it may come again at once.
+                    self._note_refused(error)
+                    await trio.sleep(ACCEPT_PAUSE_SECONDS if error.errno in NO_CAPACITY else 0)
                     continue
                 # No checkpoint between counting and starting: the count is exact.
                 if self._open < self._context.max_connections:
@@ -95,15 +103,33 @@ class _Server:
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
-            if self._context.fast_lane:
-                await self._lane.serve(stream)
-            else:
-                await self._handover.serve(stream)
+            with self._bulkheads.around("a connection"):
+                if self._context.fast_lane:
+                    await self._lane.serve(stream)
+                else:
+                    await self._handover.serve(stream)
         finally:
             self._open -= 1
 
+    def _note_refused(self, error: OSError) -> None:
+        self._refused += 1
+        now = trio.current_time()
+        if now >= self._tell_at:
+            logger.error(  # the traceback says nothing
+                "%s could not be accepted: %s. Trying again; with 'Too many open files', raise the limit of "
+                "descriptors (ulimit -n) or lower MAX_CONNECTIONS",
+                counted(self._refused, "connection"),
+                error,
+            )
+            self._refused = 0
+            self._tell_at = now + TELL_SECONDS
+
     async def _turn_away(self, stream: trio.SocketStream) -> None:
         """503 for a request, 1013 for a WebSocket."""
+        with self._bulkheads.around("a connection too many"):
+            await self._tell_too_many(stream)
+
+    async def _tell_too_many(self, stream: trio.SocketStream) -> None:
         try:
             data = b""
             with trio.move_on_after(TURN_AWAY_SECONDS):

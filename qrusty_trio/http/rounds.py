@@ -105,6 +105,11 @@ class Rounds:
         lost.__cause__ = error
         self._wake(connection, outcome.Error(lost))
 
+    def _fail(self, connection: Connection, task: trio.lowlevel.Task | None, error: Exception) -> None:
+        """What went wrong for one connection ends its task, and nobody else's."""
+        if connection.task is not None and connection.task is task:
+            self._wake(connection, outcome.Error(error))
+
     def _read(self, events: list[tuple[int, int]]) -> list[Asked]:
         """Read from the connections that something has arrived on. Returns what is to be served here."""
         asked: list[Asked] = []
@@ -122,7 +127,11 @@ class Rounds:
             except OSError as error:
                 self._lose(connection, error)
                 continue
-            call = connection.quick_call(data)
+            try:
+                call = connection.quick_call(data)
+            except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
+                self._fail(connection, connection.task, error)
+                continue
             if call is None:
                 self._wake(connection, outcome.Value(data))
             else:
@@ -138,13 +147,18 @@ class Rounds:
             return asked
         engine = self._engine
         waits = engine.waits
-        replies = engine.run_quick([each.call for each in asked])
+        try:
+            replies = engine.run_quick([each.call for each in asked])
+        except Exception as error:  # noqa: BLE001  # raised in their own tasks, and logged there
+            for each in asked:
+                self._fail(each.connection, each.task, error)
+            return []
         later: list[tuple[Asked, Reply]] = []
         for each, reply in zip(asked, replies, strict=False):
             if reply.needs_sync and waits:
                 later.append((each, reply))
             else:
-                self._answer(each.connection, reply)
+                self._answer(each, reply)
         if later:
             engine.when_durable(partial(self._answer_later, later))
         return asked[len(replies) :]
@@ -154,9 +168,16 @@ class Rounds:
         for each, reply in later:
             # Whoever has left meanwhile was cancelled; nothing was handed out to it.
             if each.connection.task is each.task:
-                self._answer(each.connection, reply if fault is None else error_reply(fault))
+                self._answer(each, reply if fault is None else error_reply(fault))
 
-    def _answer(self, connection: Connection, reply: Reply) -> None:
+    def _answer(self, asked: Asked, reply: Reply) -> None:
+        try:
+            self._send(asked.connection, reply)
+        except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
+            self._engine.give_back(reply)
+            self._fail(asked.connection, asked.task, error)
+
+    def _send(self, connection: Connection, reply: Reply) -> None:
         connection.busy = False
         if connection.muted:
             connection.muted = False

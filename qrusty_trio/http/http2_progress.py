@@ -1,0 +1,128 @@
+"""Whether an HTTP/2 connection gets on, seen from the frames that pass in both directions.
+
+Rule: sans-IO. Nothing of a frame is interpreted but its header (RFC 9113, 4.1): its length, type, flags and stream.
+Hypercorn has no limits of its own for these. A peer that sends half a frame or half a header block, that gives no
+window for an answer, or that asks for nothing at all would keep its connection for ever.
+"""
+
+from __future__ import annotations
+
+from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+
+_HEADER_BYTES = 9
+_DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
+_END_STREAM, _END_HEADERS = 1, 4
+MAX_STREAMS = 1000
+"""Unfinished streams that are told apart: far more than Hypercorn lets a peer open (100)."""
+
+
+class _Frames:
+    """Splits a stream of bytes into the headers of its frames."""
+
+    __slots__ = ("_header", "_skip")
+
+    def __init__(self, skip: int) -> None:
+        self._skip = skip
+        """Bytes that belong to no frame header: the preface, payloads."""
+        self._header = b""
+
+    @property
+    def inside(self) -> bool:
+        """Whether a frame has begun and not ended."""
+        return bool(self._header or self._skip)
+
+    def feed(self, data: bytes) -> list[tuple[int, int, int, int]]:
+        """(length, type, flags, stream) of each frame that begins in `data`."""
+        found = []
+        at = 0
+        while at < len(data):
+            if self._skip:
+                step = min(self._skip, len(data) - at)
+                self._skip -= step
+                at += step
+                continue
+            step = _HEADER_BYTES - len(self._header)
+            self._header += data[at : at + step]
+            at += step
+            if len(self._header) == _HEADER_BYTES:
+                header, self._header = self._header, b""
+                length = int.from_bytes(header[:3], "big")
+                found.append((length, header[3], header[4], int.from_bytes(header[5:], "big") & 0x7FFFFFFF))
+                self._skip = length
+        return found
+
+
+class _Stream:
+    """A request that is not answered to its end."""
+
+    __slots__ = ("answering", "asked", "since")
+
+    def __init__(self, now: float) -> None:
+        self.asked = False
+        """The request is whole."""
+        self.answering = False
+        """The answer has begun."""
+        self.since = now
+        """When it last got on."""
+
+
+class Http2Progress:
+    """One connection. Times are seconds of one clock."""
+
+    def __init__(self, preface_bytes: int, now: float) -> None:
+        self._received = _Frames(preface_bytes)
+        self._sent = _Frames(0)
+        self._streams: dict[int, _Stream] = {}
+        self._in_block = False
+        self._part_since: float | None = None
+        """When a frame or a header block began that is not whole."""
+        self._idle_since = now
+
+    def received(self, data: bytes, now: float) -> None:
+        """The peer sent this."""
+        for length, kind, flags, stream in self._received.feed(data):
+            self._part_since = None
+            if kind in (_HEADERS, _CONTINUATION):
+                self._in_block = not flags & _END_HEADERS
+            if kind == _HEADERS and stream not in self._streams and len(self._streams) < MAX_STREAMS:
+                self._streams[stream] = _Stream(now)
+            known = self._streams.get(stream)
+            if known is not None and (kind == _HEADERS or (kind == _DATA and length)):
+                known.since = now
+            if known is not None and kind in (_HEADERS, _DATA) and flags & _END_STREAM:
+                known.asked = True
+            if kind == _RST_STREAM:
+                self._end(stream, now)
+        if not (self._received.inside or self._in_block):
+            self._part_since = None
+        elif self._part_since is None:
+            self._part_since = now
+
+    def sent(self, data: bytes, now: float) -> None:
+        """The peer was sent this."""
+        for length, kind, flags, stream in self._sent.feed(data):
+            known = self._streams.get(stream)
+            if known is None:
+                continue
+            if kind == _HEADERS or (kind == _DATA and length):
+                known.since = now
+                known.answering = True
+            if kind == _RST_STREAM or (kind in (_HEADERS, _DATA) and flags & _END_STREAM):
+                self._end(stream, now)
+
+    def _end(self, stream: int, now: float) -> None:
+        if self._streams.pop(stream, None) is not None and not self._streams:
+            self._idle_since = now
+
+    def stuck(self, now: float) -> str | None:
+        """Why the connection is to be cut off; None when it is not."""
+        if self._part_since is not None and now - self._part_since >= HEAD_SECONDS:
+            return "half a frame or header block"
+        if not self._streams:
+            return "no request" if now - self._idle_since >= IDLE_SECONDS else None
+        for stream in self._streams.values():
+            # Both ways open is a WebSocket, which has its pings.
+            limit = SEND_SECONDS if stream.asked else None if stream.answering else BODY_SECONDS + SEND_SECONDS
+            if limit is not None and now - stream.since >= limit:
+                return "an answer that is not taken"
+        return None

@@ -1,0 +1,80 @@
+"""When an HTTP/2 connection does not get on, from the frames that pass."""
+
+from __future__ import annotations
+
+import pytest
+
+from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.http.http2_progress import Http2Progress
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DATA, HEADERS, RST, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
+END_STREAM, END_HEADERS = 1, 4
+
+
+def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0) -> bytes:
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+GET = frame(HEADERS, b"x", END_STREAM | END_HEADERS, 1)
+POST = frame(HEADERS, b"x", END_HEADERS, 1)
+ANSWER = frame(HEADERS, b"x", END_HEADERS, 1)
+
+
+def connection() -> Http2Progress:
+    progress = Http2Progress(len(PREFACE), 0.0)
+    progress.received(PREFACE + frame(SETTINGS), 0.0)
+    return progress
+
+
+@pytest.mark.parametrize(
+    ("received", "limit"),
+    [
+        (b"", IDLE_SECONDS),
+        (frame(PING, bytes(8)), IDLE_SECONDS),
+        (GET, SEND_SECONDS),
+        (POST, BODY_SECONDS + SEND_SECONDS),
+        (POST + frame(DATA, b"", 0, 1), BODY_SECONDS + SEND_SECONDS),
+        (b"\0", HEAD_SECONDS),
+        (frame(DATA, b"x" * 100, 0, 1)[:50], HEAD_SECONDS),
+        (frame(HEADERS, b"x", 0, 1), HEAD_SECONDS),
+        (frame(HEADERS, b"x", 0, 1) + frame(CONTINUATION, b"x", 0, 1), HEAD_SECONDS),
+    ],
+)
+@pytest.mark.parametrize("piece", [1, 7, 10_000])
+def test_what_is_not_gone_on_with_is_cut_off_in_time(received: bytes, limit: float, piece: int) -> None:
+    progress = connection()
+    for start in range(0, len(received), piece):
+        progress.received(received[start : start + piece], 0.0)
+    assert progress.stuck(limit - 0.1) is None
+    assert progress.stuck(limit) is not None
+
+
+def test_an_answer_that_is_taken_bit_by_bit_gets_on() -> None:
+    progress = connection()
+    progress.received(GET, 0.0)
+    progress.sent(ANSWER, 1.0)
+    for second in range(2, 100):
+        progress.sent(frame(DATA, b"x", 0, 1), float(second))
+        assert progress.stuck(second + SEND_SECONDS - 1) is None
+    # Pings show that somebody is there, not that the answer is taken.
+    progress.received(frame(PING, bytes(8)), 120.0)
+    assert progress.stuck(99 + SEND_SECONDS) is not None
+    progress.sent(frame(DATA, b"", END_STREAM, 1), 130.0)
+    assert progress.stuck(130 + IDLE_SECONDS - 1) is None
+    assert progress.stuck(130 + IDLE_SECONDS) is not None
+
+
+def test_a_stream_that_is_reset_by_either_side_is_over() -> None:
+    for by_peer in (True, False):
+        progress = connection()
+        progress.received(GET, 0.0)
+        (progress.received if by_peer else progress.sent)(frame(RST, bytes(4), 0, 1), 20.0)
+        assert progress.stuck(20 + IDLE_SECONDS - 1) is None
+
+
+def test_a_tunnel_has_its_own_pings() -> None:
+    progress = connection()
+    progress.received(POST, 0.0)
+    progress.sent(ANSWER, 1.0)
+    assert progress.stuck(1_000_000) is None
