@@ -285,15 +285,17 @@ def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> 
 
 async def test_cancellation_passes_through_a_bulkhead() -> None:
     bulkheads = Bulkheads()
+    passed: list[bool] = []
 
     async def wait() -> None:
         with bulkheads.around("this"):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(trio.sleep_forever)
-        raise AssertionError
+        passed.append(True)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
+    assert not passed
     assert bulkheads.failures == 0
