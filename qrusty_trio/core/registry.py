@@ -23,7 +23,14 @@ from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, Priority, Q
 from qrusty_trio.core.queue import CONFIG, COUNTERS, LOCKS_FROM, Queue
 from qrusty_trio.core.rates import Point
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, ClockFrame
-from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound, StorageFault
+from qrusty_trio.errors import (
+    InvalidQueueName,
+    LimitReached,
+    PayloadUnreadable,
+    QueueExists,
+    QueueNotFound,
+    StorageFault,
+)
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 from qrusty_trio.wording import counted
@@ -204,12 +211,16 @@ class Registry:
             self.search(queue)
 
     def search(self, queue: Queue) -> None:
-        """Take a step of the search for duplicates in a queue."""
+        """Take a step of the search for duplicates in a queue. Raises PayloadUnreadable."""
         search = self.searches.pop(queue.number, None)
         if search is None:
             search = duplicates.settle(self, queue)
         try:
             next(search)
+        except PayloadUnreadable:
+            # For now: what it has indexed stays, and it begins anew.
+            self.searches[queue.number] = duplicates.settle(self, queue)
+            raise
         except StopIteration:
             if queue.settling:
                 # Turned on and off again meanwhile: that search was void.

@@ -22,6 +22,8 @@ from qrusty_trio.core.registry import Removed
 from qrusty_trio.core.relocation import Place
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.trouble import Trouble
+from qrusty_trio.storage.files import explained
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
 from qrusty_trio.wording import counted
@@ -58,6 +60,7 @@ class Compactor:
         self._doubtful: dict[int, int] = {}
         """Segment -> offset from which on its bytes may not be on the disk, though they may be readable."""
         self._doubts = 0
+        self._trouble = Trouble(log, "payload segments could not be put in order, will try again")
 
     @property
     def _externals(self) -> Externals:
@@ -102,11 +105,11 @@ class Compactor:
             await self._note()
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
-        """A fault of the store ends the step only: it is tried again later."""
+        """Whatever goes wrong ends the step only: it is tried again later."""
         try:
             await step()
-        except StorageFault as fault:
-            log.warning("payload segments could not be put in order, will try again: %s", fault)
+        except Exception as error:  # noqa: BLE001  # told there
+            self._trouble.note(error)
 
     async def compact(self) -> None:
         """One round: drop dead segments, rewrite those that are mostly dead, one by one. Raises StorageFault."""
@@ -191,12 +194,26 @@ class Compactor:
         """Look at the payloads that may be lost: see which are, and save those that are not. Raises StorageFault."""
         async with self._at_work:
             for segment in list(self._suspects):
+                doubts = self._doubts
                 await self._drop_broken(segment)
+                await self._settled(doubts)
                 del self._suspects[segment]
             for segment, offset in list(self._doubtful.items()):
+                doubts = self._doubts
                 await self._rewrite(segment, offset)
+                await self._settled(doubts)
                 del self._doubtful[segment]
                 log.info("payload segment %d: what was behind %d is written anew", segment, offset)
+
+    async def _settled(self, doubts: int) -> None:
+        """What was done since there were so many doubts has come to stay. Raises StorageFault when it may not have.
+
+        A fault takes back what was not synced: records name the old place again, also of what had moved before. And
+        it may have brought the same segment into doubt from an earlier offset on.
+        """
+        await self._engine.committer.sync_now()
+        if self._doubts != doubts:
+            raise StorageFault("The store was opened again while payloads were put in order.")
 
     async def _drop_broken(self, segment: int) -> None:
         total = 0
@@ -262,8 +279,8 @@ class Compactor:
                     piece = removed[written : written + NOTE_PIECE]
                     await trio.to_thread.run_sync(self._removed_log.record, when, piece, limiter=self._limiter)
                     written += len(piece)
-            except StorageFault as fault:
-                why = fault
+            except Exception as error:  # noqa: BLE001  # told below
+                why = explained(error)
         if written < len(removed):
             # The log is the only place left to name them.
             log.error("removed messages could not be written down: %s: %s", why, _listed(removed[written:]))

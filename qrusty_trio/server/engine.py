@@ -36,6 +36,8 @@ GIVEN_BACK_PER_STEP = 64
 """Messages given back in one step: about 1 ms."""
 TIDIED_PER_STEP = 1000
 """Locks of purged queues freed in one step: under 1 ms."""
+SEARCH_PAUSE_SECONDS = 1.0
+"""After a payload that can't be read just now."""
 PENDING_CHANGES = 512
 """Changes from which on a batch is written without waiting for the sync: the write of all that would come together
 until then took 16 ms with 128 clients."""
@@ -323,8 +325,10 @@ class Engine:
         task_status.started()
         while True:
             while self.broker.searching and self.fault is None:
-                self._try_to("the search for duplicates goes on", self._search_on)
-                await trio.lowlevel.checkpoint()
+                if self._try_to("the search for duplicates goes on", self._search_on):
+                    await trio.lowlevel.checkpoint()
+                else:
+                    await trio.sleep(SEARCH_PAUSE_SECONDS)
             await self._search_wanted.wait()
             self._search_wanted = trio.Event()
 
@@ -332,12 +336,14 @@ class Engine:
         if self.broker.searching:
             self.broker.search_on()
 
-    def _try_to(self, what: str, change: Callable[[], None]) -> None:
+    def _try_to(self, what: str, change: Callable[[], None]) -> bool:
         try:
             with self._transaction():
                 change()
         except QrustyError as fault:
-            log.debug("%s after the store has recovered: %s", what, fault)
+            log.debug("%s later: %s", what, fault)
+            return False
+        return True
 
     def fail(self, fault: StorageFault) -> None:
         """The store failed: nothing can be changed until it has been read anew."""

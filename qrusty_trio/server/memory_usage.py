@@ -7,19 +7,23 @@ Rule: what is reported is what counts against the limit that would kill the proc
    inactive file pages excluded (the kernel takes those back at once), against it. Others in the group count, too.
 3. No limit, or none below the machine's memory: resident memory of this process against the machine's memory.
 
-Limits are read anew each time: they may be changed while the process runs. A reading takes about 0.2 ms.
+Limits are read anew each time: they may be changed while the process runs. A reading takes about 0.1 ms. The files stay
+open from the first reading on, so that memory is watched when there are no descriptors left, too.
 Formats: cgroups(7), proc_pid_mountinfo(5), and the kernel's admin-guide/cgroup-v1/memory and admin-guide/cgroup-v2.
 """
 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 
 import psutil
+
+from qrusty_trio.storage.files import Opened
 
 
 class Usage(NamedTuple):
@@ -57,6 +61,46 @@ V1 = Hierarchy("cgroup v1", "memory.usage_in_bytes", "memory.limit_in_bytes", "t
 V2 = Hierarchy("cgroup v2", "memory.current", "memory.max", "inactive_file")
 
 
+READ_BYTES = 64 * 1024
+PAGE_BYTES = os.sysconf("SC_PAGESIZE")
+
+
+class _Source:
+    """A file of the kernel's that is read again and again."""
+
+    __slots__ = ("_file", "_path")
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._file: Opened | None = None
+
+    def read(self) -> str:
+        """Raises `OSError`."""
+        if self._file is not None:
+            try:
+                return self._read(self._file)
+            except OSError:
+                # The group was removed, and perhaps made again.
+                self._file = None
+        self._file = Opened(os.open(self._path, os.O_RDONLY))
+        return self._read(self._file)
+
+    @staticmethod
+    def _read(file: Opened) -> str:
+        text = b""
+        while block := os.pread(file.descriptor, READ_BYTES, len(text)):
+            text += block
+        return text.decode()
+
+
+class _Group(NamedTuple):
+    """The files of one control group."""
+
+    limit: _Source
+    current: _Source
+    stat: _Source
+
+
 class MemoryUsage:
     """The `UsageSource` of the running process.
 
@@ -67,8 +111,10 @@ class MemoryUsage:
     def __init__(self, limit_mb: int | None = None, root: Path = Path("/")) -> None:
         self._configured = None if limit_mb is None else limit_mb * 1024 * 1024
         self._machine = psutil.virtual_memory().total
-        self._process = psutil.Process()
-        self._hierarchy, self._groups = find_groups(root)
+        self._statm = _Source(Path("/proc/self/statm"))
+        self._hierarchy, groups = find_groups(root)
+        names = (self._hierarchy.limit, self._hierarchy.current, "memory.stat")
+        self._groups = [_Group(*(_Source(group / name) for name in names)) for group in groups]
 
     def read(self) -> Usage:
         if self._configured is not None:
@@ -79,13 +125,13 @@ class MemoryUsage:
         return Usage(_working_set(group, self._hierarchy), limit, self._hierarchy.name)
 
     def resident_bytes(self) -> int:
-        return int(self._process.memory_info().rss)
+        return int(self._statm.read().split()[1]) * PAGE_BYTES
 
-    def _tightest(self) -> tuple[Path | None, int]:
+    def _tightest(self) -> tuple[_Group | None, int]:
         """The group with the lowest limit, the innermost of equals; None when none is below the machine's memory."""
         tightest, lowest = None, self._machine
         for group in self._groups:
-            limit = _limit(group / self._hierarchy.limit)
+            limit = _limit(group.limit)
             if limit is not None and 0 < limit < lowest:
                 tightest, lowest = group, limit
         return tightest, lowest
@@ -140,18 +186,18 @@ def _unescape(field: str) -> str:
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
-def _limit(file: Path) -> int | None:
+def _limit(file: _Source) -> int | None:
     """The limit in bytes; None for `max`, and where the file is hidden or does not exist (the root of version 2)."""
     try:
-        text = file.read_text().strip()
+        text = file.read().strip()
     except (FileNotFoundError, PermissionError):
         return None
     return None if text == "max" else int(text)
 
 
-def _working_set(group: Path, hierarchy: Hierarchy) -> int:
-    current = int((group / hierarchy.current).read_text())
-    for line in (group / "memory.stat").read_text().splitlines():
+def _working_set(group: _Group, hierarchy: Hierarchy) -> int:
+    current = int(group.current.read())
+    for line in group.stat.read().splitlines():
         name, _, value = line.partition(" ")
         if name == hierarchy.inactive:
             return max(0, current - int(value))

@@ -16,8 +16,10 @@ from typing import Protocol
 import trio
 
 from qrusty_trio.core.pressure import Level, PressureMachine, Step, Thresholds
-from qrusty_trio.errors import StorageFault
+from qrusty_trio.errors import QrustyError
 from qrusty_trio.server.memory_usage import UsageSource, return_freed
+from qrusty_trio.server.trouble import Trouble
+from qrusty_trio.storage.files import explained
 
 POLL_SECONDS = 1.0
 MIB = 1024 * 1024
@@ -132,6 +134,7 @@ class _Watch:
         self._status = status
         self._nursery = nursery
         self._machine = PressureMachine(settings.thresholds)
+        self._trouble = Trouble(log, "memory could not be read, trying again every second")
         self._cache_bytes = settings.cache_bytes
         self._cache_now = self._cache_goal = settings.cache_bytes
         # Flush, compaction, cache and allocator: none waits for another's thread.
@@ -158,8 +161,12 @@ class _Watch:
         }
 
     async def poll(self) -> None:
-        """One reading and what follows from it."""
-        usage = self._source.read()
+        """One reading and what follows from it. Whatever keeps it from being read or done, it is tried again."""
+        try:
+            usage = self._source.read()
+        except Exception as error:  # noqa: BLE001  # told there
+            self._trouble.note(error)
+            return
         before = self._machine.level
         steps = self._machine.observe(usage.usage_bytes, usage.limit_bytes, trio.current_time())
         status, status.level = self._status, self._machine.level
@@ -201,14 +208,15 @@ class _Watch:
             self._at_work.discard(name)
 
     async def _logged(self, name: str, action: Callable[[], Awaitable[None]]) -> bool:
-        """Take the step and log what it freed. A fault of the store fails this step only (False)."""
-        resident, started = self._source.resident_bytes(), trio.current_time()
+        """Take the step and log what it freed. Whatever goes wrong fails this step only (False)."""
+        resident, started = self._resident(), trio.current_time()
         try:
             await action()
-        except StorageFault as fault:
-            log.warning("memory step failed: %s: %s", name, fault)
+        except Exception as error:
+            expected = isinstance(error, QrustyError | OSError | MemoryError)
+            log.warning("memory step failed: %s: %s", name, explained(error), exc_info=None if expected else error)
             return False
-        now = self._source.resident_bytes()
+        now = self._resident()
         log.info(
             "memory step: %s: freed %.1f MiB in %.3f s (resident %.1f MiB, was %.1f)",
             name,
@@ -218,6 +226,14 @@ class _Watch:
             resident / MIB,
         )
         return True
+
+    def _resident(self) -> int:
+        """For the log only: 0 when it can't be read."""
+        try:
+            return self._source.resident_bytes()
+        except Exception as error:  # noqa: BLE001  # told there
+            self._trouble.note(error)
+            return 0
 
     async def _refuse(self, refuse: bool) -> None:
         self._target.refuse_publishes(refuse)

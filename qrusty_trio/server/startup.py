@@ -41,6 +41,17 @@ class Stores:
     payloads: PayloadStore | None
     removed_log: RemovedLog | None
 
+    def check(self) -> None:
+        """Whether all is where it was opened. Blocks as long as the disk does. Raises StorageFault."""
+        self.storage.check()
+        if self.payloads is not None:
+            self.payloads.check_place()
+
+    def reopen(self) -> None:
+        """Open the store again after a fault. Blocks. Raises StorageFault while it can't be opened."""
+        self.check()
+        self.storage.reopen()
+
     def close(self) -> None:
         """Blocks; idempotent."""
         try:

@@ -2,7 +2,7 @@
 
     serve
       stores open (in a thread; refuses before anything is touched)
-      background: committer, recovery, pump, reaper, sampler, memory monitor, payload compactor
+      background: committer, recovery, pump, reaper, sampler, watch, memory monitor, payload compactor
         front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
 
 Rule: what is inside ends before what is around it. SIGTERM or SIGINT stops the front: no new connections, requests in
@@ -42,6 +42,7 @@ from qrusty_trio.server.recovery import recover
 from qrusty_trio.server.sampler import sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
+from qrusty_trio.server.watch import watch
 
 BACKLOG = 1024
 """Connections that the kernel holds until they are accepted."""
@@ -132,6 +133,8 @@ async def _run(
             await background.start(recover, engine, partial(reopen, stores, compactor))
             await background.start(engine.pump)
             await background.start(sample, engine)
+            if stores.storage.persistent:
+                await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
                 context = _context(settings, engine, ring, stopping)
                 await front.start(listener.serve, listeners, context)
@@ -162,7 +165,7 @@ async def _run(
 
 def reopen(stores: Stores, compactor: Compactor | None) -> None:
     """Open the store again after a fault. Blocks. Raises StorageFault while it can't be opened."""
-    stores.storage.reopen()
+    stores.reopen()
     if compactor is not None:
         compactor.doubt()
 

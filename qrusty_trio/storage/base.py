@@ -84,6 +84,12 @@ class Storage(Protocol):
 
     def disk_bytes(self) -> int: ...
 
+    def check(self) -> None:
+        """Whether what is written still goes to where it belongs. Microseconds to a millisecond; any thread.
+
+        Raises `StorageFault` when the directory was renamed, removed or replaced; `reopen` comes first then.
+        """
+
     def reopen(self) -> None:
         """Close and open again after a fault. Blocks; raises if the fault is still there."""
 

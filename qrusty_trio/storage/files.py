@@ -13,6 +13,16 @@ from pathlib import Path
 from qrusty_trio.errors import DiskFull, StorageFault
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
+"""Errors that say nothing about the disk: the process or the machine is out of something."""
+_WAYS_OUT = {
+    errno.EMFILE: "raise the limit of open files, ulimit -n",
+    errno.ENFILE: "raise the limit of open files of the machine, fs.file-max",
+    errno.ENOMEM: "give the machine more memory",
+    errno.EIO: "look after the disk",
+    errno.EROFS: "mount it for writing",
+    errno.EACCES: "let the server's user read and write it",
+}
 
 
 class Opened:
@@ -75,4 +85,13 @@ def disk_fault(error: OSError, what: str) -> StorageFault:
     """The fault to raise for an error of the disk; `what` is what it happened to, such as "the payloads in /data"."""
     if error.errno in _NO_SPACE:
         return DiskFull(f"No space left on the device for {what}: free some.")
-    return StorageFault(f"The disk failed for {what}: {error.strerror}.")
+    if error.errno in PASSING:
+        return StorageFault(f"The system has no room for {what}: {explained(error)}.")
+    return StorageFault(f"The disk failed for {what}: {explained(error)}.")
+
+
+def explained(error: BaseException) -> str:
+    """What the system says, and the way out where there is one. Without a full stop."""
+    said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+    way_out = _WAYS_OUT.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"{said} ({way_out})" if way_out else said

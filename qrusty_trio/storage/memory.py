@@ -97,6 +97,9 @@ class MemoryStorage:
     def disk_bytes(self) -> int:
         return 0
 
+    def check(self) -> None:
+        """Nothing to do: memory stays where it is."""
+
     def reopen(self) -> None:
         """Nothing to do: there are no faults to recover from."""
 

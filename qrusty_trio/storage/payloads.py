@@ -32,10 +32,11 @@ from pathlib import Path
 from typing import Self
 from zlib import crc32
 
-from qrusty_trio.errors import StartupRefused, StorageFault
+from qrusty_trio.errors import PayloadUnreadable, StartupRefused, StorageFault
 from qrusty_trio.storage import payload_format as form
-from qrusty_trio.storage.files import Directory, Opened, disk_fault, sync_directory, write_whole
+from qrusty_trio.storage.files import Directory, Opened, disk_fault, explained, sync_directory, write_whole
 from qrusty_trio.storage.payload_format import FRAME_BYTES, PayloadBroken, PayloadRef
+from qrusty_trio.storage.place import Place
 
 __all__ = ["PayloadBroken", "PayloadRef", "PayloadStore"]
 
@@ -71,6 +72,7 @@ class PayloadStore:
     ) -> None:
         self._path = path
         self._opened: Directory | None = directory
+        self._place = Place(path, "the payload directory", lambda: None)
         self._sizes = sizes
         self._disk_bytes = sum(sizes.values())
         self._mark = highest
@@ -79,6 +81,8 @@ class PayloadStore:
         self._active: _Writer | None = None
         self._unsynced: dict[int, _Writer] = {}
         self._doubtful: dict[int, int] = {}
+        self._losses = 0
+        """Syncs that have failed."""
         self._readers: OrderedDict[int, Opened] = OrderedDict()
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
@@ -100,9 +104,9 @@ class PayloadStore:
                 raise StartupRefused(f"The payload directory {directory} is not readable and writable for this user.")
             sizes, highest = form.list_segments(directory)
             opened = Directory(os.open(directory, os.O_RDONLY | os.O_DIRECTORY))
+            return cls(directory, opened, sizes, highest, segment_max_bytes)
         except OSError as error:
             raise StartupRefused(f"The payload directory {directory} cannot be used: {error.strerror}.") from error
-        return cls(directory, opened, sizes, highest, segment_max_bytes)
 
     @property
     def needs_sync(self) -> bool:
@@ -151,7 +155,8 @@ class PayloadStore:
     def read(self, ref: PayloadRef) -> bytes:
         """The payload, as it was appended.
 
-        Raises `PayloadBroken` when it is lost, `StorageFault` when it cannot be read now (no descriptors, no memory).
+        Raises `PayloadBroken` when it is lost, `PayloadUnreadable` when it cannot be read just now (no descriptors, no
+        memory), `StorageFault` when the whole directory is gone.
         """
         with self._lock:
             directory = self._directory
@@ -168,11 +173,15 @@ class PayloadStore:
                 reader = self._open_reader(ref.segment, directory)
             data = os.pread(reader.descriptor, ref.length, ref.offset)
         except FileNotFoundError:
+            # Not one message may go because somebody has moved the directory away.
+            self.check_place()
             raise PayloadBroken(form.MISSING_SEGMENT, ref) from None
-        except OSError as error:
-            if error.errno in _GONE_FOR_GOOD:
+        except (OSError, MemoryError) as error:
+            if isinstance(error, OSError) and error.errno in _GONE_FOR_GOOD:
                 raise PayloadBroken(form.UNREADABLE, ref) from error
-            raise self._fault(error) from error
+            raise PayloadUnreadable(
+                f"A large payload can't be read just now: {explained(error)}. Try again."
+            ) from error
         if len(data) != ref.length:
             raise PayloadBroken(form.SHORT_SEGMENT, ref)
         if crc32(data) != ref.checksum:
@@ -183,22 +192,31 @@ class PayloadStore:
         """Make everything appended before the call survive a power cut. Blocks; any thread.
 
         To be called now and then even if nobody waits for it: each segment that is not synced keeps a descriptor.
-        Raises `StorageFault` (`DiskFull`) when that failed, and from then on until `recover` has been called.
+        Raises `StorageFault` (`DiskFull`) when that failed, and from then on until `recover` has been called. So does a
+        call that waited while another one failed, even when `recover` was called meanwhile: what its caller appended
+        may be among what was lost, and would not be looked at again.
         """
+        losses = self._losses
         with self._syncing:
             with self._lock:
                 directory = self._directory
-                if self._doubtful:
+                if self._doubtful or self._losses != losses:
                     raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
                 covered = [(writer, writer.size) for writer in self._unsynced.values()]
             failed: dict[int, int] = {}
             cause: OSError | None = None
+            missing: str | None = None
             for writer, _ in covered:
                 try:
                     os.fdatasync(writer.descriptor)
                 except OSError as error:
                     failed[writer.number] = writer.synced
                     cause = error
+                    continue
+                if not os.fstat(writer.descriptor).st_nlink:
+                    # It is synced, and nobody will find it again.
+                    failed[writer.number] = 0
+                    missing = form.segment_name(writer.number)
             if not all(writer.entered for writer, _ in covered):
                 try:
                     directory.sync()
@@ -208,6 +226,16 @@ class PayloadStore:
             self._note_synced(covered, failed)
             if cause is not None:
                 raise self._fault(cause) from cause
+            self.check_place()
+            if missing is not None:
+                raise StorageFault(
+                    f"The segment {missing} was removed from {self._path} under the running server: the messages in it "
+                    f"have lost their payload."
+                )
+
+    def check_place(self) -> None:
+        """Whether the directory is still where it was opened. Microseconds; any thread. Raises `StorageFault`."""
+        self._place.check()
 
     def recover(self) -> dict[int, int]:
         """Take note of what failed syncs lost, so that `sync` can succeed again for what is appended from now on.
@@ -280,6 +308,7 @@ class PayloadStore:
         finally:
             with self._removing, self._syncing, self._lock:
                 self._opened = None
+                self._place.close()
                 writers = dict(self._unsynced)
                 if self._active is not None:
                     writers[self._active.number] = self._active
@@ -349,6 +378,7 @@ class PayloadStore:
     def _note_synced(self, covered: list[tuple[_Writer, int]], failed: Mapping[int, int]) -> None:
         with self._lock:
             self._doubtful |= failed
+            self._losses += bool(failed)
             for writer, size in covered:
                 lost = writer.number in failed
                 if not lost:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -30,6 +30,8 @@ from rocksdict import Rdict, ReadOptions, WriteBatch
 
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.storage.base import Batch, Family
+from qrusty_trio.storage.files import disk_fault
+from qrusty_trio.storage.place import Place, removed
 from qrusty_trio.storage.rocksdb_format import (
     SCHEMA_KEY,
     SCHEMA_VERSION,
@@ -37,6 +39,8 @@ from qrusty_trio.storage.rocksdb_format import (
     check_version,
     family_name,
     has_database,
+    is_log,
+    newest_log,
 )
 from qrusty_trio.storage.rocksdb_options import MIB, tune
 
@@ -60,7 +64,10 @@ class RocksStorage:
         self._idle = threading.Condition()
         self._users = 0
         self._accepting = False
-        self._connect()
+        self._log_number = 0
+        self._place = Place(path, "the data directory", self._look)
+        # An existing database is never created anew: a lost CURRENT file must not cost the data.
+        self._connect(create=not has_database(path))
 
     @classmethod
     def open(cls, path: str | Path, *, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Self:
@@ -75,9 +82,9 @@ class RocksStorage:
             return cls(
                 directory, lock, cache_mb=cache_mb, write_buffer_mb=write_buffer_mb, max_open_files=max_open_files
             )
-        except StorageFault as error:
+        except (StorageFault, OSError) as error:
             lock.release()
-            raise StartupRefused(str(error)) from error
+            raise StartupRefused(str(_translate(error, directory))) from error
         except BaseException:
             lock.release()
             raise
@@ -100,6 +107,8 @@ class RocksStorage:
                 raise type(self._fault)(f"The store must be reopened first: {self._fault}")
             try:
                 self._database.flush_wal(True)
+                # After it: what was synced into a file that nobody will find again is not safe.
+                self._place.check()
             except Exception as error:
                 raise self._broken(error) from error
 
@@ -160,20 +169,34 @@ class RocksStorage:
         self._tuning.cache.set_capacity(capacity)
 
     def disk_bytes(self) -> int:
-        return self._size("")
+        return self._size(lambda name: True)
+
+    def check(self) -> None:
+        try:
+            self._place.check()
+        except Exception as error:
+            raise self._broken(error) from error
 
     def reopen(self) -> None:
         if self._closed:
             raise StorageFault("The store is closed.")
-        # As long as there is no room to write the log's content into tables, opening would fail and take even the
-        # reads away: keep what is open.
+        try:
+            # What is open is kept until opening can succeed: in another directory RocksDB would write what is in its
+            # memory, and without room to write the log's content into tables even the reads would be gone.
+            self._place.forget()
+            self._place.check()
+            self._check_room()
+            self._fault = self._fault or StorageFault("The store could not be opened again.")
+            self._disconnect()
+            self._connect(create=False)
+        except Exception as error:
+            raise self._broken(error) from error
+
+    def _check_room(self) -> None:
         free = shutil.disk_usage(self._path).free
-        needed = self._size(".log") + SPARE_BYTES
+        needed = self._size(is_log) + SPARE_BYTES
         if free < needed:
             raise DiskFull(f"No space left on the device of {self._path}: free {(needed - free) // MIB + 1} MiB.")
-        self._fault = self._fault or StorageFault("The store could not be opened again.")
-        self._disconnect()
-        self._connect()
 
     def close(self) -> None:
         if self._closed:
@@ -185,13 +208,14 @@ class RocksStorage:
                 self.flush()
         finally:
             self._disconnect()
+            self._place.close()
             self._lock.release()
 
-    def _size(self, suffix: str) -> int:
+    def _size(self, counts: Callable[[str], bool]) -> int:
         total = 0
         with os.scandir(self._path) as entries:
             for entry in entries:
-                if entry.name.endswith(suffix):
+                if counts(entry.name):
                     with suppress(FileNotFoundError):  # removed by a compaction meanwhile
                         total += entry.stat(follow_symlinks=False).st_blocks * 512
         return total
@@ -210,10 +234,18 @@ class RocksStorage:
                 self._users -= 1
                 self._idle.notify_all()
 
-    def _connect(self) -> None:
+    def _look(self) -> None:
+        """Whether the files are there by which the next start finds what is written now. Raises `StorageFault`."""
+        self._lock.look(self._path)
+        # Numbers only rise. Looked at twice: a new log may be made, and the old one go, while names are read.
+        newest = newest_log(self._path)
+        if newest < self._log_number and (newest := newest_log(self._path)) < self._log_number:
+            raise removed("the data directory", self._path, f"The log {self._log_number:06d}.log")
+        self._log_number = newest
+
+    def _connect(self, *, create: bool) -> None:
         try:
-            # An existing database is never created anew: a lost CURRENT file must not cost the data.
-            self._tuning.database.create_if_missing(not has_database(self._path))
+            self._tuning.database.create_if_missing(create)
             self._database = Rdict(str(self._path), self._tuning.database, self._tuning.families)
             self._handles = [self._database]
             names = [family_name(family) for family in Family]
@@ -222,6 +254,7 @@ class RocksStorage:
             self.families = tuple(self._database.get_column_family_handle(name) for name in names)
             self._columns = dict(zip(self.families, columns, strict=True))
             self._check_schema(columns[Family.META])
+            self._log_number = newest_log(self._path)
         except StartupRefused:
             self._release()
             raise
@@ -263,14 +296,17 @@ class RocksStorage:
 
     def _broken(self, error: Exception) -> StorageFault:
         fault = _translate(error, self._path)
-        self._fault = fault
-        return fault
+        # Another one: that which is raised keeps the stack that it came from, and handles on it.
+        self._fault = type(fault)(str(fault))
+        return fault if fault is not error else type(fault)(str(fault))
 
 
 def _translate(error: Exception, path: Path) -> StorageFault:
     """The fault to raise for anything that comes out of rocksdict: a sentence and the way out."""
     if isinstance(error, StorageFault):
         return error
+    if isinstance(error, OSError) and error.errno is not None:
+        return disk_fault(error, f"the store in {path}")
     text = str(error)
     if "No space left on device" in text:
         return DiskFull(f"No space left on the device of {path}: free some. ({text})")
@@ -278,6 +314,8 @@ def _translate(error: Exception, path: Path) -> StorageFault:
         return StorageFault(
             f"The store in {path} cannot be reopened yet: something still holds a family of it. ({text})"
         )
+    if "Too many open files" in text:
+        return StorageFault(f"The store in {path} has no descriptors left: raise the limit of open files. ({text})")
     if text.startswith("Corruption"):
         return StorageFault(f"The store in {path} is damaged: put back a backup. ({text})")
     return StorageFault(f"The store in {path} failed: {text or error!r}")

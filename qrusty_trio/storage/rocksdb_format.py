@@ -23,6 +23,7 @@ from rocksdict import AccessType, Options, Rdict
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.files import sync_directory
+from qrusty_trio.storage.place import removed
 
 SCHEMA_VERSION = 1
 SCHEMA_KEY = b"schema_version"
@@ -50,6 +51,14 @@ def family_name(family: Family) -> str:
 def has_database(directory: Path) -> bool:
     """True when RocksDB has been here, even if its CURRENT file is gone."""
     return any(name == "CURRENT" or is_log(name) or _TABLE.fullmatch(name) for name in os.listdir(directory))
+
+
+def newest_log(directory: Path) -> int:
+    """Number of the log that RocksDB writes to; 0 when it is gone, or what leads to it. Raises `OSError`."""
+    names = os.listdir(directory)
+    if "CURRENT" not in names or not any(name.startswith("MANIFEST-") for name in names):
+        return 0
+    return max((int(name.partition(".")[0]) for name in names if is_log(name)), default=0)
 
 
 def is_log(name: str) -> bool:
@@ -97,6 +106,17 @@ class DirectoryLock:
             os.close(descriptor)
             raise StartupRefused(f"The data directory {directory} cannot be written: {error.strerror}.") from error
         return cls(descriptor)
+
+    def look(self, directory: Path) -> None:
+        """Whether the file that is locked is still the one in the directory. Raises `StorageFault`."""
+        if self._descriptor is None:
+            return
+        try:
+            there = (directory / FORMAT_FILE).stat()
+        except FileNotFoundError:
+            raise removed("the data directory", directory, FORMAT_FILE) from None
+        if not os.path.samestat(there, os.fstat(self._descriptor)):
+            raise removed("the data directory", directory, FORMAT_FILE)
 
     def release(self) -> None:
         """Give the directory back. Idempotent."""

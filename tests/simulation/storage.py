@@ -159,6 +159,9 @@ class SimulatedStorage:
     def set_cache_bytes(self, capacity: int) -> None:
         self.inner.set_cache_bytes(capacity)
 
+    def check(self) -> None:
+        self.inner.check()
+
     def disk_bytes(self) -> int:
         return self.inner.disk_bytes()
 

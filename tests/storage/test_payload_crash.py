@@ -237,7 +237,7 @@ while True:
 LIMITS = """
 import resource, sys
 from pathlib import Path
-from qrusty_trio.errors import StorageFault
+from qrusty_trio.errors import PayloadUnreadable, StorageFault
 from tests.storage.test_payload_crash import open_store
 store = open_store(Path(sys.argv[1]), 10_000_000)
 ref = store.append(b"r" * 5000)
@@ -258,7 +258,7 @@ _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
 try:
     store.read(ref)
-except StorageFault:
+except PayloadUnreadable:
     print("not now", flush=True)
 resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard))
 assert store.read(ref) == b"r" * 5000

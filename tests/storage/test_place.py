@@ -1,0 +1,256 @@
+"""A data directory that goes away under an open store: told before anything is answered, and found again."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.storage import place as place_module
+from qrusty_trio.storage.base import Family
+from qrusty_trio.storage.payload_format import segment_name
+from qrusty_trio.storage.payloads import PayloadBroken, PayloadStore
+from qrusty_trio.storage.place import Place
+from qrusty_trio.storage.rocksdb import RocksStorage
+
+
+def open_store(path: Path) -> RocksStorage:
+    return RocksStorage.open(path, cache_mb=8, write_buffer_mb=2, max_open_files=64)
+
+
+def put(storage: RocksStorage, key: bytes) -> None:
+    batch = storage.batch()
+    batch.put(key, b"x" * 100, storage.families[Family.MESSAGES])
+    storage.write(batch)
+
+
+def keys(storage: RocksStorage) -> list[bytes]:
+    return [key for key, _ in storage.scan(storage.families[Family.MESSAGES], b"", b"\xff", 1000)]
+
+
+def rename(path: Path) -> None:
+    path.rename(path.with_name("elsewhere"))
+
+
+def rename_and_replace(path: Path) -> None:
+    rename(path)
+    path.mkdir()
+
+
+def rename_and_copy(path: Path) -> None:
+    """As when a backup is put in its place: all the same files, and none of them the same."""
+    rename(path)
+    shutil.copytree(path.with_name("elsewhere"), path)
+
+
+def put_back(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
+    path.with_name("elsewhere").rename(path)
+
+
+def remove_everything_in_it(path: Path) -> None:
+    for entry in path.iterdir():
+        shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+
+
+def remove(pattern: str) -> Callable[[Path], None]:
+    def remove_some(path: Path) -> None:
+        for file in path.glob(pattern):
+            file.unlink()
+
+    return remove_some
+
+
+@pytest.mark.parametrize("gone", [rename, rename_and_replace, rename_and_copy])
+def test_a_directory_that_comes_back_is_gone_on_with(tmp_path: Path, gone: Callable[[Path], None]) -> None:
+    path = tmp_path / "data"
+    storage = open_store(path)
+    put(storage, b"before")
+    storage.sync()
+    gone(path)
+    put(storage, b"meanwhile")
+    before = sorted(os.listdir(path)) if path.exists() else None
+    for refused in (storage.sync, storage.check, storage.reopen, storage.reopen):
+        with pytest.raises(StorageFault, match="Put the same one back"):
+            refused()
+    with pytest.raises(StorageFault, match="reopened first"):
+        put(storage, b"refused")
+    assert before is None or sorted(os.listdir(path)) == before  # nothing is written into another one
+    assert keys(storage) == [b"before", b"meanwhile"]
+    put_back(path)
+    storage.reopen()
+    assert keys(storage) == [b"before", b"meanwhile"]
+    put(storage, b"after")
+    storage.sync()
+    storage.close()
+    storage = open_store(path)
+    assert keys(storage) == [b"after", b"before", b"meanwhile"]
+    storage.close()
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        shutil.rmtree,
+        remove_everything_in_it,
+        remove("FORMAT"),
+        remove("*.log"),
+        remove("CURRENT"),
+        remove("MANIFEST-*"),
+    ],
+    ids=["directory", "content", "FORMAT", "log", "CURRENT", "manifest"],
+)
+def test_what_is_written_into_removed_files_is_not_taken_for_safe(tmp_path: Path, gone: Callable[[Path], None]) -> None:
+    path = tmp_path / "data"
+    storage = open_store(path)
+    put(storage, b"before")
+    storage.sync()
+    gone(path)
+    put(storage, b"lost")
+    with pytest.raises(StorageFault, match="under the running server"):
+        storage.sync()
+    with pytest.raises(StorageFault, match="under the running server"):
+        storage.reopen()
+    with pytest.raises(StorageFault):
+        put(storage, b"refused")
+    storage.close()
+
+
+def test_a_removal_right_after_a_look_is_seen_by_the_next(tmp_path: Path) -> None:
+    """Times of change tick every few milliseconds: two changes may share one."""
+    path = tmp_path / "data"
+    for _ in range(20):
+        storage = open_store(path)
+        (path / "just now").touch()
+        storage.sync()
+        for file in path.glob("*.log"):
+            file.unlink()
+        with pytest.raises(StorageFault, match="was removed"):
+            storage.sync()
+        storage.close()
+        shutil.rmtree(path)
+
+
+def test_nothing_is_looked_at_twice_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[int] = []
+    monkeypatch.setattr(place_module, "SETTLED_NS", 0)
+    place = Place(tmp_path, "the place", lambda: looks.append(1))
+    while not looks or time.time_ns() <= tmp_path.stat().st_mtime_ns:
+        place.check()
+    place.check()
+    seen = len(looks)
+    for _ in range(10):
+        place.check()
+    assert len(looks) == seen
+    (tmp_path / "new").touch()
+    place.check()
+    assert len(looks) == seen + 1
+    place.forget()
+    place.check()
+    assert len(looks) == seen + 2
+
+
+def test_flushes_and_compactions_are_no_removal(tmp_path: Path) -> None:
+    storage = open_store(tmp_path)
+    for number in range(30):
+        put(storage, b"%d" % number)
+        storage.flush()
+        storage.sync()
+        if number % 10 == 0:
+            storage.compact()
+            storage.check()
+            storage.reopen()
+            storage.check()
+    assert len(keys(storage)) == 30
+    storage.close()
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOSPC])
+@pytest.mark.parametrize("where", ["shutil.disk_usage", "Rdict", "newest_log", "DirectoryLock.look"])
+def test_a_store_that_cannot_be_opened_again_is_a_storage_fault_whatever_the_system_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int
+) -> None:
+    storage = open_store(tmp_path)
+    put(storage, b"before")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(f"qrusty_trio.storage.rocksdb.{where}", fail)
+    for _ in range(3):
+        with pytest.raises(StorageFault) as fault:
+            storage.reopen()
+        assert "\n" not in str(fault.value)
+        fault.value.forget_origin()
+    monkeypatch.undo()
+    storage.reopen()
+    assert keys(storage) == [b"before"]
+    storage.close()
+
+
+def test_a_store_of_another_version_that_is_opened_again_is_a_storage_fault(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage = open_store(tmp_path)
+    batch = storage.batch()
+    batch.put(b"schema_version", (2).to_bytes(4, "big"), storage.families[Family.META])
+    storage.write(batch)
+    del batch
+    with pytest.raises(StorageFault, match="schema 2"):
+        storage.reopen()
+    storage.close()
+
+
+# --- the directory of payloads --------------------------------------------------------------------------------------
+
+
+def test_a_payload_directory_that_is_away_costs_no_message(tmp_path: Path) -> None:
+    path = tmp_path / "payloads"
+    store = PayloadStore.open(path, segment_max_bytes=1000)
+    refs = [store.append(b"x" * 600) for _ in range(3)]
+    store.sync()
+    rename(path)
+    store.append(b"meanwhile")
+    with pytest.raises(StorageFault, match="Put the same one back"):
+        store.sync()
+    put_back(path)
+    store.check_place()
+    store.sync()
+    assert [store.read(ref) for ref in refs] == [b"x" * 600] * 3
+    assert store.recover() == {}
+    shutil.rmtree(path)
+    for ref in refs[:2]:
+        # Not "missing", or the message would go.
+        with pytest.raises(StorageFault, match="was removed"):
+            PayloadStore.read(_without_readers(store), ref)
+    with pytest.raises(StorageFault):
+        store.close()
+
+
+def _without_readers(store: PayloadStore) -> PayloadStore:
+    store._readers.clear()
+    return store
+
+
+def test_a_sync_into_a_segment_that_was_removed_is_none(tmp_path: Path) -> None:
+    store = PayloadStore.open(tmp_path, segment_max_bytes=1000)
+    store.append(b"x")
+    store.sync()
+    (tmp_path / segment_name(1)).unlink()
+    ref = store.append(b"lost")
+    for _ in range(2):
+        with pytest.raises(StorageFault):
+            store.sync()
+    assert store.recover() == {1: 0}
+    store.append(b"after")
+    store.sync()
+    with pytest.raises(PayloadBroken):
+        store.read(ref)
+    store.close()
