@@ -422,67 +422,6 @@ async def test_a_sync_around_a_recovery_proves_nothing(tmp_path: Path, monkeypat
         assert await it.drain("q") == payloads[8:]
 
 
-@pytest.mark.parametrize("what", ["doubtful", "suspect"])
-async def test_a_repair_that_a_recovery_came_into_is_not_taken_for_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    """What had moved may be back at its old place by then, and the doubt be about more than before."""
-    async with room(tmp_path) as it:
-        payloads = await publish_many(it, 9)
-        it.payloads.retire()
-        noted = it.compactor._doubtful if what == "doubtful" else it.compactor._suspects
-        noted[1] = 5 * LARGE if what == "doubtful" else "made up"  # type: ignore[assignment]
-        method = "_rewrite" if what == "doubtful" else "_drop_broken"
-        really = getattr(it.compactor, method)
-
-        async def recovered_meanwhile(*arguments: Any) -> None:
-            await really(*arguments)
-            monkeypatch.setattr(it.payloads, "recover", lambda: {1: 0, 7: 0})
-            it.compactor.doubt()
-
-        monkeypatch.setattr(it.compactor, method, recovered_meanwhile)
-        with pytest.raises(StorageFault, match="opened again"):
-            await it.compactor.repair()
-        monkeypatch.undo()
-        assert it.compactor._doubtful == {1: 0, 7: 0}
-        assert set(it.compactor._suspects) == (set() if what == "doubtful" else {1})
-        await it.compactor.repair()
-        assert not it.compactor._doubtful
-        assert not it.compactor._suspects
-        assert 1 not in check(it)
-        assert await it.drain("q") == payloads
-
-
-async def test_a_repair_is_done_when_it_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with room(tmp_path, fsync=Fsync.NEVER) as it:
-        payloads = await publish_many(it, 9)
-        it.compactor._doubtful[1] = 0
-        moved: list[bytes] = []
-        settle = relocation.refer
-
-        def refer(broker: Broker, place: Any, reference: bytes) -> None:
-            moved.append(reference)
-            settle(broker, place, reference)
-
-        def failing() -> None:
-            if moved:
-                raise StorageFault("made up")
-            really()
-
-        really = it.stores.storage.sync
-        monkeypatch.setattr(relocation, "refer", refer)
-        monkeypatch.setattr(it.stores.storage, "sync", failing)
-        it.payloads.retire()
-        with pytest.raises(StorageFault, match="made up"):
-            await it.compactor.repair()
-        assert 1 in it.compactor._doubtful
-        monkeypatch.undo()
-        await _until_back(it)
-        await it.compactor.repair()
-        assert it.compactor._doubtful == {}
-        assert await it.drain("q") == payloads
-
-
 async def test_without_room_what_is_dead_goes_and_what_found_room_has_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

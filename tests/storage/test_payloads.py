@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -363,45 +361,6 @@ def test_what_is_appended_during_a_sync_needs_another(tmp_path: Path, monkeypatc
     assert needs_another
     assert not store.needs_sync
     assert len(files) == 2
-    store.close()
-
-
-def test_a_sync_that_waited_for_one_that_failed_fails_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Even when the loss is taken note of in between: what its caller appended was lost, and nobody looks again."""
-    store = open_store(tmp_path, 1024 * 1024)
-    store.append(b"one")
-    began, may_fail = threading.Event(), threading.Event()
-
-    def fail(descriptor: int) -> None:
-        began.set()
-        assert may_fail.wait(30)
-        raise OSError(errno.EIO, "Input/output error")
-
-    with ThreadPoolExecutor() as pool:
-        monkeypatch.setattr(os, "fdatasync", fail)
-        first = pool.submit(store.sync)
-        assert began.wait(30)
-        store.append(b"another")
-        # It waits for the first; the loss is taken note of before it has its turn.
-        really = store._syncing
-        turn = threading.Lock()
-        turn.acquire()
-        monkeypatch.setattr(store, "_syncing", turn)
-        second = pool.submit(store.sync)
-        while not second.running():
-            time.sleep(0.001)
-        time.sleep(0.01)
-        monkeypatch.undo()
-        may_fail.set()
-        with pytest.raises(StorageFault):
-            first.result()
-        assert really is store._syncing
-        assert store.recover() == {1: 0}
-        turn.release()
-        with pytest.raises(StorageFault, match="earlier sync"):
-            second.result()
-    store.append(b"after")
-    store.sync()
     store.close()
 
 
