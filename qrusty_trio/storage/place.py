@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.storage.files import Opened, disk_fault
+from qrusty_trio.storage.files import PASSING, Opened, disk_fault
 
 SETTLED_NS = 50_000_000
 """A time of change that is younger may stand for a later change, too: clocks of file systems tick every 1 to 10 ms."""
@@ -57,7 +57,12 @@ class Place:
             )
         if found.st_mtime_ns == self._seen:
             return
-        self._look()
+        try:
+            self._look()
+        except OSError as error:
+            if error.errno not in PASSING:
+                raise disk_fault(error, f"{self._what} {self._path}") from error
+            return  # names can't be read just now, for want of a descriptor: that is no fault, and next time they can
         self._seen = found.st_mtime_ns if time.time_ns() - found.st_mtime_ns > SETTLED_NS else None
 
     def close(self) -> None:

@@ -157,6 +157,35 @@ def test_nothing_is_looked_at_twice_while_nothing_changes(tmp_path: Path, monkey
     assert len(looks) == seen + 2
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_no_descriptors_are_no_fault_of_the_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    path = tmp_path / "data"
+    storage = open_store(path)
+    put(storage, b"before")
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as out_of_it:
+        out_of_it.setattr(os, "listdir", fail)
+        (path / "just now").touch()
+        storage.check()
+        storage.sync()
+        put(storage, b"meanwhile")
+        # What can be seen without one is seen.
+        (path / "FORMAT").rename(path / "format")
+        with pytest.raises(StorageFault, match="FORMAT was removed"):
+            storage.sync()
+        (path / "format").rename(path / "FORMAT")
+    # What could not be seen is looked at next time.
+    storage.reopen()
+    for file in path.glob("*.log"):
+        file.unlink()
+    with pytest.raises(StorageFault, match="was removed"):
+        storage.check()
+    storage.close()
+
+
 def test_flushes_and_compactions_are_no_removal(tmp_path: Path) -> None:
     storage = open_store(tmp_path)
     for number in range(30):
