@@ -201,8 +201,16 @@ def test_flushes_and_compactions_are_no_removal(tmp_path: Path) -> None:
     storage.close()
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOSPC])
-@pytest.mark.parametrize("where", ["shutil.disk_usage", "Rdict", "newest_log", "DirectoryLock.look"])
+@pytest.mark.parametrize(
+    ("where", "number"),
+    [
+        (where, number)
+        for where in ("shutil.disk_usage", "Rdict", "newest_log", "DirectoryLock.look")
+        for number in (errno.EMFILE, errno.ENOMEM, errno.EIO, errno.ESTALE, errno.EACCES, errno.ENOSPC)
+        # Looking at the lock takes no descriptor, and a want of memory there is left to the next look.
+        if where != "DirectoryLock.look" or number not in (errno.EMFILE, errno.ENOMEM)
+    ],
+)
 def test_a_store_that_cannot_be_opened_again_is_a_storage_fault_whatever_the_system_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str, number: int
 ) -> None:
