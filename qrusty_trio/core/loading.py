@@ -80,6 +80,8 @@ def _load_queue(registry: Registry, number: bytes, config: bytes) -> None:
     if known is not None:
         queue.rates = known.rates
         queue.next_lock = max(queue.next_lock, known.next_lock)
+    else:
+        queue.next_lock = max(queue.next_lock, registry.lock_floor)
     registry.enter(queue)
 
 

@@ -81,6 +81,9 @@ class Registry:
         self.by_number: dict[int, Queue] = {}
         self._names: list[str] = []
         self.next_number = 1
+        self.lock_floor = 0
+        """No queue that was deleted has given a lock a number that is not lower: should it come back, as its deletion
+        was not stored, it goes on from there."""
         self.unread: dict[int, Queue] = {}
         """Queues from before a load, by number, until one has come to its end."""
         self.locks = LockIndex()
@@ -272,6 +275,7 @@ class Registry:
         journal.touch()
         self._leave(queue.name)
         del self.by_number[queue.number]
+        self.lock_floor = max(self.lock_floor, queue.next_lock)
         self.named.append((queue.number, None))
         self.searches.pop(queue.number, None)
         self.ready.discard(queue.number)

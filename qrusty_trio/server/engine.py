@@ -350,7 +350,7 @@ class Engine:
         if self.fault is None:
             self.fault = fault
             self.dispatcher.clear()
-            self.sessions.departed.clear()
+            self.sessions.forget_departed()
             log.error("the store failed, changes are refused until it is back: %s", fault)
         self.committer.abandon(fault)
         self.broken.set()

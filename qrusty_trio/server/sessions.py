@@ -27,6 +27,7 @@ class Session(Protocol):
 class Departed(NamedTuple):
     """What a WebSocket held that is gone."""
 
+    consumer: str
     locks: LockTable
     counts: bool
     """Whether its deliveries count."""
@@ -42,6 +43,8 @@ class Sessions:
         self._open: dict[str, Session] = {}
         self.departed: deque[Departed] = deque()
         """What is still to be given back."""
+        self._unsent: dict[str, frozenset[str]] = {}
+        """Of those: consumer id -> messages whose delivery never left. Their locks may end before that."""
 
     def join(self, session: Session) -> None:
         """A WebSocket was opened."""
@@ -56,7 +59,14 @@ class Sessions:
         self._open.pop(session.consumer, None)
         locks = self._broker.locks.disconnect(session.consumer)
         if locks is not None:
-            self.departed.append(Departed(locks, counts, unsent))
+            self.departed.append(Departed(session.consumer, locks, counts, unsent))
+            if unsent:
+                self._unsent[session.consumer] = unsent
+
+    def forget_departed(self) -> None:
+        """The recovery gives back what any WebSocket held."""
+        self.departed.clear()
+        self._unsent.clear()
 
     def everyone(self) -> list[Session]:
         """Those that are open now."""
@@ -65,15 +75,16 @@ class Sessions:
     def has_left(self, consumer: str, id: str) -> bool:
         """Whether the delivery of a message has left, as far as is known."""
         session = self._open.get(consumer)
-        return session is None or session.has_left(id)
+        return session.has_left(id) if session is not None else id not in self._unsent.get(consumer, ())
 
     def give_back(self, limit: int) -> None:
         """Give back up to `limit` messages of those that are gone."""
         while self.departed and limit > 0:
-            locks, counts, unsent = self.departed[0]
+            consumer, locks, counts, unsent = self.departed[0]
             lock = locks.pop()
             if lock is None:
                 self.departed.popleft()
+                self._unsent.pop(consumer, None)
                 continue
             self._broker.give_back(lock, counts and lock.id not in unsent)
             limit -= 1

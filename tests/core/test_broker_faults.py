@@ -113,6 +113,24 @@ def test_a_load_that_breaks_off_forgets_no_number_that_was_given_out(reads: int)
         assert again.lock_number > before.lock_number
 
 
+def test_a_queue_whose_deletion_was_not_stored_goes_on_counting() -> None:
+    disk = Disk()
+    broker = Broker(disk)
+    broker.publish("q", 1, "one", 3, 0)
+    broker.commit()
+    before = broker.consume("q", "c", LONG, 0)
+    broker.delete("q")
+    disk.full = True
+    with pytest.raises(DiskFull):
+        broker.commit()
+    disk.full = False
+    exhaust(broker.load())
+    again = broker.consume("q", "c", LONG, 0)
+    assert before is not None
+    assert again is not None
+    assert again.lock_number > before.lock_number
+
+
 # Payloads in files
 
 

@@ -81,9 +81,11 @@ PIECES: list[tuple[Any, str, int]] = [
 class Machine:
     """Its clocks, one that people set and one that runs since it was started; and how slow its disk is."""
 
-    def __init__(self, slow: float) -> None:
+    def __init__(self, slow: float, faults: float) -> None:
         self.slow = slow
         """Share of the calls in threads that take long."""
+        self.faults = faults
+        """Share of the syncs of payloads that fail."""
         self.ahead = 0.0
         """Seconds by which the wall clock has been set."""
         self.boot = 1
@@ -137,7 +139,7 @@ def _length(dice: random.Random, machine: Machine) -> float:
 
 
 @contextmanager
-def deterministic(seed: int, sync_odds: float, machine: Machine) -> Iterator[None]:
+def deterministic(seed: int, machine: Machine) -> Iterator[None]:
     """Everything in here takes the same course whenever it is run with the same seed. Puts back what it replaces."""
     dice = random.Random(f"threads {seed}")
     ids = random.Random(f"ids {seed}")
@@ -152,7 +154,7 @@ def deterministic(seed: int, sync_odds: float, machine: Machine) -> Iterator[Non
         return str(uuid.UUID(int=ids.getrandbits(128), version=4))
 
     def failing_fdatasync(descriptor: int) -> None:
-        if disk.random() < sync_odds:
+        if disk.random() < machine.faults:
             raise OSError(5, "Input/output error")
         fdatasync(descriptor)
 

@@ -62,12 +62,13 @@ class Client:
         if process is None:
             return None
         for each in asks:
+            each.alone = len(asks) == 1
             each.begin()
         self._expect(asks)
         way = self.dice.random()
         replies: list[Reply] | None = None
         with self.world.request() as scope:
-            if not patient and way < 0.12:
+            if not patient and way < 0.15:
                 replies = await self._leave_early(process, asks)
             elif way < 0.4 and all(each.quick for each in asks):
                 replies = await self._round(process, asks)
@@ -85,6 +86,7 @@ class Client:
             each.answered(reply)
             if isinstance(each, ConsumeAsk) and each.given_back:
                 process.engine.give_back(reply)
+        await trio.lowlevel.checkpoint()  # it would be the answer's way over the network
         return replies
 
     def _expect(self, asks: list[Ask]) -> None:
@@ -106,7 +108,7 @@ class Client:
 
     async def _leave_early(self, process: Process, asks: list[Ask]) -> list[Reply] | None:
         replies: list[Reply] | None = None
-        with trio.move_on_after(self.dice.choice((0.0, 0.0005, 0.01, 0.5))) as patience:
+        with trio.move_on_after(self.dice.choice((0.0, 0.0005, 0.01, 0.5, 1.5))) as patience:
             if self.dice.random() < 0.5:
                 # Cancelled at a checkpoint of a long operation, rather than while it waits.
                 steps = self.dice.randint(0, 4)
@@ -203,7 +205,18 @@ class Manager(Client):
     """Makes, renames, empties and deletes queues; allows and refuses duplicates."""
 
     def pause(self) -> float:
-        return self.dice.choice((0.0, 0.1, self.dice.uniform(0.2, 6.0), self.dice.uniform(0.2, 6.0)))
+        return (
+            self.dice.choice((0.0, 0.1, self.dice.uniform(0.2, 6.0), self.dice.uniform(0.2, 6.0)))
+            / self.world.plan.haste
+        )
+
+    async def run(self) -> None:
+        while not self.world.resting:
+            await trio.sleep(self.pause())
+            async with trio.open_nursery() as nursery:
+                # Now and then several at once.
+                for _ in range(self.dice.choice((1, 1, 1, 2, 3))):
+                    nursery.start_soon(self.ask, self.burst())
 
     def burst(self) -> list[Ask]:
         dice, world = self.dice, self.world

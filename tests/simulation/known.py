@@ -63,6 +63,8 @@ class Held:
     peer: Peer | None
     boot: int
     """Number of the machine's starts until then."""
+    ahead: float
+    """By how much the wall clock was set."""
     left: bool = False
     """Its delivery has left for the consumer."""
     over: bool = False
@@ -75,6 +77,8 @@ class Asked:
     """What was asked for and is not answered yet."""
 
     publishes: dict[tuple[str, bytes], list[Publish]] = field(default_factory=dict)
+    spare: Counter[tuple[str, bytes]] = field(default_factory=Counter)
+    """Messages that may turn up although those who wait have theirs: one of these may be of somebody who left."""
     consumes: Counter[str] = field(default_factory=Counter)
     """By consumer."""
     acks: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -91,18 +95,20 @@ class Asked:
 
     def publish_ends(self, publish: Publish, id: str | None) -> None:
         """It was answered with the id of a message, or (None) may have made one or not."""
-        waiting = self.publishes.get((publish.queue, publish.payload), [])
+        key = publish.queue, publish.payload
+        waiting = self.publishes.get(key, [])
         if publish not in waiting:
             return
         waiting.remove(publish)
         # Of equal ones on their way nobody can tell which made which message, before they are answered.
-        for other in waiting if publish.id != id or id is None else ():
-            if id is None and publish.id is None and other.id is not None:
-                other.id = None
-                break
+        if id is None and publish.id is None and any(other.id is not None for other in waiting):
+            self.spare[key] += 1
+        for other in waiting if publish.id != id else ():
             if id is not None and other.id == id:
                 other.id = publish.id
-                break
+        if not waiting:
+            del self.publishes[key]
+            del self.spare[key]
 
     def renew_begins(self, key: tuple[str, str], now: float) -> None:
         self.renews.setdefault(key, []).append(now)

@@ -33,6 +33,7 @@ class Model:
         self.process = 0
         self.faults = 0
         self.boot = 0
+        self.ahead = 0.0
         self.max_locked = 0
         self.published: dict[str, int] = {}
         """Messages that were answered for -> the batch that made them."""
@@ -111,6 +112,10 @@ class Model:
                 self.made_by[message.id] = self._batch
                 self.trace.note("store", "message", message.id, "in", queue.name)
                 return
+        if self.asked.spare[queue.name, message.payload]:
+            self.asked.spare[queue.name, message.payload] -= 1
+            self.made_by[message.id] = self._batch
+            return
         self.fail(f"message {message.id} ({message.payload!r}) is in queue '{queue.name}', and nobody published it")
 
     def locked(self, lock: StoredLock) -> None:
@@ -133,7 +138,9 @@ class Model:
         if locks > self.max_locked:
             self.fail(f"{locks} messages are locked, {self.max_locked} may be")
         ends_at = self.now() + lock.seconds
-        held = self.held[lock.name, id] = Held(id, consumer, self.process, self.faults, ends_at, peer, self.boot)
+        held = self.held[lock.name, id] = Held(
+            id, consumer, self.process, self.faults, ends_at, peer, self.boot, self.ahead
+        )
         if peer is not None:
             peer.locks.setdefault(id, []).append(held)
 
@@ -143,7 +150,7 @@ class Model:
         if since := self.asked.renews.get((id, lock.consumer)):
             # It counts from when it was run, which may be some time before it is written.
             held.ends_at = since[0] + lock.seconds
-            held.boot = self.boot
+            held.boot, held.ahead = self.boot, self.ahead
 
     def returned(self, lock: StoredLock, counted: bool) -> None:
         self._judge(lock, counted, "is available again")
@@ -193,7 +200,9 @@ class Model:
         if lock is not None and self.asked.acks[id, lock.consumer]:
             return
         if queue.refuses_duplicates and any(
-            each.payload == message.payload for each in self._live(queue) if each.id != id
+            each.payload == message.payload
+            for each in (*self._live(queue), *self.picture.departing)
+            if each.id != id and each.queue == message.queue
         ):
             if lock is not None:
                 held = self.held[lock.name, id]
@@ -249,9 +258,9 @@ class Model:
     # Requests and answers
 
     def clock_set(self) -> None:
-        """Nobody knows when locks end that were made before the machine was last started."""
+        """Of locks from before the machine was started nobody knows the end, if the clock was set since."""
         for held in self.held.values():
-            if held.boot != self.boot:
+            if held.boot != self.boot and held.ahead != self.ahead:
                 held.ends_at = self.now()
 
     def answered_for(self, id: str, synced: int) -> None:

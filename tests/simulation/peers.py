@@ -37,8 +37,7 @@ class ScriptedCarrier:
         self.held = 0
         self.last_heard = trio.current_time()
         self.answers_pings = True
-        self.peer_reads = trio.Event()
-        self.peer_reads.set()
+        self.peer_reads = True
         self.lost = False
         """It was reset: nothing more comes or goes."""
         self.finished = False
@@ -56,12 +55,15 @@ class ScriptedCarrier:
 
     def reset(self) -> None:
         self.lost = True
-        self.peer_reads.set()
-        self._wake()
+        self.read(True)
 
     def finish(self) -> None:
         self.finished = True
-        self.peer_reads.set()
+        self.read(True)
+
+    def read(self, reads: bool) -> None:
+        """The peer reads, or does not for now."""
+        self.peer_reads = reads
         self._wake()
 
     def _wake(self) -> None:
@@ -101,7 +103,8 @@ class ScriptedCarrier:
         for frame in frames:
             self._on_frame(json.loads(frame), False)
         await trio.lowlevel.checkpoint()
-        await self.peer_reads.wait()
+        while not self.peer_reads:
+            await self._changed.wait()
         self.sending = False
         if self.lost:
             raise Lost
@@ -150,6 +153,8 @@ class WebSocketPeer:
         self._requests: dict[str, tuple[Frame, Publish | None, int]] = {}
         """By request id; with the number of the queue that a name meant when it was sent."""
         self._next = 0
+        self._unsubscribed: dict[str, int] = {}
+        """Name -> the last request that ended a subscription to it."""
 
     async def run(self) -> None:
         while not self.world.resting:
@@ -165,7 +170,7 @@ class WebSocketPeer:
         self.carrier = ScriptedCarrier(self._sent)
         connection = Connection(self.carrier, process.websockets)
         self.peer = self.model.peers[connection.consumer] = Peer(connection.consumer, self.model.process)
-        self.held, self.subscribed, self._requests = {}, {}, {}
+        self.held, self.subscribed, self._requests, self._unsubscribed = {}, {}, {}, {}
         self._process = process
         self._asked = self.model.asked
         self.over = trio.Event()
@@ -216,13 +221,13 @@ class WebSocketPeer:
         dice = self.dice
         what = dice.random()
         if what < 0.06:
-            self.carrier.peer_reads = trio.Event()
-        elif what < 0.2 or self.carrier.peer_reads.is_set():
+            self.carrier.read(False)
+        elif what < 0.2 or self.carrier.peer_reads:
             if dice.random() < 0.02:
                 self.carrier.answers_pings = False
             self.send([self._request() for _ in range(dice.choice((1, 1, 2, 5)))])
         if what > 0.85:
-            self.carrier.peer_reads.set()
+            self.carrier.read(True)
 
     def _request(self) -> Frame:
         dice = self.dice
@@ -274,6 +279,7 @@ class WebSocketPeer:
             elif frame["type"] == "unsubscribe":
                 self.subscribed.pop(frame["queue"], None)
                 self.model.unsubscribed(self.peer, frame["queue"])
+                self._unsubscribed[frame["queue"]] = self._next
             self.model.trace.note(
                 self.name, "sends", frame["type"], frame.get("queue"), frame.get("id", frame.get("payload", ""))
             )
@@ -300,7 +306,7 @@ class WebSocketPeer:
     def oblige(self) -> None:
         """From now on it takes and acks everything, without a limit."""
         self.obliging = True
-        self.carrier.peer_reads.set()
+        self.carrier.read(True)
         frames: list[Frame] = [{"type": "ack", "queue": queue, "id": id} for id, queue in self.held.items()]
         frames += [{"type": "credit", "queue": name, "credits": 1_000_000} for name in self.subscribed]
         self.send(frames)
@@ -346,7 +352,7 @@ class WebSocketPeer:
                 self.model.fail(f"{request} was refused: {frame['message']}")
             return
         synced = self.world.storage.synced
-        if request["type"] == "subscribe" and request["queue"] in self.subscribed:
+        if request["type"] == "subscribe" and int(frame["req_id"]) > self._unsubscribed.get(request["queue"], 0):
             certain = namings == self.model.namings and self._process.clean
             self.model.subscribed(self.peer, request["queue"], self._process.number_of(request["queue"]), certain)
         elif publish is not None:

@@ -62,6 +62,8 @@ class Picture:
         self.places: dict[str, Message] = {}
         """Id -> message, wherever it is."""
         self.lock_of: dict[str, StoredLock] = {}
+        self.departing: list[Message] = []
+        """Messages that the batch took away."""
         self._rules = rules
         self._decode = decode
         self._limbo: dict[str, tuple[Message, StoredLock | None]] = {}
@@ -114,14 +116,20 @@ class Picture:
                     continue
                 self._touched[number] = None
                 _FAMILIES[family](self, kind, queue, key, value)
-        for message, lock in list(self._limbo.values()):
-            self.places.pop(message.id, None)
-            self.lock_of.pop(message.id, None)
-            self._rules.removed(message, lock)
+        self._leave_limbo(list(self._limbo))
         for number in self._touched:
             queue = self.queues.get(number)
             if queue is not None and queue.counters != queue.held:
                 self._rules.broken(f"queue '{queue.name}' has stored counters {queue.counters}, but holds {queue.held}")
+
+    def _leave_limbo(self, ids: list[str]) -> None:
+        """These turn up nowhere any more."""
+        self.departing = [message for message, _ in self._limbo.values()]
+        for id in ids:
+            message, lock = self._limbo.pop(id)
+            self.places.pop(id, None)
+            self.lock_of.pop(id, None)
+            self._rules.removed(message, lock)
 
     def _meta(self, kind: Kind, key: bytes, value: bytes) -> None:
         if kind is Kind.DELETE_RANGE:
@@ -130,11 +138,13 @@ class Picture:
             number = form.queue_number(key[1:])
             self._touched[number] = None
             if kind is Kind.DELETE:
-                queue = self.queues.pop(number, None)
+                queue = self.queues.get(number)
                 if queue is not None:
                     if any(queue.held):
                         self._rules.broken(f"queue '{queue.name}' is gone, what it held is not: {queue.held}")
+                    self._leave_limbo([id for id, (each, _) in self._limbo.items() if each.queue == number])
                     self._rules.queue_gone(queue)
+                    del self.queues[number]
                 return
             self._decode.queue(number, value)
             name, refuses, searching = form.config(value)
@@ -198,7 +208,8 @@ class Picture:
                     self._rules.broken(f"the lock of message {known.message.id} was replaced by another one")
                 self.places[id] = lock.message
                 self.lock_of[id] = lock
-                self._rules.renewed(lock)
+                if lock.end != known.end:
+                    self._rules.renewed(lock)
                 return
             limbo = self._limbo.pop(id, None)
             if limbo is None or limbo[1] is not None:

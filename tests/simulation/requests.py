@@ -38,6 +38,8 @@ class Ask:
         self.what = what
         self.call = call
         self.asked = world.model.asked
+        self.alone = False
+        """Whether it is a burst of its own."""
 
     def begin(self) -> None:
         """It is about to be run."""
@@ -107,7 +109,7 @@ class PublishAsk(Ask):
 
     def refused(self, reply: Reply) -> None:
         duplicate = json.loads(reply.body)["code"] == "duplicate_payload"
-        if duplicate and not self._equal and not self._equal_there():
+        if duplicate and self.alone and not self._equal and not self._equal_there():
             self.model.fail(f"{self.what} was refused as a duplicate, and there is none")
 
     def _equal_there(self) -> bool:
@@ -172,10 +174,12 @@ class SettleAsk(Ask):
         self.queue, self.id, self.consumer = queue, id, consumer
         self._ack = kind == "ack"
         self._holds: LockName | None = None
+        self._faults = 0
 
     def begin(self) -> None:
         super().begin()
         self._holds = self._held()
+        self._faults = self.model.faults
 
     def count(self, by: int) -> None:
         (self.asked.acks if self._ack else self.asked.nacks)[self.id, self.consumer] += by
@@ -193,7 +197,7 @@ class SettleAsk(Ask):
             self.model.answered_gone(self.id, self.world.storage.synced)
 
     def refused(self, reply: Reply) -> None:
-        if self._holds is not None and self._holds == self._held():
+        if self._holds is not None and self._holds == self._held() and self._faults == self.model.faults:
             self.model.fail(f"{self.what} was refused, and {self.consumer} holds it")
 
 

@@ -45,6 +45,8 @@ class StoredLock:
     consumer: str
     seconds: int
     deliveries: int
+    end: int
+    """As it is stored."""
 
 
 def is_config(key: bytes) -> bool:
@@ -110,7 +112,9 @@ class Decoder:
         stored = records.unpack_lock(value)
         message = self.message(stored.key, stored.record)
         name = _LOCK_KEY.unpack(key)
-        return StoredLock(name, message, stored.consumer_id, stored.seconds or 0, stored.deliveries)
+        return StoredLock(
+            name, message, stored.consumer_id, stored.seconds or 0, stored.deliveries, stored.expires_at_ms
+        )
 
     def dead(self, key: bytes, value: bytes) -> Message:
         end = 2 + int.from_bytes(value[:2], "big")

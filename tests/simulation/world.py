@@ -26,6 +26,8 @@ from tests.simulation.peers import WebSocketPeer
 from tests.simulation.storage import Odds, SimulatedStorage
 from tests.simulation.trace import Trace, Violation
 
+MOST_STEPS = 150_000
+"""Many times what any world takes."""
 TEXT_CONSUMER = "ws-00000000-0000-4000-8000-000000000001"
 """An HTTP consumer that calls itself what a WebSocket is called."""
 
@@ -44,12 +46,14 @@ class Plan:
     callers: int
     peers: int
     managers: int
+    haste: float
+    """How much faster than usual the managers are."""
     options: dict[str, int]
 
     @classmethod
     def of(cls, seed: int) -> Plan:
         dice = random.Random(f"plan {seed}")
-        faults = dice.choice((0.0, 0.0, 1.0, 1.0, 4.0))
+        faults = dice.choice((0.0, 0.0, 1.0, 4.0, 15.0))
         externals = dice.random() < 0.2
         return cls(
             life=dice.choice((5.0, 15.0, 40.0)),
@@ -62,6 +66,7 @@ class Plan:
             callers=dice.randint(1, 4),
             peers=dice.randint(0, 4),
             managers=dice.choice((0, 1, 1, 2)),
+            haste=dice.choice((1.0, 1.0, 10.0)),
             options={
                 "hot_tier_size": dice.randint(1, 4),
                 "max_locked_index": dice.choice((3, 5, 10, 1000)),
@@ -159,7 +164,7 @@ class World:
     async def peer_rests(self, peer: WebSocketPeer) -> None:
         """A connection that is open when the world comes to rest stays: it is served to the end."""
         self.peers.append(peer)
-        peer.carrier.peer_reads.set()
+        peer.carrier.read(True)
         peer.carrier.answers_pings = True
         await peer.over.wait()
 
@@ -205,7 +210,7 @@ class World:
             await trio.sleep(share if last else self.dice.uniform(0, 2 * share))
             if last:
                 self.storage.odds = Odds()
-                self.machine.slow = 0.0
+                self.machine.slow = self.machine.faults = 0.0
                 self.resting = True
                 self._process_changed.set()
                 await come_to_rest(self, process)
@@ -254,7 +259,8 @@ class World:
         if self.dice.random() < 0.4:
             self.machine.ahead += self.dice.choice((-7200.0, -3.0, 3.0, 7200.0))
             self.trace.note("world", "sets the clock, which is ahead by", self.machine.ahead)
-            self.model.clock_set()
+        self.model.ahead = self.machine.ahead
+        self.model.clock_set()
 
 
 class Watch(trio.abc.Instrument):
@@ -269,6 +275,8 @@ class Watch(trio.abc.Instrument):
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         world = self._world
         world.steps += 1
+        if world.steps == MOST_STEPS:
+            world.fail("it does not come to an end")
         operations = world.storage.operations
         if operations:
             world.most_operations = max(world.most_operations, operations)
@@ -297,7 +305,7 @@ class Watch(trio.abc.Instrument):
 def run(seed: int, directory: Path) -> World:
     """Run a world to its end. Raises Violation; the trace is in `world_of`."""
     plan = Plan.of(seed)
-    machine = Machine(plan.slow)
+    machine = Machine(plan.slow, plan.fdatasync)
     clock = MockClock(autojump_threshold=0)
     made: list[World] = []
 
@@ -311,7 +319,7 @@ def run(seed: int, directory: Path) -> World:
         finally:
             trio.lowlevel.remove_instrument(watch)
 
-    with deterministic(seed, plan.fdatasync, machine):
+    with deterministic(seed, machine):
         try:
             trio.run(main, clock=clock)
         except BaseException as error:

@@ -1,0 +1,50 @@
+"""What a WebSocket held that is gone: it goes back in small steps, and meanwhile its locks may end."""
+
+from __future__ import annotations
+
+import pytest
+
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX
+from qrusty_trio.server.sessions import Sessions
+from qrusty_trio.storage.memory import MemoryStorage
+
+
+class Gone:
+    """A connection."""
+
+    def __init__(self, name: str, unsent: set[str]) -> None:
+        self.consumer = WS_CONSUMER_PREFIX + name
+        self.unsent = unsent
+
+    def has_left(self, id: str) -> bool:
+        return id not in self.unsent
+
+    def store_failed(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize("counts", [True, False])
+def test_a_lock_that_ends_before_it_is_given_back(counts: bool) -> None:
+    """What never left counts for nothing, although the connection can't be asked any more; what left does."""
+    broker = Broker(MemoryStorage())
+    sessions = Sessions(broker)
+    broker.has_left = sessions.has_left
+    for text in ("left", "never left"):
+        broker.publish("q", 1, text, 1, 0)
+    first, second = (broker.consume("q", WS_CONSUMER_PREFIX + "1", 1, 0) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    peer = Gone("1", {second.id})
+    sessions.join(peer)
+    sessions.leave(peer, counts, frozenset(peer.unsent))
+    assert broker.expire(1000, 64) == 2
+    sessions.give_back(64)
+    queue = broker.queues["q"]
+    assert (queue.available, queue.locked, queue.dead) == (1, 0, 1)
+    again = broker.consume("q", "c", 1, 0)
+    assert again is not None
+    assert (again.id, again.retry_count) == (second.id, 1)
+    sessions.give_back(64)
+    assert not sessions.departed
+    assert sessions.has_left(peer.consumer, second.id)  # nothing of it is kept
