@@ -21,7 +21,7 @@ from typing import Any, Self
 import trio
 import trio._core._run as trio_run
 
-from qrusty_trio.api import operations, ws_requests
+from qrusty_trio.api import operations, ws_outbox, ws_requests
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import Services
 from qrusty_trio.config import Fsync
@@ -46,7 +46,7 @@ from tests.simulation.storage import SimulatedStorage
 
 EPOCH = 1_700_000_000.0
 """Wall time at the start of a world."""
-STEP_OPERATIONS = 260
+STEP_OPERATIONS = 100
 """Operations of the store that one step of the loop may take, with the small pieces below."""
 
 TURN = 2
@@ -73,6 +73,9 @@ PIECES: list[tuple[Any, str, int]] = [
     (operations, "BATCH_PIECE", 3),
     (operations, "QUEUES_PIECE", 2),
     (ws_requests, "BATCH_PIECE", 3),
+    (ws_outbox, "ROOM_BYTES", 1200),
+    (ws_outbox, "FULL_BYTES", 5000),
+    (ws_outbox, "TAKE_BYTES", 300),
     (websocket, "BUDGET", 3),
 ]
 """What the server does in one step, made so small that a few messages need many steps."""
@@ -194,6 +197,7 @@ class _Engine(Engine):
 
     def recovered(self) -> None:
         super().recovered()
+        self.model.troubled_until = self.model.now()
         self.model.trace.note("engine", "recovered")
 
 

@@ -45,7 +45,7 @@ class Client:
 
     async def run(self) -> None:
         while not self.world.resting:
-            await trio.sleep(self.pause())
+            await self.world.pause(self.pause())
             asks = self.burst()
             if asks:
                 await self.ask(asks)
@@ -217,6 +217,10 @@ class Manager(Client):
                 # Now and then several at once.
                 for _ in range(self.dice.choice((1, 1, 1, 2, 3))):
                     nursery.start_soon(self.ask, self.burst())
+                if self.dice.random() < 0.4:
+                    for _ in range(self.dice.randint(0, 6)):
+                        await trio.lowlevel.checkpoint()
+                    self.world.hurry()
 
     def burst(self) -> list[Ask]:
         dice, world = self.dice, self.world

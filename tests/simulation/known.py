@@ -29,6 +29,8 @@ class Peer:
     """It broke."""
     closed: bool = False
     """It was ended in order, by whomever."""
+    fault: int = 0
+    """Number of the store's faults when it began."""
     over: bool = False
     """The server has nothing to do with it any more."""
     locks: dict[str, list[Held]] = field(default_factory=dict)
@@ -61,6 +63,8 @@ class Held:
     ends_at: float
     """By the clock of the world."""
     peer: Peer | None
+    batch: int
+    """That made it."""
     boot: int
     """Number of the machine's starts until then."""
     ahead: float
@@ -101,11 +105,11 @@ class Asked:
             return
         waiting.remove(publish)
         # Of equal ones on their way nobody can tell which made which message, before they are answered.
-        if id is None and publish.id is None and any(other.id is not None for other in waiting):
+        took = next((other for other in waiting if id is not None and other.id == id), None)
+        if took is not None:
+            took.id = publish.id
+        elif publish.id is None and any(other.id is not None for other in waiting):
             self.spare[key] += 1
-        for other in waiting if publish.id != id else ():
-            if id is not None and other.id == id:
-                other.id = publish.id
         if not waiting:
             del self.publishes[key]
             del self.spare[key]

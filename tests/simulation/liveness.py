@@ -47,6 +47,9 @@ async def come_to_rest(world: World, process: Process) -> None:
     while delivered < (now := sum(each.deliveries for each in world.model.subscriptions)):
         delivered = now
         await trio.sleep(LOCKS_SECONDS)
+    for each in world.model.peers.values():
+        if not each.over and each.fault != world.model.faults:
+            world.fail(f"connection {short(each.consumer)} outlives a fault of the store")
     _check_nobody_waits(world)
     await _check_shares(world)
     for peer in peers:
@@ -151,6 +154,8 @@ def _check_nothing_is_left(world: World, process: Process) -> None:
     if process.faulty:
         world.fail("there is a fault without a fault")
     for queue in world.model.picture.queues.values():
+        if queue.searching:
+            world.fail(f"the search for duplicates in queue '{queue.name}' never ended")
         if queue.available or queue.locks:
             world.fail(f"queue '{queue.name}' has {queue.held}, although everything was taken and acked")
     for what in process.left_over():

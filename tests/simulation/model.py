@@ -9,12 +9,16 @@ What was answered stands: the batch that made it so must be synced by then (poli
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 from tests.simulation.known import TOLERANCE, Asked, Held, Peer, Subscription
 from tests.simulation.picture import Picture, StoredQueue
 from tests.simulation.storage import Change, Kind, SimulatedStorage
 from tests.simulation.stored_form import Decoder, LockName, Message, StoredLock, is_config, queue_number
 from tests.simulation.trace import Trace, short
+
+LATEST = 0.1
+"""Seconds after its end that a lock may be noticed to have ended, when nothing is slow."""
 
 
 class Model:
@@ -32,6 +36,10 @@ class Model:
         self.held: dict[tuple[LockName, str], Held] = {}
         self.process = 0
         self.faults = 0
+        self.troubled_until = 0.0
+        """Until then nobody had time for locks that end."""
+        self.prompt = False
+        """Whether everything is written at once."""
         self.boot = 0
         self.ahead = 0.0
         self.max_locked = 0
@@ -48,6 +56,9 @@ class Model:
         """Counts queues made, renamed and deleted."""
         self.refusing_since: dict[int, int] = {}
         """Queue number -> the batch since which it holds no duplicates, as far as locks are concerned."""
+        self.refused_from: dict[int, int] = {}
+        """Queue number -> the batch that last began a search for duplicates: messages equal to one that was handed out
+        after it are not."""
         self._numbers: dict[int, int] = {}
         """Number of a queue -> the process that made it, or tried to."""
         self._lock_numbers: dict[LockName, tuple[int, str]] = {}
@@ -76,6 +87,7 @@ class Model:
         """Batches that were not synced are gone: hold what was answered against what is left."""
         self.picture.reload(self.storage)
         self.refusing_since.clear()
+        self.refused_from = dict.fromkeys(self.picture.queues, self._batch)
         places = self.picture.places
         for lock in self.picture.lock_of.values():
             held = self.held[lock.name, lock.message.id]
@@ -137,12 +149,23 @@ class Model:
         locks = sum(len(queue.locks) for queue in self.picture.queues.values())
         if locks > self.max_locked:
             self.fail(f"{locks} messages are locked, {self.max_locked} may be")
+        self._check_equal(lock)
         ends_at = self.now() + lock.seconds
         held = self.held[lock.name, id] = Held(
-            id, consumer, self.process, self.faults, ends_at, peer, self.boot, self.ahead
+            id, consumer, self.process, self.faults, ends_at, peer, self._batch, self.boot, self.ahead
         )
         if peer is not None:
             peer.locks.setdefault(id, []).append(held)
+
+    def _check_equal(self, lock: StoredLock) -> None:
+        queue = self.picture.queues[lock.name[0]]
+        if not queue.refuses_duplicates:
+            return
+        since = self.refused_from.get(queue.number, 0)
+        for other in queue.locks.values():
+            held = self.held.get((other.name, other.message.id))
+            if held is not None and held.batch > since and other.message.payload == lock.message.payload:
+                self.fail(f"message {lock.message.id} is handed out while its equal {other.message.id} is locked")
 
     def renewed(self, lock: StoredLock) -> None:
         id = lock.message.id
@@ -153,6 +176,8 @@ class Model:
             held.boot, held.ahead = self.boot, self.ahead
 
     def returned(self, lock: StoredLock, counted: bool) -> None:
+        if counted and lock.deliveries >= lock.message.max_retries:
+            self.fail(f"message {lock.message.id} is available again after {lock.deliveries} deliveries that count")
         self._judge(lock, counted, "is available again")
 
     def buried(self, lock: StoredLock, deliveries: int) -> None:
@@ -172,6 +197,9 @@ class Model:
             return
         if counted:
             if self.now() >= held.ends_at - TOLERANCE:
+                late = self.now() - max(held.ends_at, self.troubled_until)
+                if self.prompt and late > LATEST and (peer is None or not peer.lost):
+                    self.fail(f"message {id} {what} {late:.3f} s after its lock has ended")
                 seen = held.left or held.revived or not here or (peer is None and self.asked.consumes[consumer])
                 if not seen:
                     self.fail(f"message {id} {what}, counted, although its delivery never left")
@@ -227,6 +255,10 @@ class Model:
             if each.number is None and each.name == queue.name:
                 each.number = queue.number
 
+    def queue_configured(self, queue: StoredQueue) -> None:
+        if queue.searching or not queue.refuses_duplicates:
+            self.refused_from[queue.number] = self._batch
+
     def queue_gone(self, queue: StoredQueue) -> None:
         self.trace.note("store", "queue number", queue.number, queue.name, "is gone")
         self.refusing_since.pop(queue.number, None)
@@ -267,6 +299,8 @@ class Model:
         """A publish was answered with this id."""
         made = self.made_by.get(id)
         if made is None:
+            if not self.always:
+                return  # it was lost, with what was not synced, while the answer waited to be read
             self.fail(f"a publish was answered with {id}, which is not in the store")
             return
         if self.always and made > synced:
@@ -289,6 +323,7 @@ class Model:
 
     def fault_begins(self) -> None:
         self.faults += 1
+        self.troubled_until = inf
         self.namings += 1
         self.subscriptions.clear()
         for peer in self.peers.values():
@@ -296,6 +331,7 @@ class Model:
 
     def process_begins(self) -> None:
         self.process += 1
+        self.troubled_until = self.now()
         self.asked = Asked()
         self._later.clear()
 

@@ -169,7 +169,9 @@ class WebSocketPeer:
     def connect(self, process: Process) -> None:
         self.carrier = ScriptedCarrier(self._sent)
         connection = Connection(self.carrier, process.websockets)
-        self.peer = self.model.peers[connection.consumer] = Peer(connection.consumer, self.model.process)
+        self.peer = self.model.peers[connection.consumer] = Peer(
+            connection.consumer, self.model.process, fault=self.model.faults
+        )
         self.held, self.subscribed, self._requests, self._unsubscribed = {}, {}, {}, {}
         self._process = process
         self._asked = self.model.asked
@@ -200,8 +202,7 @@ class WebSocketPeer:
                 self._break_off()
                 return
             self.act()
-            with trio.move_on_after(self.dice.choice((0.0, 0.001, 0.02, 0.2, self.dice.uniform(0, 2)))):
-                await self.over.wait()
+            await self.world.pause(self.dice.choice((0.0, 0.001, 0.02, 0.2, self.dice.uniform(0, 2))))
         if self.world.resting and not self.over.is_set():
             await self.world.peer_rests(self)
 
@@ -308,7 +309,8 @@ class WebSocketPeer:
         self.obliging = True
         self.carrier.read(True)
         frames: list[Frame] = [{"type": "ack", "queue": queue, "id": id} for id, queue in self.held.items()]
-        frames += [{"type": "credit", "queue": name, "credits": 1_000_000} for name in self.subscribed]
+        names = {each.name: None for each in self.model.subscriptions if each.peer is self.peer}
+        frames += [{"type": "credit", "queue": name, "credits": 1_000_000} for name in names]
         self.send(frames)
 
     # What it gets

@@ -49,6 +49,7 @@ class Rules(Protocol):
     def removed(self, message: Message, lock: StoredLock | None) -> None: ...
     def swept(self, message: Message, dead: bool) -> None: ...
     def queue_named(self, queue: StoredQueue) -> None: ...
+    def queue_configured(self, queue: StoredQueue) -> None: ...
     def queue_gone(self, queue: StoredQueue) -> None: ...
     def broken(self, what: str) -> None:
         """The store contradicts itself."""
@@ -152,11 +153,13 @@ class Picture:
             if queue is None:
                 queue = self.queues[number] = StoredQueue(number, name, refuses, searching)
                 self._rules.queue_named(queue)
+                self._rules.queue_configured(queue)
                 return
             renamed = queue.name != name
             queue.name, queue.refuses_duplicates, queue.searching = name, refuses, searching
             if renamed:
                 self._rules.queue_named(queue)
+            self._rules.queue_configured(queue)
         elif form.is_counters(key) and kind is Kind.PUT:
             number = form.queue_number(key[1:])
             if number in self.queues:

@@ -56,7 +56,7 @@ class Plan:
         faults = dice.choice((0.0, 0.0, 1.0, 4.0, 15.0))
         externals = dice.random() < 0.2
         return cls(
-            life=dice.choice((5.0, 15.0, 40.0)),
+            life=dice.choice((4.0, 12.0, 30.0)),
             odds=Odds(0.006 * faults, 0.008 * faults, 0.002 * faults, 0.4 if faults else 0.0),
             slow=dice.choice((0.0, 0.02, 0.2)),
             fdatasync=dice.choice((0.0, 0.02)) if externals and faults else 0.0,
@@ -88,6 +88,8 @@ class World:
         self.trace = Trace()
         self.machine = machine
         self.resting = False
+        self.rush = trio.Event()
+        """Set when everybody is to act in the same instant."""
         self.requests: set[trio.CancelScope] = set()
         self.failure: str | None = None
         self.peers: list[WebSocketPeer] = []
@@ -103,6 +105,7 @@ class World:
             else MemoryStorage()
         )
         self.model = Model(self.trace, self.fail, trio.current_time, always=plan.options["policy"] == 0)
+        self.model.prompt = plan.slow == 0.0 and not plan.externals
         self.model.max_locked = plan.options["max_locked_index"]
         self.storage = SimulatedStorage(inner, random.Random(f"store {seed}"), plan.odds, self.model)
         self.model.storage = self.storage
@@ -115,6 +118,15 @@ class World:
             self.failure = what
             self.trace.note("MODEL", what)
             self._scope.cancel()
+
+    def hurry(self) -> None:
+        """Everybody acts at once: between the steps of what is at work now."""
+        self.rush.set()
+        self.rush = trio.Event()
+
+    async def pause(self, seconds: float) -> None:
+        with trio.move_on_after(seconds):
+            await self.rush.wait()
 
     async def process(self) -> Process | None:
         """The server, once it is up; None when the world has come to rest meanwhile."""
@@ -204,6 +216,7 @@ class World:
         async with process.running():
             self.storage.odds = odds
             self._process = process
+            self.model.troubled_until = trio.current_time()
             self._process_changed.set()
             self._process_changed = trio.Event()
             share = self.plan.life / (self.plan.restarts + 1)
