@@ -64,7 +64,7 @@ class Picture:
         """Id -> message, wherever it is."""
         self.lock_of: dict[str, StoredLock] = {}
         self.departing: list[Message] = []
-        """Messages that the batch took away."""
+        """Messages that the batch took from their queues, or buried."""
         self._rules = rules
         self._decode = decode
         self._limbo: dict[str, tuple[Message, StoredLock | None]] = {}
@@ -105,6 +105,7 @@ class Picture:
         """A batch was stored."""
         self._limbo.clear()
         self._touched.clear()
+        self.departing = []
         for kind, family, key, value in changes:
             if family is Family.META:
                 self._meta(kind, key, value)
@@ -125,7 +126,7 @@ class Picture:
 
     def _leave_limbo(self, ids: list[str]) -> None:
         """These turn up nowhere any more."""
-        self.departing = [message for message, _ in self._limbo.values()]
+        self.departing += [message for message, _ in self._limbo.values()]
         for id in ids:
             message, lock = self._limbo.pop(id)
             self.places.pop(id, None)
@@ -242,6 +243,7 @@ class Picture:
             self.places[message.id] = message
             if limbo is not None and limbo[1] is not None:
                 self.lock_of.pop(message.id, None)
+                self.departing.append(message)
                 self._rules.buried(limbo[1], message.deliveries)
             elif known is None or known.id != message.id:
                 self._rules.broken(f"message {message.id} is a dead letter, but was not locked")
@@ -255,6 +257,7 @@ class Picture:
 
     def _sweep(self, message: Message, dead: bool = False) -> None:
         self.places.pop(message.id, None)
+        self.departing.append(message)
         self._rules.swept(message, dead)
 
 
