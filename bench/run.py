@@ -92,6 +92,7 @@ def one_round(program: Path, workload: Workload, side: Side, running: Running, n
         connections=workload.connections,
         payload=workload.payload,
         window=WS_WINDOW,
+        changing_headers=workload.changing_headers,
         seconds=seconds,
         warmup=min(1.0, seconds / 3),
         queue=queue,

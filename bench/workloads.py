@@ -6,7 +6,7 @@ note says what stands in for it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.servers import (
     BEANSTALKD,
@@ -24,6 +24,7 @@ DEEP = 1_000_000
 WS_WINDOW = 64
 EVERYONE = (OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD, BEANSTALKD_SYNC, BEANSTALKD, REDIS, RABBITMQ_SERVER)
 DURABLE = (OURS_ALWAYS, QRUSTY_NEW, QRUSTY_OLD, BEANSTALKD_SYNC, REDIS, RABBITMQ_SERVER)
+HTTP = (OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD)
 SOCKETS = (OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD, BEANSTALKD)
 
 
@@ -45,7 +46,8 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`socket`: over WebSocket where the server has it (a step after the other, over its own protocol, where not)."""
+    """`socket`: over WebSocket where the server has it (a step after the other, over its own protocol, where not).
+    `changing_headers`: every request has a traceparent and an X-Request-Id of its own."""
 
     key: str
     title: str
@@ -55,6 +57,7 @@ class Workload:
     sides: tuple[Side, ...]
     socket: bool = False
     note: str = ""
+    changing_headers: bool = False
 
 
 def _sides(servers: tuple[Server, ...], *depths: int) -> tuple[Side, ...]:
@@ -91,9 +94,23 @@ def _sockets(mode: str, connections: int) -> Workload:
     )
 
 
+def _changing(mode: str, connections: int) -> Workload:
+    """The same as `_steps`, with headers that are never the same. Over HTTP only."""
+    constant = _steps(mode, connections)
+    return replace(
+        constant,
+        key=f"{constant.key}-changing",
+        title=f"{constant.title}, headers that change",
+        sides=_sides(HTTP),
+        note="Every request has a `traceparent` and an `X-Request-Id` of its own.",
+        changing_headers=True,
+    )
+
+
 WORKLOADS: tuple[Workload, ...] = (
     *(_steps("cycle", connections) for connections in (1, 8, 32, 128)),
     *(_steps("publish", connections) for connections in (1, 8, 32, 128)),
+    *(_changing(mode, 32) for mode in ("cycle", "publish")),
     _steps("cycle", 8, 4096),
     _steps("publish", 8, 4096),
     *(_sockets("publish", connections) for connections in (1, 4)),

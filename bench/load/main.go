@@ -32,6 +32,7 @@ type options struct {
 	ownQueues   bool
 	keep        bool
 	amqpGet     bool
+	changing    bool
 	cap         time.Duration
 }
 
@@ -71,6 +72,7 @@ func parse() *options {
 	flag.BoolVar(&o.ownQueues, "own-queues", false, "a queue for each connection")
 	flag.BoolVar(&o.keep, "keep", false, "leave the queue in place at the end")
 	flag.BoolVar(&o.amqpGet, "amqp-get", false, "amqp: basic.get instead of a consumer with prefetch 1")
+	flag.BoolVar(&o.changing, "changing-headers", false, "http: a traceparent and an X-Request-Id that differ in every request")
 	flag.DurationVar(&o.cap, "cap", 30*time.Minute, "give up after this")
 	procs := flag.Int("procs", 1, "threads that run the loop")
 	flag.Parse()

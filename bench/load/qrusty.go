@@ -20,6 +20,22 @@ type httpConn struct {
 	id        [64]byte
 	idLength  int
 	body      []byte
+	changed   []byte
+	headers   *changingHeaders // nil: every request has the same
+}
+
+// changingHeaders are put in front of the empty line of each request: as long each time, and never the same.
+type changingHeaders struct {
+	lines  []byte
+	number uint64
+}
+
+const changingForm = "\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-%016x-01\r\nX-Request-Id: load-%016x"
+
+func (h *changingHeaders) next() []byte {
+	h.number++
+	h.lines = fmt.Appendf(h.lines[:0], changingForm, h.number, h.number)
+	return h.lines
 }
 
 func httpRequest(method, path, host, body string) []byte {
@@ -34,6 +50,9 @@ func (s *httpServer) connect(index int, queue string) (*httpConn, error) {
 	}
 	consumer := fmt.Sprintf(`{"consumer_id":"load-%d-%d"`, os.Getpid(), index)
 	c := &httpConn{wire: w}
+	if s.o.changing {
+		c.headers = &changingHeaders{number: uint64(index) << 40}
+	}
 	c.publishes = pool(s.o, index, func(priority int, payload []byte) []byte {
 		return httpRequest("POST", "/publish", s.o.addr,
 			fmt.Sprintf(`{"queue":"%s","priority":%d,"payload":"%s"}`, queue, priority, payload))
@@ -138,13 +157,23 @@ func (c *httpConn) ask(request []byte, step string) error {
 	return err
 }
 
+// whole is the request as it is sent.
+func (c *httpConn) whole(request []byte) []byte {
+	if c.headers == nil {
+		return request
+	}
+	end := bytes.Index(request, []byte("\r\n\r\n"))
+	c.changed = append(append(append(c.changed[:0], request[:end]...), c.headers.next()...), request[end:]...)
+	return c.changed
+}
+
 func (c *httpConn) publish() error {
 	c.next = (c.next + 1) % poolSize
-	return c.ask(c.publishes[c.next], "publish")
+	return c.ask(c.whole(c.publishes[c.next]), "publish")
 }
 
 func (c *httpConn) consume() (bool, error) {
-	if err := c.ask(c.take, "consume"); err != nil {
+	if err := c.ask(c.whole(c.take), "consume"); err != nil {
 		return false, err
 	}
 	if bytes.Equal(c.body, []byte("null")) {
@@ -162,7 +191,7 @@ func (c *httpConn) ack() error {
 	c.out = append(c.out[:0], c.ackHead...)
 	c.out = append(c.out, c.id[:c.idLength]...)
 	c.out = append(c.out, c.ackTail...)
-	return c.ask(c.out, "ack")
+	return c.ask(c.whole(c.out), "ack")
 }
 
 // field finds the text value that follows a mark such as `"id":"`. Payloads here hold no quotes, so the first is it.

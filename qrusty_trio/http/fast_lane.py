@@ -37,9 +37,9 @@ from qrusty_trio.http.head import (
     RequestTimedOut,
     check_beginning,
     head_too_large,
-    known_block,
     read_block,
     read_line,
+    read_quick_block,
 )
 from qrusty_trio.http.pipe import Lost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.rounds import QUICK, Rounds, Unsent
@@ -232,16 +232,20 @@ class Connection:
         line_end = data.find(b"\r\n")
         if end < 4 or self.stopping:
             return None
-        target = self._lane.targets.of(data[:line_end])
-        if target is None or target.head_only or not target.http11:
-            return None
-        block = known_block(data[line_end:end])
-        name = target.operation.name
-        if block is None or not block.quick or name not in block.allowed_types or name not in QUICK:
-            return None
-        if block.length != len(data) - end or block.length > MAX_BODY_BYTES:
-            return None
-        return Call(target.operation, target.params, data[end:], target.query)
+        try:
+            target = self._lane.targets.quick(data[:line_end])
+            if target is None or target.head_only or not target.http11 or target.operation.name not in QUICK:
+                return None
+            block = read_quick_block(data[line_end:end])
+            if block is None or not block.quick or block.length != len(data) - end or block.length > MAX_BODY_BYTES:
+                return None
+            operation = target.operation
+            if operation.name not in block.allowed_types:
+                check_content_type(operation, block.content_type, not block.length)
+                block.allowed_types.add(operation.name)
+        except QrustyError:
+            return None  # Refused in the connection's own task.
+        return Call(operation, target.params, data[end:], target.query)
 
     def begin_quick(self) -> None:
         """Its call is going to be run."""

@@ -1,7 +1,7 @@
 """Request lines that were read before, and what they mean.
 
-Rule: what is remembered is what reading the line anew would give. Bounded in number and in bytes; when it is full, all
-of it is forgotten.
+Rule: what is remembered is what reading the line anew would give. Bounded in number and in bytes; lines that come once
+only (a query that changes) displace none that come again.
 """
 
 from __future__ import annotations
@@ -10,10 +10,12 @@ import re
 from typing import NamedTuple
 
 from qrusty_trio.api.operations import Operation, resolve
-from qrusty_trio.http.head import Line
+from qrusty_trio.http.head import Line, read_line
+from qrusty_trio.http.remembered import Remembered
 
-MAX_KEPT_TARGETS = 4096
-"""Request lines whose meaning is remembered."""
+MAX_KEPT_TARGETS = 1024
+"""Request lines whose meaning is remembered: so many that came again, and so many that came once; the same for lines up
+to a message id."""
 MAX_KEPT_LINE_BYTES = 1024
 """Longer lines are read anew each time, so that the memory is bounded (4 MiB)."""
 _HTTP11 = b" HTTP/1.1"
@@ -35,8 +37,8 @@ class Targets:
     """The request lines of all connections of a lane."""
 
     def __init__(self) -> None:
-        self._targets: dict[bytes, Target] = {}
-        self._up_to_id: dict[bytes, Target] = {}
+        self._targets: Remembered[Target] = Remembered(MAX_KEPT_TARGETS)
+        self._up_to_id: Remembered[Target] = Remembered(MAX_KEPT_TARGETS)
         """Without the message id, which comes once only: request lines up to the slash before it."""
 
     def of(self, line: bytes) -> Target | None:
@@ -50,18 +52,22 @@ class Targets:
                 return Target(operation, (*params, message_id.decode()), query, http11, head_only)
         return target
 
+    def quick(self, line: bytes) -> Target | None:
+        """The same, found out if need be and if the line is not long. Raises what `resolve` and `read_line` raise."""
+        target = self.of(line)
+        if target is None and len(line) <= MAX_KEPT_LINE_BYTES:
+            return self.resolve(line, read_line(line))
+        return target
+
     def resolve(self, text: bytes, line: Line) -> Target:
         """Find out what a request line means. Raises NotFound, MethodNotAllowed, BadRequest."""
         operation, params = resolve(line.method, line.path, line.query)
         target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
         if len(text) > MAX_KEPT_LINE_BYTES:
             return target
-        if len(self._targets) + len(self._up_to_id) >= MAX_KEPT_TARGETS:
-            self._targets.clear()
-            self._up_to_id.clear()
         if not operation.path.endswith("/{id}"):
-            self._targets[text] = target
+            self._targets.put(text, target)
         elif text == f"{line.method} ".encode() + line.path + _HTTP11:
             before = text[: -len(_HTTP11)].rpartition(b"/")[0]
-            self._up_to_id[before] = target._replace(params=params[:-1])
+            self._up_to_id.put(before, target._replace(params=params[:-1]))
         return target

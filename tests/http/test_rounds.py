@@ -15,6 +15,7 @@ import trio
 
 from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.errors import DiskFull
+from qrusty_trio.http import head
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 from tests.wire.http_client import Connection
@@ -107,7 +108,8 @@ async def test_what_is_not_known_or_not_alone_goes_the_other_way(server: Server)
     async with connected(server) as connection:
         counted = Counted(server)
         assert (await connection.request("GET", "/stats")).status == 200
-        assert (await connection.request("POST", "/publish", PUBLISH, headers=[("X-New", "1")])).status == 200
+        assert (await connection.request("POST", "/publish", PUBLISH, headers=[("X-New", "1" * 3000)])).status == 200
+        assert (await connection.request("POST", "/publish", PUBLISH, headers=[("Origin", "null")])).status != 500
         assert (await connection.request("POST", "/publish", PUBLISH, content_type="text/plain")).status == 415
         await connection.stream.send_all(b"POST /publish HTTP/1.1\r\nHost: localhost\r\n")
         await connection.stream.send_all(b"Content-Length: %d\r\nContent-Type: application/json\r\n\r\n" % len(PUBLISH))
@@ -118,6 +120,68 @@ async def test_what_is_not_known_or_not_alone_goes_the_other_way(server: Server)
         assert "id" in (await connection.receive()).json()
         assert "payload" in (await connection.receive()).json()
         assert sum(counted.rounds) <= 2  # the last two, if they arrived apart
+
+
+CHANGING = {
+    "traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-{:016x}-01",
+    "x-request-id": "request-{}",
+    "Date": "Thu, 26 Nov 2026 10:00:{:02} GMT",
+    "User-Agent": "worker/1.0 ({} jobs done)",
+    "Cookie": "session=0123456789abcdef; seen={}",
+    "Authorization": "Bearer {}" + "e" * 700,
+}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+async def test_headers_that_change_with_each_request_stay_in(server: Server, name: str) -> None:
+    async with connected(server) as connection:
+        counted = Counted(server)
+        for number in range(20):
+            headers = [(name, CHANGING[name].format(number))]
+            id = (await connection.request("POST", "/publish", PUBLISH, headers=headers)).json()["id"]
+            delivery = (await connection.request("POST", "/consume/q", CONSUME, headers=headers)).json()
+            assert delivery == {"id": id, "payload": "x", "retry_count": 1}
+            settled = await connection.request("POST", f"/ack/q/{id}", b'{"consumer_id":"c"}', headers=headers)
+            assert settled.status == 200
+        assert sum(counted.rounds) == 60
+
+
+async def test_bodies_of_ever_new_lengths_and_queries_stay_in(server: Server) -> None:
+    async with connected(server) as connection:
+        counted = Counted(server)
+        for number in range(20):
+            body = json.dumps({"queue": "q", "priority": 1, "payload": "x" * number}).encode()
+            assert (await connection.request("POST", f"/publish?trace={number}", body)).status == 200
+        assert sum(counted.rounds) == 20
+
+
+async def test_headers_that_change_do_not_make_others_be_read_anew(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[bytes] = []
+    read_anew = head._read_block
+    monkeypatch.setattr(head, "_read_block", lambda block, http11: (read.append(block), read_anew(block, http11))[1])
+    async with connected(server) as constant, connected(server) as changing:
+        for number in range(head.MAX_KEPT_BLOCKS + 100):
+            headers = [("traceparent", str(number))]
+            assert (await changing.request("GET", "/health", headers=headers)).status == 200
+        assert len(read) >= head.MAX_KEPT_BLOCKS
+        read.clear()
+        assert (await constant.request("POST", "/publish", PUBLISH)).status == 200
+        assert not read
+
+
+async def test_a_request_that_is_refused_in_a_round_is_refused_as_ever(server: Server) -> None:
+    async with connected(server) as connection:
+        for number in range(3):
+            headers = [("X-Request-Id", str(number))]
+            wrong = await connection.request("POST", "/publish", PUBLISH, headers=headers, content_type="text/plain")
+            assert wrong.status == 415
+            assert (await connection.request("POST", "/nothing", PUBLISH, headers=headers)).status == 404
+            assert (await connection.request("DELETE", "/publish", PUBLISH, headers=headers)).status == 405
+        bad = await connection.request("POST", "/publish", PUBLISH, headers=[("X-Bad", "a\x01b")])
+        assert bad.status == 400
+        assert bad.headers["connection"] == "close"
 
 
 async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
