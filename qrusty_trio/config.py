@@ -165,6 +165,16 @@ def _origins() -> Check[frozenset[str]]:
     return Check("nothing, or origins such as https://ops.example:8443 with commas between, without paths", parse)
 
 
+def _hosts() -> Check[frozenset[str]]:
+    def parse(text: str) -> frozenset[str]:
+        hosts = [host.strip().lower().removesuffix(".") for host in text.split(",")] if text.strip() else []
+        if not all(re.fullmatch(r"[-0-9a-z._]+", host, re.ASCII) for host in hosts):
+            raise ValueError
+        return frozenset(hosts)
+
+    return Check("nothing, or names such as ops.example with commas between, without ports", parse)
+
+
 def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, unset: T | None = None) -> T:
     """A field of `Settings` that is also a row of the table: what the type checker sees is its value.
 
@@ -318,6 +328,13 @@ class Settings:
         _origins(),
         "",
         "Origins of browser pages that may use the server, besides its own.",
+    )
+    allowed_hosts: frozenset[str] = _row(
+        "QRUSTY_ALLOWED_HOSTS",
+        "",
+        _hosts(),
+        "",
+        "Names under which browsers may use the server, besides localhost, IP addresses and BIND_ADDR.",
     )
 
     def __post_init__(self) -> None:

@@ -43,6 +43,7 @@ DEFAULTS = {
     "QRUSTY_LOG_LEVEL": "info",
     "QRUSTY_LOG_FORMAT": "console",
     "QRUSTY_ALLOWED_ORIGINS": "",
+    "QRUSTY_ALLOWED_HOSTS": "",
     "QRUSTY_FAST_LANE": "enabled",
 }
 """What existing deployments of the recorded server, and our own documents, rely on."""
@@ -116,6 +117,12 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
         "allowed_origins",
         frozenset({"https://ops.example", "http://localhost:3000"}),
     ),
+    (
+        "QRUSTY_ALLOWED_HOSTS",
+        "Ops.example, queue.internal.",
+        "allowed_hosts",
+        frozenset({"ops.example", "queue.internal"}),
+    ),
 ]
 
 
@@ -131,7 +138,7 @@ def test_every_variable_is_tried_with_something_else_than_its_default() -> None:
 
 
 REFUSED: list[tuple[str, str]] = [
-    *((variable, "") for variable in DEFAULTS if variable != "QRUSTY_ALLOWED_ORIGINS"),
+    *((variable, "") for variable in DEFAULTS if not variable.startswith("QRUSTY_ALLOWED_")),
     ("DATA_PATH", "  "),
     ("BIND_ADDR", "6784"),
     ("BIND_ADDR", ":6784"),
@@ -184,6 +191,10 @@ REFUSED: list[tuple[str, str]] = [
     ("QRUSTY_ALLOWED_ORIGINS", "ops.example"),
     ("QRUSTY_ALLOWED_ORIGINS", "https://ops.example/"),
     ("QRUSTY_ALLOWED_ORIGINS", "https://ops.example,"),
+    ("QRUSTY_ALLOWED_HOSTS", "*"),
+    ("QRUSTY_ALLOWED_HOSTS", "ops.example:6784"),
+    ("QRUSTY_ALLOWED_HOSTS", "https://ops.example"),
+    ("QRUSTY_ALLOWED_HOSTS", "ops.example,"),
 ]
 
 

@@ -31,6 +31,7 @@ from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError
 from qrusty_trio.http.answers import body_too_large, cors_headers
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
+from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.quart_websocket import WebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.root import DESCRIPTION, ROOT_PATH, UI_ADDRESS, is_browser
 
@@ -110,16 +111,21 @@ def make_app(context: HttpContext) -> Quart:
 
 async def _serve(context: HttpContext) -> Response:
     """Answer the current request."""
-    origin = request.headers.get("Origin")
-    cors = cors_headers(origin, context.allowed_origins)
+    browser = read_browser(request.headers.items())
+    cors = cors_headers(browser.origin if browser is not None else None, context.allowed_origins)
     path, _ = split_target(request.scope["raw_path"])
     try:
         _check_trusted(path)
-        if request.method == "OPTIONS" and cors and "Access-Control-Request-Method" in request.headers:
-            return _preflight(cors)
+        if request.method == "OPTIONS" and browser is not None and "Access-Control-Request-Method" in request.headers:
+            # It is told what the request that it is for would be told.
+            check_host(browser, context.allowed_hosts)
+            check_origin(browser, context.allowed_origins)
+            if cors:
+                return _preflight(cors)
         if app_serves(path):
+            check_host(browser, context.allowed_hosts)
             return await _serve_file(context.webui_dir, path, cors)
-        reply = await _run(context, path)
+        reply = await _run(context, path, browser)
         return _response(reply, cors)
     except MethodNotAllowed as error:
         return _response(error_reply(error), {"allow": error.allow, **cors})
@@ -139,7 +145,7 @@ def _check_trusted(path: bytes | None) -> None:
         raise _Last(refusal)
 
 
-async def _run(context: HttpContext, path: bytes) -> Reply:
+async def _run(context: HttpContext, path: bytes, browser: Browser | None) -> Reply:
     # The body is read even when it is of no use, so that the connection can go on.
     try:
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
@@ -148,8 +154,11 @@ async def _run(context: HttpContext, path: bytes) -> Reply:
     except RequestTimeout:
         raise _Last(RequestTimedOut("The request did not arrive in time")) from None
     _check_trusted(None)
+    check_host(browser, context.allowed_hosts)
     query = request.scope["query_string"].decode("latin-1")
     operation, params = resolve(request.method, path, query)
+    if operation.mutating:
+        check_origin(browser, context.allowed_origins)
     check_content_type(operation, request.headers.get("Content-Type"), not body)
     (reply,) = await context.engine.run([Call(operation, params, body, query)])
     cast(dict[str, Any], request.scope)[REPLY_KEY] = reply

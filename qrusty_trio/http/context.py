@@ -33,5 +33,7 @@ class HttpContext:
     """Origins of browser pages that may use the API, such as `https://ops.example`."""
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down."""
+    allowed_hosts: Collection[str] = ()
+    """Hosts, in lower case, under which browsers may use the server, besides localhost and IP addresses."""
     bulkheads: Bulkheads = field(default_factory=Bulkheads)
     """What ends with one connection."""

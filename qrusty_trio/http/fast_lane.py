@@ -41,6 +41,7 @@ from qrusty_trio.http.head import (
     read_line,
     read_quick_block,
 )
+from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pipe import Lost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.rounds import QUICK, Rounds, Unsent
 from qrusty_trio.http.targets import Target, Targets
@@ -336,13 +337,18 @@ class Connection:
             self._leave = self._linger
         elif not http11:
             extra = KEEP_ALIVE
-        if block.origin is not None:
-            extra += self._cors(block)
+        browser = block.browser
+        if browser is not None:
+            extra += header_lines(cors_headers(browser.origin, self._context.allowed_origins))
         try:
+            if browser is not None:
+                check_host(browser, self._context.allowed_hosts)
             if target is None:
                 assert line is not None
                 target = self._lane.targets.resolve(line_bytes, line)
             operation = target.operation
+            if browser is not None and operation.mutating:
+                check_origin(browser, self._context.allowed_origins)
             if operation.name not in block.allowed_types:
                 check_content_type(operation, block.content_type, not body)
                 block.allowed_types.add(operation.name)
@@ -354,9 +360,6 @@ class Connection:
             return
         self._calls.append(Call(operation, target.params, body, target.query))
         self._plan.append((None, extra, target.head_only))
-
-    def _cors(self, block: Block) -> bytes:
-        return header_lines(cors_headers(block.origin, self._context.allowed_origins))
 
     def _go_elsewhere(self, line: Line, block: Block, rest: bytes) -> None:
         websocket = block.upgrade == "websocket" and not block.handshake_fault

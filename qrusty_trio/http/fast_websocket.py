@@ -26,14 +26,17 @@ from websockets.server import ServerProtocol
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
+from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.carrier import Finished, Lost
+from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
-    origin_allowed,
+    check_handshake,
     serve_connection,
 )
+from qrusty_trio.wording import shortened
 
 READ_BYTES = 64 * 1024
 PARSE_BYTES = 16 * 1024
@@ -119,8 +122,10 @@ def _answer(request: Request, protocol: ServerProtocol, services: WebSocketServi
     hosts = request.headers.get_all("Host")
     if len(hosts) != 1 or len(origins) > 1:
         return _refusal(400, "Bad Request", "bad_request", "One Host and at most one Origin are needed")
-    if not origin_allowed(origins[0] if origins else None, hosts[0], services.allowed_origins):
-        return _refusal(403, "Forbidden", "origin_not_allowed", "This origin may not connect")
+    try:
+        check_handshake(read_browser(request.headers.raw_items()), services)
+    except QrustyError as error:
+        return _refusal(error.status, "Forbidden", error.code, shortened(str(error)))
     response = protocol.accept(request)
     if response.status_code != 101:
         sentence = (response.body or b"").decode().strip()

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import httptools
 
 from qrusty_trio.errors import BadRequest, QrustyError
+from qrusty_trio.http.origins import Browser
 from qrusty_trio.http.remembered import Remembered
 
 MAX_HEAD_BYTES = 64 * 1024
@@ -89,12 +90,12 @@ class Block:
 
     __slots__ = (
         "allowed_types",
+        "browser",
         "chunked",
         "content_type",
         "handshake_fault",
         "keep_alive",
         "length",
-        "origin",
         "plain",
         "quick",
         "settings_fault",
@@ -107,7 +108,8 @@ class Block:
         self.chunked = False
         self.keep_alive = True
         self.content_type: str | None = None
-        self.origin: str | None = None
+        self.browser: Browser | None = None
+        """What a browser says of where the request comes from."""
         self.upgrade = ""
         """What to upgrade to, in lower case; '' when no upgrade is asked for."""
         self.handshake_fault = ""
@@ -117,7 +119,7 @@ class Block:
         self.plain = True
         """Nothing is asked for but an answer: no chunks, no upgrade, no expectation."""
         self.quick = False
-        """Plain, and nothing more is to be said in the answer: no closing, no origin."""
+        """Plain, and nothing more is to be looked at or said in the answer: no closing, no browser."""
         self.allowed_types: set[str] = set()
         """Names of operations that this content type was found right for."""
 
@@ -206,7 +208,7 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     tokens = _tokens(values.get(b"connection", []))
     result.keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
     result.content_type = _single(values, b"content-type", "Content-Type")
-    result.origin = _single(values, b"origin", "Origin")
+    result.browser = _browser(values, hosts)
     upgrade = _single(values, b"upgrade", "Upgrade")
     result.upgrade = upgrade.lower() if upgrade else ""
     if result.upgrade == "websocket":
@@ -214,8 +216,16 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     elif result.upgrade == "h2c":
         result.settings_fault = _settings_fault(values.get(b"http2-settings", []))
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
-    result.quick = result.plain and result.keep_alive and result.origin is None
+    result.quick = result.plain and result.keep_alive and result.browser is None
     return result
+
+
+def _browser(values: dict[bytes, list[bytes]], hosts: list[bytes]) -> Browser | None:
+    origin = _single(values, b"origin", "Origin")
+    site = _single(values, b"sec-fetch-site", "Sec-Fetch-Site")
+    if origin is None and site is None and not any(name.startswith(b"sec-fetch-") for name in values):
+        return None
+    return Browser(hosts[0].decode("latin-1") if hosts else "", origin, site)
 
 
 def _handshake_fault(values: dict[bytes, list[bytes]], tokens: set[bytes], http11: bool) -> str:

@@ -20,10 +20,13 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 from wsproto.connection import ConnectionState
 
+from qrusty_trio.api.operations import error_reply
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
+from qrusty_trio.errors import QrustyError
+from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, unread_bytes
-from qrusty_trio.http.websocket import WebSocketServices, origin_allowed, serve_connection
+from qrusty_trio.http.websocket import WebSocketServices, check_handshake, serve_connection
 
 ACTIVITY_KEY = "qrusty.activity"
 STREAM_KEY = "qrusty.stream"
@@ -80,10 +83,11 @@ async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
 
     Returns a response when the upgrade is refused.
     """
-    headers = websocket.headers
-    if not origin_allowed(headers.get("Origin"), headers.get("Host"), services.allowed_origins):
-        body = b'{"error":"This origin may not connect","code":"origin_not_allowed"}'
-        return Response(body, 403, content_type="application/json")
+    try:
+        check_handshake(read_browser(websocket.headers.items()), services)
+    except QrustyError as error:
+        refusal = error_reply(error)
+        return Response(refusal.body, refusal.status, content_type="application/json")
     await websocket.accept()
     await _serve(services)
     # A cancellation that ended it is raised here anew: see there.

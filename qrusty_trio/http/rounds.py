@@ -1,9 +1,9 @@
 """Rounds: the plain requests that many connections sent at the same time, served as one burst.
 
 Rule: what is served here is what a connection's own task would serve, with the same answers; here it takes no task
-switch, and the calls of a round share one transaction. Served here is only a single whole request of a quick kind with a
-short head, which asks for nothing but an answer; and its answer is sent if the socket takes it at once. Everything else
-wakes the connection's task with what has arrived.
+switch, and the calls of a round share one transaction. Served here is only a single whole request of a quick kind with
+a short head, which asks for nothing but an answer; and its answer is sent if the socket takes it at once. Everything
+else wakes the connection's task with what has arrived.
 
 A connection is parked here while its task waits for a request. From its request to its answer, which
 may wait for a sync, the connection is busy: nothing more is read from it.

@@ -17,7 +17,6 @@ import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
-from urllib.parse import urlsplit
 
 import trio
 
@@ -39,6 +38,7 @@ from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.carrier import Carrier, Finished, Lost
+from qrusty_trio.http.origins import Browser, check_host, check_origin
 
 BUDGET = 128
 """Requests run in one step of the event loop: about 2 ms."""
@@ -110,6 +110,8 @@ class WebSocketServices:
     ping_timeout: float
     """Seconds that the peer has to show a sign of life after it."""
     allowed_origins: Collection[str] = ()
+    allowed_hosts: Collection[str] = ()
+    """See `HttpContext`."""
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down: connections close with 1001."""
     budget: Budget = field(default_factory=Budget)
@@ -124,22 +126,10 @@ class WebSocketServices:
     """Gives memory that was freed back to the system. Blocks: it is called in a thread, after a shortage."""
 
 
-def origin_allowed(origin: str | None, host: str | None, allowed: Collection[str]) -> bool:
-    """Whether a browser page from `origin` may connect: one of this host, or one that was allowed by name.
-
-    Not a browser (no Origin): always.
-    """
-    if origin is None or origin in allowed:
-        return True
-    try:
-        parts = urlsplit(origin)
-        own = urlsplit(f"//{host or ''}")
-        default = {"http": 80, "https": 443}.get(parts.scheme)
-        if default is None or parts.hostname is None or own.hostname is None:
-            return False
-        return parts.hostname == own.hostname and (parts.port or default) == (own.port or default)
-    except ValueError:
-        return False
+def check_handshake(browser: Browser | None, services: WebSocketServices) -> None:
+    """Raise HostNotAllowed or OriginNotAllowed when a page in a browser may not connect."""
+    check_host(browser, services.allowed_hosts)
+    check_origin(browser, services.allowed_origins)
 
 
 async def serve_connection(carrier: Carrier, services: WebSocketServices) -> None:

@@ -205,6 +205,7 @@ def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.E
     webui = webui_directory(settings.webui_dir)
     if webui is None:
         log.warning("there is no web UI: neither in %s nor in the package", settings.webui_dir)
+    hosts = settings.allowed_hosts | {settings.bind_addr.host.lower().removesuffix(".")}
     websocket = WebSocketServices(
         engine,
         engine.dispatcher,
@@ -213,6 +214,7 @@ def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.E
         ping_interval=settings.ws_ping_interval_secs,
         ping_timeout=settings.ws_ping_timeout_secs,
         allowed_origins=settings.allowed_origins,
+        allowed_hosts=hosts,
         stopping=stopping,
         return_freed=return_freed,
     )
@@ -224,6 +226,7 @@ def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.E
         fast_lane=settings.fast_lane,
         allowed_origins=settings.allowed_origins,
         stopping=stopping,
+        allowed_hosts=hosts,
     )
 
 

@@ -160,7 +160,12 @@ async def test_headers_that_change_do_not_make_others_be_read_anew(
 ) -> None:
     read: list[bytes] = []
     read_anew = head._read_block
-    monkeypatch.setattr(head, "_read_block", lambda block, http11: (read.append(block), read_anew(block, http11))[1])
+
+    def read_and_note(block: bytes, http11: bool) -> head.Block:
+        read.append(block)
+        return read_anew(block, http11)
+
+    monkeypatch.setattr(head, "_read_block", read_and_note)
     async with connected(server) as constant, connected(server) as changing:
         for number in range(head.MAX_KEPT_BLOCKS + 100):
             headers = [("traceparent", str(number))]

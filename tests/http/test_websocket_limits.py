@@ -47,7 +47,7 @@ INTERVAL, TIMEOUT = 30.0, 10.0
 async def test_origins(fast_lane: bool, origin: bytes | None, welcome: bool) -> None:
     allowed = frozenset({"https://ops.example"})
     async with (
-        running(fast_lane, allowed_origins=allowed) as server,
+        running(fast_lane, allowed_origins=allowed, allowed_hosts=frozenset({"test"})) as server,
         raw(server.port, upgrade(Origin=origin)) as peer,
     ):
         answer = await peer.head()

@@ -143,6 +143,7 @@ def context_for(
     webui_dir: Path = Path("webui"),
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
+    allowed_hosts: Collection[str] = ("test",),
 ) -> HttpContext:
     """What the lanes are given."""
     stopping = trio.Event()
@@ -154,9 +155,12 @@ def context_for(
         ping_interval=30,
         ping_timeout=10,
         allowed_origins=allowed_origins,
+        allowed_hosts=allowed_hosts,
         stopping=stopping,
     )
-    return HttpContext(engine, websocket, webui_dir, max_connections, fast_lane, allowed_origins, stopping)
+    return HttpContext(
+        engine, websocket, webui_dir, max_connections, fast_lane, allowed_origins, stopping, allowed_hosts
+    )
 
 
 @asynccontextmanager
@@ -166,12 +170,18 @@ async def running(
     webui_dir: Path = Path("webui"),
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
+    allowed_hosts: Collection[str] = ("test",),
     engine: Engine | None = None,
 ) -> AsyncIterator[Web]:
     """A server that is stopped in order at the end."""
     engine = engine or make_engine()
     context = context_for(
-        engine, fast_lane, webui_dir=webui_dir, max_connections=max_connections, allowed_origins=allowed_origins
+        engine,
+        fast_lane,
+        webui_dir=webui_dir,
+        max_connections=max_connections,
+        allowed_origins=allowed_origins,
+        allowed_hosts=allowed_hosts,
     )
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
