@@ -11,6 +11,7 @@ one is played alone before all others. The exit status is 1 when something was f
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from functools import partial
 from pathlib import Path
@@ -43,5 +44,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--replay", type=Path, nargs="+", default=[])
+    # Ended in whatever way, it leaves no server behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = parser.parse_args()
     sys.exit(trio.run(main, given.seconds, given.seed, given.replay))

@@ -44,7 +44,7 @@ Step = tuple[str, bytes] | tuple[str, float]
 ID = b"{id}"
 NO_ID = b"00000000-0000-4000-8000-000000000000"
 UNTIL_SECONDS = 0.5
-PLAY_SECONDS = 8.0
+PLAY_SECONDS = 4.0
 """A conversation that takes longer is cut off: its bytes went to someone who does not read."""
 MAX_KEPT_BYTES = 256 * 1024
 """Of what the server says, the last so many are looked at."""

@@ -19,6 +19,8 @@ from fuzz.server.conversation import Conversation, Player, Step
 from fuzz.server.target import Target, target
 
 ATTRIBUTE_SECONDS = 40.0
+CONTAINED_SECONDS = 10.0
+"""The same for what is no fault."""
 MINIMISE_SECONDS = 20.0
 SHOWN_CHARS = 3000
 SHOWN_SEEDS = 30
@@ -124,12 +126,15 @@ async def look(server: Target, what: What | None = None) -> list[Finding]:
 
 async def attribute(finding: Finding) -> None:
     """Find the culprit among the suspects, and make its conversation smaller."""
-    with trio.move_on_after(ATTRIBUTE_SECONDS):
+    if finding.what is What.HELD:
+        finding.culprit = finding.suspects[0] if finding.suspects else None  # It takes too long to show again.
+        return
+    with trio.move_on_after(CONTAINED_SECONDS if finding.contained else ATTRIBUTE_SECONDS):
         for suspect in await _few(finding):
             if await shows([suspect], finding):
                 finding.culprit = suspect
                 break
-    if finding.culprit is not None and finding.what in (What.DEATH, What.TRACEBACK):
+    if finding.culprit is not None and not finding.contained and finding.what in (What.DEATH, What.TRACEBACK):
         with trio.move_on_after(MINIMISE_SECONDS):
             async for smaller in _smaller(finding.culprit, finding):
                 finding.culprit = smaller

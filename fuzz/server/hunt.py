@@ -24,7 +24,7 @@ from tests.wire.http_client import open_client
 
 PHASE_SECONDS = 30.0
 LEAST_PHASE_SECONDS = 6.0
-AT_ONCE = 10
+AT_ONCE = 16
 """Conversations at a time."""
 SUSPECT_SECONDS = 1.5
 """Who has ended within that time before a finding may have caused it."""
@@ -175,14 +175,16 @@ class Phase:
                 self._scope.cancel()
                 continue
             now = self._server.resources()
+            self._server.note_peers()
             if self._warm is None and trio.current_time() > began + WARM_SECONDS:
                 self._warm = now
             if now.resident > PEAK_MIB * MIB:
                 self._add(Finding(What.HELD, "memory at its peak", f"{now.resident / MIB:.0f} MiB", self._suspects()))
 
     async def _look(self) -> None:
+        suspects = self._suspects()
         for finding in await look(self._server):
-            finding.suspects = self._suspects()
+            finding.suspects = suspects
             self._add(finding)
 
     def _add(self, finding: Finding) -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import trio
 
-from tests.server.running import Child, child_server
+from tests.server.running import START_SECONDS, Child, child_environment, child_process
 
 LIMITS = {
     "MAX_CONNECTIONS": "48",
@@ -93,6 +94,8 @@ class Target:
         self._read = 0
         """Characters of the log that were looked at."""
         self.last_traceback: Traceback | None = None
+        self._peers: dict[str, int] = {}
+        """Inode of a socket -> port of its peer."""
         self._process = psutil.Process(child.process.pid)
 
     @property
@@ -110,9 +113,23 @@ class Target:
                     files += 1
         return Resources(sockets, files, self._process.num_threads(), self._process.memory_info().rss)
 
+    def note_peers(self) -> None:
+        """Remember whose sockets are whose: of one that was reset the system no longer tells."""
+        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+            columns = line.split()
+            local, remote, inode = (columns[at] for at in (1, 2, 9))
+            if int(local.rpartition(":")[2], 16) == self.port:
+                self._peers[inode] = int(remote.rpartition(":")[2], 16)
+
     def peers(self) -> list[int]:
-        """The remote ports of its connections."""
-        return [connection.raddr.port for connection in self._process.net_connections("tcp") if connection.raddr]
+        """The remote ports of its connections, as far as they were noted."""
+        self.note_peers()
+        held = []
+        for descriptor in Path(f"/proc/{self.child.process.pid}/fd").iterdir():
+            with suppress(OSError):
+                inode = str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]")
+                held.append(self._peers.get(inode, 0))
+        return [port for port in held if port]
 
     def tracebacks(self) -> list[Traceback]:
         """Those that were logged since the last call. What is no record of the log counts as one, too."""
@@ -147,5 +164,9 @@ async def target(fast: bool) -> AsyncIterator[Target]:
     """A fresh server in a directory of its own; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="qrusty-fuzz-") as directory:
         lane = "enabled" if fast else "disabled"
-        async with child_server(Path(directory) / "data", QRUSTY_FAST_LANE=lane, **LIMITS) as child:
+        environment = child_environment(Path(directory) / "data", QRUSTY_FAST_LANE=lane, **LIMITS)
+        async with child_process(environment, arguments=("-m", "fuzz.server.serve")) as child:
+            with trio.fail_after(START_SECONDS):
+                await child.listening.wait()
+                await child.ready()
             yield Target(child)
