@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 SOURCES := qrusty_trio tests bench fuzz
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate fuzz fuzz-parser lock clean
+.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate fuzz fuzz-parser lock clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
@@ -27,6 +27,9 @@ test: $(VENV)/.installed-dev ## Run every test
 
 test-long: $(VENV)/.installed-dev ## The model test of the broker, 20,000 runs
 	QRUSTY_MODEL_RUNS=20000 $(BIN)/python -m pytest --timeout 0 tests/core/test_model.py
+
+test-stress: $(VENV)/.installed-dev ## Every test, five times in a row (TIMES), with all processors burning beside it
+	TIMES=$(or $(TIMES),5) bash tests/stress.sh $(BIN)/python $(ARGS)
 
 crash-test: $(VENV)/.installed-dev ## kill -9 and restart: 500 rounds under load, 50 in the midst of compaction
 	QRUSTY_CRASH_ROUNDS=500 $(BIN)/python -m pytest --timeout 0 tests/crash
@@ -60,6 +63,9 @@ bench-peers: ## Install the peers of `make bench` (needs root, cargo and some ti
 
 simulate: $(VENV)/.installed-dev ## Run 20,000 simulated worlds with faults; SEED=n runs one and prints its trace
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds 0 $(or $(SEEDS),20000))
+
+soak: $(VENV)/.installed ## Queues, consumers and connections that come and go for 40 minutes (SOAK_SECONDS)
+	$(BIN)/python -m bench.soak --seconds $(or $(SOAK_SECONDS),2400) $(SEED:%=--seed %)
 
 fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (FUZZ_SECONDS, SEED or REPLAY)
 	$(BIN)/python -m fuzz.server --seconds $(or $(FUZZ_SECONDS),600) $(SEED:%=--seed %) $(REPLAY:%=--replay %)

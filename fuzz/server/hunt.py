@@ -30,7 +30,7 @@ SUSPECT_SECONDS = 1.5
 """Who has ended within that time before a finding may have caused it."""
 WARM_SECONDS = 4.0
 """From the start of a phase until its memory is measured for the first time."""
-SETTLE_SECONDS = 25.0
+SETTLE_SECONDS = 40.0
 """For connections, locks and memory to be given back. A handover lingers for a few seconds, locks last two; one whose
 `timeout_seconds` was damaged lasts thirty and is waited for longer."""
 LOCK_SECONDS = 40.0

@@ -94,6 +94,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Nothing more is read while one of these says so."""
         self.http2: Http2Progress | None = None
         """Of a connection that speaks HTTP/2."""
+        self._got_on = trio.current_time()
+        """When Hypercorn last read or sent something."""
         self.broken = False
         self.answering: int | None = None
         """The status of an answer that has begun, until its head is sent. Hypercorn sends heads without a phrase."""
@@ -132,6 +134,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 if not self._closing:
                     return await self._receive()
         finally:
+            self._got_on = trio.current_time()
             self._read_ended.set()
         raise trio.ClosedResourceError
 
@@ -317,6 +320,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
             try:
                 await self._pipe.send(bytes(data), progress)
+                self._got_on = trio.current_time()
                 if self.http2 is not None:
                     self.http2.sent(bytes(data), trio.current_time())
                 elif self._upgrading:
@@ -348,9 +352,16 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Cut off an HTTP/2 connection that does not get on. Never returns otherwise."""
         while True:
             await trio.sleep(WATCH_SECONDS)
-            if self.http2 is not None and (why := self.http2.stuck(trio.current_time())) is not None:
+            now = trio.current_time()
+            if self.http2 is not None and (why := self.http2.stuck(now) or self._waits_for_itself(now)) is not None:
                 logger.info("an HTTP/2 connection is cut off: %s", why)
                 self._break()
+
+    def _waits_for_itself(self, now: float) -> str | None:
+        """Hypercorn's reader may wait for room in a window that only something it reads can open."""
+        if self._read_ended.is_set() and now - self._got_on >= SEND_SECONDS:
+            return "an answer that is not taken"
+        return None
 
     def _answer_handshake(self, beginning: bytes) -> None:
         assert self._handshake is not None

@@ -7,11 +7,13 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from hpack import Encoder
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
 from qrusty_trio.http.fast_lane import TICK_SECONDS, Lane
 from qrusty_trio.http.handover import Handover
 from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from tests.http.test_http2_progress import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
 from tests.http.web import LANES, context_for, make_engine, request
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -143,3 +145,22 @@ async def test_a_reader_that_takes_nothing(fast_lane: bool, autojump_clock: Mock
         await connection.peer.send_all(HEALTH)
         await connection.ended.wait()
         assert SEND_SECONDS - SLACK <= connection.took() <= SEND_SECONDS + SLACK
+
+
+@pytest.mark.parametrize("follows", [b"\x81\x05hello", b"\xff" * 20, b"GET / HTTP/1.1\r\n\r\n"])
+@pytest.mark.parametrize("reset", [False, True], ids=["silent", "gone"])
+async def test_a_websocket_over_http2_without_a_window(
+    fast_lane: bool, autojump_clock: MockClock, follows: bytes, reset: bool
+) -> None:
+    """It breaks the rules before it is accepted: the refusal waits for a window that nobody would see opened."""
+    pairs = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws")]
+    block = Encoder().encode([*pairs, (":authority", "a"), ("sec-websocket-version", "13")])
+    frames = [(SETTINGS, 0, 0, b"\0\4\0\0\0\0"), (HEADERS, END_HEADERS, 1, block), (DATA, 0, 1, follows)]
+    async with served(fast_lane) as connection:
+        await connection.peer.send_all(
+            PREFACE + b"".join(frame(kind, data, flags, id) for kind, flags, id, data in frames)
+        )
+        if reset:
+            await connection.peer.aclose()
+        await connection.ended.wait()
+        assert connection.took() <= (SEND_SECONDS if reset else IDLE_SECONDS) + SLACK
