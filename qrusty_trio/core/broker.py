@@ -32,6 +32,8 @@ REMOVED_PER_CONSUME = 64
 """Messages that one consume removes, as their payload is broken or an equal one is locked, before it answers that there
 is none to be had now."""
 
+TIDIED_PER_EXPIRE = 1000
+
 NACKED = "nacked"
 EXPIRED = "its lock ended"
 CONNECTION_LOST = "its connection was lost"
@@ -245,6 +247,8 @@ class Broker(Registry):
 
     def expire(self, now: int, limit: int) -> int:
         """Take back up to `limit` messages whose locks have ended; returns how many."""
+        # Or locks of purged queues, which end as well, would be met again and again.
+        self.locks.tidy(TIDIED_PER_EXPIRE)
         due = self.locks.due(now, limit)
         for lock in due:
             counts = not is_websocket(lock.consumer) or self.has_left(lock.consumer, lock.id)
