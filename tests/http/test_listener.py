@@ -14,7 +14,7 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 
 from qrusty_trio.http import listener
 from qrusty_trio.http.listener import serve
-from tests.http.test_vanish import SlowEngine
+from tests.http.test_vanish import HEALTH, SlowEngine
 from tests.http.web import LANES, Client, Web, make_engine, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -114,11 +114,12 @@ async def test_stopping_lets_a_request_in_hand_finish(fast_lane: bool) -> None:
     async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
         await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
         async with web.client() as client:
-            await client.send(request("POST", "/consume/q", {"consumer_id": "w"}))
+            await client.send(HEALTH + request("POST", "/consume/q", {"consumer_id": "w"}))
             await slow.entered.wait()
             web.context.stopping.set()
             await trio.testing.wait_all_tasks_blocked()
             slow.go.set()
+            assert (await client.answer()).status == 200
             answer = await client.answer()
             assert answer.json()["payload"] == "p"
             assert await client.ended()
@@ -174,8 +175,9 @@ class Failing(trio.abc.Listener[trio.SocketStream]):
 
 
 async def test_no_file_descriptor_left_is_logged_and_tried_again(
-    fast_lane: bool, caplog: pytest.LogCaptureFixture
+    fast_lane: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(listener, "TELL_SECONDS", 0)
     async with running(fast_lane) as web, trio.open_nursery() as nursery:
         (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         failing = Failing(inner, [errno.EMFILE, errno.ENFILE])
