@@ -57,7 +57,7 @@ class RocksStorage:
         self.families: tuple[Any, ...] = ()
         self._path = path
         self._lock = lock
-        self._tuning = tune(cache_mb=cache_mb, write_buffer_mb=write_buffer_mb, max_open_files=max_open_files)
+        self._tuning = tune(path, cache_mb=cache_mb, write_buffer_mb=write_buffer_mb, max_open_files=max_open_files)
         self._fault: StorageFault | None = None
         self._closed = False
         self._handles: list[Rdict] = []
