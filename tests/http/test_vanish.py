@@ -38,8 +38,8 @@ async def until(web: Web, expected: tuple[int, int]) -> None:
 
 
 class SlowEngine:
-    """The real engine, with a gate before its answers with messages. Plain requests that come alone pass it by: they are
-    served in rounds, without a wait."""
+    """The real engine, with a gate before its answers with messages. Plain requests that come alone are served in
+    rounds, without a wait."""
 
     def __init__(self, engine: object) -> None:
         self._engine = engine
