@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; the exit status. `arguments` are those of the command line unless given."""
     _parser().parse_args(arguments)
+    # A terminal that hangs up, or somebody who wants settings read anew, is not to end it: neither now nor at its end.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         settings = Settings.from_environment(os.environ)
         ring = set_up(settings.log_level, settings.log_format)

@@ -23,10 +23,11 @@ from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.http import websocket
+from qrusty_trio.http.context import MAX_TURNED_AWAY
 from qrusty_trio.http.fast_lane import BURST
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
 from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, SEND_SECONDS
-from qrusty_trio.http.listener import MAX_TURNED_AWAY, STOP_SECONDS
+from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.root import MAX_ACCEPT_CHARACTERS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor

@@ -15,6 +15,9 @@ from qrusty_trio.api.engine import Engine
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.websocket import WebSocketServices
 
+MAX_TURNED_AWAY = 128
+"""Connections that are being turned away at once; what comes beyond that is closed without a word."""
+
 
 @dataclass(frozen=True, slots=True)
 class HttpContext:
@@ -37,3 +40,5 @@ class HttpContext:
     """Hosts, in lower case, under which browsers may use the server, besides localhost and IP addresses."""
     bulkheads: Bulkheads = field(default_factory=Bulkheads)
     """What ends with one connection."""
+    max_turned_away: int = MAX_TURNED_AWAY
+    """Connections too many that are told so at once; fewer where descriptors are short."""

@@ -26,8 +26,6 @@ STOP_SECONDS = 10.0
 """What is in hand when the server stops may take so long."""
 TURN_AWAY_SECONDS = 1.0
 """For reading the first request of a connection too many, and again for its reading the answer."""
-MAX_TURNED_AWAY = 128
-"""Connections that are being turned away at once; what comes beyond that is closed without a word."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """After the system could give no file descriptor or memory for a connection."""
 TELL_SECONDS = 10.0
@@ -95,7 +93,7 @@ class _Server:
                 if self._open < self._context.max_connections:
                     self._open += 1
                     connections.start_soon(self._serve, stream)
-                elif self._turned_away < MAX_TURNED_AWAY:
+                elif self._turned_away < self._context.max_turned_away:
                     self._turned_away += 1
                     connections.start_soon(self._turn_away, stream)
                 else:

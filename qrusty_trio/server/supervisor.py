@@ -26,16 +26,17 @@ from qrusty_trio.config import Settings, webui_directory
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
-from qrusty_trio.errors import StartupRefused
 from qrusty_trio.http import listener
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
-from qrusty_trio.server import startup
+from qrusty_trio.server import descriptors, startup
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
+from qrusty_trio.server.descriptors import Fitted
 from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.listening import described, listen
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.recovery import recover
@@ -44,8 +45,6 @@ from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.watch import watch
 
-BACKLOG = 1024
-"""Connections that the kernel holds until they are accepted."""
 CLOSE_SECONDS = 60.0
 """Bound on the last sync and on closing the store: after it the process ends all the same; the log has it all."""
 SAME_SIGNAL_SECONDS = 1.0
@@ -76,22 +75,22 @@ async def serve(
     Started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
     """
     # From the first moment on: a signal that comes while the store is being opened stops the server in order, too.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         stopping = trio.Event()
         hurry = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, signals, stopping, hurry)
-            stores = await trio.to_thread.run_sync(startup.open_stores, settings)
+            fitted = descriptors.fit(settings)
+            stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
+            memory = memory or MemoryUsage(settings.memory_limit_mb)
             with hurry:
-                await _serve(
-                    settings, stores, ring, memory or MemoryUsage(settings.memory_limit_mb), stopping, task_status
-                )
+                await _serve(fitted, stores, ring, memory, stopping, task_status)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
 
 async def _serve(
-    settings: Settings,
+    fitted: Fitted,
     stores: Stores,
     ring: LogRing,
     memory: UsageSource,
@@ -101,7 +100,7 @@ async def _serve(
     """Run on open stores, and close them."""
     try:
         ring.attach(_reach_loop())
-        await _run(settings, stores, ring, memory, stopping, task_status)
+        await _run(fitted, stores, ring, memory, stopping, task_status)
     finally:
         ring.detach()
         # Also when cancelled: what was answered under `everysec` or `never` is still to be synced.
@@ -112,13 +111,14 @@ async def _serve(
 
 
 async def _run(
-    settings: Settings,
+    fitted: Fitted,
     stores: Stores,
     ring: LogRing,
     memory: UsageSource,
     stopping: trio.Event,
     task_status: trio.TaskStatus[Server],
 ) -> None:
+    settings = fitted.settings
     status = PressureStatus()
     engine = make_engine(settings, stores, status)
     compactor = None
@@ -127,7 +127,7 @@ async def _run(
     shedding = Shedding(engine, stores.storage, compactor)
     listeners: list[trio.SocketListener] = []
     try:
-        listeners += await _listen(settings)
+        listeners += await listen(settings.bind_addr)
         async with trio.open_nursery() as background:
             await background.start(engine.committer.run)
             await background.start(recover, engine, partial(reopen, stores, compactor))
@@ -136,10 +136,13 @@ async def _run(
             if stores.storage.persistent:
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
-                context = _context(settings, engine, ring, stopping)
+                context = _context(fitted, engine, ring, stopping)
                 await front.start(listener.serve, listeners, context)
                 port = listeners[0].socket.getsockname()[1]
-                log.info("listening on %s:%d", settings.bind_addr.host, port)
+                for level, note in fitted.notes:
+                    log.log(level, "%s", note)
+                for each in listeners:
+                    log.info("listening on %s", described(each))
                 task_status.started(Server(port, engine, stopping))
                 await _load(engine, compactor, stopping)
                 if not stopping.is_set():
@@ -201,7 +204,8 @@ def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> E
     return engine
 
 
-def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.Event) -> HttpContext:
+def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event) -> HttpContext:
+    settings = fitted.settings
     webui = webui_directory(settings.webui_dir)
     if webui is None:
         log.warning("there is no web UI: neither in %s nor in the package", settings.webui_dir)
@@ -227,23 +231,18 @@ def _context(settings: Settings, engine: Engine, ring: LogRing, stopping: trio.E
         allowed_origins=settings.allowed_origins,
         stopping=stopping,
         allowed_hosts=hosts,
+        max_turned_away=fitted.turned_away,
     )
 
 
-async def _listen(settings: Settings) -> list[trio.SocketListener]:
-    address = settings.bind_addr
-    try:
-        return await trio.open_tcp_listeners(address.port, host=address.host, backlog=BACKLOG)
-    except OSError as error:
-        raise StartupRefused(f"BIND_ADDR='{address.host}:{address.port}' can't be listened on: {error}") from error
-
-
 async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope) -> None:
-    """Set `stopping` at the first signal; at one that comes later, wait for nothing but the store."""
+    """Set `stopping` at the first signal that is to stop; at one that comes later, wait for nothing but the store."""
     patient_until = 0.0
     async for number in signals:
         name = signal.Signals(number).name
-        if not stopping.is_set():
+        if number == signal.SIGHUP:
+            log.info("%s: there is nothing to be read anew; SIGTERM stops the server", name)
+        elif not stopping.is_set():
             log.info("%s: stopping", name)
             stopping.set()
             patient_until = trio.current_time() + SAME_SIGNAL_SECONDS

@@ -94,6 +94,21 @@ async def test_a_signal_while_it_starts(tmp_path: Path, number: signal.Signals) 
     assert "Traceback" not in server.log
 
 
+async def test_a_terminal_that_hangs_up_ends_nothing(tmp_path: Path) -> None:
+    async with child_process(child_environment(tmp_path / "data")) as server:
+        await server.listening.wait()
+        server.send_signal(signal.SIGHUP)
+        await server.logged("SIGHUP: there is nothing to be read anew")
+        await server.ready()
+        async with client_of(server) as client:
+            assert (await client.request("POST", "/publish", PUBLISH)).status == 200
+        # Nor while it stops.
+        server.send_signal(signal.SIGTERM)
+        server.send_signal(signal.SIGHUP)
+        assert await server.ended() == 0
+    assert server.log.rstrip().endswith("stopped"), server.log
+
+
 CRASHING = dedent(
     """
     import sys
