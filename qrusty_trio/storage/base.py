@@ -79,6 +79,9 @@ class Storage(Protocol):
     def compact(self) -> None:
         """Compact the whole key range. Blocks for seconds; any thread."""
 
+    def tidy(self) -> bool:
+        """Free some of what range deletes have taken out. Whether there is more. Well under a millisecond."""
+
     def set_cache_bytes(self, capacity: int) -> None:
         """Resize the block cache (memory pressure)."""
 

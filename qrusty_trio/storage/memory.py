@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sortedcontainers import SortedDict  # type: ignore[import-untyped]  # the package carries no types
-
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.base import Batch, Family
+from qrusty_trio.storage.sorted_table import SortedTable
 
 _PUT, _DELETE, _DELETE_RANGE = range(3)
 
@@ -23,7 +22,7 @@ class MemoryBatch:
     __slots__ = ("changes",)
 
     def __init__(self) -> None:
-        self.changes: list[tuple[int, SortedDict, bytes, bytes]] = []
+        self.changes: list[tuple[int, SortedTable, bytes, bytes]] = []
 
     def put(self, key: bytes, value: bytes, family: Any) -> None:
         self.changes.append((_PUT, family, key, value))
@@ -44,7 +43,9 @@ class MemoryStorage:
     persistent = False
 
     def __init__(self) -> None:
-        self.families: tuple[Any, ...] = tuple(SortedDict() for _ in Family)
+        self.families: tuple[Any, ...] = tuple(SortedTable() for _ in Family)
+        self._untidy: set[SortedTable] = set()
+        """Families with something to free."""
         self._closed = False
 
     def batch(self) -> Batch:
@@ -56,13 +57,16 @@ class MemoryStorage:
             raise StorageFault("The store is closed.")
         for kind, table, key, value in batch.changes:
             if kind == _PUT:
-                table[key] = value
+                table.put(key, value)
             elif kind == _DELETE:
-                table.pop(key, None)
-            elif key < value:
-                for doomed in list(table.irange(key, value, (True, False))):
-                    del table[doomed]
+                table.delete(key)
+            else:
+                table.delete_range(key, value)
+                self._untidy.add(table)
         batch.changes.clear()
+        if self._untidy:
+            # Also when nobody calls `tidy`, what is gone is freed as fast as more comes.
+            self.tidy()
 
     def sync(self) -> None:
         """Nothing to do: nothing survives the process."""
@@ -77,12 +81,11 @@ class MemoryStorage:
         pairs: list[tuple[bytes, bytes]] = []
         left = math.inf if octets is None else octets
         if begin < end:
-            for key in family.irange(begin, end, (True, False)):
+            for pair in family.items(begin, end):
                 if len(pairs) >= limit or left <= 0:
                     break
-                value = family[key]
-                pairs.append((key, value))
-                left -= len(value)
+                pairs.append(pair)
+                left -= len(pair[1])
         return pairs
 
     def flush(self) -> None:
@@ -90,6 +93,14 @@ class MemoryStorage:
 
     def compact(self) -> None:
         """Nothing to do."""
+
+    def tidy(self) -> bool:
+        """Free some of what range deletes have taken out. Whether there is more. About 0.05 ms, on the loop."""
+        for table in self._untidy:
+            if not table.tidy():
+                self._untidy.discard(table)
+            break
+        return bool(self._untidy)
 
     def set_cache_bytes(self, capacity: int) -> None:
         """Nothing to do: there is no cache."""

@@ -165,6 +165,10 @@ class RocksStorage:
             except Exception as error:
                 raise _translate(error, self._path) from error
 
+    def tidy(self) -> bool:
+        """Nothing to do: compaction does it."""
+        return False
+
     def set_cache_bytes(self, capacity: int) -> None:
         self._tuning.cache.set_capacity(capacity)
 

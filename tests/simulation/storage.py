@@ -156,6 +156,9 @@ class SimulatedStorage:
     def compact(self) -> None:
         self.inner.compact()
 
+    def tidy(self) -> bool:
+        return self.inner.tidy()
+
     def set_cache_bytes(self, capacity: int) -> None:
         self.inner.set_cache_bytes(capacity)
 
