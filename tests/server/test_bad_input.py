@@ -235,6 +235,8 @@ async def test_a_client_that_vanishes_before_its_answer(server: Server, client: 
 
     async def run(calls: Sequence[Call]) -> list[Reply]:
         replies = await real(calls)
+        if all(reply.delivery is None for reply in replies):
+            return replies
         try:
             locked.set()
             await gone.wait()
@@ -246,7 +248,8 @@ async def test_a_client_that_vanishes_before_its_answer(server: Server, client: 
 
     engine.run = run  # type: ignore[method-assign]  # holds the answer back until the client has gone
     async with connection_to(server) as connection:
-        await connection.stream.send_all(REQUEST + BODY)
+        # With another one before it: one that comes alone is served in a round, at once.
+        await connection.stream.send_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" + REQUEST + BODY)
         await locked.wait()
         will_reset(connection)
     engine.run = real  # type: ignore[method-assign]
