@@ -85,6 +85,10 @@ class _Source:
         self._file = Opened(os.open(self._path, os.O_RDONLY))
         return self._read(self._file)
 
+    def close(self) -> None:
+        """Let go of the descriptor; reading opens the file again."""
+        self._file = None
+
     @staticmethod
     def _read(file: Opened) -> str:
         text = b""
@@ -123,6 +127,11 @@ class MemoryUsage:
         if group is None:
             return Usage(self.resident_bytes(), self._machine, "machine")
         return Usage(_working_set(group, self._hierarchy), limit, self._hierarchy.name)
+
+    def close(self) -> None:
+        """Let go of the descriptors, which are kept open as there may be none to be had when memory is short."""
+        for source in (self._statm, *(file for group in self._groups for file in group)):
+            source.close()
 
     def resident_bytes(self) -> int:
         return int(self._statm.read().split()[1]) * PAGE_BYTES

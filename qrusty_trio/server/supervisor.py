@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -82,9 +83,8 @@ async def serve(
             nursery.start_soon(_watch_signals, signals, stopping, hurry)
             fitted = descriptors.fit(settings)
             stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
-            memory = memory or MemoryUsage(settings.memory_limit_mb)
-            with hurry:
-                await _serve(fitted, stores, ring, memory, stopping, task_status)
+            with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
+                await _serve(fitted, stores, ring, memory or own, stopping, task_status)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
