@@ -366,3 +366,17 @@ def test_a_burst_that_failed_half_way(world: World, peer: Peer) -> None:
     frames = peer.read()
     assert [frame["req_id"] for frame in frames] == [str(number) for number in range(10)]
     assert {frame["code"] for frame in frames} == {"storage_error"}
+
+
+@pytest.mark.parametrize(
+    "misshapen", ['{"queue": 1}', "[]", '"text"', "null", '{"type": 1}', '{"type": "ack", "id": 1}']
+)
+def test_a_misshapen_frame_in_a_burst_that_was_not_stored(world: World, peer: Peer, misshapen: str) -> None:
+    """What is wrong with it does not depend on the store."""
+    (wrong,) = peer.ask(misshapen)
+    burst = peer.session.receive([misshapen, json.dumps(publish(req_id="1")), misshapen])
+    peer.session.run(burst, world.broker, world.now, 128)
+    peer.session.fail(burst, DiskFull("no space left"))
+    first, second, third = peer.read()
+    assert first == third == wrong
+    assert (second["code"], second["req_id"]) == ("storage_error", "1")

@@ -161,7 +161,7 @@ def test_without_room_a_subscriber_leaves_and_others_are_served() -> None:
     slow, slow_basket = subscribe(dispatcher, basket=Basket(capacity=2))
     _, fast_basket = subscribe(dispatcher)
     shelf.put(1, 20)
-    pump(dispatcher, shelf)
+    assert not dispatcher.pump(shelf, 0, 21)
     assert len(slow_basket.got) == 2
     assert len(fast_basket.got) == 18
     assert slow_basket.out == [slow]
@@ -325,64 +325,6 @@ def test_after_a_fault_nobody_is_subscribed() -> None:
     pump(dispatcher, shelf)
     assert (len(basket.got), len(again.got)) == (1, 3)
     assert shelf.watched == {1}
-
-
-def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
-    shelf, dispatcher = Shelf(), Dispatcher()
-    waiting, basket = subscribe(dispatcher, 1)
-    spent, other = subscribe(dispatcher, 1, credits=0)
-    _, bystander = subscribe(dispatcher, 2)
-    pump(dispatcher, shelf)
-    shelf.named.append((1, None))
-    pump(dispatcher, shelf)
-    assert waiting.queue_number == 1
-    assert shelf.watched == {2}
-    dispatcher.resume(waiting)
-    assert able(dispatcher, 1) == 0
-    shelf.named.append((100, "q1"))
-    shelf.put(100, 3)
-    pump(dispatcher, shelf)
-    assert waiting.queue_number == spent.queue_number == 100
-    assert basket.got == ["100-0", "100-1", "100-2"]
-    assert shelf.watched == {2, 100}
-    spent.credits = 1
-    dispatcher.resume(spent)
-    shelf.put(100, 4)
-    pump(dispatcher, shelf)
-    assert len(other.got) == 1
-    assert bystander.got == []
-    dispatcher.remove(waiting)
-    dispatcher.remove(spent)
-    pump(dispatcher, shelf)
-    assert shelf.watched == {2}
-
-
-def test_names_are_followed_one_by_one() -> None:
-    """Deleted, another one renamed to its name, that one deleted, and a new one made: all between two pumps."""
-    shelf, dispatcher = Shelf(), Dispatcher()
-    by_first_name, basket = subscribe(dispatcher, 1)
-    by_later_name, other = subscribe(dispatcher, 1)
-    by_later_name.name = "q7"
-    shelf.named += [(1, "q7"), (1, None), (8, "q1"), (8, None), (9, "q1"), (10, "q7")]
-    shelf.put(9, 1)
-    shelf.put(10, 1)
-    pump(dispatcher, shelf)
-    assert (by_first_name.queue_number, by_later_name.queue_number) == (9, 10)
-    assert (len(basket.got), len(other.got)) == (1, 1)
-
-
-def test_an_orphan_that_ends_does_not_come_back() -> None:
-    shelf, dispatcher = Shelf(), Dispatcher()
-    subscription, basket = subscribe(dispatcher)
-    shelf.named.append((1, None))
-    pump(dispatcher, shelf)
-    dispatcher.remove(subscription)
-    shelf.named.append((2, "q1"))
-    shelf.put(2, 1)
-    pump(dispatcher, shelf)
-    assert not basket.got
-    assert not dispatcher._orphans
-    assert not dispatcher._members
 
 
 def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from qrusty_trio.core import duplicates as duplicates_module
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.externals import REFERENCE_BYTES
 from qrusty_trio.core.model import Kind, NackOutcome, Ordering, QueueConfig
 from qrusty_trio.errors import (
     DuplicatePayload,
@@ -184,3 +185,113 @@ def test_a_step_reads_few_large_payloads(storage: Storage, tmp_path: Path, inlin
     assert [number for number in indexed if number < 10] == [3, 6, 9]
     assert indexed[-1] == 10
     with_files.close()
+
+
+@pytest.mark.parametrize("refused", ["always", "later", "later, while locked"])
+@pytest.mark.parametrize("size", [REFERENCE_BYTES - 1, REFERENCE_BYTES, REFERENCE_BYTES + 1])
+def test_a_payload_as_long_as_a_reference_is_not_taken_for_one(
+    storage: Storage, payloads: PayloadStore, size: int, refused: str
+) -> None:
+    broker = with_payloads(storage, payloads)
+    broker.create_queue("q", NO_DUPLICATES if refused == "always" else QueueConfig())
+    broker.publish("q", 1, "r" * size, 9, 0)
+    id = take(broker)
+    assert id is not None
+    if refused == "later":
+        broker.nack("q", id, "c", 0)
+    if refused != "always":
+        exhaust(broker.update_queue("q", None, False, 0))
+    if refused != "later":
+        broker.nack("q", id, "c", 0)
+    assert payloads_in_order(broker) == ["r" * size]
+    broker.commit()
+    (queue,) = stored.of_store(storage, payloads).values()
+    assert [held.message.payload for held in queue.held.values()] == ["r" * size]
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_payload_that_the_search_finds_broken(
+    storage: Storage, payloads: PayloadStore, tmp_path: Path, locked: bool
+) -> None:
+    """An available message is removed, once. Whoever holds one has its payload: it stays until it is settled."""
+    broker = with_payloads(storage, payloads)
+    ids = [broker.publish("q", 1, big(text), 3, 0) for text in ("one", "two", "three")]
+    if locked:
+        assert [take(broker) for _ in range(2)] == ids[:2]
+    broker.commit()
+    break_payload(payloads, tmp_path, 1)
+    exhaust(broker.update_queue("q", None, False, 0))
+    broker.commit()
+    assert [removed.id for removed in broker.removed] == ([] if locked else [ids[1]])
+    if locked:
+        broker.ack("q", ids[1], "c", 0)
+        broker.nack("q", ids[0], "c", 0)
+        broker.commit()
+    (queue,) = stored.of_store(storage, payloads).values()
+    assert [message.id for message in queue.available] == [ids[0], ids[2]]
+    assert sorted(queue.owners.values()) == sorted([ids[0], ids[2]])
+    assert payloads_in_order(broker) == [big("one"), big("three")]
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("fate", ["delete", "delete and make anew", "load"])
+def test_a_search_in_a_queue_that_is_gone_brings_nothing_back(storage: Storage, fate: str) -> None:
+    """Emptied message by message and deleted, as well as read anew: who still asks for the search finds it over."""
+    broker = Broker(storage)
+    for payload in ("a", "b"):
+        broker.publish("q", 1, payload, 3, 0)
+    update = broker.update_queue("q", None, False, 0)
+    next(update)
+    for _ in range(2):
+        id = take(broker)
+        assert id is not None
+        broker.ack("q", id, "c", 0)
+    if fate == "load":
+        broker.commit()
+        exhaust(broker.load())
+        broker.queues["q"].settling = False
+    else:
+        broker.delete("q")
+        if fate == "delete and make anew":
+            broker.publish("q", 1, "new", 3, 0)
+            broker.publish("q", 1, "new", 3, 0)
+    exhaust(update)
+    search_to_the_end(broker)
+    broker.commit()
+    again = restarted(broker)
+    assert again.names() == ([] if fate == "delete" else ["q"])
+    assert payloads_in_order(again) == (["new", "new"] if fate == "delete and make anew" else [])
+
+
+@pytest.mark.usefixtures("small_steps")
+@pytest.mark.parametrize("locked", [0, 7])
+def test_a_search_looks_at_so_many_messages_a_step(broker: Broker, locked: int) -> None:
+    for number in range(7):
+        broker.publish("q", 1, str(number), 3, 0)
+    for _ in range(locked):
+        assert take(broker) is not None
+    broker.commit()
+    update = broker.update_queue("q", None, False, 0)
+    next(update)
+    for number in range(7):
+        next(update)
+        broker.commit()
+        storage = broker.journal.storage
+        assert len(storage.scan(storage.families[Family.DEDUP], b"", b"\xff" * 21, 99)) == number + 1
+
+
+@pytest.mark.usefixtures("small_steps")
+def test_one_that_is_locked_keeps_its_payload_through_a_search(broker: Broker) -> None:
+    """An equal one that is met meanwhile gets neither out nor into its place."""
+    first, second = (broker.publish("q", 1, "p", 9, 0) for _ in range(2))
+    assert take(broker) == first
+    update = broker.update_queue("q", None, False, 0)
+    for _ in range(2):
+        next(update)
+    assert broker.queues["q"].settling
+    assert take(broker) is None
+    assert broker.nack("q", first, "c", 0) is NackOutcome.UNLOCKED
+    exhaust(update)
+    assert take(broker) == first
+    assert take(broker) is None
+    assert second not in [lock.id for lock in broker.queues["q"].locks]

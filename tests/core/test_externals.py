@@ -133,3 +133,13 @@ def test_a_payload_that_finds_no_room_refuses_that_message_only(shelf: Shelf) ->
     stats = shelf.broker.stats("q")
     assert stats is not None
     assert stats.available == 2
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "\U0001f600"])
+def test_what_is_long_is_said_in_bytes(shelf: Shelf, character: str) -> None:
+    """As many characters of any kind as make up the bound, and one fewer."""
+    count = SIZE // len(character.encode())
+    shelf.broker.publish("q", 1, character * (count - 1), 3, NOW)
+    assert shelf.payloads.segments() == {}
+    shelf.broker.publish("q", 1, character * count, 3, NOW)
+    assert len(shelf.payloads.segments()) == 1

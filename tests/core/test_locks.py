@@ -5,13 +5,16 @@ from __future__ import annotations
 import gc
 from itertools import count
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import TierLimits
 from qrusty_trio.core.locks import SPLIT_AT, Lock, LockIndex, valid
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX, QueueConfig
 from qrusty_trio.core.queue import Queue
+from qrusty_trio.storage.memory import MemoryStorage
 
 _numbers = count()
 
@@ -159,3 +162,52 @@ def test_a_websocket_that_goes_leaves_what_it_holds() -> None:
     index.remove(kept)
     index.tidy(10)
     assert (index.count, index.next_end()) == (1, 5)
+
+
+def test_memory_is_freed_so_many_locks_at_a_time() -> None:
+    """Of one queue or of several, and not one more."""
+    index = LockIndex()
+    queues = [new_queue(number) for number in range(3)]
+    for queue in queues:
+        for until in range(8):
+            index.add(new_lock(queue, until))
+        index.forget(queue)
+    left = 24
+
+    def held() -> int:
+        return sum(_chained(lock) for window in index._windows.values() for lock in window.values())
+
+    assert held() == left
+    while left > 10:
+        left -= 10
+        assert index.tidy(10)
+        assert held() == left
+    assert not index.tidy(10)
+    assert held() == 0
+    assert not index.untidy
+
+
+def _chained(lock: Lock) -> int:
+    return 1 + (_chained(lock.after) if lock.after is not None else 0)
+
+
+@pytest.mark.parametrize("end", ["ack", "nack", "expire", "purge"])
+def test_locks_that_are_over_do_not_pile_up_behind_a_long_one(end: str) -> None:
+    """A WebSocket holds one message for an hour, and many others for a moment."""
+    broker = Broker(MemoryStorage())
+    broker.publish("other", 1, "held", 3, 0)
+    assert broker.consume("other", WS_CONSUMER_PREFIX + "1", 3600, 0) is not None
+    for _ in range(20):
+        for _ in range(50):
+            broker.publish("q", 1, "payload", 9, 0)
+            delivery = broker.consume("q", WS_CONSUMER_PREFIX + "1", 1 if end == "expire" else 3000, 0)
+            assert delivery is not None
+            if end in ("ack", "nack"):
+                getattr(broker, end)("q", delivery.id, WS_CONSUMER_PREFIX + "1", 0)
+        if end == "purge":
+            broker.purge("q")
+        broker.expire(1000, 64)
+        held = sum(_chained(lock) for window in broker.locks._windows.values() for lock in window.values())
+        assert held == 1
+        table = broker.locks._connections[WS_CONSUMER_PREFIX + "1"]
+        assert len(table) == 1

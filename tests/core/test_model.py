@@ -33,6 +33,7 @@ from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core import records
 from qrusty_trio.core import registry as registry_module
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.externals import REFERENCE_BYTES
 from qrusty_trio.core.model import U64_MAX, Kind, Ordering, Priority, QueueConfig
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.storage.base import Family, Storage
@@ -56,7 +57,8 @@ NUMBERS = st.sampled_from([0, 1, 2, 2**53, 2**53 + 1, 2**63, U64_MAX - 1, U64_MA
 TEXTS = st.sampled_from(
     ["a", "a\0", "a\0\0", "a\0b", "ab", "\0", "\0\0", "é", "\x7f", "\uffff", "\U0001f600", "b" * 1024]
 )
-PAYLOADS = st.sampled_from(["", "p", "q", "long enough", "ü" * 8, "\0" * 30])
+PAYLOADS = st.sampled_from(["", "p", "q", "long enough", "ü" * 5, "\0" * 30, "r" * REFERENCE_BYTES])
+"""Some shorter than EXTERNALIZE_MIN_BYTES in characters only; one as long as what stands for a payload in a file."""
 CONFIGS = st.builds(QueueConfig, st.sampled_from(Ordering), st.booleans(), st.sampled_from(Kind))
 SECONDS = st.sampled_from([300, 300, 300, 30, 2, 1, 0])
 PICK = st.integers(0, 15)

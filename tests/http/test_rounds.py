@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import json
-import socket
-import struct
+import os
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 
 from qrusty_trio.api.engine import Call, Reply
 from qrusty_trio.errors import DiskFull
-from qrusty_trio.http import head
+from qrusty_trio.http import fast_lane, head, rounds
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 from tests.wire.http_client import Connection
@@ -216,25 +217,47 @@ async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
             assert server.engine.committer.syncs <= before + 2
 
 
-async def test_a_request_behind_one_that_waits_is_answered_in_turn(server: Server) -> None:
+def more_seen(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
+    """Set when something has arrived from a connection whose answer is not ready yet."""
+    seen = trio.Event()
+    read = rounds.Rounds._read
+
+    def read_and_look(self: rounds.Rounds, events: list[tuple[int, int]]) -> list[rounds.Asked]:
+        asked = read(self, events)
+        if any(connection.muted for connection in self._parked.values()):
+            seen.set()
+        return asked
+
+    monkeypatch.setattr(rounds.Rounds, "_read", read_and_look)
+    return seen
+
+
+async def test_a_request_behind_one_that_waits_is_answered_in_turn(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with connected(server) as connection:
+        seen = more_seen(monkeypatch)
         with held(server) as sync:
             await connection.send("POST", "/publish", PUBLISH)
             await sync.until_reached()
             await connection.send("POST", "/consume/q", CONSUME)
-            await trio.sleep(0.05)
+            with trio.fail_after(30):
+                await seen.wait()
+            await trio.testing.wait_all_tasks_blocked()
             assert available(server) == 1
         id = (await connection.receive()).json()["id"]
         assert (await connection.receive()).json()["id"] == id
 
 
-async def test_a_client_that_leaves_while_its_publish_waits(server: Server) -> None:
+async def test_a_client_that_leaves_while_its_publish_waits(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     async with connected(server) as connection:
+        seen = more_seen(monkeypatch)
         with held(server) as sync:
             await connection.send("POST", "/publish", PUBLISH)
             await sync.until_reached()
             await connection.stream.aclose()
-            await trio.sleep(0.05)
+            with trio.fail_after(30):
+                await seen.wait()
     async with connected(server) as other:
         assert (await other.request("GET", "/health")).status == 200
     assert available(server) == 1
@@ -286,23 +309,59 @@ async def test_an_answer_larger_than_the_socket_takes(server: Server) -> None:
         assert (await connection.request("POST", "/publish", PUBLISH)).status == 200
 
 
-async def test_a_consumer_that_is_reset_gives_its_message_back(server: Server) -> None:
-    async with connected(server) as publisher:
-        for _ in range(20):
-            id = (await publisher.request("POST", "/publish", PUBLISH)).json()["id"]
-            async with connected(server) as consumer:
-                # Two publishes and consumes of its own have taken the message: put it back.
-                await publisher.request("POST", "/purge-queue/q")
-                id = (await publisher.request("POST", "/publish", PUBLISH)).json()["id"]
-                assert isinstance(consumer.stream, trio.SocketStream)
-                consumer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                await consumer.send("POST", "/consume/q", CONSUME)
-            # Either it was read before the reset, and given back or held until the lock ends; or it never was.
-            stats = server.engine.broker.stats("q")
-            assert stats is not None
-            assert stats.available + stats.locked == 1
-            await publisher.request("POST", "/purge-queue/q")
-            assert id
+class BrokenWrites:
+    """`os`, as far as `rounds` uses it, whose next write of an answer fails."""
+
+    def __init__(self, error: int) -> None:
+        self.failed = False
+        self._error = error
+
+    def read(self, descriptor: int, size: int) -> bytes:
+        return os.read(descriptor, size)
+
+    def write(self, descriptor: int, data: bytes) -> int:
+        if not self.failed:
+            self.failed = True
+            raise OSError(self._error, os.strerror(self._error))
+        return os.write(descriptor, data)
+
+
+@pytest.mark.parametrize("error", [errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT])
+async def test_a_consumer_that_is_gone_gives_its_message_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch, error: int
+) -> None:
+    async with connected(server) as consumer, connected(server) as other:
+        await other.request("POST", "/purge-queue/q")
+        id = (await other.request("POST", "/publish", PUBLISH)).json()["id"]
+        writes = BrokenWrites(error)
+        with monkeypatch.context() as patch:
+            patch.setattr(rounds, "os", writes)
+            with pytest.raises((EOFError, trio.BrokenResourceError)):
+                await consumer.request("POST", "/consume/q", CONSUME)
+        assert writes.failed
+        stats = server.engine.broker.stats("q")
+        assert stats is not None
+        assert (stats.available, stats.locked) == (1, 0)
+        again = (await other.request("POST", "/consume/q", CONSUME)).json()
+        assert again == {"id": id, "payload": "x", "retry_count": 1}
+
+
+async def test_an_answer_that_cannot_be_made_gives_its_message_back(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with connected(server) as consumer, connected(server) as other:
+        await other.request("POST", "/purge-queue/q")
+        await other.request("POST", "/publish", PUBLISH)
+
+        def fail(self: fast_lane.Connection, reply: Reply) -> bytes:
+            raise RuntimeError("nobody thought of that")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fast_lane.Connection, "quick_answer", fail)
+            with suppress(EOFError, trio.BrokenResourceError):
+                assert (await consumer.request("POST", "/consume/q", CONSUME)).status == 500
+        again = (await other.request("POST", "/consume/q", CONSUME)).json()
+        assert (again["payload"], again["retry_count"]) == ("x", 1)
 
 
 async def test_stopping_while_an_answer_waits(tmp_path: Path) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import trio
@@ -80,6 +80,16 @@ class WatchedStorage:
         self.inner.reopen()
         self.sync_fault = self.write_fault = self.writes_left = None
 
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """No sync comes to its end."""
+        self.may_sync.clear()
+        self.sync_begun.clear()
+        try:
+            yield
+        finally:
+            self.may_sync.set()
+
     async def until_sync_begins(self) -> None:
         with trio.fail_after(STEP_SECONDS):
             while not self.sync_begun.is_set():  # noqa: ASYNC110  # set in a thread
@@ -128,10 +138,14 @@ def answer(reply: Reply) -> Any:
 
 
 async def until_back(engine: Engine) -> None:
-    """The store has recovered."""
+    """The store has recovered, and nothing of the fault is left to be done."""
     with trio.fail_after(STEP_SECONDS):
         while engine.fault is not None:  # noqa: ASYNC110  # no event tells of it
             await trio.sleep(RETRY_SECONDS / 100)
+    assert engine.broker.journal.fault is None
+    assert not engine.unseen
+    assert not engine.broken.is_set()
+    assert not engine.sessions.departed
 
 
 async def run(engine: Engine, *calls: Call) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -11,12 +12,17 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
+from qrusty_trio.api.engine import Reply
 from qrusty_trio.config import Fsync
+from qrusty_trio.core.duplicates import PER_STEP
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX, is_websocket
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
+from qrusty_trio.server import engine as engine_module
 from qrusty_trio.server import recovery
+from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import (
     STEP_SECONDS,
@@ -56,6 +62,11 @@ def store(tmp_path: Path) -> Iterator[WatchedStorage]:
         yield WatchedStorage(storage)
     finally:
         storage.close()
+
+
+@pytest.fixture(autouse=True)
+def _tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "RETRY_SECONDS", 0.001)
 
 
 @pytest.mark.parametrize("reopened_later", [False, True])
@@ -219,9 +230,8 @@ async def test_recoveries_leave_no_locks_of_before(store: WatchedStorage) -> Non
 
 
 async def test_whatever_keeps_the_store_away_it_is_tried_again_and_told_seldom(
-    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: WatchedStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(recovery, "RETRY_SECONDS", 0.001)
     async with engine_on(store) as engine:
         for error in (StorageFault("down"), OSError(24, "Too many files"), StartupRefused("not ours"), ValueError("?")):
             store.reopen_fault = error  # type: ignore[assignment]  # whatever may come out of it
@@ -254,3 +264,113 @@ async def test_a_fault_does_not_grow_with_those_it_is_told_to(store: WatchedStor
 @pytest.mark.parametrize("consumer", ["ws-", "ws-1", "worker", "", f"ws-{uuid.uuid4()}", "ÿws-"])
 def test_who_is_no_websocket(consumer: str) -> None:
     assert not is_websocket(consumer)
+
+
+async def test_more_deliveries_that_nobody_saw_than_one_step_takes_back(
+    store: WatchedStorage, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All of them are available as before, the recovery comes to its end, and so does the next one."""
+    caplog.set_level(logging.INFO)
+    count = GIVEN_BACK_PER_STEP * 3 // 2
+    async with engine_on(store, Fsync.NEVER, **SMALL_TIER) as engine:
+        ids = [body["id"] for body in await run(engine, *[publish(str(number)) for number in range(count)])]
+        for _ in range(2):
+            caplog.clear()
+            store.writes_left = count // 2 - 5
+            replies = await engine.run([consume(seconds=3600) for _ in range(count)])
+            assert {reply.status for reply in replies} == {507}
+            assert len(engine.unseen) > GIVEN_BACK_PER_STEP
+            await until_back(engine)
+            for _ in range(20):
+                await trio.lowlevel.checkpoint()
+            assert [record.getMessage() for record in caplog.records].count(
+                "the store is back, changes are accepted again"
+            ) == 1
+            queue = engine.broker.queues["q"]
+            assert (queue.available, queue.locked, queue.dead) == (count, 0, 0)
+        bodies = await run(engine, *[consume() for _ in range(count)])
+        assert [(body["id"], body["retry_count"]) for body in bodies] == [(id, 1) for id in ids]
+
+
+async def test_what_is_given_back_late_in_a_recovery_is_given_back(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recovery has already looked for such deliveries; what WebSockets held is being given back by now."""
+    really = recovery._give_back_held
+    late: list[Reply] = []
+
+    async def give_back_held(engine: Engine) -> None:
+        await really(engine)
+        while late:
+            engine.give_back(late.pop())
+
+    async with engine_on(store) as engine:
+        await run(engine, publish("x"), publish("y"))
+        await engine.transact(
+            lambda broker, now: broker.consume("q", WS_CONSUMER_PREFIX + str(uuid.uuid4()), 3600, now), sync=True
+        )
+        late += await engine.run([consume(seconds=3600)])
+        monkeypatch.setattr(recovery, "_give_back_held", give_back_held)
+        engine.fail(StorageFault("down"))
+        await until_back(engine)
+        bodies = await run(engine, consume(), consume())
+        assert [(body["payload"], body["retry_count"]) for body in bodies] == [("x", 1), ("y", 1)]
+
+
+async def test_a_websocket_that_goes_in_the_midst_of_a_recovery_leaves_nothing_locked(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its locks were read already, and have not been given back yet."""
+    session = Session(WS_CONSUMER_PREFIX + str(uuid.uuid4()))
+    really = recovery._take_back_unseen
+
+    async def take_back_unseen(engine: Engine) -> None:
+        engine.leave(session, counts=True, unsent=frozenset())
+        await really(engine)
+
+    async with engine_on(store) as engine:
+        engine.join(session)
+        await run(engine, *[publish(str(number), max_retries=1) for number in range(3)])
+        for _ in range(3):
+            await engine.transact(lambda broker, now: broker.consume("q", session.consumer, 3600, now), sync=True)
+        monkeypatch.setattr(recovery, "_take_back_unseen", take_back_unseen)
+        engine.fail(StorageFault("down"))
+        queue = await _until_available(engine, 3)
+        assert (queue.locked, queue.dead) == (0, 0)
+
+
+async def _until_available(engine: Engine, count: int) -> Queue:
+    """Without a request that would do what a task should."""
+    with trio.fail_after(STEP_SECONDS):
+        while (queue := engine.broker.queues.get("q")) is None or queue.available != count:  # noqa: ASYNC110
+            await trio.sleep(0.001)
+    return queue
+
+
+async def test_locks_end_after_a_recovery_although_nobody_asks(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, publish("x"))
+        await run(engine, consume(seconds=1))
+        engine.fail(StorageFault("down"))
+        await until_back(engine)
+        assert engine.broker.queues["q"].locked == 1
+        await _until_available(engine, 1)
+
+
+async def test_a_search_for_duplicates_goes_on_after_a_fault(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever asked for it was told of the fault and is gone."""
+    monkeypatch.setattr(engine_module, "SEARCH_PAUSE_SECONDS", 0.0)
+    async with engine_on(store) as engine:
+        count = 5 * PER_STEP
+        await run(engine, *[publish(str(number // 2)) for number in range(count)])
+        store.reopen_fault = StorageFault("down")
+        store.writes_left = 2
+        (reply,) = await engine.run([call("POST", "/update-queue", name="q", config={"allow_duplicates": False})])
+        assert reply.status == 507
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        store.reopen_fault = None
+        await until_back(engine)
+        queue = await _until_available(engine, count // 2)
+        assert not queue.settling

@@ -73,8 +73,10 @@ def test_a_batch_is_invisible_until_written(storage: Storage) -> None:
     assert storage.get(storage.families[Family.MESSAGES], b"a") == b"1"
 
 
-def test_an_empty_batch_can_be_written(storage: Storage) -> None:
+def test_an_empty_batch_changes_nothing(storage: Storage) -> None:
+    put(storage, Family.MESSAGES, a="1")
     storage.write(storage.batch())
+    assert storage.scan(storage.families[Family.MESSAGES], b"", END, 10) == [(b"a", b"1")]
 
 
 def test_a_batch_applies_its_changes_in_their_order(storage: Storage) -> None:

@@ -1,4 +1,4 @@
-"""Syncs of payloads from several threads, of which one fails."""
+"""Syncs of payloads: what they cover, and what is left of one that failed."""
 
 from __future__ import annotations
 
@@ -6,18 +6,35 @@ import errno
 import os
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from qrusty_trio.errors import StorageFault
-from tests.storage.test_payloads import open_store
+from qrusty_trio.storage import payload_format as form
+from qrusty_trio.storage.files import Directory
+from tests.storage.test_payloads import open_files, open_store
+
+LARGE = 1024 * 1024
+
+
+def failing_once(monkeypatch: pytest.MonkeyPatch, name: str, meanwhile: Callable[[], object] = lambda: None) -> None:
+    """The next `os.fsync` or `os.fdatasync` fails, after `meanwhile`."""
+    really = getattr(os, name)
+
+    def fail(descriptor: int) -> None:
+        monkeypatch.setattr(os, name, really)
+        meanwhile()
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, name, fail)
 
 
 def test_a_sync_that_waited_for_one_that_failed_fails_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even when the loss is taken note of in between: what its caller appended was lost, and nobody looks again."""
-    store = open_store(tmp_path, 1024 * 1024)
+    store = open_store(tmp_path, LARGE)
     store.append(b"one")
     began, may_fail = threading.Event(), threading.Event()
 
@@ -51,4 +68,104 @@ def test_a_sync_that_waited_for_one_that_failed_fails_too(tmp_path: Path, monkey
             second.result()
     store.append(b"after")
     store.sync()
+    store.close()
+
+
+def test_a_new_name_is_entered_durably_and_only_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    entered: list[str] = []
+    really = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        entered.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        really(descriptor)
+
+    def newly() -> list[str]:
+        seen = entered.copy()
+        entered.clear()
+        return seen
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    directory = tmp_path / "payloads"
+    store = open_store(directory, LARGE)
+    assert newly() == [str(tmp_path)]
+    store.append(b"one")
+    store.sync()
+    assert newly() == [str(directory)]
+    store.append(b"the same segment")
+    store.sync()
+    assert newly() == []
+    # One that is known to the directory, and one that is not.
+    store.append(b"the same segment")
+    store.retire()
+    store.append(b"the next one")
+    store.sync()
+    assert newly() == [str(directory)]
+    store.close()
+    assert newly() == []
+    open_store(directory, LARGE).close()
+    assert newly() == []
+
+
+@pytest.mark.parametrize("earlier", [False, True])
+def test_a_segment_that_could_not_be_entered_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, earlier: bool
+) -> None:
+    store = open_store(tmp_path, LARGE)
+    if earlier:
+        # It is in the directory for good: only what comes after it is in doubt.
+        store.append(b"entered")
+        store.sync()
+        store.append(b"entered, too")
+        store.retire()
+    ref = store.append(b"lost")
+    failing_once(monkeypatch, "fsync")
+    with pytest.raises(StorageFault):
+        store.sync()
+    with pytest.raises(StorageFault, match="earlier sync"):
+        store.sync()
+    assert store.recover() == {ref.segment: 0}
+    assert store.append(b"after").segment == ref.segment + 1
+    store.sync()
+    assert not store.needs_sync
+    store.close()
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_nothing_is_appended_to_a_segment_whose_sync_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, meanwhile: bool
+) -> None:
+    """Whatever came to it before the failure was known is in doubt with the rest."""
+    store = open_store(tmp_path, LARGE)
+    synced = store.append(b"synced")
+    store.sync()
+    store.append(b"lost")
+    failing_once(monkeypatch, "fdatasync", lambda: store.append(b"lost with it") if meanwhile else None)
+    with pytest.raises(StorageFault):
+        store.sync()
+    assert store.recover() == {1: synced.offset + synced.length}
+    assert not store.needs_sync
+    assert store.append(b"after").segment == 2
+    store.sync()
+    store.close()
+    assert open_files(tmp_path) == []
+
+
+@pytest.mark.parametrize(("error", "passes"), [(errno.EMFILE, True), (errno.ENOMEM, True), (errno.EIO, False)])
+def test_what_passes_is_not_taken_for_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int, passes: bool
+) -> None:
+    store = open_store(tmp_path, LARGE)
+    store.append(b"payload")
+
+    def refuse(self: Directory, name: str, flags: int) -> int:
+        raise OSError(error, os.strerror(error))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Directory, "open", refuse)
+        if passes:
+            with pytest.raises(StorageFault):
+                store.check({1: 1})
+        else:
+            assert store.check({1: 1}) == {1: form.UNREADABLE}
+    assert store.check({1: 1}) == {}
     store.close()
