@@ -14,7 +14,9 @@ from pathlib import Path
 
 WRITES = frozenset({"write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg"})
 SYNCS = frozenset({"fsync", "fdatasync"})
-OTHERS = frozenset({"openat", "mkdir", "mkdirat", "rename", "renameat", "unlink", "unlinkat", "ftruncate", "link"})
+OTHERS = frozenset(
+    {"openat", "mkdir", "mkdirat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "ftruncate", "link"}
+)
 MOST_BYTES = 4_000_000
 """Of the data of one call."""
 TRACER = (
@@ -163,6 +165,8 @@ def _replay(call: SystemCall, files: dict[str, File], directories: list[str], ro
     elif call.name in ("mkdir", "mkdirat"):
         if names[0] != root:
             directories.append(names[0])
+    elif call.name == "rmdir" or "AT_REMOVEDIR" in call.text:
+        directories.remove(names[0])
     elif call.name in ("rename", "renameat"):
         files[names[1]] = files.pop(names[0])
     elif call.name == "link":
