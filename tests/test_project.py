@@ -23,10 +23,20 @@ from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.http import websocket
+from qrusty_trio.http.chunks import MAX_EXTRA_BYTES
 from qrusty_trio.http.context import MAX_TURNED_AWAY
 from qrusty_trio.http.fast_lane import BURST
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, MAX_HEAD_BYTES, MAX_HEADERS, SEND_SECONDS
+from qrusty_trio.http.head import (
+    BODY_SECONDS,
+    HEAD_SECONDS,
+    IDLE_SECONDS,
+    MAX_EMPTY_LINES,
+    MAX_HEAD_BYTES,
+    MAX_HEADERS,
+    SEND_SECONDS,
+)
+from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS
 from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.root import MAX_ACCEPT_CHARACTERS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
@@ -98,6 +108,10 @@ def documented_limits() -> dict[str, str]:
         "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
         "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
+        "empty lines before a request": f"{MAX_EMPTY_LINES}",
+        "extensions and trailers of a chunked body, which are read over": f"{MAX_EXTRA_BYTES // 1024} KiB",
+        "what is read away after a refusal, so that the peer reads it": f"{LINGER_BYTES // 10**6} MB, "
+        f"{LINGER_WHOLE_SECONDS:g} s, {LINGER_SECONDS:g} s without a byte",
         "handshake of a WebSocket": f"{HANDSHAKE_SECONDS:g} s",
         "subscriptions of a WebSocket": f"{MAX_SUBSCRIPTIONS:,}",
         "credits of a subscription": f"2^{MAX_CREDITS.bit_length() - 1}",

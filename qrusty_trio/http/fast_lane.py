@@ -28,11 +28,10 @@ from qrusty_trio.http.head import (
     HEAD_SECONDS,
     HTTP2_PREFACE,
     IDLE_SECONDS,
-    LINGER_BYTES,
-    LINGER_SECONDS,
     MAX_HEAD_BYTES,
     SEND_SECONDS,
     Block,
+    EmptyLines,
     Line,
     RequestTimedOut,
     check_beginning,
@@ -41,6 +40,7 @@ from qrusty_trio.http.head import (
     read_line,
     read_quick_block,
 )
+from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pipe import Lost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.rounds import QUICK, Rounds, Unsent
@@ -130,6 +130,7 @@ class Connection:
         """Received and not served."""
         self._need = 0
         """Bytes of the first request in `_data`, once its head is known."""
+        self._empty_lines = EmptyLines()
         self._calls: list[Call] = []
         self._plan: list[tuple[Reply | None, bytes, bool]] = []
         """For each answer: the reply (None: that of the next call), further header lines, whether without its body."""
@@ -158,7 +159,7 @@ class Connection:
                 reply = error_reply(RequestTimedOut("The request did not arrive in time"))
                 with trio.move_on_after(LINGER_SECONDS):
                     await self._pipe.send(self._lane.answers.answer(reply, CLOSE), self._progress)
-                    await self._linger()
+                    await linger(self._stream)
         except Lost:
             return
 
@@ -279,10 +280,12 @@ class Connection:
         self._need = 0
         try:
             while len(self._plan) < BURST:
+                position = self._empty_lines.skip(self._data, position)
                 after = self._take(position)
                 if after == position:
                     self._data = self._data[position:]
                     return False
+                self._empty_lines.end()
                 position = after
         except QrustyError as error:
             self._plan.append((error_reply(error), CLOSE, False))
@@ -408,15 +411,8 @@ class Connection:
         self._given = [reply for _, reply in given]
 
     async def _linger(self) -> None:
-        """Close our half and read until the peer closes its own, within bounds."""
+        """Close after an answer, and find out whether it was taken."""
         self.phase = WORKING
+        await linger(self._stream)
         with trio.move_on_after(LINGER_SECONDS):
-            try:
-                if isinstance(self._stream, trio.abc.HalfCloseableStream):
-                    await self._stream.send_eof()
-                left = LINGER_BYTES
-                while left > 0 and (data := await self._pipe.receive()):
-                    left -= len(data)
-            except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # Reset, perhaps by the answer itself.
             await give_back_refused(self._pipe, self._engine, self._given)

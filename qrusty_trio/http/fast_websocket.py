@@ -28,6 +28,7 @@ from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.carrier import Finished, Lost
+from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.websocket import (
@@ -113,7 +114,7 @@ async def _handshake(
     await stream.send_all(response.serialize())
     protocol.data_to_send()  # The response once more.
     if protocol.state is not OPEN:
-        await _linger(stream)
+        await linger(stream)
     return data[end + 4 :]
 
 
@@ -140,17 +141,6 @@ def _refusal(status: int, phrase: str, code: str, sentence: str) -> Response:
         | ({"Upgrade": "websocket", "Sec-WebSocket-Version": "13"} if status == 426 else {})
     )
     return Response(status, phrase, headers, body)
-
-
-async def _linger(stream: trio.abc.Stream) -> None:
-    """Close our half and read until the peer closes its own.
-
-    A socket that is closed with unread bytes is reset, and the peer might never see what was sent last.
-    """
-    if isinstance(stream, trio.abc.HalfCloseableStream):
-        await stream.send_eof()
-        while await stream.receive_some(READ_BYTES):
-            pass
 
 
 def _take_apart(protocol: ServerProtocol) -> None:
@@ -400,7 +390,7 @@ class FastCarrier:
                 protocol.receive_data(data)
                 protocol.events_received()
                 protocol.data_to_send()
-            await _linger(self._stream)
+            await linger(self._stream)
         except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # Gone before the handshake was over: as closed as it can be.
 

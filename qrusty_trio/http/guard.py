@@ -8,7 +8,6 @@ The guard bounds how long heads and readers may take, and knows whether an answe
 from __future__ import annotations
 
 import logging
-import re
 import secrets
 from collections.abc import Callable
 
@@ -18,14 +17,14 @@ from qrusty_trio.api.engine import Engine, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.answers import body_too_large, with_phrase
+from qrusty_trio.http.chunks import Chunks
 from qrusty_trio.http.head import (
     HEAD_SECONDS,
     HTTP2_PREFACE,
-    LINGER_BYTES,
-    LINGER_SECONDS,
     MAX_HEAD_BYTES,
     SEND_SECONDS,
     Block,
+    EmptyLines,
     RequestTimedOut,
     check_beginning,
     head_too_large,
@@ -33,16 +32,13 @@ from qrusty_trio.http.head import (
     read_line,
 )
 from qrusty_trio.http.http2_progress import Http2Progress
+from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
 
 PAUSE_SECONDS = 0.25
 """Between two looks whether a pause is over."""
 WATCH_SECONDS = 1.0
 """How often HTTP/2 connections are looked at: limits hold to within that."""
-_CHUNK_SIZE = re.compile(rb"[0-9A-Fa-f]{1,8}")
-_CHUNK_SIZE_BYTES = 10
-"""The longest chunk size line with its CR LF. Extensions are refused."""
-
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +58,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._pass: Callable[[], bytes] = self._pass_head
         """What to pass on next of `_data`; b"" when more is needed. Raises QrustyError."""
         self._left = 0
-        """Bytes of the body or chunk that may still pass."""
+        """Bytes of the body that may still pass."""
+        self._chunks = Chunks()
+        """The chunked body that passes, or the last one."""
+        self._empty_lines = EmptyLines()
         self._begun: float | None = None if not data else trio.current_time()
         """When the head in `_data` began."""
         self._first = True
@@ -173,7 +172,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def _at_end(self) -> bytes:
         """The peer sends no more, but may wait for answers: Hypercorn, told of the end, would drop them."""
-        if self._pass in (self._pass_body, self._pass_chunk_size, self._pass_chunk):
+        if self._pass in (self._pass_body, self._pass_chunks):
             # Inside a request: there is nothing to answer, as in the fast lane.
             self.scope.cancel()
         while self._in_hand > 0 and self._pass == self._pass_head:
@@ -200,11 +199,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             return b"GET %b HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n" % self._refused_path
         # In a chunked body: bring it to an end, for the app to see that it is none.
         self._refused_body = error
-        return (bytes(self._left) + b"\r\n" if before == self._pass_chunk else b"") + b"0\r\n\r\n"
+        return self._chunks.broken_off()
 
     def _pass_head(self) -> bytes:
-        data = self._data
-        if not data or self._last:
+        if self._last:
+            return b""
+        data = self._data = self._skip_empty_lines()
+        if not data:
             return b""
         if self._first and not self._eof and data.startswith(HTTP2_PREFACE[: len(data)]):
             if len(data) >= len(HTTP2_PREFACE):
@@ -228,10 +229,19 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         if websocket and block.handshake_fault:
             raise BadRequest(block.handshake_fault)
         self._first = False
+        self._empty_lines.end()
         self._last = not (block.keep_alive and line.http11)  # h11 knows no keep-alive in HTTP/1.0.
         self._after_head(block, websocket)
         self._data = data[end:]
         return data[:end]
+
+    def _skip_empty_lines(self) -> bytes:
+        start = self._empty_lines.skip(self._data)
+        if start:
+            self._first = False  # HTTP/2 begins with its preface and nothing else.
+            if start == len(self._data):
+                self._begun = None
+        return self._data[start:]
 
     def _after_head(self, block: Block, websocket: bool) -> None:
         if websocket:
@@ -243,7 +253,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             return
         self._in_hand += 1
         self._left = block.length
-        self._go(self._pass_chunk_size if block.chunked else self._pass_body if block.length else self._pass_head)
+        if block.chunked:
+            self._chunks = Chunks()
+        self._go(self._pass_chunks if block.chunked else self._pass_body if block.length else self._pass_head)
 
     def _go(self, next_pass: Callable[[], bytes]) -> None:
         self._pass = next_pass
@@ -266,43 +278,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._pass = self._pass_head
         self._begun = trio.current_time() if self._data else None
 
-    def _pass_chunk_size(self) -> bytes:
-        end = self._data.find(b"\r\n", 0, _CHUNK_SIZE_BYTES)
-        if end < 0 and len(self._data) < _CHUNK_SIZE_BYTES:
-            return b""
-        if end < 0 or not _CHUNK_SIZE.fullmatch(self._data[:end]):
-            raise BadRequest("A chunk begins with its size in hexadecimal digits, and nothing else")
-        size = int(self._data[:end], 16)
-        passed = self._data[: end + 2]
-        if size:
-            self._left = size
-            self._pass = self._pass_chunk
-        else:
-            last = self._data[end + 2 : end + 4]
-            if len(last) < 2 and b"\r\n".startswith(last):
-                return b""
-            if last != b"\r\n":
-                raise BadRequest("Nothing may follow the last chunk")
-            passed += last
-            self._pass = self._pass_head
-        self._data = self._data[len(passed) :]
-        if self._pass == self._pass_head:
+    def _pass_chunks(self) -> bytes:
+        passed, self._data = self._chunks.take(self._data)
+        if self._chunks.done:
             self._next_head()
-        return passed
-
-    def _pass_chunk(self) -> bytes:
-        passed = self._data[: self._left]
-        if len(passed) == self._left:
-            footer = self._data[self._left : self._left + 2]
-            if len(footer) < 2 and b"\r\n".startswith(footer):
-                passed = passed[:-1]  # The last byte waits for what ends the chunk.
-            elif footer != b"\r\n":
-                raise BadRequest("A chunk ends with CR LF")
-            else:
-                passed += footer
-                self._pass = self._pass_chunk_size
-        self._left -= len(passed)
-        self._data = self._data[len(passed) :]
         return passed
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
@@ -397,21 +376,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             await self._read_ended.wait()
             idle = self._pass == self._pass_head and not self._data and not self._last
             if not idle and not self.broken and not self._eof:
+                self._sent_eof = True
+                await linger(self._stream)
                 with trio.move_on_after(LINGER_SECONDS):
-                    await self._linger()
+                    await self._settle()
             await self._stream.aclose()
         finally:
             self._closed.set()
-
-    async def _linger(self) -> None:
-        try:
-            await self.send_eof()
-            left = LINGER_BYTES
-            while left > 0 and (data := await self._pipe.receive()):
-                left -= len(data)
-        except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # Reset, perhaps by the answer itself.
-        await self._settle()
 
 
 class _NoSocket:

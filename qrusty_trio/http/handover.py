@@ -24,7 +24,8 @@ from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.guard import GuardedStream
-from qrusty_trio.http.head import IDLE_SECONDS, LINGER_SECONDS, MAX_HEAD_BYTES
+from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
+from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
 
 GUARD_KEY = "qrusty.guard"

@@ -34,11 +34,10 @@ BODY_SECONDS = 30.0
 """From the last byte of the headers to the last of the body."""
 SEND_SECONDS = 30.0
 """A reader that takes nothing."""
-LINGER_SECONDS = 2.0
-"""After the last answer, for the peer to read it and close: an early close would reset the connection."""
-LINGER_BYTES = 4 * 1024 * 1024
-"""What is read and thrown away meanwhile."""
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+MAX_EMPTY_LINES = 100
+"""Before one request. Some clients send one after a body; more than these are no slip."""
 
 MAX_KEPT_BLOCKS = 2048
 """Header blocks whose meaning is remembered, per HTTP version: so many that came again, and so many that came once."""
@@ -291,8 +290,33 @@ def _tokens(values: list[bytes]) -> set[bytes]:
     return {token.strip(b" \t").lower() for value in values for token in value.split(b",")}
 
 
+class EmptyLines:
+    """Those before a request line, which are read over (RFC 9112, 2.2)."""
+
+    __slots__ = ("_count",)
+
+    def __init__(self) -> None:
+        self._count = 0
+        """Since the last request."""
+
+    def skip(self, data: bytes, position: int = 0) -> int:
+        """Where they end in `data`, if they begin at `position`. Raises BadRequest when there are too many."""
+        while data.startswith(b"\r\n", position):
+            self._count += 1
+            if self._count > MAX_EMPTY_LINES:
+                raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request")
+            position += 2
+        return position
+
+    def end(self) -> None:
+        """A request has come."""
+        self._count = 0
+
+
 def check_beginning(data: bytes) -> None:
     """Refuse the beginning of a head as soon as it can't become a good one. Raises BadRequest and HeadTooLarge."""
+    if data == b"\r":
+        return  # perhaps of an empty line
     if len(data) > MAX_HEAD_BYTES:
         raise head_too_large()
     if not data[:1].isalpha() or not data[:1].isupper():

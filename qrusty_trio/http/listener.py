@@ -18,7 +18,8 @@ from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fast_lane import CLOSE, Lane
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.handover import Handover
-from qrusty_trio.http.head import LINGER_BYTES, MAX_HEAD_BYTES, read_block, read_line
+from qrusty_trio.http.head import MAX_HEAD_BYTES, read_block, read_line
+from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
@@ -138,10 +139,7 @@ class _Server:
             self._answers.tick()
             with trio.move_on_after(TURN_AWAY_SECONDS):
                 await stream.send_all(self._answers.answer(error_reply(too_many_connections()), CLOSE))
-                await stream.send_eof()
-                left = LINGER_BYTES
-                while left > 0 and (data := await stream.receive_some()):
-                    left -= len(data)
+                await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # Gone before it could be told.
         finally:
@@ -155,7 +153,7 @@ async def _read_head(stream: trio.SocketStream) -> bytes:
         more = await stream.receive_some()
         if not more:
             break
-        data += more
+        data = (data + more).lstrip(b"\r\n")
     return data
 
 

@@ -79,7 +79,23 @@ CASES = {
     "several chunks": Case(post(CHUNKED, b"1\r\n{\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(PUBLISH) - 1, PUBLISH[1:])), [200]),
     "zeros before a size": Case(post(CHUNKED, b"00000" + CHUNKS), [200]),
     "too many zeros before a size": Case(post(CHUNKED, b"0" * 30 + CHUNKS), [400, CLOSES]),
-    "chunk extension": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b";a=b\r\n", 1)), [400, CLOSES]),
+    "chunk extension": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b";a=b\r\n", 1)) + HEALTH, [200, 200]),
+    "chunk extension of another form": Case(
+        post(CHUNKED, CHUNKS.replace(b"\r\n", b' \t; a ; b = "c; d" ;\xff\r\n', 1)) + HEALTH, [200, 200]
+    ),
+    "extension of the last chunk": Case(
+        post(CHUNKED, CHUNKS.replace(b"\r\n0\r\n", b"\r\n0;a\r\n")) + HEALTH, [200, 200]
+    ),
+    "line feed in a chunk extension": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b";a\nb\r\n", 1)), [400, CLOSES]),
+    "line feed after a chunk extension": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b";a\n", 1)), [400, CLOSES]),
+    "carriage return in a chunk extension": Case(
+        post(CHUNKED, CHUNKS.replace(b"\r\n", b";a\rb\r\n", 1)), [400, CLOSES]
+    ),
+    "NUL in a chunk extension": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b";\0\r\n", 1)), [400, CLOSES]),
+    "chunk extension without a size": Case(post(CHUNKED, b";a" + CHUNKS), [400, CLOSES]),
+    "chunk extension that never ends": Case(post(CHUNKED, b"28;" + b"a" * 70_000), [431, CLOSES]),
+    "many chunk extensions": Case(post(CHUNKED, (b"1;" + b"a" * 999 + b"\r\n \r\n") * 20), [431, CLOSES]),
+    "sizes over the limit": Case(post(CHUNKED, b"ffffffff\r\n" + b" " * 100_000), [413, CLOSES]),
     "space after a size": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b" \r\n", 1)), [400, CLOSES]),
     "size with sign": Case(post(CHUNKED, b"+" + CHUNKS), [400, CLOSES]),
     "size in hexadecimal notation": Case(post(CHUNKED, b"0x" + CHUNKS), [400, CLOSES]),
@@ -87,8 +103,16 @@ CASES = {
     "size too small": Case(post(CHUNKED, b"5\r\n" + PUBLISH + b"\r\n0\r\n\r\n"), [400, CLOSES]),
     "size too large by one": Case(post(CHUNKED, b"29\r\n" + PUBLISH + b"\r\n0\r\n\r\n"), [400, CLOSES]),
     "line feeds around a chunk": Case(post(CHUNKED, CHUNKS.replace(b"\r\n", b"\n")), [400, CLOSES]),
-    "trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\n\r\n"), [400, CLOSES]),
-    "trailer with a length": Case(post(CHUNKED, CHUNKS[:-2] + b"Content-Length: 9\r\n\r\n"), [400, CLOSES]),
+    "trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\n\r\n") + HEALTH, [200, 200]),
+    "trailers": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\nx-b:\r\n\r\n") + HEALTH, [200, 200]),
+    "trailer with a length": Case(post(CHUNKED, CHUNKS[:-2] + b"Content-Length: 9\r\n\r\n") + HEALTH, [200, 200]),
+    "trailer with a coding": Case(post(CHUNKED, CHUNKS[:-2] + CHUNKED + b"\r\n") + HEALTH, [200, 200]),
+    "folded trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\n c\r\n\r\n"), [400, CLOSES]),
+    "trailer without a colon": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A\r\n\r\n"), [400, CLOSES]),
+    "space before the colon of a trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A : b\r\n\r\n"), [400, CLOSES]),
+    "line feed after a trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\n\r\n"), [400, CLOSES]),
+    "NUL in a trailer": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: \0\r\n\r\n"), [400, CLOSES]),
+    "trailers that never end": Case(post(CHUNKED, CHUNKS[:-2] + b"X-A: b\r\n" * 9000), [431, CLOSES]),
     "last chunk without its end": Case(post(CHUNKED, CHUNKS[:-2] + SMUGGLED), [400, CLOSES]),
     "chunks in HTTP/1.0": Case(b"POST /publish HTTP/1.0\r\n" + HOST + JSON + CHUNKED + b"\r\n" + CHUNKS, [400, CLOSES]),
     "chunks, then another request": Case(post(CHUNKED, CHUNKS) + HEALTH, [200, 200]),
@@ -132,7 +156,20 @@ CASES = {
     "two spaces in the line": Case(b"GET  /health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
     "space at the end of the line": Case(b"GET /health HTTP/1.1 \r\n" + HOST + b"\r\n", [400, CLOSES]),
     "tab in the line": Case(b"GET\t/health HTTP/1.1\r\n" + HOST + b"\r\n", [400, CLOSES]),
-    "empty line first": Case(b"\r\n" + HEALTH, [400, CLOSES]),
+    "empty line first": Case(b"\r\n" + HEALTH, [200]),
+    "empty lines first": Case(b"\r\n" * 100 + HEALTH, [200]),
+    "too many empty lines first": Case(b"\r\n" * 101 + HEALTH, [400, CLOSES]),
+    "too many empty lines": Case(HEALTH + b"\r\n" * 50_000, [200, 400, CLOSES]),
+    "empty lines between requests": Case((HEALTH + b"\r\n\r\n") * 70, [200] * 70),
+    "empty line after a body": Case(post(LENGTH) + b"\r\n" + post(LENGTH) + b"\r\n", [200, 200]),
+    "empty line after chunks": Case(post(CHUNKED, CHUNKS) + b"\r\n" + post(CHUNKED, CHUNKS), [200, 200]),
+    "empty lines only": Case(b"\r\n\r\n\r\n", []),
+    "line feed first": Case(b"\n" + HEALTH, [400, CLOSES]),
+    "line feed after an empty line": Case(b"\r\n\n" + HEALTH, [400, CLOSES]),
+    "carriage return first": Case(b"\r" + HEALTH, [400, CLOSES]),
+    "two carriage returns first": Case(b"\r\r\n" + HEALTH, [400, CLOSES]),
+    "a line with a space first": Case(b" \r\n" + HEALTH, [400, CLOSES]),
+    "HTTP/2 after an empty line": Case(b"\r\nPRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", [400, CLOSES]),
     "TLS": Case(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(64), [400, CLOSES]),
     "noise": Case(bytes(range(256)), [400, CLOSES]),
     "100 KB of headers": Case(b"GET /health HTTP/1.1\r\n" + HOST + b"X-A: b\r\n" * 13_000 + b"\r\n", [431, CLOSES]),
@@ -230,11 +267,17 @@ async def test_both_lanes_answer_alike(name: str) -> None:
 async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         data = (
-            request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "ü"}) + HEALTH + post(CHUNKED, CHUNKS)
+            b"\r\n"
+            + request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "ü"})
+            + b"\r\n\r\n"
+            + HEALTH
+            + post(CHUNKED, CHUNKS)
+            + b"\r\n"
+            + post(CHUNKED, CHUNKS.replace(b"\r\n", b' ; a="b"\r\n', 1)[:-2] + b"X-A: b\r\nX-B:\r\n\r\n")
         )
-        for cut in (1, 7):
-            assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200]
-        assert web.engine.broker.stats("q").available == 4  # type: ignore[union-attr]  # it was published to
+        for cut in (1, 2, 7):
+            assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200, 200]
+        assert web.engine.broker.stats("q").available == 9  # type: ignore[union-attr]  # it was published to
 
 
 async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:

@@ -90,6 +90,17 @@ async def test_a_connection_that_has_asked_enough(fast_lane: bool, autojump_cloc
         assert connection.took() >= 3 * (IDLE_SECONDS - SLACK)
 
 
+async def test_an_empty_line_begins_no_request(fast_lane: bool, autojump_clock: MockClock) -> None:
+    """One that follows a body, as some clients send it, is no reason for a 408; nor does it keep a connection."""
+    async with served(fast_lane) as connection:
+        await connection.peer.send_all(PUBLISH + b"\r\n")
+        for _ in range(4):
+            await trio.sleep(HEAD_SECONDS + SLACK)
+            await connection.peer.send_all(b"\r\n")
+        assert statuses(await connection.read_to_end()) == [200]
+        assert IDLE_SECONDS - SLACK <= connection.took() <= IDLE_SECONDS + SLACK
+
+
 async def test_a_head_that_comes_a_byte_at_a_time(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection, trio.open_nursery() as nursery:
 

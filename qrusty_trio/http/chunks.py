@@ -1,0 +1,105 @@
+"""A chunked body on its way to another parser: sizes and data pass, and nothing that could be read in two ways.
+
+Rule: extensions and trailers are read over, as RFC 9112 (7.1.1, 7.1.2) asks, and do not pass. Lines end with CR LF. A
+body that gets too large is refused by the size of the chunk that makes it so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.errors import BadRequest
+from qrusty_trio.http.answers import body_too_large
+from qrusty_trio.http.head import HeadTooLarge
+
+MAX_EXTRA_BYTES = 16 * 1024
+"""Extensions and trailers of a body together."""
+_SIZE_BYTES = 8
+"""Digits of a size."""
+_EXTENSIONS = rb"[ \t]*+(?:;[^\x00-\x08\x0a-\x1f\x7f]*+)"
+_NAME = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]++"
+_VALUE = rb":[^\x00-\x08\x0a-\x1f\x7f]*+"
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})(?:" + _EXTENSIONS + rb")?")
+_BEGINS_SIZE_LINE = re.compile(rb"(?:[0-9A-Fa-f]{1,8}(?:" + _EXTENSIONS + rb"?)?)?\r?")
+_TRAILERS = re.compile(rb"(?:" + _NAME + _VALUE + rb"\r\n)*+\r\n")
+_BEGINS_TRAILERS = re.compile(rb"(?:" + _NAME + _VALUE + rb"\r\n)*+(?:" + _NAME + rb"(?:" + _VALUE + rb")?)?\r?")
+
+
+class Chunks:
+    """The chunks of one body. No input or output."""
+
+    def __init__(self) -> None:
+        self._step: Callable[[bytes], tuple[bytes, bytes]] = self._size
+        self._left = 0
+        """Bytes of the current chunk that are still to pass."""
+        self._total = 0
+        self._extra = 0
+        self.done = False
+        """The body has passed."""
+
+    def take(self, data: bytes) -> tuple[bytes, bytes]:
+        """What passes of `data` next, and the rest. Nothing passes when more is needed.
+
+        Raises BadRequest, BodyTooLarge, HeadTooLarge.
+        """
+        return self._step(data)
+
+    def broken_off(self) -> bytes:
+        """What brings the body to an end for whoever got what has passed."""
+        return (bytes(self._left) + b"\r\n" if self._step == self._data else b"") + b"0\r\n\r\n"
+
+    def _size(self, data: bytes) -> tuple[bytes, bytes]:
+        most = _SIZE_BYTES + MAX_EXTRA_BYTES - self._extra
+        end = data.find(b"\r\n", 0, most + 2)
+        match = None
+        if end >= 0:
+            match = _SIZE_LINE.fullmatch(data, 0, end)
+        elif len(data) > most:
+            raise _too_much()
+        elif _BEGINS_SIZE_LINE.fullmatch(data):
+            return b"", data
+        if match is None:
+            raise BadRequest("A chunk begins with its size in hexadecimal digits, perhaps with extensions")
+        size = int(match[1], 16)
+        self._extra += end - len(match[1])
+        self._total += size
+        if self._total > MAX_BODY_BYTES:
+            raise body_too_large()
+        rest = data[end + 2 :]
+        if not size:
+            self._step = self._trailers
+            return self._trailers(rest)
+        self._left = size
+        self._step = self._data
+        return match[1] + b"\r\n", rest
+
+    def _data(self, data: bytes) -> tuple[bytes, bytes]:
+        passed, rest = data[: self._left], data[self._left :]
+        if len(passed) == self._left:
+            if rest.startswith(b"\r\n"):
+                passed, rest = passed + b"\r\n", rest[2:]
+                self._step = self._size
+            elif b"\r\n".startswith(rest):
+                passed, rest = passed[:-1], passed[-1:] + rest  # The last byte waits for what ends the chunk.
+            else:
+                raise BadRequest("A chunk ends with CR LF")
+        self._left -= min(len(passed), self._left)
+        return passed, rest
+
+    def _trailers(self, data: bytes) -> tuple[bytes, bytes]:
+        most = MAX_EXTRA_BYTES - self._extra
+        end = 2 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n", 0, most + 4) + 4
+        if end == 3 and len(data) > most:
+            raise _too_much()
+        if not (_BEGINS_TRAILERS if end == 3 else _TRAILERS).fullmatch(data if end == 3 else data[:end]):
+            raise BadRequest("Only header fields may follow the last chunk")
+        if end == 3:
+            return b"", data
+        self.done = True
+        return b"0\r\n\r\n", data[end:]
+
+
+def _too_much() -> HeadTooLarge:
+    return HeadTooLarge(f"Chunk extensions and trailers are limited to {MAX_EXTRA_BYTES} bytes")

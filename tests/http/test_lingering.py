@@ -1,0 +1,97 @@
+"""A connection that the server closes first: the peer reads the answer, whatever it still sends, within bounds."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+
+import pytest
+import trio
+from trio.testing import MockClock, memory_stream_pair
+
+from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS, linger
+from tests.http.web import LANES, running
+
+MIB = 1024 * 1024
+BOTH_LANES = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+
+def post(port: int, body: bytes | Iterator[bytes], path: str = "/publish") -> tuple[int, str | None, str]:
+    """With Python's own client, which reads nothing before it has sent everything."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        return answer.status, answer.getheader("connection"), json.loads(answer.read())["code"]
+    finally:
+        connection.close()
+
+
+@BOTH_LANES
+@pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
+async def test_a_body_far_over_the_limit_gets_its_413_read(fast_lane: bool, chunked: bool) -> None:
+    body = bytes(30 * MIB) if not chunked else iter([bytes(MIB)] * 30)
+    async with running(fast_lane) as web:
+        answer = await trio.to_thread.run_sync(post, web.port, body)
+    assert answer == (413, "close", "body_too_large")
+
+
+@BOTH_LANES
+async def test_a_connection_too_many_gets_its_503_read(fast_lane: bool) -> None:
+    async with running(fast_lane, max_connections=0) as web:
+        answer = await trio.to_thread.run_sync(post, web.port, bytes(30 * MIB))
+    assert answer == (503, "close", "unavailable")
+
+
+class Endless(trio.abc.HalfCloseableStream):
+    """A peer that sends `size` bytes every `pause` seconds, and never stops."""
+
+    def __init__(self, size: int, pause: float) -> None:
+        self.size, self.pause = size, pause
+        self.sent = 0
+        self.closed_half = False
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.sleep(self.pause)
+        self.sent += self.size
+        return bytes(self.size)
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        raise AssertionError
+
+    async def wait_send_all_might_not_block(self) -> None:
+        raise AssertionError
+
+    async def send_eof(self) -> None:
+        self.closed_half = True
+
+    async def aclose(self) -> None:
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("size", "pause", "seconds"),
+    [
+        (0x10000, 1000, LINGER_SECONDS),
+        (1, LINGER_SECONDS / 2 + 0.1, LINGER_WHOLE_SECONDS),
+        (LINGER_BYTES // 10, 1, 10),
+    ],
+    ids=["silent", "slow", "fast"],
+)
+async def test_its_bounds(autojump_clock: MockClock, size: int, pause: float, seconds: float) -> None:
+    peer = Endless(size, pause)
+    began = trio.current_time()
+    await linger(peer)
+    assert trio.current_time() - began == pytest.approx(seconds)
+    assert peer.closed_half
+    assert peer.sent <= LINGER_BYTES
+
+
+async def test_it_ends_when_the_peer_closes(autojump_clock: MockClock) -> None:
+    ours, peer = memory_stream_pair()
+    await peer.send_all(b"x")
+    await peer.aclose()
+    began = trio.current_time()
+    await linger(ours)
+    assert trio.current_time() == began
