@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.testing
 
 from qrusty_trio.api.engine import Reply
 from qrusty_trio.config import Fsync
@@ -369,7 +368,8 @@ async def test_a_search_for_duplicates_goes_on_after_a_fault(
         store.writes_left = 2
         (reply,) = await engine.run([call("POST", "/update-queue", name="q", config={"allow_duplicates": False})])
         assert reply.status == 507
-        await trio.testing.wait_all_tasks_blocked(0.01)
+        for _ in range(100):
+            await trio.lowlevel.checkpoint()  # the search has met the fault, too
         store.reopen_fault = None
         await until_back(engine)
         queue = await _until_available(engine, count // 2)
