@@ -25,6 +25,7 @@ from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.guard import GuardedStream
 from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
+from qrusty_trio.http.http2 import install
 from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
 
@@ -33,6 +34,8 @@ QUEUED_MESSAGES = 2
 """Pieces of a body, or messages of a WebSocket, that wait for the app. What is beyond that waits in the socket."""
 MAX_REQUESTS = 2**62
 """Requests on a connection before Hypercorn closes it: no limit."""
+
+install()
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

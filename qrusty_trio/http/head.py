@@ -200,8 +200,8 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     hosts = values.get(b"host", [])
     if len(hosts) > 1 or (http11 and not hosts):
         raise BadRequest("Exactly one Host header is needed")
-    if hosts and not _HOST.fullmatch(hosts[0]):
-        raise BadRequest("The Host header must be a host and perhaps a port")
+    if hosts:
+        check_host_header(hosts[0])
     result = Block()
     result.length, result.chunked = _framing(values, http11)
     tokens = _tokens(values.get(b"connection", []))
@@ -217,6 +217,12 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
     result.quick = result.plain and result.keep_alive and result.browser is None
     return result
+
+
+def check_host_header(host: bytes) -> None:
+    """Raise BadRequest for what is no host, perhaps with a port."""
+    if not _HOST.fullmatch(host):
+        raise BadRequest("The Host header must be a host and perhaps a port")
 
 
 def _browser(values: dict[bytes, list[bytes]], hosts: list[bytes]) -> Browser | None:

@@ -1,0 +1,166 @@
+"""HTTP/2: what is wrong with one request is answered, and those beside it are served."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+import hypercorn.protocol
+import pytest
+import trio
+from h2.errors import ErrorCodes
+
+from qrusty_trio.http.http2 import Http2
+from tests.http.web import LANES, Web, running
+
+pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+PATIENCE = 20
+GOOD = {b":method": b"GET", b":path": b"/health", b":scheme": b"http", b":authority": b"test"}
+LARGE = {**GOOD, b":method": b"POST", b":path": b"/publish", b"content-type": b"application/json"}
+
+
+class Peer:
+    """A client that checks nothing of what it sends."""
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        self._stream = stream
+        self.h2 = h2.connection.H2Connection(
+            h2.config.H2Configuration(
+                client_side=True,
+                header_encoding=None,
+                validate_outbound_headers=False,
+                normalize_outbound_headers=False,
+            )
+        )
+        self.h2.initiate_connection()
+        self.status: dict[int, int] = {}
+        self.body: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self.reset: dict[int, int] = {}
+
+    def ask(self, headers: dict[bytes, bytes], *, whole: bool = True) -> int:
+        """Begin a request; the number of its stream. Nothing is sent before the next `flush`."""
+        stream = self.h2.get_next_available_stream_id()
+        self.h2.send_headers(stream, list(headers.items()), end_stream=whole)
+        return stream
+
+    async def flush(self) -> None:
+        await self._stream.send_all(self.h2.data_to_send())
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        with trio.fail_after(PATIENCE):
+            await self.flush()
+            while not done():
+                data = await self._stream.receive_some(65536)
+                assert data, "the connection has ended"
+                for event in self.h2.receive_data(data):
+                    self._note(event)
+                await self.flush()
+
+    def _note(self, event: h2.events.Event) -> None:
+        if isinstance(event, h2.events.ResponseReceived):
+            self.status[event.stream_id] = int(dict(event.headers)[b":status"])
+        elif isinstance(event, h2.events.DataReceived):
+            self.body[event.stream_id] = self.body.get(event.stream_id, b"") + event.data
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        elif isinstance(event, h2.events.StreamEnded):
+            self.ended.add(event.stream_id)
+        elif isinstance(event, h2.events.StreamReset):
+            self.reset[event.stream_id] = event.error_code
+
+    async def is_served(self) -> None:
+        """Ask for something good."""
+        stream = self.ask(GOOD)
+        await self.until(lambda: stream in self.ended)
+        assert self.status[stream] == 200
+
+
+@asynccontextmanager
+async def peer_of(web: Web) -> AsyncIterator[Peer]:
+    async with await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+        peer = Peer(stream)
+        await peer.is_served()
+        yield peer
+        await peer.is_served()
+    assert web.context.bulkheads.failures == 0
+
+
+# What h2 itself refuses (an empty path, a NUL) ends the connection, with a GOAWAY.
+BAD = {
+    "path over 127": {b":path": "/queue-stats/ü".encode()},
+    "no slash": {b":path": b"health"},
+    "space in the path": {b":path": b"/a b"},
+    "method over 127": {b":method": "GÉT".encode()},
+    "method in small letters": {b":method": b"get"},
+    "empty method": {b":method": b""},
+    "host over 127": {b":authority": b"\xff"},
+    "host with a user": {b":authority": b"a@b"},
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+async def test_a_bad_request_is_answered_and_the_others_are_served(fast_lane: bool, name: str) -> None:
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        before, bad, after = peer.ask(GOOD), peer.ask({**GOOD, **BAD[name]}), peer.ask(GOOD)
+        await peer.until(lambda: {before, after} <= peer.ended and (bad in peer.ended or bad in peer.reset))
+        assert (peer.status[before], peer.status[after]) == (200, 200)
+        if bad in peer.ended:
+            assert peer.status[bad] == 400
+            assert json.loads(peer.body[bad])["code"] == "bad_request"
+
+
+async def test_a_connect_without_a_path(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        bad, after = peer.ask({b":method": b"CONNECT", b":authority": b"x"}, whole=False), peer.ask(GOOD)
+        await peer.until(lambda: {bad, after} <= peer.ended)
+        assert (peer.status[bad], peer.status[after]) == (400, 200)
+
+
+async def test_a_refusal_waits_for_no_window(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        bad = peer.ask({**GOOD, b":path": b"/\xff"})
+        await peer.until(lambda: bad in peer.ended)
+        assert (peer.status[bad], peer.body.get(bad)) == (400, None)
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 65_535})
+
+
+async def test_a_bad_request_that_is_taken_back(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        for _ in range(20):
+            peer.h2.reset_stream(peer.ask({**GOOD, b":path": b"/\xff"}, whole=False))
+            peer.h2.reset_stream(peer.ask(LARGE, whole=False))
+
+
+async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        large = peer.ask(LARGE, whole=False)
+        while large not in peer.ended:
+            room = min(peer.h2.local_flow_control_window(large), peer.h2.max_outbound_frame_size)
+            if room:
+                peer.h2.send_data(large, b" " * room)
+                await peer.flush()
+            else:
+                await peer.until(lambda: large in peer.ended or peer.h2.local_flow_control_window(large) > 0)
+        assert peer.status[large] == 413
+        # What was under way already.
+        if large not in peer.reset:
+            peer.h2.send_data(large, b" ")
+            await peer.until(lambda: large in peer.reset)
+        assert peer.reset[large] == ErrorCodes.NO_ERROR
+
+
+async def test_priorities_are_read_over(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        for number in range(2000):
+            peer.h2.prioritize(2 * number + 5, weight=256, depends_on=2 * number + 3, exclusive=True)
+
+
+async def test_it_is_what_hypercorn_speaks(fast_lane: bool) -> None:
+    assert hypercorn.protocol.H2Protocol is Http2  # type: ignore[attr-defined]  # as in `install`
