@@ -26,7 +26,7 @@ from qrusty_trio.core.hot_tier import HotTier, TierLimits
 from qrusty_trio.core.keys import KeyCoder, lock_key, prefix, prefix_end
 from qrusty_trio.core.locks import Lock, LockTable
 from qrusty_trio.core.model import Kind, Ordering, QueueConfig, QueueStats
-from qrusty_trio.core.rates import Rates
+from qrusty_trio.core.rates import NO_RATES, Rates
 
 if TYPE_CHECKING:
     from qrusty_trio.core.journal import Journal
@@ -270,5 +270,14 @@ class Queue:
 
     def stats(self) -> QueueStats:
         points = self.rates.points
-        published, acked, nacked = points[-1][3:] if points else (0.0, 0.0, 0.0)
-        return QueueStats(self.name, self.config, self.available, self.locked, self.dead, published, acked, nacked)
+        last = points[-1] if points else NO_RATES
+        return QueueStats(
+            self.name,
+            self.config,
+            self.available,
+            self.locked,
+            self.dead,
+            last.publish_rate,
+            last.ack_rate,
+            last.nack_rate,
+        )

@@ -6,7 +6,8 @@ Rule: operations only count; once a second `sample` turns the counts into rates,
 from __future__ import annotations
 
 from collections import deque
-from typing import NamedTuple
+
+import msgspec
 
 ALPHA = 1 / 5
 WINDOW_SECONDS = 10
@@ -14,8 +15,11 @@ RESOLUTION_SECONDS = 1
 POINTS = WINDOW_SECONDS // RESOLUTION_SECONDS + 1
 
 
-class Point(NamedTuple):
-    """One sample. Rates are messages/s."""
+class Point(msgspec.Struct, frozen=True, gc=False):
+    """One sample. Rates are messages/s.
+
+    Unknown to the cycle collector: with 10,000 queues there are 110,000 of them.
+    """
 
     t_ms: int
     total: int
@@ -23,6 +27,9 @@ class Point(NamedTuple):
     publish_rate: float
     ack_rate: float
     nack_rate: float
+
+
+NO_RATES = Point(0, 0, 0, 0.0, 0.0, 0.0)
 
 
 class Rates:

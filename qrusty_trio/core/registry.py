@@ -103,6 +103,9 @@ class Registry:
         self.removed: list[Removed] = []
         """Messages removed since the owner of the broker last looked (and cleared the list)."""
         self.removed_total = 0
+        self.emptied: dict[int, int] = {}
+        """Queue number -> messages that were removed with a range delete since the owner last looked (and cleared it).
+        Of at most `MAX_QUEUES` queues."""
         self.refused_for_locks = 0
         """Consumes that got nothing since the owner last looked, because the index of locks is full."""
         self.dead_lettered_total = 0
@@ -247,6 +250,7 @@ class Registry:
         removed = queue.available + queue.locked
         if removed:
             queue.empty(self.journal)
+            self._note_emptied(queue, removed)
             if queue.settling:
                 queue.settling = False
                 queue.write_config(self.journal)
@@ -254,6 +258,10 @@ class Registry:
                 self.externals.free_all(queue, LIVE)
             self.locks.forget(queue)
         return removed
+
+    def _note_emptied(self, queue: Queue, removed: int) -> None:
+        if len(self.emptied) < MAX_QUEUES:
+            self.emptied[queue.number] = self.emptied.get(queue.number, 0) + removed
 
     def delete(self, name: str) -> int:
         """Remove a queue with all it holds. Returns how many messages were removed, dead letters not counted."""
@@ -267,6 +275,7 @@ class Registry:
         journal.forget(queue)
         if queue.dead:
             journal.delete_range(queue.prefix, queue.end, journal.dead)
+            self._note_emptied(queue, queue.dead)
         journal.delete(CONFIG + queue.prefix, journal.meta)
         journal.delete(COUNTERS + queue.prefix, journal.meta)
         journal.delete(LOCKS_FROM + queue.prefix, journal.meta)

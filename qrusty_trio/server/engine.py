@@ -66,6 +66,8 @@ class Engine:
         self.unseen: set[tuple[int, int, str]] = set()
         """Deliveries that nobody saw, of which the store may know: queue number, lock number, message id. Taken back by
         the recovery before anything else changes."""
+        self.transactions = 0
+        """Counts what was done, for those who wait for a quiet moment."""
         self._pump_wanted = trio.Event()
         self._search_wanted = trio.Event()
         self._reaper_wake = trio.Event()
@@ -171,6 +173,7 @@ class Engine:
         """Begin a transaction; returns the time. Raises StorageFault."""
         if self.fault is not None:
             raise self.fault.with_traceback(None)  # else each time it is raised it grows
+        self.transactions += 1
         now = self.clock.now_ms()
         # Times are cut to whole milliseconds. A lock that ends at `now` may still hold for a part of one.
         if expire and now > self.broker.wake_at and not self.services.gate.starting:

@@ -10,6 +10,7 @@ import trio
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.recovery import in_pieces
+from qrusty_trio.server.upkeep import Collector
 from qrusty_trio.storage.base import Storage
 
 LOCKS_PER_STEP = 1000
@@ -19,10 +20,11 @@ LOCKS_PER_STEP = 1000
 class Shedding:
     """See `pressure.PressureTarget`."""
 
-    def __init__(self, engine: Engine, storage: Storage, compactor: Compactor | None) -> None:
+    def __init__(self, engine: Engine, storage: Storage, compactor: Compactor | None, collector: Collector) -> None:
         self._engine = engine
         self._storage = storage
         self._compactor = compactor
+        self._collector = collector
 
     def refuse_publishes(self, refuse: bool) -> None:
         self._engine.services.gate.memory_critical = refuse
@@ -35,6 +37,7 @@ class Shedding:
 
     async def drop_idle_structures(self) -> None:
         await in_pieces(self._engine.broker.drop_idle())
+        self._collector.collect_frozen()
 
     async def shrink_indexes(self) -> None:
         """Free the locks of purged queues; all others are needed. Digests of payloads are in the store only."""

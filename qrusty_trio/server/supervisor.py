@@ -2,7 +2,8 @@
 
     serve
       stores open (in a thread; refuses before anything is touched)
-      background: committer, recovery, pump, reaper, sampler, watch, memory monitor, payload compactor
+      background: committer, recovery, pump, reaper, sampler, watch, memory monitor, upkeep, payload
+                  compactor
         front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
 
 Rule: what is inside ends before what is around it. SIGTERM or SIGINT stops the front: no new connections, requests in
@@ -44,6 +45,7 @@ from qrusty_trio.server.recovery import recover
 from qrusty_trio.server.sampler import sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
+from qrusty_trio.server.upkeep import Collector, Upkeep
 from qrusty_trio.server.watch import watch
 
 CLOSE_SECONDS = 60.0
@@ -124,7 +126,8 @@ async def _run(
     compactor = None
     if stores.payloads is not None and stores.removed_log is not None:
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
-    shedding = Shedding(engine, stores.storage, compactor)
+    collector = Collector()
+    shedding = Shedding(engine, stores.storage, compactor, collector)
     listeners: list[trio.SocketListener] = []
     try:
         listeners += await listen(settings.bind_addr)
@@ -155,6 +158,7 @@ async def _run(
                         PressureSettings(settings.rocksdb_cache_mb * MIB, settings.thresholds),
                         status,
                     )
+                    await background.start(Upkeep(engine, stores.storage, collector).run)
                     if compactor is not None:
                         await background.start(compactor.run)
             background.cancel_scope.cancel()

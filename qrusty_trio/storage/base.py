@@ -2,14 +2,17 @@
 
 Rule: a batch is applied whole or not at all, and is visible to reads as soon as `write` returns. It survives the end
 of the process from then on (the operating system holds it) and a power cut once a later `sync` has returned.
-Everything but `sync`, `flush`, `compact` and `close` is called from one thread only (the event loop).
+Everything but `sync`, `flush`, `compact`, `reclaim` and `close` is called from one thread only (the event loop).
 Every backend passes tests/storage/test_conformance.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
+
+from qrusty_trio.storage.reclaim import Span
 
 
 class Family(IntEnum):
@@ -78,6 +81,12 @@ class Storage(Protocol):
 
     def compact(self) -> None:
         """Compact the whole key range. Blocks for seconds; any thread."""
+
+    def reclaim(self, spans: Sequence[Span], at_least: int) -> bool:
+        """Give back the disk space of ranges that were deleted, if that is about `at_least` bytes or more.
+
+        Whether it was. Blocks for seconds; any thread. `close` and `reopen` make it give up: it raises `StorageFault`.
+        """
 
     def tidy(self) -> bool:
         """Free some of what range deletes have taken out. Whether there is more. Well under a millisecond."""

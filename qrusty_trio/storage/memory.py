@@ -7,10 +7,12 @@ made. Nothing here waits or is safe to call from two threads.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.base import Batch, Family
+from qrusty_trio.storage.reclaim import Span
 from qrusty_trio.storage.sorted_table import SortedTable
 
 _PUT, _DELETE, _DELETE_RANGE = range(3)
@@ -93,6 +95,10 @@ class MemoryStorage:
 
     def compact(self) -> None:
         """Nothing to do."""
+
+    def reclaim(self, spans: Sequence[Span], at_least: int) -> bool:
+        """Nothing to do: nothing is on disk."""
+        return True
 
     def tidy(self) -> bool:
         """Free some of what range deletes have taken out. Whether there is more. About 0.05 ms, on the loop."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import islice
 from pathlib import Path
@@ -32,6 +32,7 @@ from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.storage.base import Batch, Family
 from qrusty_trio.storage.files import disk_fault
 from qrusty_trio.storage.place import Place, removed
+from qrusty_trio.storage.reclaim import Span, worth_compacting
 from qrusty_trio.storage.rocksdb_format import (
     SCHEMA_KEY,
     SCHEMA_VERSION,
@@ -44,6 +45,8 @@ from qrusty_trio.storage.rocksdb_format import (
 )
 from qrusty_trio.storage.rocksdb_options import MIB, tune
 
+KEYED_BY_QUEUE = (Family.MESSAGES, Family.LOCKS, Family.DEAD, Family.DEDUP)
+"""Families in which what is purged is a range."""
 SPARE_BYTES = 4 * MIB
 """Room that `reopen` asks for besides the log: new manifest, new log, settings."""
 
@@ -164,6 +167,19 @@ class RocksStorage:
                     column.compact_range(None, None)
             except Exception as error:
                 raise _translate(error, self._path) from error
+
+    def reclaim(self, spans: Sequence[Span], at_least: int) -> bool:
+        with self._using():
+            try:
+                found = worth_compacting(spans, self._database.live_files(), at_least)
+                for begin, end, _ in found:
+                    for family in KEYED_BY_QUEUE:
+                        if not self._accepting:
+                            raise StorageFault("The store is closed.")
+                        self._columns[self.families[family]].compact_range(begin, end)
+            except Exception as error:
+                raise _translate(error, self._path) from error
+        return bool(found)
 
     def tidy(self) -> bool:
         """Nothing to do: compaction does it."""

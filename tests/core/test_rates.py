@@ -12,8 +12,8 @@ def test_one_sample() -> None:
     rates.published, rates.acked, rates.nacked = 10, 5, 1
     rates.sample(1_000, 7, 2)
     (point,) = rates.points
-    assert point[:3] == (1_000, 9, 2)
-    assert point[3:] == pytest.approx((2.0, 1.0, 0.2))
+    assert (point.t_ms, point.total, point.locked) == (1_000, 9, 2)
+    assert (point.publish_rate, point.ack_rate, point.nack_rate) == pytest.approx((2.0, 1.0, 0.2))
 
 
 def test_a_steady_rate_is_approached_by_a_fifth_each_second() -> None:

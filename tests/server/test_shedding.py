@@ -17,6 +17,7 @@ from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server.memory_usage import Usage
 from qrusty_trio.server.pressure import TIER_FRACTION
 from qrusty_trio.server.shedding import Shedding
+from qrusty_trio.server.upkeep import Collector
 from tests.server.room import Room, large, room
 from tests.server.running import running, settings_for, until_ready, url
 from tests.wire.http_client import open_client
@@ -26,7 +27,7 @@ TIER = 40
 
 
 def shedding(room: Room) -> Shedding:
-    return Shedding(room.engine, room.stores.storage, room.compactor)
+    return Shedding(room.engine, room.stores.storage, room.compactor, Collector())
 
 
 def fill(queue: str, count: int, size: int, broker: Broker, now: int) -> None:

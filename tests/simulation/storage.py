@@ -8,12 +8,14 @@ Every change is shown to `Watcher` as it becomes part of the store, or is taken 
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol
 
 from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.storage.base import Batch, Family, Storage
+from qrusty_trio.storage.reclaim import Span
 
 
 class Kind(Enum):
@@ -155,6 +157,9 @@ class SimulatedStorage:
 
     def compact(self) -> None:
         self.inner.compact()
+
+    def reclaim(self, spans: Sequence[Span], at_least: int) -> bool:
+        return self.inner.reclaim(spans, at_least)
 
     def tidy(self) -> bool:
         return self.inner.tidy()
