@@ -6,6 +6,7 @@ which decodes first, is not used. Every error is JSON. A file is served only fro
 
 from __future__ import annotations
 
+import errno
 import logging
 import mimetypes
 from pathlib import Path
@@ -27,7 +28,7 @@ from qrusty_trio.api.operations import (
     resolve,
 )
 from qrusty_trio.api.routes import NOTHING_THERE
-from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError
+from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
 from qrusty_trio.http.answers import body_too_large, cors_headers
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
@@ -42,6 +43,8 @@ REFUSAL_KEY = "qrusty.refusal"
 WEBSOCKET_PATH = b"/ws"
 _OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
+_PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""No descriptor, no memory: that says nothing about a file."""
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
 PREFLIGHT_HEADERS = "Content-Type"
 PREFLIGHT_SECONDS = 600
@@ -228,14 +231,16 @@ def _serve_root(cors: dict[str, str]) -> Response:
 
 
 def _read_inside(directory: Path, relative: str) -> bytes | None:
-    """The bytes of a file inside `directory`, links resolved; None when there is none."""
+    """The bytes of a file inside `directory`, links resolved; None when there is none. Raises Unavailable."""
     try:
         root = directory.resolve(strict=True)
         file = (root / relative).resolve(strict=True)
         if not file.is_relative_to(root) or not file.is_file():
             return None
         return file.read_bytes()
-    except (OSError, ValueError, RuntimeError):
+    except (OSError, ValueError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno in _PASSING:
+            raise Unavailable(f"This file can't be read just now: {error.strerror}") from error
         # Not there, not readable, a NUL in the name, links that go round.
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -97,6 +98,22 @@ async def test_no_way_out_of_the_directory(fast_lane: bool, ui: Path, way: str) 
         for prefix in ("/ui/", "/ui/assets/", "/ui/x/../"):
             answer = await client.ask("GET", prefix + way)
             assert (answer.status, answer.body.decode()) == (200, INDEX), prefix
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+async def test_a_file_that_can_t_be_read_just_now_is_not_missing(
+    fast_lane: bool, ui: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def fail(self: Path) -> bytes:
+        raise OSError(number, os.strerror(number))
+
+    async with running(fast_lane, webui_dir=ui) as web:
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "read_bytes", fail)
+            answer = await web.ask("GET", "/ui/")
+        assert (answer.status, answer.json()["code"]) == (503, "unavailable")
+        assert os.strerror(number) in answer.json()["error"]
+        assert (await web.ask("GET", "/ui/")).status == 200
 
 
 async def test_without_a_web_ui_there_is_an_error(fast_lane: bool, tmp_path: Path) -> None:
