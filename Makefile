@@ -9,10 +9,10 @@ INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 UV_VERSION := 0.13.9
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --quiet
-SOURCES := qrusty_trio tests bench fuzz
+SOURCES := qrusty_trio tests bench fuzz mutants
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate fuzz fuzz-parser lock clean
+.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate mutants fuzz fuzz-parser lock clean
 
 help: ## Say what there is to make
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
@@ -63,6 +63,9 @@ bench-peers: ## Install the peers of `make bench` (needs root, cargo and some ti
 
 simulate: $(VENV)/.installed-dev ## Run 20,000 simulated worlds with faults; SEED=n runs one and prints its trace
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds 0 $(or $(SEEDS),20000))
+
+mutants: $(VENV)/.installed-dev ## Change the code in 100 places (SAMPLE, SEED, PATHS), one at a time, and tell which changes no test notices
+	$(BIN)/python -m mutants.run --sample $(or $(SAMPLE),100) --seed $(or $(SEED),0) $(PATHS)
 
 soak: $(VENV)/.installed ## Queues, consumers and connections that come and go for 40 minutes (SOAK_SECONDS)
 	$(BIN)/python -m bench.soak --seconds $(or $(SOAK_SECONDS),2400) $(SEED:%=--seed %)

@@ -18,7 +18,18 @@ from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.server.committer import SYNC_SECONDS
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.server.engines import WatchedStorage, ack, answer, call, consume, engine_on, publish, run, until_back
+from tests.server.engines import (
+    STEP_SECONDS,
+    WatchedStorage,
+    ack,
+    answer,
+    call,
+    consume,
+    engine_on,
+    publish,
+    run,
+    until_back,
+)
 
 
 @pytest.fixture
@@ -338,6 +349,16 @@ async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing
         await trio.sleep(5.1)
         assert engine.broker.locked_index_size == 0
         assert engine.broker.locks.next_end() is None
+
+
+async def test_locks_of_a_purged_queue_are_freed_although_none_ends() -> None:
+    async with engine_on(MemoryStorage()) as engine:
+        await run(engine, *[publish(str(number)) for number in range(10)])
+        await run(engine, *[consume(seconds=3600) for _ in range(10)])
+        await run(engine, call("POST", "/purge-queue/q"))
+        with trio.fail_after(STEP_SECONDS):
+            while engine.broker.locks.untidy:  # noqa: ASYNC110  # no event tells of it
+                await trio.sleep(0.001)
 
 
 @pytest.mark.parametrize("step", [10_000_000.0, -10_000_000.0])

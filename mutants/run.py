@@ -1,0 +1,255 @@
+"""Change the code in one place, run its tests, and tell which changes nobody noticed.
+
+Rule: mutants live in temporary copies of the tree, never in the tree itself. One is killed when a test fails or does
+not come to its end; the tests nearest to it run first. What changes nothing that could be seen is listed in
+equivalent.toml with the reason, and does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from fnmatch import fnmatch
+from itertools import islice
+from pathlib import Path
+from queue import SimpleQueue
+
+from mutants.operators import Mutant, mutants_of
+
+ROOT = Path(__file__).parent.parent
+EQUIVALENT = Path(__file__).parent / "equivalent.toml"
+LEAST_KILLED = 97
+"""Per cent of those that are not equivalent."""
+PROCESSES = 2
+"""Test runs at the same time."""
+PATIENCE = 5
+"""A mutant whose tests take this many times what they take without it, and PATIENCE_SECONDS more, hangs."""
+PATIENCE_SECONDS = 60
+MUTATED = (
+    "qrusty_trio/core/*.py",
+    "qrusty_trio/server/engine.py",
+    "qrusty_trio/server/bursts.py",
+    "qrusty_trio/server/committer.py",
+    "qrusty_trio/server/recovery.py",
+    "qrusty_trio/server/sessions.py",
+    "qrusty_trio/storage/payloads.py",
+    "qrusty_trio/http/*.py",
+    "qrusty_trio/api/*.py",
+)
+SIMULATION = "-m tests.simulation --seeds 0 30 --stop-after 1"
+"""Of all tests that which meets most of the engine."""
+CORE = ("tests/core/test_[!m]*.py", "tests/core/test_model.py")
+ENGINE = (
+    "tests/server/test_engine.py",
+    "tests/server/test_writes.py",
+    "tests/server/test_recovery.py",
+    "tests/server/test_se*.py",
+    "tests/server/test_broken_payloads.py",
+    "tests/server/test_repair.py",
+    "tests/api/test_ws*.py",
+)
+STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "qrusty_trio/core/*": (CORE, ENGINE, (SIMULATION,), ("tests/server/test_compactor.py", "tests/api")),
+    "qrusty_trio/server/*": (ENGINE, (SIMULATION,), ("tests/server/test_c*.py", "tests/http/test_[rv]*.py")),
+    "qrusty_trio/storage/*": (
+        ("tests/storage/test_payload*.py",),
+        ("tests/core/test_[ber]*.py", "tests/core/test_dup*.py", "tests/server/test_re*.py"),
+        ("tests/server/test_s*.py", "tests/server/test_compactor.py"),
+    ),
+    "qrusty_trio/http/*": (
+        ("tests/http/test_[alrtv]*.py", "tests/http/test_bulk*.py"),
+        ("tests/http/test_[!alrtv]*.py", "tests/wire", "tests/server/test_bad*.py"),
+    ),
+    "qrusty_trio/api/*": (
+        ("tests/api",),
+        ("tests/wire", "tests/server/test_bad*.py"),
+        ENGINE,
+        (SIMULATION,),
+        ("tests/http/test_websocket*.py", "tests/http/test_[lw]*.py"),
+    ),
+}
+"""Module -> what is run for it, until something fails. Tests called like the module run before all."""
+PYTEST = "-m pytest -q -x --no-header --tb=no -p no:cacheprovider --hypothesis-seed=0 --timeout 60"
+
+
+class Tree:
+    """A copy of the repository to be mutated."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT,
+            capture_output=True,
+            check=True,
+        )
+        for name in listed.stdout.decode().split("\0"):
+            if name and (ROOT / name).is_file():
+                (place / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(ROOT / name, place / name)
+        self._environment = os.environ | {
+            "PYTHONPATH": str(place),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            # Enough to meet every rule of the model; a survivor may be held by more of them.
+            "QRUSTY_MODEL_RUNS": "40",
+            "QRUSTY_CANCEL_STRIDE": "7",
+        }
+        self._process: subprocess.Popen[bytes] | None = None
+        self._stopped = False
+
+    def passes(self, command: str, seconds: float | None = None) -> bool:
+        """Whether a command ends well, and in time."""
+        argv = ["nice", "-n", "10", sys.executable, *command.split()]
+        with tempfile.TemporaryDirectory(prefix="mutants-tmp-", ignore_cleanup_errors=True) as scratch:
+            self._process = process = subprocess.Popen(
+                argv,
+                cwd=self.place,
+                env=self._environment | {"TMPDIR": scratch},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+            try:
+                if self._stopped:
+                    return False
+                return process.wait(seconds) == 0
+            except subprocess.TimeoutExpired:
+                return False
+            finally:
+                # Servers that its tests had started, too.
+                with suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+    def stop(self) -> None:
+        """End what runs; nothing begins any more."""
+        self._stopped = True
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def survives(self, mutant: Mutant, stages: list[str], times: dict[str, float]) -> bool:
+        for stage in stages:
+            if stage not in times:
+                began = time.monotonic()
+                if not (self.passes(stage) or self.passes(stage)):
+                    raise RuntimeError(f"without any change this fails: {stage}")
+                times[stage] = time.monotonic() - began
+            file = self.place / mutant.path
+            file.write_text(mutant.after, encoding="utf-8")
+            try:
+                if not self.passes(stage, times[stage] * PATIENCE + PATIENCE_SECONDS):
+                    return False
+            finally:
+                file.write_text(mutant.before, encoding="utf-8")
+        return True
+
+
+def stages_for(path: Path) -> list[str]:
+    """The commands that are to find a mutant of this module, in their order."""
+    stages = []
+    named = sorted(ROOT.glob(f"tests/**/test_{path.stem}*.py"))
+    if named:
+        stages.append(" ".join([PYTEST, *(str(file.relative_to(ROOT)) for file in named)]))
+    for stage in next(value for pattern, value in STAGES.items() if fnmatch(str(path), pattern)):
+        if stage == (SIMULATION,):
+            stages.append(SIMULATION)
+            continue
+        files = [str(file.relative_to(ROOT)) for pattern in stage for file in sorted(ROOT.glob(pattern))]
+        stages.append(" ".join([PYTEST, *dict.fromkeys(files)]))
+    return stages
+
+
+def equivalent() -> set[tuple[str, str, str, str]]:
+    """(path, function, line that was, line that becomes) of what is known to change nothing."""
+    rows = tomllib.loads(EQUIVALENT.read_text(encoding="utf-8"))["mutant"]
+    assert all(row["why"] for row in rows)
+    return {(row["path"], row["within"], row["was"], row["becomes"]) for row in rows}
+
+
+def chosen(only: list[str], sample: int, seed: int) -> list[Mutant]:
+    """`only`: paths (or patterns) below the root, or path:line."""
+    files = sorted({file.relative_to(ROOT) for pattern in MUTATED for file in ROOT.glob(pattern)})
+    found = [mutant for file in files for mutant in mutants_of(ROOT, file)]
+    if only:
+        found = [
+            each for each in found if any(fnmatch(str(each.path), o) or f"{each.path}:{each.line}" == o for o in only)
+        ]
+    if sample:
+        random.Random(seed).shuffle(found)
+    return list(islice((each for each in found if each.is_one()), sample or None))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="mutants.run", description=__doc__)
+    parser.add_argument("only", nargs="*", help="paths, patterns of paths, or path:line; else all that is mutated")
+    parser.add_argument("--sample", type=int, default=100, help="how many of them; 0: all")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--processes", type=int, default=PROCESSES, help="test runs at the same time")
+    parser.add_argument("--list", action="store_true", help="name them and run nothing")
+    given = parser.parse_args()
+    mutants = chosen(given.only, given.sample, given.seed)
+    if given.list:
+        for each in mutants:
+            print(f"{each.path}:{each.line}: {each.within}: {each.kind}: {each.was}  ->  {each.becomes}")
+        return 0
+    known = equivalent()
+    counted = [each for each in mutants if (str(each.path), each.within, each.was, each.becomes) not in known]
+    print(
+        f"{len(counted)} mutants, {len(mutants) - len(counted)} more are known to change nothing; seed {given.seed}",
+        flush=True,
+    )
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    survivors = run(counted, given.processes)
+    rate = 100 * (1 - len(survivors) / max(1, len(counted)))
+    print(f"{len(counted) - len(survivors)} of {len(counted)} killed: {rate:.1f} %")
+    return int(rate < LEAST_KILLED)
+
+
+def run(mutants: list[Mutant], processes: int) -> list[Mutant]:
+    """Prints survivors as they are found, and returns them."""
+    survivors: list[Mutant] = []
+    stages = {path: stages_for(path) for path in {mutant.path for mutant in mutants}}
+    times: dict[str, float] = {}
+    """Command -> how long it takes when nothing is changed."""
+    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as place:
+        trees = [Tree(Path(place, str(index))) for index in range(processes)]
+        free: SimpleQueue[Tree] = SimpleQueue()
+        for tree in trees:
+            free.put(tree)
+
+        def judge(mutant: Mutant) -> bool:
+            tree = free.get()
+            try:
+                return tree.survives(mutant, stages[mutant.path], times)
+            finally:
+                free.put(tree)
+
+        with ThreadPoolExecutor(processes) as pool:
+            try:
+                for done, (mutant, survived) in enumerate(zip(mutants, pool.map(judge, mutants), strict=True), 1):
+                    if survived:
+                        survivors.append(mutant)
+                        print(f"\nsurvived: {mutant.path}:{mutant.line} ({mutant.kind})\n{mutant.diff()}\n", flush=True)
+                    if done % 10 == 0:
+                        print(f"{done} of {len(mutants)}, {len(survivors)} survived", flush=True)
+            except BaseException:
+                for tree in trees:
+                    tree.stop()
+                raise
+    return survivors
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""The changes that `make mutants` makes: each is one, still parses, and is not one of words; those set aside exist."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from mutants.operators import mutants_of
+from mutants.run import ROOT, equivalent, stages_for
+
+SOURCE = '''"""Words."""
+
+LIMIT = 64
+"""Of something."""
+
+
+def take(queue: list[int], most: int = 3) -> list[int] | None:
+    """Take some."""
+    taken = []
+    for number in queue:
+        if number < most and not taken:
+            continue
+        taken.append(number)
+    if not taken:
+        log.warning("there are %d", len(queue))
+        raise ValueError(f"nothing, but {most}")
+    assert most > 0
+    return taken
+'''
+CHANGES = {
+    ("def take(queue: list[int], most: int = 3) -> list[int] | None:", "most: int = 4)"),
+    ("if number < most and not taken:", "if number <= most and not taken:"),
+    ("if number < most and not taken:", "if number < most or not taken:"),
+    ("if number < most and not taken:", "if (number < most):"),
+    ("if number < most and not taken:", "if number < most and (taken):"),
+    ("continue", "break"),
+    ("taken.append(number)", "pass"),
+    ("if not taken:", "if (taken):"),
+    ('raise ValueError(f"nothing, but {most}")', "pass"),
+    ("return taken", "return None"),
+}
+WORDS = ("Words", "Of something", "Take some", "assert", "LIMIT", "list[int]) ")
+
+
+def test_each_is_one_change_of_what_is_done(tmp_path: Path) -> None:
+    Path(tmp_path, "module.py").write_text(SOURCE)
+    found = [each for each in mutants_of(tmp_path, Path("module.py")) if each.is_one()]
+    for each in found:
+        ast.parse(each.after)
+        assert each.before == SOURCE
+        assert each.was
+        assert not any(word in each.was for word in WORDS)
+        assert each.diff().count("\n@@") == 1
+    for was, becomes in CHANGES:
+        assert [each for each in found if each.was == was and becomes in each.becomes], (was, becomes)
+    assert len({each.after for each in found}) == len(found)
+
+
+def test_what_is_set_aside_exists() -> None:
+    known = equivalent()
+    found = set()
+    for path in {path for path, *_ in known}:
+        places = {within for other, within, *_ in known if other == path}
+        for each in mutants_of(ROOT, Path(path)):
+            if each.within in places:
+                found.add((path, each.within, each.was, each.becomes))
+    assert known <= found
+
+
+@pytest.mark.parametrize(
+    "path", ["core/queue.py", "server/engine.py", "storage/payloads.py", "http/head.py", "api/gate.py"]
+)
+def test_the_nearest_tests_run_first(path: str) -> None:
+    stages = stages_for(Path("qrusty_trio", path))
+    assert len(stages) > 1
+    area = path.split("/")[0]
+    assert f"tests/{area}" in stages[0]
