@@ -13,7 +13,7 @@ from contextlib import suppress
 import hypercorn.protocol
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived
-from h2.exceptions import ProtocolError
+from h2.exceptions import ProtocolError, StreamClosedError
 from h2.stream import StreamState
 from hypercorn.protocol.h2 import H2Protocol
 
@@ -33,7 +33,8 @@ class Http2(H2Protocol):
             elif isinstance(event, DataReceived) and event.stream_id not in self.streams:
                 self._let_go(event)
             else:
-                await super()._handle_events([event])
+                with suppress(StreamClosedError):  # the peer has taken back what was to be refused, as the server stops
+                    await super()._handle_events([event])
         await self._flush()
 
     async def _priority_updated(self, event: PriorityUpdated) -> None:

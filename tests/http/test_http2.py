@@ -13,6 +13,7 @@ import h2.settings
 import hypercorn.protocol
 import pytest
 import trio
+import trio.testing
 from h2.errors import ErrorCodes
 
 from qrusty_trio.http.http2 import Http2
@@ -154,6 +155,20 @@ async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_la
             peer.h2.send_data(large, b" ")
             await peer.until(lambda: large in peer.reset)
         assert peer.reset[large] == ErrorCodes.NO_ERROR
+
+
+async def test_a_request_that_is_taken_back_while_the_server_stops(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+        peer = Peer(stream)
+        begun = peer.ask({**LARGE, b":path": b"/consume/q"}, whole=False)
+        await peer.is_served()
+        web.context.stopping.set()
+        await trio.testing.wait_all_tasks_blocked()
+        peer.h2.reset_stream(peer.ask(GOOD, whole=False))
+        peer.h2.send_data(begun, b'{"consumer_id":"c"}', end_stream=True)
+        await peer.until(lambda: begun in peer.ended)
+        assert (peer.status[begun], peer.body[begun]) == (200, b"null")
+        assert web.context.bulkheads.failures == 0
 
 
 async def test_priorities_are_read_over(fast_lane: bool) -> None:
