@@ -206,13 +206,13 @@ def _create_queue(services: Services, call: Call, now: int) -> Reply:
     request = schema.create_queue_body(call.body)
     wanted = request.config
     config = QueueConfig(wanted.ordering, wanted.allow_duplicates, wanted.priority_kind)
-    services.broker.create_queue(request.name, config)
+    services.broker.catalog.create(request.name, config)
     return Reply(200, b"", True)
 
 
 def _update_queue(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     request = schema.update_queue_body(call.body)
-    yield from services.broker.update_queue(request.name, request.config.name, request.config.allow_duplicates, now)
+    yield from services.broker.catalog.update(request.name, request.config.name, request.config.allow_duplicates, now)
     return Reply(200, b"", True)
 
 
@@ -220,32 +220,32 @@ def _update_queue(services: Services, call: Call, now: int) -> Generator[None, N
 
 
 def _purge_queue(services: Services, call: Call, now: int) -> Reply:
-    purged = services.broker.purge(call.params[0])
+    purged = services.broker.catalog.purge(call.params[0])
     return Reply(200, _encode({"queue": call.params[0], "purged_messages": purged}), True)
 
 
 def _delete_queue(services: Services, call: Call, now: int) -> Reply:
-    deleted = services.broker.delete(call.params[0])
+    deleted = services.broker.catalog.delete(call.params[0])
     return Reply(200, _encode({"queue": call.params[0], "deleted_messages": deleted}), True)
 
 
 def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages = yield from _for_all(services.broker, services.broker.purge_queue)
+    queues, messages = yield from _for_all(services.broker, services.broker.catalog.purge_queue)
     return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages}), True)
 
 
 def _delete_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages = yield from _for_all(services.broker, services.broker.delete_queue)
+    queues, messages = yield from _for_all(services.broker, services.broker.catalog.delete_queue)
     return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages}), True)
 
 
 def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int]]:
     """Apply `clear` to every queue there is now, by whatever name; returns how many queues and messages."""
     queues = messages = 0
-    for index, queue in enumerate(broker.everything(), 1):
+    for index, queue in enumerate(broker.catalog.everything(), 1):
         if index % QUEUES_PIECE == 0:
             yield
-        if broker.exists(queue):
+        if broker.catalog.exists(queue):
             queues += 1
             messages += clear(queue)
     return queues, messages

@@ -39,7 +39,7 @@ _clock = perf_counter_ns
 
 
 def queues(services: Services, call: Call, now: int) -> Reply | Generator[None, None, Reply]:
-    names = services.broker.names()
+    names = services.broker.catalog.names()
     return Reply(200, _encode(names)) if len(names) <= NAMES_PIECE else _names_in_pieces(names)
 
 
@@ -54,7 +54,7 @@ def _names_in_pieces(names: list[str]) -> Generator[None, None, Reply]:
 def queue_stats(services: Services, call: Call, now: int) -> Reply:
     begin = _clock()
     name = call.params[0]
-    stats = services.broker.stats(name)
+    stats = services.broker.catalog.stats(name)
     stored = _clock() - begin
     if stats is None:
         stats = QueueStats(name, QueueConfig(), 0, 0, 0, 0.0, 0.0, 0.0)
@@ -92,9 +92,9 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
     sizes = _Members()
     count = available = locked = stored = 0
     begin = _clock()
-    for stats in broker.all_stats():
+    for stats in broker.catalog.all_stats():
         descriptions.add(_encode(_described(stats)))
-        sizes.add(b"%b:%d" % (_encode(stats.name), broker.tier_size(stats.name)))
+        sizes.add(b"%b:%d" % (_encode(stats.name), broker.catalog.tier_size(stats.name)))
         available += stats.available
         locked += stats.locked
         count += 1
@@ -116,7 +116,7 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
         "memory_limit_bytes": memory.limit_bytes,
     }
     storage = b'"locked_index_size":%d,"payload_store_disk_bytes":%d' % (
-        broker.locked_index_size,
+        broker.locks.count,
         services.payload_disk_bytes(),
     )
     services.timings.record("stats", stored, stored, now // 1000)
@@ -177,7 +177,7 @@ def metrics(services: Services, call: Call, now: int) -> Reply:
             "ack_rate_per_sec": _rounded(point.ack_rate),
             "nack_rate_per_sec": _rounded(point.nack_rate),
         }
-        for point in services.broker.metrics(call.params[0])
+        for point in services.broker.catalog.metrics(call.params[0])
     ]
     return Reply(
         200, _encode({"queue": call.params[0], "window_seconds": 10, "resolution_seconds": 1, "points": points})

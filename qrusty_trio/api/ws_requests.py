@@ -37,6 +37,12 @@ DEFAULT_MAX_RETRIES = 3
 T = TypeVar("T")
 
 
+class SessionCatalog(Protocol):
+    """What a session needs of the catalog of queues."""
+
+    def number_of(self, name: str) -> int: ...
+
+
 class SessionBroker(Protocol):
     """What a session needs of the broker."""
 
@@ -53,7 +59,8 @@ class SessionBroker(Protocol):
     def held(self, consumer: str, id: str) -> tuple[str, int] | None:
         """Present name and number of the queue whose message a WebSocket holds; None when it does not hold it."""
 
-    def queue_number(self, name: str) -> int: ...
+    @property
+    def catalog(self) -> SessionCatalog: ...
 
 
 class Refusal(Exception):
@@ -121,7 +128,7 @@ def _subscribe(session: WsSession, burst: Burst, request: Request, broker: Sessi
     subscription = session.subscriptions.get(queue)
     if subscription is None:
         try:
-            number = broker.queue_number(queue)
+            number = broker.catalog.number_of(queue)
         except QueueNotFound as error:
             raise Refusal("queue_not_found", str(error)) from error
         if len(session.subscriptions) >= MAX_SUBSCRIPTIONS:

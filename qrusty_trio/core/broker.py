@@ -5,25 +5,42 @@ the batch. No clock, no task, no socket: `now` is wall time in milliseconds. Eve
 many messages, locks and queues there are.
 
 A message is in exactly one family: MESSAGES (available), LOCKS (delivered, not settled) or DEAD.
-Queues come and go in `registry.py`.
+Queues come and go in `catalog.py`. What happened beside the answers is taken with `take_ready` and its like: each of
+them has one taker.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from qrusty_trio.core import records
-from qrusty_trio.core.externals import DEAD_LETTER, REFERENCE_BYTES
-from qrusty_trio.core.keys import lock_key, mismatch
-from qrusty_trio.core.loading import NEVER
-from qrusty_trio.core.locks import Lock, valid
+from qrusty_trio.core.catalog import Catalog
+from qrusty_trio.core.deduplication import Deduplication
+from qrusty_trio.core.externals import DEAD_LETTER, LIVE
+from qrusty_trio.core.hot_tier import Tiers
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.keys import mismatch
+from qrusty_trio.core.loading import Loader
+from qrusty_trio.core.locks import LockIndex, valid
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority, is_websocket
-from qrusty_trio.core.queue import Queue
-from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT, new_id, pack_lock, pack_message, unpack_message
-from qrusty_trio.core.registry import Registry
+from qrusty_trio.core.payloads import Payloads
+from qrusty_trio.core.queue import Lock, Queue
+from qrusty_trio.core.records import (
+    EXTERNAL,
+    NO_CLOCK,
+    PAYLOAD_AT,
+    ClockFrame,
+    external_digest,
+    new_id,
+    pack_lock,
+    pack_message,
+    reference_of,
+    unpack_message,
+)
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
-from qrusty_trio.storage.payloads import PayloadBroken
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.payloads import PayloadBroken, PayloadStore
 from qrusty_trio.wording import counted
 
 REFILL_PIECE = 128
@@ -45,12 +62,54 @@ def _has_left(consumer: str, id: str) -> bool:
     return True
 
 
-class Broker(Registry):
-    """All queues of one store. See `Registry` for how to make one."""
+class Broker:
+    """The messages of all queues of one store. A non-empty store is read by `load` before anything else."""
 
     has_left: Callable[[str, str], bool] = staticmethod(_has_left)
     """Whether the delivery of a message (id) has left for a WebSocket (consumer id): one that never did counts for
     nothing when its lock ends. Set by whoever knows the connections."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        *,
+        hot_tier_size: int = 1000,
+        refill_threshold: int = 250,
+        max_locked_index: int = 500_000,
+        payloads: PayloadStore | None = None,
+        externalize_min_bytes: int | None = 4096,
+    ) -> None:
+        """`payloads` keeps payloads of `externalize_min_bytes` and more (None: keeps none that are new)."""
+        self.journal = Journal(storage)
+        self.locks = LockIndex(max_locked_index)
+        self.payloads = Payloads(self.journal, payloads, externalize_min_bytes)
+        self.deduplication = Deduplication(self.journal, self.payloads)
+        tiers = Tiers(hot_tier_size, refill_threshold)
+        self.catalog = Catalog(self.journal, self.locks, self.payloads, self.deduplication, tiers)
+        self._loader = Loader(self.journal, self.catalog, self.locks, self.payloads, self.deduplication, tiers)
+        self.clock_frame = NO_CLOCK.pack()
+        """The clock that `now` is taken from, for the records of locks."""
+        self.watched: set[int] = set()
+        """Queues with waiting subscribers; the dispatcher keeps it."""
+        self._ready: set[int] = set()
+        self.refused_for_locks = 0
+        """Consumes that got nothing since the start, because the index of locks is full."""
+        self.dead_lettered_total = 0
+        """Messages that became dead letters since the start."""
+
+    # What happened
+
+    @property
+    def ready(self) -> bool:
+        """Whether `take_ready` has something to give."""
+        return bool(self._ready)
+
+    def take_ready(self) -> set[int]:
+        """The queues in `watched` in which something became available since this was called last."""
+        ready, self._ready = self._ready, set()
+        return ready
+
+    # Operations
 
     def publish(
         self, name: str, priority: Priority, payload: str, max_retries: int, now: int, create: bool = True
@@ -61,13 +120,13 @@ class Broker(Registry):
         PriorityKindMismatch, InvalidPriority, DuplicatePayload, InvalidQueueName, LimitReached; PayloadNotStored
         when a payload that goes to a segment file finds no room.
         """
-        known = queue = self.queues.get(name)
+        known = queue = self.catalog.by_name.get(name)
         if queue is None:
             if not create:
                 raise QueueNotFound(f"Queue '{name}' does not exist")
             if type(priority) is not int:
                 raise mismatch(Kind.NUMERIC)
-            queue = self.create_default(name)
+            queue = self.catalog.create_default(name)
         journal = self.journal
         sequence = queue.next_sequence
         key = queue.encode(priority, sequence)
@@ -76,48 +135,49 @@ class Broker(Registry):
         digest = b""
         if not queue.config.allow_duplicates:
             digest = records.digest_of(data)
-            if self.digests.owner(queue, digest):
+            if self.deduplication.owner(queue, digest):
                 raise DuplicatePayload("Duplicate payload rejected")
-        if len(data) >= self.externalize_min_bytes and self.externals is not None:
+        if len(data) >= self.payloads.min_bytes:
+            externals = self.payloads.externals
             try:
-                reference = self.externals.append(data)
+                reference = externals.append(data)
             except PayloadNotStored:
                 if known is None:
-                    self.delete(name)
+                    self.catalog.delete(name)
                 raise
             record = pack_message(EXTERNAL, now, max_retries, 0, id.encode()) + reference + digest
-            self.externals.own(queue, reference, id, key)
+            externals.own(queue, reference, id, key)
         else:
             record = pack_message(0, now, max_retries, 0, id.encode()) + data
         if digest:
-            self.digests.own(queue, digest, id)
+            self.deduplication.own(queue, digest, id)
         queue.next_sequence = sequence + 1
         queue.rates.published += 1
         queue.put(journal, key, record)
         if queue.number in self.watched:
-            self.ready.add(queue.number)
+            self._ready.add(queue.number)
         return id
 
     def _put_back(self, queue: Queue, key: bytes, record: bytes) -> None:
         queue.put(self.journal, key, record)
         if queue.number in self.watched:
-            self.ready.add(queue.number)
+            self._ready.add(queue.number)
 
     def consume(self, name: str, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         """Lock the first available message; None when there is none, or too many are locked already."""
-        queue = self.queues.get(name)
+        queue = self.catalog.by_name.get(name)
         return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         """The same by the number of the queue."""
-        queue = self.by_number.get(queue_number)
+        queue = self.catalog.by_number.get(queue_number)
         return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
 
     def _consume(self, queue: Queue, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         if not queue.available:
             return None
         locks = self.locks
-        if locks.count >= self.max_locked_index:
+        if locks.count >= locks.limit:
             self.refused_for_locks += 1
             return None
         journal = self.journal
@@ -130,28 +190,29 @@ class Broker(Registry):
             try:
                 key, record = tier.first()
             except IndexError:
-                self.miscounted(queue)
+                self._miscounted(queue)
                 return None
             flags, created, _, deliveries, id_bytes = unpack_message(record)
             id = id_bytes.decode()
             external = digest = b""
-            data = record[PAYLOAD_AT:]
             if flags & EXTERNAL:
-                external, digest = data[:REFERENCE_BYTES], data[REFERENCE_BYTES:]
+                external, digest = reference_of(record), external_digest(record)
                 try:
-                    data = self.read_external(external)
+                    data = self.payloads.externals.read(external)
                 except PayloadBroken as broken:
                     queue.take(journal, key)
-                    self.drop_broken(queue, key, id, external, digest, broken.reason)
+                    self.payload_lost(queue, key, id, external, digest, broken.reason)
                     continue
+            else:
+                data = record[PAYLOAD_AT:]
             queue.take(journal, key)
             if queue.config.allow_duplicates:
                 digest = b""
             else:
                 digest = digest or records.digest_of(data)
-                if queue.settling and not self._may_leave(queue, id, digest):
-                    if external and self.externals is not None:
-                        self.externals.free(queue, external)
+                if queue.deduplicating and not self.deduplication.may_leave(queue, id, digest):
+                    if external:
+                        self.payloads.externals.free(queue, external)
                     continue
             deliveries += 1
             if lock_seconds > MAX_LOCK_SECONDS:
@@ -160,21 +221,9 @@ class Broker(Registry):
             value = pack_lock(end, deliveries, consumer, key, digest, record, lock_seconds, self.clock_frame)
             number = queue.lock(journal, value)
             locks.add(Lock(id, queue, number, key, consumer, end, deliveries, digest, external, journal.batch_number))
-            if end < self.wake_at:
-                self.wake_at = end
             return Delivery(queue.number, id, data.decode(), deliveries, queue.coder.priority(key), created, number)
-        self.ready.add(queue.number)
+        self._ready.add(queue.number)
         return None
-
-    def _may_leave(self, queue: Queue, id: str, digest: bytes) -> bool:
-        """Whether a message may be handed out while duplicates are looked for: not while an equal one is locked."""
-        owner = self.digests.owner(queue, digest)
-        if owner != id.encode():
-            if owner and queue.locks.get(owner.decode()) is not None:
-                return False
-            # It is the first in order of those that are available.
-            self.digests.own(queue, digest, id)
-        return True
 
     def _refill(self, queue: Queue) -> None:
         """Read on from the frontier."""
@@ -192,17 +241,16 @@ class Broker(Registry):
 
     def ack(self, name: str, id: str, consumer: str, now: int) -> None:
         """Settle a message for good. Raises MessageNotLocked when `consumer` does not hold it."""
-        queue = self.queues.get(name)
+        queue = self.catalog.by_name.get(name)
         lock = queue.locks.get(id) if queue is not None else None
         if queue is None or lock is None or lock.consumer != consumer:
             raise _not_locked(name, id)
         queue.rates.acked += 1
         self._unlock(lock)
         if lock.external:
-            assert self.externals is not None
-            self.externals.free(queue, lock.external)
+            self.payloads.externals.free(queue, lock.external)
         if lock.digest:
-            self.digests.free(queue, lock.digest, lock.id)
+            self.deduplication.free(queue, lock.digest, lock.id)
 
     def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
         """Hand a message back: in its old place, or to the dead letters when it was delivered often enough.
@@ -216,17 +264,13 @@ class Broker(Registry):
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> None:
         """Make the lock end `lock_seconds` from now. Raises MessageNotLocked."""
         lock = self._held(name, id, consumer)
-        journal = self.journal
         queue = lock.queue
-        record = self._locked_record(lock)
+        record = queue.read_lock(self.journal, lock).record
         lock_seconds = min(lock_seconds, MAX_LOCK_SECONDS)
         end = now + lock_seconds * 1000
         self.locks.extend(lock, end)
-        self.wake_at = min(self.wake_at, end)
         value = pack_lock(end, lock.deliveries, consumer, lock.key, lock.digest, record, lock_seconds, self.clock_frame)
-        journal.put(lock_key(queue.number, lock.number), value, journal.locks)
-        lock.batch_number = journal.batch_number
-        journal.mark(queue)
+        queue.rewrite_lock(self.journal, lock, value)
 
     def held(self, consumer: str, id: str) -> tuple[str, int] | None:
         """Present name and number of the queue whose message a WebSocket holds; None when it does not hold it."""
@@ -235,7 +279,7 @@ class Broker(Registry):
 
     def take_back(self, queue_number: int, lock_number: int, id: str) -> None:
         """A delivery that nobody saw: the message is as before. No effect when that lock is over."""
-        queue = self.by_number.get(queue_number)
+        queue = self.catalog.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is not None and lock.number == lock_number:
             self._return(lock, None)
@@ -253,26 +297,15 @@ class Broker(Registry):
         for lock in due:
             counts = not is_websocket(lock.consumer) or self.has_left(lock.consumer, lock.id)
             self._return(lock, EXPIRED if counts else None)
-        end = self.locks.next_end()
-        self.wake_at = end if end is not None else NEVER
+        self.locks.look_again()
         return len(due)
 
     def _held(self, name: str, id: str, consumer: str) -> Lock:
-        queue = self.queues.get(name)
+        queue = self.catalog.by_name.get(name)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is None or lock.consumer != consumer:
             raise _not_locked(name, id)
         return lock
-
-    def _locked_record(self, lock: Lock) -> bytes:
-        """The message of a lock, as it was before the delivery."""
-        journal = self.journal
-        if lock.batch_number == journal.batch_number:
-            journal.commit()
-        value = journal.get(journal.locks, lock_key(lock.queue.number, lock.number))
-        if value is None:
-            raise self.damaged(f"the lock of message {lock.id} in queue '{lock.queue.name}' is not in the store")
-        return records.unpack_lock(value).record
 
     def _unlock(self, lock: Lock) -> None:
         self.locks.remove(lock)
@@ -280,8 +313,8 @@ class Broker(Registry):
 
     def _return(self, lock: Lock, why: str | None) -> NackOutcome:
         """Take a message back from its consumer. `why`: the delivery counts, for this reason; None: it does not."""
-        record = self._locked_record(lock)
         queue = lock.queue
+        record = queue.read_lock(self.journal, lock).record
         deliveries = lock.deliveries if why is not None else lock.deliveries - 1
         self._unlock(lock)
         _, _, max_retries, _, _ = records.unpack_message(record)
@@ -290,14 +323,14 @@ class Broker(Registry):
             self._bury(lock, record, why)
             return NackOutcome.DEAD_LETTERED
         if lock.digest and not queue.config.allow_duplicates:
-            owner = self.digests.owner(queue, lock.digest)
+            owner = self.deduplication.owner(queue, lock.digest)
             if not owner:
-                self.digests.own(queue, lock.digest, lock.id)
+                self.deduplication.own(queue, lock.digest, lock.id)
             elif owner != lock.id.encode():
-                if lock.external and self.externals is not None:
-                    self.externals.free(queue, lock.external)
+                if lock.external:
+                    self.payloads.externals.free(queue, lock.external)
                 return NackOutcome.DROPPED
-            if lock.external and len(record) == PAYLOAD_AT + REFERENCE_BYTES:
+            if lock.external and not external_digest(record):
                 # The record has to tell its digest even when the payload is lost.
                 record += lock.digest
         self._put_back(queue, lock.key, record)
@@ -308,11 +341,11 @@ class Broker(Registry):
         key = queue.bury(self.journal, lock.key, record)
         self.dead_lettered_total += 1
         if lock.external:
-            assert self.externals is not None
-            self.externals.free(queue, lock.external)
-            self.externals.own(queue, lock.external, lock.id, key, DEAD_LETTER)
+            externals = self.payloads.externals
+            externals.free(queue, lock.external)
+            externals.own(queue, lock.external, lock.id, key, DEAD_LETTER)
         if lock.digest:
-            self.digests.free(lock.queue, lock.digest, lock.id)
+            self.deduplication.free(lock.queue, lock.digest, lock.id)
         log.warning(
             "message %s of queue '%s' is a dead letter: %s, delivered %d of at most %s",
             lock.id,
@@ -321,6 +354,34 @@ class Broker(Registry):
             lock.deliveries,
             counted(max(1, records.unpack_message(record)[2]), "time"),
         )
+
+    def payload_lost(
+        self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str, kind: int = LIVE
+    ) -> None:
+        """A message has been taken out of its family, as its payload is lost: see to the rest."""
+        self.payloads.lost(queue, key, id, reference, reason, kind)
+        if digest:
+            self.deduplication.free(queue, digest, id)
+
+    def _miscounted(self, queue: Queue) -> None:
+        """The counter says that there are messages and the store has none: believe the store."""
+        log.error(
+            "queue '%s' counted %s, but the store holds none; the count is now 0",
+            queue.name,
+            counted(queue.available, "available message"),
+        )
+        queue.available = 0
+        self.journal.mark(queue)
+
+    # The store
+
+    def commit(self) -> None:
+        """Write what has changed, as one batch. Raises StorageFault; then `load` has to put memory right."""
+        self.journal.commit()
+
+    def load(self, clock: ClockFrame = NO_CLOCK, now: int = 0) -> Iterator[None]:
+        """Read what is stored into memory; see `Loader.load`."""
+        return self._loader.load(clock, now)
 
 
 def _not_locked(name: str, id: str) -> MessageNotLocked:

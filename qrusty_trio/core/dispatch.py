@@ -26,16 +26,34 @@ STEP_CHARACTERS = 512 * 1024
 """Characters of payload handed out in one step, or one payload: those of 2 MiB take 2 ms at most."""
 
 
+class Locks(Protocol):
+    """What the dispatcher needs of the index of locks."""
+
+    @property
+    def full(self) -> bool: ...
+
+
+class Names(Protocol):
+    """What the dispatcher needs of the catalog of queues."""
+
+    def take_named(self) -> list[tuple[int, str | None]]: ...
+
+
 class Source(Protocol):
     """What the dispatcher needs of the broker."""
 
-    ready: set[int]
     watched: set[int]
-    unreadable: set[int]
-    named: list[tuple[int, str | None]]
 
     @property
-    def locks_full(self) -> bool: ...
+    def ready(self) -> bool: ...
+
+    @property
+    def locks(self) -> Locks: ...
+
+    @property
+    def catalog(self) -> Names: ...
+
+    def take_ready(self) -> set[int]: ...
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None: ...
 
@@ -97,6 +115,8 @@ class Dispatcher:
         """Those that have to wait for a free lock, next one first. While there are any, all others wait behind them."""
         self._changed: set[int] = set()
         """Queues whose ring came or went since the last pump, so that `Source.watched` has to follow."""
+        self._unreadable: set[int] = set()
+        """Queues whose first payload could not be read for now."""
         self.uncommitted = False
         """Whether deliveries were made that are not written yet."""
         self._characters = 0
@@ -147,7 +167,16 @@ class Dispatcher:
         self._members, self._orphans, self._rings = {}, {}, {}
         self._turns.clear()
         self._starved.clear()
+        self._unreadable.clear()
         self.uncommitted = False
+
+    def retry_unreadable(self) -> bool:
+        """Try again where a payload could not be read; returns whether there is such a queue."""
+        found = [number for number in self._unreadable if number in self._rings]
+        self._unreadable.clear()
+        for number in found:
+            self._line_up(number)
+        return bool(found)
 
     def committed(self) -> None:
         """The deliveries made so far have been written."""
@@ -156,22 +185,22 @@ class Dispatcher:
     def pump(self, broker: Source, now: int, limit: int) -> bool:
         """Hand out up to `limit` messages of together about STEP_CHARACTERS; returns True when there may be more.
 
-        `now` is wall time in milliseconds. Takes over and clears `broker.ready` and `broker.named`; what it could not
-        finish is kept here for the next call.
+        `now` is wall time in milliseconds. Takes what became available and what was renamed; what it could not finish
+        is kept here for the next call.
         """
-        if broker.named:
-            self._follow(broker)
+        named = broker.catalog.take_named()
+        if named:
+            self._follow(named)
         if broker.ready:
-            for number in broker.ready:
+            for number in broker.take_ready():
                 if number in self._rings:
                     self._line_up(number)
-            broker.ready.clear()
         turns, starved = self._turns, self._starved
         self._characters = STEP_CHARACTERS
         while limit > 0 and self._characters > 0:
             if turns:
                 number, share, line = next(iter(turns)), min(TURN, limit), turns
-            elif starved and not broker.locks_full:
+            elif starved and not broker.locks.full:
                 # One message each, so that every one that waits gets its share of the locks that come free.
                 number, share, line = next(iter(starved)), 1, starved
             else:
@@ -183,12 +212,12 @@ class Dispatcher:
             del line[number]
             if not left:
                 line[number] = None
-            elif ring and broker.locks_full:
+            elif ring and broker.locks.full:
                 # It may have been refused for that.
                 starved[number] = None
         if self._changed:
             self._tell(broker)
-        return bool(turns) or (bool(starved) and not broker.locks_full)
+        return bool(turns) or (bool(starved) and not broker.locks.full)
 
     def _tell(self, broker: Source) -> None:
         for number in self._changed:
@@ -206,9 +235,9 @@ class Dispatcher:
         else:
             self._turns[number] = None
 
-    def _follow(self, broker: Source) -> None:
+    def _follow(self, named: list[tuple[int, str | None]]) -> None:
         """Lead subscriptions from queues that were deleted to those that have their names now."""
-        for number, name in broker.named:
+        for number, name in named:
             if name is None:
                 for subscription in self._members.pop(number, ()):
                     self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
@@ -221,7 +250,6 @@ class Dispatcher:
                     subscription.queue_number = number
                     self._members.setdefault(number, OrderedDict())[subscription] = None
                     self.resume(subscription)
-        broker.named.clear()
 
     def _serve(self, broker: Source, number: int, ring: _Subscriptions, share: int, now: int) -> int:
         """Hand out up to `share` messages of one queue.
@@ -240,7 +268,7 @@ class Dispatcher:
             try:
                 delivery = broker.consume_number(number, subscription.consumer, subscription.lock_seconds, now)
             except PayloadUnreadable:
-                broker.unreadable.add(number)
+                self._unreadable.add(number)
                 return share
             if delivery is None:
                 # Empty, or the index of locks is full: the broker says when it is worth another look.

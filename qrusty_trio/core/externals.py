@@ -15,21 +15,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from qrusty_trio.core.keys import prefix
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.keys import SEGMENT_SUMS, prefix
+from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import PayloadNotStored, StorageFault
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 
-if TYPE_CHECKING:
-    from qrusty_trio.core.journal import Journal
-    from qrusty_trio.core.queue import Queue
-
 LIVE = 0
 DEAD_LETTER = 1
-SUMS = b"S"
 ID_BYTES = 36
-REFERENCE_BYTES = len(PayloadRef(0, 0, 0, 0).pack())
 _KEY = struct.Struct(">IIBQ")
 _GROUP = struct.Struct(">IIB")
 _SUMS = struct.Struct(">QQQ")
@@ -50,9 +46,9 @@ class Sums:
 
     def write_state(self, journal: Journal) -> None:
         if self.count:
-            journal.put(SUMS + self.group, _SUMS.pack(self.count, self.octets, self.end), journal.meta)
+            journal.put(SEGMENT_SUMS + self.group, _SUMS.pack(self.count, self.octets, self.end), journal.meta)
         else:
-            journal.delete(SUMS + self.group, journal.meta)
+            journal.delete(SEGMENT_SUMS + self.group, journal.meta)
 
 
 class Owned(NamedTuple):
@@ -85,10 +81,10 @@ class Externals:
     def load(self) -> Iterator[None]:
         """Read the sums; one step is about a millisecond."""
         self._sums.clear()
-        begin, end = SUMS, SUMS + b"\xff" * (_GROUP.size + 1)
+        begin, end = SEGMENT_SUMS, SEGMENT_SUMS + b"\xff" * (_GROUP.size + 1)
         while pairs := self._journal.scan(self._journal.meta, begin, end, _GROUPS_PER_STEP):
             for key, value in pairs:
-                group = key[len(SUMS) :]
+                group = key[len(SEGMENT_SUMS) :]
                 segment, queue_number, kind = _GROUP.unpack(group)
                 self._sums.setdefault(segment, {})[queue_number, kind] = Sums(group, *_SUMS.unpack(value))
             begin = pairs[-1][0] + b"\x00"

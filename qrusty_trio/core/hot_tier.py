@@ -35,6 +35,25 @@ class TierLimits:
         self.low = max(1, min(low, entries // 2))
 
 
+class Tiers:
+    """What the tiers of all queues may hold together."""
+
+    def __init__(self, entries: int, refill_threshold: int) -> None:
+        self._entries = entries
+        self._refill_threshold = refill_threshold
+        self._fraction = 1.0
+        self.limits = TierLimits(entries, refill_threshold)
+
+    def resize(self, fraction: float) -> None:
+        """Every tier may hold this fraction of its messages, and all together of their bytes. Then `divide`."""
+        self._fraction = fraction
+        self.limits.resize(max(1, int(self._entries * fraction)), int(self._refill_threshold * fraction))
+
+    def divide(self, queues: int) -> None:
+        """Share the bytes out among so many queues."""
+        self.limits.octets = int(TIERS_BYTES * self._fraction) // max(1, queues)
+
+
 class HotTier:
     """Records by key, in the order of the keys."""
 

@@ -153,3 +153,9 @@ class Journal:
         except StorageFault as fault:
             self.fault = fault
             raise
+
+    def damaged(self, what: str) -> StorageFault:
+        """The fault to raise when the store contradicts itself."""
+        fault = StorageFault(f"The store contradicts itself: {what}. Stop the server and put back a backup.")
+        self.fault = fault
+        return fault

@@ -23,6 +23,18 @@ _COMPLEMENT = bytes(255 - value for value in range(256))
 PREFIX_BYTES = 4
 _SEQUENCE_BYTES = 8
 
+NEXT_QUEUE = b"N"
+"""META: the number of the next queue (4 bytes)."""
+QUEUE_CONFIG = b"Q"
+"""META: QUEUE_CONFIG + queue number (4) -> `queue.StoredConfig` as JSON."""
+COUNTERS = b"C"
+"""META: COUNTERS + queue number (4) -> available, locked, dead, next sequence, next lock, next dead letter, length of
+`head` (each a u64), then `head`, then `trimmed_to`."""
+LOCKS_FROM = b"L"
+"""META: LOCKS_FROM + queue number (4) -> number of a lock (8); none before it is left. Missing: 0."""
+SEGMENT_SUMS = b"S"
+"""META: SEGMENT_SUMS + segment (4), queue number (4), kind (1) -> see `externals`."""
+
 lock_key = struct.Struct(">IQ").pack
 """(queue number, lock number) -> key in LOCKS; also (queue number, dead-letter sequence) -> key in DEAD."""
 

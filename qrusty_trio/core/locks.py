@@ -1,8 +1,8 @@
 """Who has which message until when.
 
 Rule: the index knows every lock there is, from the consume until the message is settled, and `due` gives those that
-have ended, earliest first. An add or a remove costs the same however many there are, and never stops to move them all:
-tables are split before they grow large, and ends are chained through the locks themselves.
+have ended, earliest first. Ends are chained through the locks themselves, so an add or a remove costs the same however
+many there are.
 
 Locks are unknown to the cycle collector, and they form cycles (with their queue, with their neighbours in a chain). So
 every lock that leaves is unlinked here: at once by `remove`, bit by bit by `tidy` when a whole queue is emptied.
@@ -11,144 +11,38 @@ every lock that leaves is unlinked here: at once by `remove`, bit by bit by `tid
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
-import msgspec
+from qrusty_trio.core.lock_table import LockTable
+from qrusty_trio.core.model import NEVER, is_websocket
+from qrusty_trio.core.queue import Lock, Queue
 
-from qrusty_trio.core.model import is_websocket
-
-if TYPE_CHECKING:
-    from qrusty_trio.core.queue import Queue
-
-SPLIT_AT = 4096
-"""Locks in one dict from which on a table is split: a dict of 400,000 that grows holds the loop for 22 ms."""
-SHARDS = 256
 _WINDOW_BITS = 10
 """Ends are grouped by the second (1,024 ms), then by the millisecond."""
-
-
-class Lock(msgspec.Struct, eq=False, gc=False):
-    """One delivered message.
-
-    A Struct because one is made for every delivery (a class takes five times as long), and unknown to the cycle
-    collector, which would stop the loop for longer the more there are.
-    """
-
-    id: str
-    queue: Queue
-    number: int
-    """Its place in LOCKS, within the queue. Never used again within a process: with the queue's number, the identity of
-    a delivery."""
-    key: bytes
-    """The key of the message in MESSAGES: where it goes back to."""
-    consumer: str
-    expires_at_ms: int
-    """End of the lock, wall milliseconds."""
-    deliveries: int
-    """The one that made the lock included."""
-    digest: bytes
-    """Of the payload, when the queue refuses duplicates; else empty."""
-    external: bytes
-    """The reference of a payload in a segment file; else empty."""
-    batch_number: int
-    """The batch that its record in LOCKS was put in."""
-    before: Lock | None = None
-    after: Lock | None = None
-    """Its neighbours among those that end in the same millisecond."""
-
-
-class LockTable:
-    """Locks by message id, oldest first within a shard."""
-
-    __slots__ = ("_mask", "_shards", "count")
-
-    def __init__(self) -> None:
-        self._shards: list[dict[str, Lock]] = [{}]
-        self._mask = 0
-        self.count = 0
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __bool__(self) -> bool:
-        return self.count > 0
-
-    def __iter__(self) -> Iterator[Lock]:
-        """Every lock. The table must not change meanwhile."""
-        for shard in self._shards:
-            yield from shard.values()
-
-    def get(self, id: str) -> Lock | None:
-        return self._shards[hash(id) & self._mask].get(id)
-
-    def add(self, lock: Lock) -> None:
-        id = lock.id
-        self._shards[hash(id) & self._mask][id] = lock
-        self.count += 1
-        if self.count == SPLIT_AT and not self._mask:
-            self._split()
-
-    def _split(self) -> None:
-        shards: list[dict[str, Lock]] = [{} for _ in range(SHARDS)]
-        mask = self._mask = SHARDS - 1
-        for id, lock in self._shards[0].items():
-            shards[hash(id) & mask][id] = lock
-        self._shards = shards
-
-    def remove(self, id: str) -> None:
-        del self._shards[hash(id) & self._mask][id]
-        self.count -= 1
-
-    def discard(self, id: str) -> None:
-        if self._shards[hash(id) & self._mask].pop(id, None) is not None:
-            self.count -= 1
-
-    def pop(self) -> Lock | None:
-        """Take any lock out; None when there is none."""
-        while self._shards:
-            shard = self._shards[-1]
-            if shard:
-                self.count -= 1
-                return shard.popitem()[1]
-            if len(self._shards) == 1:
-                return None
-            # A table that is being emptied takes nothing in any more.
-            self._shards.pop()
-        return None
-
-    def oldest_number(self) -> int | None:
-        """The lowest lock number in a table of one queue; None when it is empty."""
-        firsts = [next(iter(shard.values())).number for shard in self._shards if shard]
-        return min(firsts, default=None)
-
-    def pages(self, size: int) -> Iterator[list[Lock]]:
-        """Every lock that is there throughout, in lists of about `size`; the table may change between two."""
-        page: list[Lock] = []
-        for shard in self._shards:
-            for lock in list(shard.values()):
-                page.append(lock)
-                if len(page) >= size:
-                    yield page
-                    page = []
-        if page:
-            yield page
 
 
 class LockIndex:
     """The locks of all queues (`Queue.locks`), how many there are, when they end, and which WebSocket holds which."""
 
-    __slots__ = ("_connections", "_order", "_trash", "_windows", "count")
+    __slots__ = ("_connections", "_order", "_trash", "_windows", "count", "limit", "wake_at")
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = 500_000) -> None:
+        self.limit = limit
+        """Locks there may be at a time."""
         self.count = 0
+        self.wake_at = NEVER
+        """No lock ends before this, wall milliseconds. `look_again` makes it exact."""
         self._windows: dict[int, dict[int, Lock]] = {}
         """Second -> end (ms) -> the first of a chain of locks that end then, some of queues that were purged."""
         self._order: list[int] = []
         """The keys of `_windows`, sorted."""
-        self._connections: dict[str, LockTable] = {}
+        self._connections: dict[str, LockTable[Lock]] = {}
         """Consumer id of a WebSocket -> what it holds, and some of queues that were purged."""
-        self._trash: list[LockTable] = []
+        self._trash: list[LockTable[Lock]] = []
+
+    @property
+    def full(self) -> bool:
+        """Whether no message can be locked before some lock is over."""
+        return self.count >= self.limit
 
     # One lock
 
@@ -165,6 +59,8 @@ class LockIndex:
 
     def _schedule(self, lock: Lock) -> None:
         end = lock.expires_at_ms
+        if end < self.wake_at:
+            self.wake_at = end
         window = self._windows.get(end >> _WINDOW_BITS)
         if window is None:
             window = self._windows[end >> _WINDOW_BITS] = {}
@@ -224,7 +120,7 @@ class LockIndex:
         lock = held.get(id) if held is not None else None
         return lock if lock is not None and valid(lock) else None
 
-    def disconnect(self, consumer: str) -> LockTable | None:
+    def disconnect(self, consumer: str) -> LockTable[Lock] | None:
         """A WebSocket is gone. Returns what it held, some of it perhaps no longer valid: see `valid`."""
         return self._connections.pop(consumer, None)
 
@@ -233,7 +129,7 @@ class LockIndex:
         """Whether any WebSocket holds anything."""
         return bool(self._connections)
 
-    def disconnect_any(self) -> LockTable | None:
+    def disconnect_any(self) -> LockTable[Lock] | None:
         """The same for any of them; None when no WebSocket holds anything."""
         return self._connections.popitem()[1] if self._connections else None
 
@@ -270,9 +166,9 @@ class LockIndex:
 
     # By end
 
-    def next_end(self) -> int | None:
-        """No lock ends before this, wall milliseconds; None when there is no lock."""
-        return min(self._windows[self._order[0]]) if self._order else None
+    def look_again(self) -> None:
+        """Set `wake_at` to the end of the lock that ends first."""
+        self.wake_at = min(self._windows[self._order[0]]) if self._order else NEVER
 
     def due(self, now: int, limit: int) -> list[Lock]:
         """Up to `limit` locks with end <= now, earliest first. They stay in the index; `tidy` those that are void."""

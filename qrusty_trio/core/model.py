@@ -13,6 +13,8 @@ import msgspec
 
 U64_MAX = 2**64 - 1
 U32_MAX = 2**32 - 1
+NEVER = 2**63
+"""Wall milliseconds that never come; also more bytes than anything has."""
 MAX_QUEUE_NAME_BYTES = 255
 MAX_TEXT_PRIORITY_BYTES = 1024
 MAX_CONSUMER_BYTES = 1024

@@ -1,4 +1,4 @@
-"""One queue: its configuration, its counters and its hot tier.
+"""One queue: its configuration, its counters, its hot tier; and the lock of a message that it has handed out.
 
 Rule: every change of a counter is one of the transitions below, which puts the change of the store into the same batch
 and marks the queue, so that its counters are stored with it. Nothing has to be counted at start-up.
@@ -18,27 +18,18 @@ start at it. `locks_from` is the same for LOCKS.
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 import msgspec
 
 from qrusty_trio.core.hot_tier import HotTier, TierLimits
-from qrusty_trio.core.keys import KeyCoder, lock_key, prefix, prefix_end
-from qrusty_trio.core.locks import Lock, LockTable
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, QUEUE_CONFIG, KeyCoder, lock_key, prefix, prefix_end
+from qrusty_trio.core.lock_table import LockTable
 from qrusty_trio.core.model import Kind, Ordering, QueueConfig, QueueStats
 from qrusty_trio.core.rates import NO_RATES, Rates
-
-if TYPE_CHECKING:
-    from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.records import StoredLock, pack_dead_letter, unpack_lock
 
 _COUNTERS = struct.Struct(">7Q")
-CONFIG = b"Q"
-"""META: CONFIG + queue number (4) -> StoredConfig as JSON."""
-COUNTERS = b"C"
-"""META: COUNTERS + queue number (4) -> available, locked, dead, next sequence, next lock, next dead letter, length of
-`head` (each a u64), then `head`, then `trimmed_to`."""
-LOCKS_FROM = b"L"
-"""META: LOCKS_FROM + queue number (4) -> number of a lock (8); none before it is left. Missing: 0."""
 TRIM_EVERY = 5_000
 """Messages taken from a queue, or locks ended in it, between two range deletes over what is dead at its front. Without
 them a search that has to start far back (behind messages of a higher priority that came later, after a restart) passes
@@ -52,11 +43,41 @@ class StoredConfig(msgspec.Struct):
     ordering: Ordering
     kind: Kind
     allow_duplicates: bool
-    settling: bool = False
+    deduplicating: bool = msgspec.field(default=False, name="settling")
     """True while duplicates from before `allow_duplicates` was turned off are being looked for."""
 
 
 _decode_config = msgspec.json.Decoder(StoredConfig).decode
+
+
+class Lock(msgspec.Struct, eq=False, gc=False):
+    """One delivered message.
+
+    A Struct because one is made for every delivery (a class takes five times as long), and unknown to the cycle
+    collector, which would stop the loop for longer the more there are.
+    """
+
+    id: str
+    queue: Queue
+    number: int
+    """Its place in LOCKS, within the queue. Never used again within a process: with the queue's number, the identity of
+    a delivery."""
+    key: bytes
+    """The key of the message in MESSAGES: where it goes back to."""
+    consumer: str
+    expires_at_ms: int
+    """End of the lock, wall milliseconds."""
+    deliveries: int
+    """The one that made the lock included."""
+    digest: bytes
+    """Of the payload, when the queue refuses duplicates; else empty."""
+    external: bytes
+    """The reference of a payload in a segment file; else empty."""
+    batch_number: int
+    """The batch that its record in LOCKS was put in."""
+    before: Lock | None = None
+    after: Lock | None = None
+    """Its neighbours among those that end in the same millisecond."""
 
 
 class Queue:
@@ -67,6 +88,8 @@ class Queue:
         "coder",
         "config",
         "dead",
+        "dedup_generation",
+        "deduplicating",
         "dirty",
         "encode",
         "end",
@@ -81,8 +104,6 @@ class Queue:
         "number",
         "prefix",
         "rates",
-        "settle_run",
-        "settling",
         "taken",
         "tier",
         "trimmed_to",
@@ -93,8 +114,8 @@ class Queue:
         self.number = number
         self.name = name
         self.config = config
-        self.settling = False
-        self.settle_run = 0
+        self.deduplicating = False
+        self.dedup_generation = 0
         """Counts how often duplicates were allowed or refused: a search from before then is void."""
         self.coder = KeyCoder(number, config)
         self.encode = self.coder.encode
@@ -102,7 +123,7 @@ class Queue:
         self.end = prefix_end(number)
         self.available = 0
         self.locked = 0
-        self.locks = LockTable()
+        self.locks: LockTable[Lock] = LockTable()
         """Kept by `LockIndex`."""
         self.dead = 0
         self.next_sequence = 0
@@ -126,7 +147,7 @@ class Queue:
         """A queue as `write_config` and `write_state` left it. Its tier is empty; the first consume fills it."""
         read = _decode_config(config)
         queue = cls(number, read.name, QueueConfig(read.ordering, read.allow_duplicates, read.kind), limits)
-        queue.settling = read.settling
+        queue.deduplicating = read.deduplicating
         (
             queue.available,
             queue.locked,
@@ -157,8 +178,8 @@ class Queue:
 
     def write_config(self, journal: Journal) -> None:
         config = self.config
-        stored = StoredConfig(self.name, config.ordering, config.kind, config.allow_duplicates, self.settling)
-        journal.put(CONFIG + self.prefix, msgspec.json.encode(stored), journal.meta)
+        stored = StoredConfig(self.name, config.ordering, config.kind, config.allow_duplicates, self.deduplicating)
+        journal.put(QUEUE_CONFIG + self.prefix, msgspec.json.encode(stored), journal.meta)
         journal.mark(self)
 
     def unload(self) -> None:
@@ -209,6 +230,21 @@ class Queue:
         journal.mark(self)
         return number
 
+    def rewrite_lock(self, journal: Journal, lock: Lock, value: bytes) -> None:
+        """Store a lock anew."""
+        journal.put(lock_key(self.number, lock.number), value, journal.locks)
+        lock.batch_number = journal.batch_number
+        journal.mark(self)
+
+    def read_lock(self, journal: Journal, lock: Lock) -> StoredLock:
+        """What is stored of a lock. Raises StorageFault."""
+        if lock.batch_number == journal.batch_number:
+            journal.commit()
+        value = journal.get(journal.locks, lock_key(self.number, lock.number))
+        if value is None:
+            raise journal.damaged(f"the lock of message {lock.id} in queue '{self.name}' is not in the store")
+        return unpack_lock(value)
+
     def unlock(self, journal: Journal, lock: Lock) -> None:
         """A lock is over. Its message is nowhere, until it is put back or buried."""
         self.locked -= 1
@@ -225,7 +261,7 @@ class Queue:
         dead_key = lock_key(self.number, self.next_dead)
         self.next_dead += 1
         self.dead += 1
-        journal.put(dead_key, len(key).to_bytes(2, "big") + key + record, journal.dead)
+        journal.put(dead_key, pack_dead_letter(key, record), journal.dead)
         journal.mark(self)
         return dead_key
 
@@ -245,8 +281,6 @@ class Queue:
             self.head = self.trimmed_to = self.end
         if self.locked:
             journal.delete_range(lock_key(self.number, self.locks_from), self.end, journal.locks)
-        if not self.config.allow_duplicates:
-            journal.delete_range(self.prefix, self.end, journal.dedup)
         self.available = self.locked = self.taken = 0
         self.tier.reset(None)
         journal.mark(self)

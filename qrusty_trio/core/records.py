@@ -3,13 +3,14 @@
 Rule: a record never changes but for its count of deliveries, and moves as it is between the families.
 
     message  flags (1) | created, ms (8) | max retries (4) | deliveries (4) | id (36, ASCII) | payload
+    dead     length of the message key (2) | message key | message
     lock     end, ms (8) | deliveries (4) | lengths of consumer (2), message key (2), digest and flags (1)
              | seconds (4) | clock: boot (4), offset, ms (8) | consumer | message key | digest | message
 
 The two flags in a lock, TIMED and WEBSOCKET, are the upper bits of the length of the digest. Without TIMED (locks of
 earlier versions) there are no seconds and no clock. The payload is UTF-8, or with flag EXTERNAL a reference into a
-segment file. `deliveries` of a lock counts the one that made it; the message inside still has the number from before.
-All integers are big-endian.
+segment file, behind which the digest may stand. `deliveries` of a lock counts the one that made it; the message inside
+still has the number from before. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from qrusty_trio.core.model import WS_MARK
+from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 
 EXTERNAL = 1
 _MESSAGE = struct.Struct(">BQII36s")
@@ -39,6 +41,32 @@ PAYLOAD_AT = _MESSAGE.size
 pack_message = _MESSAGE.pack
 unpack_message = _MESSAGE.unpack_from
 """-> flags, created (ms), max retries, deliveries, id (ASCII)."""
+
+
+def reference_of(record: bytes) -> bytes:
+    """The reference of a payload in a segment file; b"" when the record holds the payload itself."""
+    return record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if record[0] & EXTERNAL else b""
+
+
+def with_reference(record: bytes, reference: bytes) -> bytes:
+    """The same message, its payload at another place in the segment files."""
+    return record[:PAYLOAD_AT] + reference + record[PAYLOAD_AT + REFERENCE_BYTES :]
+
+
+def external_digest(record: bytes) -> bytes:
+    """The digest that a record with a reference tells, even when the payload is lost; b"" for none."""
+    return record[PAYLOAD_AT + REFERENCE_BYTES :]
+
+
+def pack_dead_letter(key: bytes, record: bytes) -> bytes:
+    """The value of a dead letter in DEAD: the message, and its key in MESSAGES."""
+    return len(key).to_bytes(2, "big") + key + record
+
+
+def unpack_dead_letter(value: bytes) -> tuple[bytes, bytes]:
+    """-> key in MESSAGES, record."""
+    record_at = 2 + int.from_bytes(value[:2], "big")
+    return value[2:record_at], value[record_at:]
 
 
 def with_deliveries(record: bytes, deliveries: int) -> bytes:
@@ -81,6 +109,9 @@ class ClockFrame(NamedTuple):
 
     def pack(self) -> bytes:
         return _FRAME.pack(self.boot, self.offset_ms)
+
+
+NO_CLOCK = ClockFrame(0, 0)
 
 
 def pack_lock(

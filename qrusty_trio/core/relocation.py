@@ -10,10 +10,9 @@ from typing import NamedTuple
 
 from qrusty_trio.core import records
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.externals import DEAD_LETTER, REFERENCE_BYTES, Owned
+from qrusty_trio.core.externals import DEAD_LETTER, Owned
 from qrusty_trio.core.keys import lock_key
 from qrusty_trio.core.queue import Queue
-from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.storage.payloads import PayloadRef
 
 PIECE = 32
@@ -34,8 +33,7 @@ def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], byt
 
     Entries without a message are forgotten.
     """
-    externals = broker.externals
-    assert externals is not None
+    externals = broker.payloads.externals
     entries = externals.entries(segment, begin, PIECE)
     found: list[Place] = []
     octets = 0
@@ -44,7 +42,7 @@ def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], byt
         if record is None:
             externals.forget(owned)
             continue
-        reference = record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES]
+        reference = records.reference_of(record)
         length = PayloadRef.unpack(reference).length
         if found and octets + length > PIECE_BYTES:
             return found, owned.index_key
@@ -58,11 +56,10 @@ def refer(broker: Broker, place: Place, reference: bytes) -> None:
     record = _record(broker, place.owned)
     if record is None or not _refers(record, place.reference):
         return
-    externals = broker.externals
-    assert externals is not None
+    externals = broker.payloads.externals
     owned = place.owned
-    queue = broker.by_number[owned.queue_number]
-    _rewrite(broker, queue, owned, record[:PAYLOAD_AT] + reference + record[PAYLOAD_AT + REFERENCE_BYTES :], reference)
+    queue = broker.catalog.by_number[owned.queue_number]
+    _rewrite(broker, queue, owned, records.with_reference(record, reference), reference)
     externals.free(queue, place.reference, owned.kind)
     externals.own(queue, reference, owned.id, owned.key, owned.kind)
     broker.journal.mark(queue)
@@ -74,29 +71,29 @@ def drop(broker: Broker, place: Place, reason: str) -> None:
     if record is None or not _refers(record, place.reference):
         return
     owned = place.owned
-    queue = broker.by_number[owned.queue_number]
+    queue = broker.catalog.by_number[owned.queue_number]
     journal = broker.journal
     key = owned.key
     if owned.kind == DEAD_LETTER:
         value = journal.get(journal.dead, owned.key)
         assert value is not None
-        key = value[2 : 2 + int.from_bytes(value[:2], "big")]
+        key, _ = records.unpack_dead_letter(value)
         queue.unbury(journal, owned.key)
     elif queue.locks.get(owned.id) is not None:
         return
     else:
         queue.drop(journal, key)
-    digest = record[PAYLOAD_AT + REFERENCE_BYTES :]
-    broker.drop_broken(queue, key, owned.id, place.reference, digest, reason, owned.kind)
+    digest = records.external_digest(record)
+    broker.payload_lost(queue, key, owned.id, place.reference, digest, reason, owned.kind)
 
 
 def _refers(record: bytes, reference: bytes) -> bool:
-    return record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] == reference
+    return records.reference_of(record) == reference
 
 
 def _record(broker: Broker, owned: Owned) -> bytes | None:
     """The record that an entry of the index stands for, wherever the message is now."""
-    queue = broker.by_number.get(owned.queue_number)
+    queue = broker.catalog.by_number.get(owned.queue_number)
     if queue is None:
         return None
     journal = broker.journal
@@ -105,15 +102,14 @@ def _record(broker: Broker, owned: Owned) -> bytes | None:
     lock = queue.locks.get(owned.id)
     if owned.kind == DEAD_LETTER:
         value = journal.get(journal.dead, owned.key)
-        record = value[2 + int.from_bytes(value[:2], "big") :] if value is not None else None
+        record = records.unpack_dead_letter(value)[1] if value is not None else None
     elif lock is not None:
         value = journal.get(journal.locks, lock_key(queue.number, lock.number))
         record = records.unpack_lock(value).record if value is not None else None
     else:
         record = journal.get(journal.messages, owned.key)
-    if record is None or not record[0] & EXTERNAL:
-        return None
-    return record if PayloadRef.unpack(record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES])[:2] == owned.place else None
+    reference = records.reference_of(record) if record is not None else b""
+    return record if reference and PayloadRef.unpack(reference)[:2] == owned.place else None
 
 
 def _rewrite(broker: Broker, queue: Queue, owned: Owned, record: bytes, reference: bytes) -> None:
@@ -122,15 +118,12 @@ def _rewrite(broker: Broker, queue: Queue, owned: Owned, record: bytes, referenc
     if owned.kind == DEAD_LETTER:
         value = journal.get(journal.dead, owned.key)
         assert value is not None
-        record_at = 2 + int.from_bytes(value[:2], "big")
-        journal.put(owned.key, value[:record_at] + record, journal.dead)
+        key, _ = records.unpack_dead_letter(value)
+        journal.put(owned.key, records.pack_dead_letter(key, record), journal.dead)
     elif lock is not None:
-        key = lock_key(queue.number, lock.number)
-        value = journal.get(journal.locks, key)
-        assert value is not None
-        journal.put(key, records.repack_lock(records.unpack_lock(value)._replace(record=record)), journal.locks)
+        stored = queue.read_lock(journal, lock)
+        queue.rewrite_lock(journal, lock, records.repack_lock(stored._replace(record=record)))
         lock.external = reference
-        lock.batch_number = journal.batch_number
     else:
         journal.put(owned.key, record, journal.messages)
         queue.tier.replace(owned.key, record)

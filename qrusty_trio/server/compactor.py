@@ -18,7 +18,7 @@ import trio
 from qrusty_trio.core import relocation
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.externals import Externals
-from qrusty_trio.core.registry import Removed
+from qrusty_trio.core.payloads import Removed
 from qrusty_trio.core.relocation import Place
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.engine import Engine
@@ -64,7 +64,7 @@ class Compactor:
 
     @property
     def _externals(self) -> Externals:
-        externals = self._engine.broker.externals
+        externals = self._engine.broker.payloads.index
         assert externals is not None
         return externals
 
@@ -248,15 +248,15 @@ class Compactor:
         return payloads
 
     async def _note_many(self) -> None:
-        if len(self._engine.broker.removed) >= NOTE_AT:
+        if self._engine.broker.payloads.removed >= NOTE_AT:
             await self._note()
 
     async def _note(self) -> None:
         """Write down the messages that were removed."""
         broker = self._engine.broker
-        if not broker.removed:
+        if not broker.payloads.removed:
             return
-        removed, broker.removed = broker.removed, []
+        removed = broker.payloads.take_removed()
         when = datetime.fromtimestamp(self._engine.clock.now_ms() / 1000, UTC).isoformat(timespec="seconds")
         log.error(
             "%s '%s' of queue '%s' (%s); see %s",

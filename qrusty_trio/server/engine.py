@@ -176,7 +176,7 @@ class Engine:
         self.transactions += 1
         now = self.clock.now_ms()
         # Times are cut to whole milliseconds. A lock that ends at `now` may still hold for a part of one.
-        if expire and now > self.broker.wake_at and not self.services.gate.starting:
+        if expire and now > self.broker.locks.wake_at and not self.services.gate.starting:
             self.broker.expire(now - 1, EXPIRED_PER_STEP)
         return now
 
@@ -193,9 +193,9 @@ class Engine:
         if not defer or dispatcher.uncommitted or broker.journal.size >= PENDING_CHANGES:
             broker.commit()
             dispatcher.committed()
-        if broker.wake_at < self._reaper_due or broker.locks.untidy:
+        if broker.locks.wake_at < self._reaper_due or broker.locks.untidy:
             self._reaper_wake.set()
-        if broker.searching:
+        if broker.deduplication.searching:
             self._search_wanted.set()
 
     def write(self) -> None:
@@ -299,7 +299,7 @@ class Engine:
         task_status.started()
         while True:
             self._reaper_wake = trio.Event()
-            self._reaper_due = self.broker.wake_at
+            self._reaper_due = self.broker.locks.wake_at
             with trio.move_on_after(max(0.0, self.clock.seconds_until(self._reaper_due + 1))):
                 await self._reaper_wake.wait()
             while self.broker.locks.tidy(TIDIED_PER_STEP):
@@ -327,7 +327,7 @@ class Engine:
         """Look for duplicates where they are refused by now, whoever asked for it, until cancelled."""
         task_status.started()
         while True:
-            while self.broker.searching and self.fault is None:
+            while self.broker.deduplication.searching and self.fault is None:
                 if self._try_to("the search for duplicates goes on", self._search_on):
                     await trio.lowlevel.checkpoint()
                 else:
@@ -336,8 +336,8 @@ class Engine:
             self._search_wanted = trio.Event()
 
     def _search_on(self) -> None:
-        if self.broker.searching:
-            self.broker.search_on()
+        if self.broker.deduplication.searching:
+            self.broker.deduplication.search_on()
 
     def _try_to(self, what: str, change: Callable[[], None]) -> bool:
         try:

@@ -25,18 +25,20 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
     task_status.started()
     due = trio.current_time() + SAMPLE_SECONDS
     warn_at = 0.0
+    told = 0
     broker = engine.broker
     while True:
         await trio.sleep_until(due)
         due = max(due + SAMPLE_SECONDS, trio.current_time())
-        await in_pieces(broker.sample(engine.clock.now_ms()))
-        if broker.ready:
+        await in_pieces(broker.catalog.sample(engine.clock.now_ms()))
+        if engine.dispatcher.retry_unreadable():
             engine.pump_soon()
-        if broker.refused_for_locks and trio.current_time() >= warn_at:
+        refused = broker.refused_for_locks - told
+        if refused and trio.current_time() >= warn_at:
             log.warning(
                 "%s got nothing: %s locked, which is the limit (QRUSTY_MAX_LOCKED_INDEX)",
-                counted(broker.refused_for_locks, "consume"),
-                counted(broker.max_locked_index, "message was", "messages were"),
+                counted(refused, "consume"),
+                counted(broker.locks.limit, "message was", "messages were"),
             )
-            broker.refused_for_locks = 0
+            told = broker.refused_for_locks
             warn_at = trio.current_time() + WARN_SECONDS

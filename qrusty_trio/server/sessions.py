@@ -9,7 +9,8 @@ from collections import deque
 from typing import NamedTuple, Protocol
 
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.locks import LockTable
+from qrusty_trio.core.lock_table import LockTable
+from qrusty_trio.core.queue import Lock
 
 
 class Session(Protocol):
@@ -28,7 +29,7 @@ class Departed(NamedTuple):
     """What a WebSocket held that is gone."""
 
     consumer: str
-    locks: LockTable
+    locks: LockTable[Lock]
     counts: bool
     """Whether its deliveries count."""
     unsent: frozenset[str]

@@ -33,10 +33,10 @@ class Shedding:
         self._storage.set_cache_bytes(capacity)
 
     async def trim_tiers(self, fraction: float) -> None:
-        await in_pieces(self._engine.broker.resize_tiers(fraction))
+        await in_pieces(self._engine.broker.catalog.resize_tiers(fraction))
 
     async def drop_idle_structures(self) -> None:
-        await in_pieces(self._engine.broker.drop_idle())
+        await in_pieces(self._engine.broker.catalog.drop_idle())
         self._collector.collect_frozen()
 
     async def shrink_indexes(self) -> None:
@@ -55,4 +55,4 @@ class Shedding:
         self._storage.compact()
 
     async def restore(self) -> None:
-        await in_pieces(self._engine.broker.resize_tiers(1.0))
+        await in_pieces(self._engine.broker.catalog.resize_tiers(1.0))

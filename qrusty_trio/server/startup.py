@@ -96,8 +96,8 @@ async def load(engine: Engine, compactor: Compactor | None) -> None:
     log.info(
         "ready after %.3f s: %s, %s locked",
         trio.current_time() - began,
-        counted(len(engine.broker.queues), "queue"),
-        counted(engine.broker.locked_index_size, "message"),
+        counted(len(engine.broker.catalog.by_name), "queue"),
+        counted(engine.broker.locks.count, "message"),
     )
 
 

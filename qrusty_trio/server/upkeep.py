@@ -161,7 +161,7 @@ class Upkeep:
         while True:
             await trio.sleep(DISK_SECONDS)
             # What was purged since the last look waits for the next one: it may not be written yet.
-            fresh, broker.emptied = broker.emptied, {}
+            fresh = broker.catalog.take_emptied()
             if look and trio.current_time() >= look_at and self._engine.fault is None:
                 look = not await self._guarded(self._give_back)
                 look_at = trio.current_time() + RETRY_SECONDS if look else 0.0

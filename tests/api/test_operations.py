@@ -312,7 +312,7 @@ def test_metrics_and_rates(table: Table) -> None:
     for _ in range(15):
         publish(table)
         table.now += 1_000
-        for _ in table.broker.sample(table.now):
+        for _ in table.broker.catalog.sample(table.now):
             pass
     points = table.get("/queues/q/metrics")["points"]
     assert [point["t_ms"] for point in points] == [table.now - 1_000 * back for back in range(10, -1, -1)]

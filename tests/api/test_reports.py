@@ -82,7 +82,7 @@ def test_rates_are_rounded(table: Table) -> None:
             message_id = consume(table)["id"]
             table.post(f"/{'n' * (second % 2)}ack/q/{message_id}", WORKER)
         table.now += 1_000
-        for _ in table.broker.sample(table.now):
+        for _ in table.broker.catalog.sample(table.now):
             pass
     (described,) = table.get("/stats")["queues"]
     shown = [described, table.get("/queue-stats/q"), *table.get("/queues/q/metrics")["points"]]
@@ -91,5 +91,5 @@ def test_rates_are_rounded(table: Table) -> None:
     for rate in rates:
         assert isinstance(rate, float)
         assert rate == round(rate, RATE_DIGITS)
-    exact = table.broker.queues["q"].rates.points[-1].publish_rate
+    exact = table.broker.catalog.by_name["q"].rates.points[-1].publish_rate
     assert described["publish_rate_per_sec"] == pytest.approx(exact, abs=0.0005)

@@ -90,7 +90,7 @@ def test_text_priorities(world: World, peer: Peer) -> None:
 
 
 def test_a_duplicate_is_refused(world: World, peer: Peer) -> None:
-    world.broker.create_queue("once", QueueConfig(allow_duplicates=False))
+    world.broker.catalog.create("once", QueueConfig(allow_duplicates=False))
     answers = peer.ask(publish(queue="once"), publish(queue="once", req_id="2"))
     assert (answers[0]["type"], answers[1]["code"], answers[1]["req_id"]) == ("ok", "publish_failed", "2")
     assert answers[1]["message"] == "Duplicate payload rejected"
@@ -164,14 +164,14 @@ def test_dead_letters(world: World, peer: Peer) -> None:
     assert peer.ask({"type": "nack", "queue": "jobs", "id": ids[0]}) == [OK]
     answer = {"type": "ok", "unlocked": 0, "dropped": 1}
     assert peer.ask({"type": "batch-nack", "queue": "jobs", "ids": ids}) == [answer]
-    stats = world.broker.stats("jobs")
+    stats = world.broker.catalog.stats("jobs")
     assert stats is not None
     assert (stats.available, stats.locked, stats.dead) == (0, 0, 2)
 
 
 def test_after_a_rename_the_old_name_goes_on_as_well_as_the_new_one(world: World, peer: Peer) -> None:
     ids = delivered(world, peer, 4)
-    for _ in world.broker.update_queue("jobs", "work", None, world.now):
+    for _ in world.broker.catalog.update("jobs", "work", None, world.now):
         pass
     world.queue("jobs")
     assert peer.ask({"type": "ack", "queue": "jobs", "id": ids[0]}) == [OK]
@@ -188,7 +188,7 @@ def test_a_queue_that_is_deleted_and_made_anew(world: World, peer: Peer) -> None
     (id,) = delivered(world, peer)
     spent = Peer(world, "c2")
     spent.ask(subscribe(credits=0))
-    world.broker.delete("jobs")
+    world.broker.catalog.delete("jobs")
     assert peer.ask({"type": "ack", "queue": "jobs", "id": id}) == [OK]
     assert code(peer.ask({"type": "renew", "queue": "jobs", "id": id})) == "not_locked"
     world.queue("jobs")

@@ -65,7 +65,7 @@ class Checker:
 
     def unheld(self) -> int:
         """Messages that are available or dead letters."""
-        stats = [self.world.broker.stats(queue) for queue in ("a", "b")]
+        stats = [self.world.broker.catalog.stats(queue) for queue in ("a", "b")]
         return sum(each.available + each.dead for each in stats if each is not None)
 
     def run(self, burst: list[dict[str, Any]]) -> None:

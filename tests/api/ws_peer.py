@@ -10,7 +10,7 @@ from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_session import WsSession
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
-from qrusty_trio.core.locks import LockTable
+from qrusty_trio.core.lock_table import LockTable
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX, Kind, QueueConfig
 from qrusty_trio.storage.memory import MemoryStorage
 
@@ -58,7 +58,7 @@ class World:
         self.now = 1_700_000_000_000
 
     def queue(self, name: str, kind: Kind = Kind.NUMERIC) -> None:
-        self.broker.create_queue(name, QueueConfig(kind=kind))
+        self.broker.catalog.create(name, QueueConfig(kind=kind))
 
     def publish(self, queue: str, payload: str = "x", priority: int = 0, retries: int = 3) -> str:
         id = self.broker.publish(queue, priority, payload, retries, self.now)
@@ -73,7 +73,7 @@ class World:
         self.dispatcher.committed()
 
     def available(self, queue: str) -> int:
-        return self.broker.available(self.broker.queue_number(queue))
+        return self.broker.catalog.available(self.broker.catalog.number_of(queue))
 
 
 class Peer:
@@ -119,7 +119,7 @@ class Peer:
     @property
     def held(self) -> list[str]:
         """Ids of the messages that the connection holds."""
-        locks = (lock for queue in self.world.broker.by_number.values() for lock in queue.locks)
+        locks = (lock for queue in self.world.broker.catalog.by_number.values() for lock in queue.locks)
         return [lock.id for lock in locks if lock.consumer == self.session.consumer]
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.locks import Lock
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.queue import Lock
 from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.storage.base import Batch, Storage
 from qrusty_trio.storage.memory import MemoryStorage
@@ -52,7 +52,7 @@ class Disk(MemoryStorage):
 
 def restarted(broker: Broker, payloads: PayloadStore | None = None) -> Broker:
     """What a new process finds."""
-    again = Broker(broker.journal.storage, payloads=payloads, externalize_min_bytes=broker.externalize_min_bytes)
+    again = Broker(broker.journal.storage, payloads=payloads, externalize_min_bytes=broker.payloads.min_bytes)
     exhaust(again.load())
     return again
 
@@ -64,8 +64,8 @@ def exhaust(pieces: Iterator[None]) -> None:
 
 def search_to_the_end(broker: Broker) -> None:
     """Look for duplicates until there are none."""
-    while broker.searching:
-        broker.search_on()
+    while broker.deduplication.searching:
+        broker.deduplication.search_on()
 
 
 def take(broker: Broker, name: str = "q", consumer: str = "c", now: int = 0) -> str | None:
@@ -100,6 +100,6 @@ def break_payload(payloads: PayloadStore, directory: Path, number: int) -> None:
 
 def lock_of(broker: Broker, id: str, name: str = "q") -> Lock:
     """The lock of a message."""
-    lock = broker.queues[name].locks.get(id)
+    lock = broker.catalog.by_name[name].locks.get(id)
     assert lock is not None
     return lock

@@ -9,9 +9,10 @@ from __future__ import annotations
 import struct
 
 from qrusty_trio.core import records
-from qrusty_trio.core.externals import DEAD_LETTER, LIVE, REFERENCE_BYTES
+from qrusty_trio.core.externals import DEAD_LETTER, LIVE
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.storage.base import Family, Storage
+from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 from qrusty_trio.storage.payloads import PayloadRef
 
 ALL = 1_000_000

@@ -73,7 +73,7 @@ class _Reader:
         for key, value in meta.items():
             if len(key) == 5 and key[:1] == b"Q":
                 stored = msgspec.json.decode(value, type=StoredConfig)
-                assert not stored.settling
+                assert not stored.deduplicating
                 number = int.from_bytes(key[1:], "big")
                 config = QueueConfig(stored.ordering, stored.allow_duplicates, stored.kind)
                 coders[number] = KeyCoder(number, config)

@@ -6,13 +6,12 @@ from collections.abc import Callable
 
 import pytest
 
+from qrusty_trio.core import catalog as catalog_module
 from qrusty_trio.core import queue as queue_module
-from qrusty_trio.core import registry as registry_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import READ_BYTES
-from qrusty_trio.core.keys import lock_key, prefix
+from qrusty_trio.core.keys import COUNTERS, lock_key, prefix
 from qrusty_trio.core.model import Ordering, QueueConfig
-from qrusty_trio.core.queue import COUNTERS
 from qrusty_trio.errors import (
     DiskFull,
     InvalidQueueName,
@@ -41,57 +40,57 @@ from tests.core.brokers import (
 
 @pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a/b", " ", "%2F", "\0", "Q", "😀"])
 def test_any_name_up_to_255_bytes(broker: Broker, name: str) -> None:
-    broker.create_queue(name, QueueConfig())
+    broker.catalog.create(name, QueueConfig())
     broker.publish(name, 1, "payload", 3, 0)
     broker.commit()
     again = restarted(broker)
-    assert again.names() == [name]
+    assert again.catalog.names() == [name]
     assert payloads_in_order(again, name) == ["payload"]
 
 
 @pytest.mark.parametrize("name", ["", "n" * 256, "ü" * 128])
 def test_other_names_are_refused_and_make_nothing(broker: Broker, name: str) -> None:
     with pytest.raises(InvalidQueueName):
-        broker.create_queue(name, QueueConfig())
+        broker.catalog.create(name, QueueConfig())
     with pytest.raises(InvalidQueueName):
         broker.publish(name, 1, "payload", 3, 0)
-    assert broker.names() == []
+    assert broker.catalog.names() == []
 
 
 def test_names_are_taken_once(broker: Broker) -> None:
-    broker.create_queue("q", QueueConfig())
-    broker.create_queue("r", QueueConfig())
+    broker.catalog.create("q", QueueConfig())
+    broker.catalog.create("r", QueueConfig())
     with pytest.raises(QueueExists):
-        broker.create_queue("q", QueueConfig())
+        broker.catalog.create("q", QueueConfig())
     with pytest.raises(QueueExists):
-        next(broker.update_queue("q", "r", None, 0))
+        next(broker.catalog.update("q", "r", None, 0))
     with pytest.raises(QueueNotFound):
-        next(broker.update_queue("unknown", "s", None, 0))
+        next(broker.catalog.update("unknown", "s", None, 0))
     for name, new_name in ((" ", "s"), ("q", " "), ("q", ""), ("q", "n" * 256)):
         with pytest.raises(InvalidQueueName):
-            next(broker.update_queue(name, new_name, False, 0))
-    stats = broker.stats("q")
+            next(broker.catalog.update(name, new_name, False, 0))
+    stats = broker.catalog.stats("q")
     assert stats is not None
     assert stats.config.allow_duplicates
-    assert broker.names() == ["q", "r"]
+    assert broker.catalog.names() == ["q", "r"]
 
 
 def test_the_number_of_queues_is_bounded(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry_module, "MAX_QUEUES", 2)
+    monkeypatch.setattr(catalog_module, "MAX_QUEUES", 2)
     broker.publish("a", 1, "payload", 3, 0)
-    broker.create_queue("b", QueueConfig())
+    broker.catalog.create("b", QueueConfig())
     with pytest.raises(LimitReached):
-        broker.create_queue("c", QueueConfig())
+        broker.catalog.create("c", QueueConfig())
     with pytest.raises(LimitReached):
         broker.publish("c", 1, "payload", 3, 0)
-    broker.delete("a")
-    broker.create_queue("c", QueueConfig())
-    assert broker.names() == ["b", "c"]
+    broker.catalog.delete("a")
+    broker.catalog.create("c", QueueConfig())
+    assert broker.catalog.names() == ["b", "c"]
 
 
 @pytest.mark.parametrize("ordering", [Ordering.MAX_FIRST, Ordering.MIN_FIRST])
 def test_priorities_are_exact(broker: Broker, ordering: Ordering) -> None:
-    broker.create_queue("q", QueueConfig(ordering))
+    broker.catalog.create("q", QueueConfig(ordering))
     priorities = [2**53, 2**53 + 1, 0, 2**64 - 1, 2**63, 2**64 - 2]
     for priority in priorities:
         broker.publish("q", priority, str(priority), 3, 0)
@@ -107,17 +106,17 @@ def test_a_refused_publish_makes_no_queue(broker: Broker) -> None:
         broker.publish("q", "text", "payload", 3, 0)
     with pytest.raises(QueueNotFound):
         broker.publish("q", 1, "payload", 3, 0, create=False)
-    assert broker.names() == []
+    assert broker.catalog.names() == []
 
 
 def test_numbers_of_queues_are_not_used_again(broker: Broker) -> None:
     broker.publish("q", 1, "old", 3, 0)
-    old = broker.queue_number("q")
-    assert broker.delete("q") == 1
+    old = broker.catalog.number_of("q")
+    assert broker.catalog.delete("q") == 1
     broker.commit()
     again = restarted(broker)
     again.publish("q", 1, "new", 3, 0)
-    assert again.queue_number("q") > old
+    assert again.catalog.number_of("q") > old
     assert again.consume_number(old, "c", LONG, 0) is None
 
 
@@ -136,15 +135,15 @@ def test_emptying_a_queue_is_one_batch(what: str) -> None:
     disk.full = True
     with pytest.raises(DiskFull):
         if what == "purge":
-            broker.purge("q")
+            broker.catalog.purge("q")
         else:
-            broker.delete("q")
+            broker.catalog.delete("q")
             assert stored.of_store(disk, None) == before
             broker.commit()
     assert stored.of_store(disk, None) == before
     disk.full = False
     exhaust(broker.load())
-    assert (broker.purge("q") if what == "purge" else broker.delete("q")) == 2
+    assert (broker.catalog.purge("q") if what == "purge" else broker.catalog.delete("q")) == 2
     broker.commit()
     (dead_letters, *_) = [*[queue.dead for queue in stored.of_store(disk, None).values()], []]
     assert len(dead_letters) == (1 if what == "purge" else 0)
@@ -154,11 +153,11 @@ def test_a_rename_keeps_locks_and_rates(broker: Broker) -> None:
     broker.publish("q", 1, "payload", 3, 0)
     id = take(broker)
     assert id is not None
-    exhaust(broker.sample(1000))
-    points = broker.metrics("q")
+    exhaust(broker.catalog.sample(1000))
+    points = broker.catalog.metrics("q")
     assert points[-1].publish_rate > 0
-    exhaust(broker.update_queue("q", "r", None, 0))
-    assert broker.metrics("r") == points
+    exhaust(broker.catalog.update("q", "r", None, 0))
+    assert broker.catalog.metrics("r") == points
     with pytest.raises(MessageNotLocked):
         broker.ack("q", id, "c", 0)
     broker.ack("r", id, "c", 0)
@@ -168,13 +167,13 @@ def test_a_rename_keeps_locks_and_rates(broker: Broker) -> None:
 
 
 def test_what_becomes_available_in_a_watched_queue_is_ready(broker: Broker) -> None:
-    broker.create_queue("q", QueueConfig())
-    number = broker.queue_number("q")
+    broker.catalog.create("q", QueueConfig())
+    number = broker.catalog.number_of("q")
 
     def woken_by(action: Callable[[], object]) -> bool:
-        broker.ready.clear()
+        broker.take_ready()
         action()
-        return number in broker.ready
+        return number in broker.take_ready()
 
     assert not woken_by(lambda: broker.publish("q", 1, "unwatched", 9, 0))
     broker.watched.add(number)
@@ -199,7 +198,7 @@ def test_the_dead_head_is_covered_again_after_messages_came_before_it(monkeypatc
             broker.publish("q", priority, "payload", 3, 0)
         for _ in range(3):
             take(broker)
-        queue = broker.queues["q"]
+        queue = broker.catalog.by_name["q"]
         assert queue.trimmed_to == queue.head == queue.encode(priority, queue.next_sequence - 1)
 
 
@@ -216,7 +215,7 @@ def test_large_records_are_read_a_few_at_a_time(storage: Storage) -> None:
         assert delivery is not None
         assert delivery.payload.startswith(f"{number:02}x")
         # Of the first piece the sizes are not known: at most eight records.
-        now_held = again.queues["q"].tier.octets + size
+        now_held = again.catalog.by_name["q"].tier.octets + size
         assert now_held - held <= max(READ_BYTES, 8 * (size + 100))
         held = now_held
 
@@ -233,7 +232,7 @@ def test_a_counter_that_is_wrong_is_put_right_and_said(storage: Storage, caplog:
     assert "counted 1 available message," in caplog.text
     again.commit()
     last = restarted(again)
-    assert last.available(last.queue_number("q")) == 0
+    assert last.catalog.available(last.catalog.number_of("q")) == 0
     last.publish("q", 1, "new", 3, 0)
     assert payloads_in_order(last) == ["new"]
 
@@ -261,7 +260,7 @@ def test_a_lock_without_its_record_is_damage(storage: Storage) -> None:
     assert id is not None
     broker.commit()
     batch = storage.batch()
-    batch.delete(lock_key(broker.queue_number("q"), 0), storage.families[Family.LOCKS])
+    batch.delete(lock_key(broker.catalog.number_of("q"), 0), storage.families[Family.LOCKS])
     storage.write(batch)
     with pytest.raises(StorageFault, match="contradicts itself"):
         broker.nack("q", id, "c", 0)
@@ -272,7 +271,7 @@ def test_missing_counters_are_damage(storage: Storage) -> None:
     broker.publish("q", 1, "payload", 3, 0)
     broker.commit()
     batch = storage.batch()
-    batch.delete(COUNTERS + prefix(broker.queue_number("q")), storage.families[Family.META])
+    batch.delete(COUNTERS + prefix(broker.catalog.number_of("q")), storage.families[Family.META])
     storage.write(batch)
     with pytest.raises(StorageFault, match="counters"):
         exhaust(Broker(storage).load())

@@ -39,7 +39,7 @@ def test_after_a_fault_nothing_is_written_until_the_store_was_loaded() -> None:
     broker.publish("q", 1, "also kept", 3, 0)
     held = take(broker)
     broker.commit()
-    number = broker.queue_number("q")
+    number = broker.catalog.number_of("q")
     broker.watched.add(number)
 
     broker.publish("q", 9, "lost", 3, 0)
@@ -60,11 +60,10 @@ def test_after_a_fault_nothing_is_written_until_the_store_was_loaded() -> None:
     with pytest.raises(DiskFull):
         broker.commit()
 
-    broker.ready.clear()
     exhaust(broker.load())
     assert broker.journal.fault is None
-    assert broker.names() == ["q"]
-    assert [lock.id for lock in broker.queues["q"].locks] == [held]
+    assert broker.catalog.names() == ["q"]
+    assert [lock.id for lock in broker.catalog.by_name["q"].locks] == [held]
     broker.ack("q", held, "c", 0)
     assert payloads_in_order(broker) == ["also kept"]
     broker.commit()
@@ -119,7 +118,7 @@ def test_a_queue_whose_deletion_was_not_stored_goes_on_counting() -> None:
     broker.publish("q", 1, "one", 3, 0)
     broker.commit()
     before = broker.consume("q", "c", LONG, 0)
-    broker.delete("q")
+    broker.catalog.delete("q")
     disk.full = True
     with pytest.raises(DiskFull):
         broker.commit()
@@ -136,7 +135,7 @@ def test_a_queue_whose_deletion_was_not_stored_goes_on_counting() -> None:
 
 def test_a_payload_that_finds_no_room_leaves_all_as_before(storage: Storage, payloads: PayloadStore) -> None:
     broker = with_payloads(storage, payloads)
-    broker.create_queue("q", NO_DUPLICATES)
+    broker.catalog.create("q", NO_DUPLICATES)
     broker.publish("q", 1, big("first"), 3, 0)
     broker.commit()
     before = stored.of_store(storage, payloads)
@@ -144,11 +143,11 @@ def test_a_payload_that_finds_no_room_leaves_all_as_before(storage: Storage, pay
     for name in ("q", "new"):
         with pytest.raises(PayloadNotStored):
             broker.publish(name, 1, big("second"), 3, 0)
-    assert broker.names() == ["q"]
-    assert broker.available(broker.queue_number("q")) == 1
+    assert broker.catalog.names() == ["q"]
+    assert broker.catalog.available(broker.catalog.number_of("q")) == 1
     broker.publish("q", 1, "small", 3, 0)  # its neighbours are not touched
     broker.commit()
-    broker.purge("q")
+    broker.catalog.purge("q")
     after = stored.of_store(storage, payloads)
     assert [queue.name for queue in after.values()] == [queue.name for queue in before.values()] == ["q"]
     assert broker.journal.fault is None
@@ -158,7 +157,7 @@ def test_a_broken_payload_is_removed_and_the_next_one_given(
     storage: Storage, payloads: PayloadStore, tmp_path: Path
 ) -> None:
     broker = with_payloads(storage, payloads)
-    broker.create_queue("q", NO_DUPLICATES)
+    broker.catalog.create("q", NO_DUPLICATES)
     ids = [broker.publish("q", 7, big(text), 3, 0) for text in ("one", "two", "three")]
     broker.commit()
     break_payload(payloads, tmp_path, 0)
@@ -166,11 +165,13 @@ def test_a_broken_payload_is_removed_and_the_next_one_given(
     delivery = broker.consume("q", "c", LONG, 0)
     assert delivery is not None
     assert (delivery.id, delivery.payload) == (ids[2], big("three"))
-    assert [(removed.queue, removed.id, removed.priority, removed.reason) for removed in broker.removed] == [
+    assert [
+        (removed.queue, removed.id, removed.priority, removed.reason) for removed in broker.payloads.take_removed()
+    ] == [
         ("q", ids[0], 7, "checksum"),
         ("q", ids[1], 7, "checksum"),
     ]
-    assert broker.removed_total == 2
+    assert broker.payloads.removed_total == 2
     broker.publish("q", 7, big("one"), 3, 0)  # it keeps no equal one out
     broker.commit()
     (queue,) = stored.of_store(storage, payloads).values()
@@ -188,6 +189,6 @@ def test_one_consume_does_not_remove_without_end(
     for number in range(4):
         break_payload(payloads, tmp_path, number)
     assert [broker.consume("q", "c", LONG, 0) for _ in range(2)] == [None, None]
-    assert broker.queue_number("q") in broker.ready  # it is worth another look
+    assert broker.catalog.number_of("q") in broker.take_ready()  # it is worth another look
     assert payloads_in_order(broker) == [big("4")]
-    assert broker.removed_total == 4
+    assert broker.payloads.removed_total == 4

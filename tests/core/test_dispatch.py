@@ -17,9 +17,8 @@ class Shelf:
 
     def __init__(self) -> None:
         self.queues: dict[int, deque[str]] = {}
-        self.ready: set[int] = set()
+        self.readied: set[int] = set()
         self.watched: set[int] = set()
-        self.unreadable: set[int] = set()
         self.broken: set[int] = set()
         self.named: list[tuple[int, str | None]] = []
         self.locks_left = 10**9
@@ -31,7 +30,31 @@ class Shelf:
         first = len(queue)
         queue.extend(f"{number}-{first + each}" for each in range(count))
         if number in self.watched:
-            self.ready.add(number)
+            self.readied.add(number)
+
+    @property
+    def ready(self) -> bool:
+        return bool(self.readied)
+
+    def take_ready(self) -> set[int]:
+        readied, self.readied = self.readied, set()
+        return readied
+
+    @property
+    def catalog(self) -> Shelf:
+        return self
+
+    def take_named(self) -> list[tuple[int, str | None]]:
+        named, self.named = self.named, []
+        return named
+
+    @property
+    def locks(self) -> Shelf:
+        return self
+
+    @property
+    def full(self) -> bool:
+        return self.locks_full
 
     @property
     def locks_full(self) -> bool:
@@ -108,10 +131,10 @@ def test_a_message_reaches_a_waiting_subscriber() -> None:
     pump(dispatcher, shelf)
     assert shelf.watched == {1}
     shelf.put(1)
-    assert shelf.ready == {1}
+    assert shelf.readied == {1}
     pump(dispatcher, shelf)
     assert len(basket.got) == 1
-    assert not shelf.ready
+    assert not shelf.readied
 
 
 def test_subscribers_are_served_in_turn() -> None:
@@ -273,14 +296,14 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
             shelf.queues.setdefault(1 + index % 2, deque()).extend([f"{index}-{each}" for each in range(3)])
             put += 3
             if 1 + index % 2 in shelf.watched:
-                shelf.ready.add(1 + index % 2)
+                shelf.readied.add(1 + index % 2)
         elif step == "pump":
             dispatcher.pump(shelf, 0, 1 + index % 5)
         elif step == "fill":
             shelf.locks_full = True
         elif step == "drain":
             shelf.locks_full = False
-            shelf.ready |= shelf.watched
+            shelf.readied |= shelf.watched
         elif alive:
             subscription, basket = alive[index % len(alive)]
             if step == "remove":
@@ -293,7 +316,7 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
                 basket.capacity += 1
                 dispatcher.resume(subscription)
     shelf.locks_full = False
-    shelf.ready |= shelf.watched
+    shelf.readied |= shelf.watched
     pump(dispatcher, shelf)
     for number, queue in shelf.queues.items():
         takers = [s for s, b in alive if s.queue_number == number and s.credits != 0 and b.room()]
@@ -337,7 +360,7 @@ def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
     pump(dispatcher, shelf)
     greedy = subscriptions[0][0]
     for _ in range(30):
-        shelf.ready.add(1)
+        shelf.readied.add(1)
         dispatcher.resume(greedy)
         shelf.locks_left = 1
         pump(dispatcher, shelf)
@@ -380,8 +403,10 @@ def test_a_payload_that_cannot_be_read_just_now_stops_its_queue_only() -> None:
     shelf.put(2, 2)
     pump(dispatcher, shelf)
     assert (len(first.got), len(second.got)) == (0, 2)
-    assert shelf.unreadable == {1}
     shelf.broken.clear()
-    shelf.ready |= shelf.unreadable
+    pump(dispatcher, shelf)
+    assert not first.got, "it is not tried again by itself"
+    assert dispatcher.retry_unreadable()
+    assert not dispatcher.retry_unreadable()
     pump(dispatcher, shelf)
     assert len(first.got) == 2

@@ -38,8 +38,8 @@ class Shelf:
 
     @property
     def externals(self) -> Externals:
-        assert self.broker.externals is not None
-        return self.broker.externals
+        assert self.broker.payloads.index is not None
+        return self.broker.payloads.index
 
     def publish(self, queue: str, count: int = 1, max_retries: int = 1) -> list[str]:
         return [self.broker.publish(queue, 0, str(n).ljust(SIZE, "."), max_retries, NOW) for n in range(count)]
@@ -80,15 +80,15 @@ def test_the_sums_follow_every_change(shelf: Shelf, monkeypatch: pytest.MonkeyPa
     shelf.bury("a")
     assert shelf.owned() == {1: 4 * SIZE, 2: 4 * SIZE, 3: 4 * SIZE}
     # A purge leaves dead letters.
-    shelf.broker.purge("a")
+    shelf.broker.catalog.purge("a")
     assert shelf.owned() == {1: SIZE, 2: 2 * SIZE, 3: 4 * SIZE}
-    shelf.broker.delete("a")
+    shelf.broker.catalog.delete("a")
     assert shelf.owned() == {2: 2 * SIZE, 3: 4 * SIZE}
     delivery = shelf.broker.consume("b", "c", 30, NOW)
     assert delivery is not None
     shelf.broker.ack("b", delivery.id, "c", NOW)
     assert shelf.owned() == {2: SIZE, 3: 4 * SIZE}
-    shelf.broker.purge("b")
+    shelf.broker.catalog.purge("b")
     assert shelf.owned() == {}
 
 
@@ -96,9 +96,9 @@ def test_all_of_it_in_one_batch(shelf: Shelf) -> None:
     """What is put and gone again before anything is written leaves nothing; and what comes after stays."""
     shelf.publish("q", 3)
     shelf.bury("q")
-    shelf.broker.purge("q")
+    shelf.broker.catalog.purge("q")
     shelf.publish("q", 1)
-    shelf.broker.delete("q")
+    shelf.broker.catalog.delete("q")
     shelf.publish("q", 2)
     assert shelf.owned() == {2: 2 * SIZE}
 
@@ -108,7 +108,7 @@ def test_the_least_size_of_a_segment_is_where_its_last_owned_byte_is(shelf: Shel
     shelf.publish("b", 1)
     sizes = shelf.payloads.segments()
     assert shelf.externals.least_sizes() == sizes
-    shelf.broker.purge("b")
+    shelf.broker.catalog.purge("b")
     assert shelf.externals.least_sizes() == {1: sizes[1] - FRAME_BYTES - SIZE}
 
 
@@ -130,7 +130,7 @@ def test_a_payload_that_finds_no_room_refuses_that_message_only(shelf: Shelf) ->
     shelf.broker.publish("q", 0, "short", 3, NOW)
     shelf.broker.commit()
     assert check_ownership(shelf.storage) == {1: SIZE}
-    stats = shelf.broker.stats("q")
+    stats = shelf.broker.catalog.stats("q")
     assert stats is not None
     assert stats.available == 2
 

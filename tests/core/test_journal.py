@@ -37,7 +37,7 @@ def lose(broker: Broker, disk: Disk) -> None:
 def test_a_payload_whose_publish_was_lost_can_be_published_again() -> None:
     disk = Disk()
     broker = Broker(disk)
-    broker.create_queue("q", NO_DUPLICATES)
+    broker.catalog.create("q", NO_DUPLICATES)
     broker.commit()
     broker.publish("q", 1, "lost", 3, 0)
     lose(broker, disk)
@@ -51,7 +51,7 @@ def test_a_payload_whose_publish_was_lost_can_be_published_again() -> None:
 def test_a_payload_whose_end_was_lost_still_keeps_equal_ones_out(end: str) -> None:
     disk = Disk()
     broker = Broker(disk)
-    broker.create_queue("q", NO_DUPLICATES)
+    broker.catalog.create("q", NO_DUPLICATES)
     broker.publish("q", 1, "kept", 1, 0)
     id = take(broker)
     assert id is not None
@@ -63,7 +63,7 @@ def test_a_payload_whose_end_was_lost_still_keeps_equal_ones_out(end: str) -> No
     lose(broker, disk)
     with pytest.raises(DuplicatePayload):
         broker.publish("q", 1, "kept", 1, 0)
-    assert [lock.id for lock in broker.queues["q"].locks] == [id]
+    assert [lock.id for lock in broker.catalog.by_name["q"].locks] == [id]
 
 
 def test_nothing_is_written_when_nothing_has_changed() -> None:

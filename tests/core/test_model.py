@@ -28,16 +28,16 @@ from hypothesis.stateful import (
 )
 
 from qrusty_trio.core import broker as broker_module
-from qrusty_trio.core import duplicates as duplicates_module
+from qrusty_trio.core import deduplication as deduplication_module
+from qrusty_trio.core import hot_tier as hot_tier_module
 from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core import records
-from qrusty_trio.core import registry as registry_module
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.externals import REFERENCE_BYTES
 from qrusty_trio.core.model import U64_MAX, Kind, Ordering, Priority, QueueConfig
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.storage.base import Family, Storage
 from qrusty_trio.storage.memory import MemoryStorage
+from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.core import stored
@@ -122,10 +122,10 @@ class BrokerMachine(RuleBasedStateMachine):
     def begin(
         self, tier: int, low: int, octets: int, piece: int, max_locked: int, external: bool, config: QueueConfig
     ) -> None:
-        self.patch.setattr(registry_module, "TIERS_BYTES", octets)
+        self.patch.setattr(hot_tier_module, "TIERS_BYTES", octets)
         self.patch.setattr(broker_module, "REFILL_PIECE", piece)
         self.patch.setattr(queue_module, "TRIM_EVERY", 3)
-        self.patch.setattr(duplicates_module, "TRIM_EVERY", 3)
+        self.patch.setattr(deduplication_module, "TRIM_EVERY", 3)
         self.sizes = {"hot_tier_size": tier, "refill_threshold": low, "max_locked_index": max_locked}
         if external and self.storage.persistent:
             self.payloads = PayloadStore.open(self.directory / "payloads", segment_max_bytes=SEGMENT_MAX_BYTES)
@@ -138,7 +138,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.model = Model(max_locked)
         self.broker = self.new_broker()
         self.model.create("a", config)
-        self.broker.create_queue("a", config)
+        self.broker.catalog.create("a", config)
         self.broker.commit()
         self.states = [self.model.copy()]
 
@@ -161,7 +161,7 @@ class BrokerMachine(RuleBasedStateMachine):
 
     def before(self) -> None:
         """Ended locks come first, as in the engine."""
-        while self.broker.wake_at <= self.now:
+        while self.broker.locks.wake_at <= self.now:
             self.broker.expire(self.now, 2)
         self.model.expire(self.now)
         self.note()
@@ -212,16 +212,18 @@ class BrokerMachine(RuleBasedStateMachine):
     def manage(self, action: str, name: str, new_name: str, config: QueueConfig) -> None:
         self.before()
         if action == "create":
-            self.same(lambda: self.model.create(name, config) and None, lambda: self.broker.create_queue(name, config))
+            self.same(
+                lambda: self.model.create(name, config) and None, lambda: self.broker.catalog.create(name, config)
+            )
         elif action == "rename":
             self.same(
                 lambda: self.model.rename(name, new_name),
-                lambda: exhaust(self.broker.update_queue(name, new_name, None, self.now)),
+                lambda: exhaust(self.broker.catalog.update(name, new_name, None, self.now)),
             )
         elif action == "purge":
-            self.same(lambda: self.model.purge(name), lambda: self.broker.purge(name))
+            self.same(lambda: self.model.purge(name), lambda: self.broker.catalog.purge(name))
         else:
-            self.same(lambda: self.model.delete(name), lambda: self.broker.delete(name))
+            self.same(lambda: self.model.delete(name), lambda: self.broker.catalog.delete(name))
         self.after()
 
     def publish(
@@ -317,7 +319,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.before()
         name, id, consumer = self.pick(number)
         self.model.give_back(name, id, consumer, counted)
-        found = self.broker.queues.get(name)
+        found = self.broker.catalog.by_name.get(name)
         lock = found.locks.get(id) if found is not None else None
         if lock is not None and lock.consumer == consumer:
             self.broker.give_back(lock, counted)
@@ -330,7 +332,7 @@ class BrokerMachine(RuleBasedStateMachine):
         self.write()
         self.same(
             lambda: self.model.duplicates(name, allow),
-            lambda: exhaust(self.broker.update_queue(name, None, allow, self.now)),
+            lambda: exhaust(self.broker.catalog.update(name, None, allow, self.now)),
         )
         self.write_at_once()
 
@@ -364,16 +366,16 @@ class BrokerMachine(RuleBasedStateMachine):
         if not self.states:
             return
         broker, model = self.broker, self.model
-        assert broker.names() == sorted(model.queues)
-        assert broker.locked_index_size == model.locked()
+        assert broker.catalog.names() == sorted(model.queues)
+        assert broker.locks.count == model.locked()
         ends = [held.until for queue in model.queues.values() for held in queue.held.values()]
-        assert broker.wake_at <= min(ends, default=broker.wake_at)
+        assert broker.locks.wake_at <= min(ends, default=broker.locks.wake_at)
         for name, expected in model.queues.items():
             self.check_queue(name, expected)
 
     def check_queue(self, name: str, expected: ModelQueue) -> None:
-        queue = self.broker.queues[name]
-        assert self.broker.by_number[expected.number] is queue
+        queue = self.broker.catalog.by_name[name]
+        assert self.broker.catalog.by_number[expected.number] is queue
         assert (queue.available, queue.locked, queue.dead) == (
             len(expected.available),
             len(expected.held),
@@ -381,7 +383,7 @@ class BrokerMachine(RuleBasedStateMachine):
         )
         locks = {lock.id: (lock.consumer, lock.expires_at_ms, lock.deliveries) for lock in queue.locks}
         assert locks == {id: held_as_lock(held) for id, held in expected.held.items()}
-        stats = self.broker.stats(name)
+        stats = self.broker.catalog.stats(name)
         assert stats is not None
         assert stats[:5] == (name, expected.config, queue.available, queue.locked, queue.dead)
         messages = expected.in_order(expected.available)
@@ -392,7 +394,7 @@ class BrokerMachine(RuleBasedStateMachine):
         # Every available message before the frontier is in the tier, in order, and no other.
         tier = queue.tier
         assert tier._keys[tier._start :] == [key for key in keys if tier.frontier is None or key < tier.frontier]
-        assert len(tier) <= self.broker.limits.entries
+        assert len(tier) <= tier._limits.entries
         for key, message in zip(keys, messages, strict=True):
             if key in tier._records:
                 _, created, max_retries, deliveries, id_bytes = records.unpack_message(tier._records[key])

@@ -74,7 +74,7 @@ def shelf(tmp_path: Path) -> Iterator[Shelf]:
 @pytest.mark.parametrize("reload", [False, True])
 @pytest.mark.parametrize("allow_duplicates", [True, False])
 def test_a_payload_moves_wherever_its_message_is(shelf: Shelf, reload: bool, allow_duplicates: bool) -> None:
-    shelf.broker.create_queue("q", QueueConfig(allow_duplicates=allow_duplicates))
+    shelf.broker.catalog.create("q", QueueConfig(allow_duplicates=allow_duplicates))
     dead, locked, available = (shelf.publish(text, max_retries=1) for text in ("dead", "locked", "available"))
     assert shelf.consume() == "dead"
     shelf.broker.nack("q", dead, "c", NOW)
@@ -97,7 +97,7 @@ def test_a_payload_moves_wherever_its_message_is(shelf: Shelf, reload: bool, all
     shelf.broker.ack("q", available, "c", NOW)
     # The dead letter is what is left.
     assert len(shelf.check()) == 1
-    shelf.broker.delete("q")
+    shelf.broker.catalog.delete("q")
     assert shelf.check() == {}
 
 
@@ -109,9 +109,9 @@ def test_who_comes_too_late_changes_nothing(shelf: Shelf, fate: str) -> None:
         shelf.consume()
         shelf.broker.ack("q", id, "c", NOW)
     elif fate == "purge":
-        shelf.broker.purge("q")
+        shelf.broker.catalog.purge("q")
     elif fate == "delete":
-        shelf.broker.delete("q")
+        shelf.broker.catalog.delete("q")
         shelf.publish("of a new queue of that name")
     else:
         shelf.move(place)
@@ -119,7 +119,7 @@ def test_who_comes_too_late_changes_nothing(shelf: Shelf, fate: str) -> None:
     shelf.move(place)
     relocation.drop(shelf.broker, place, "checksum")
     assert shelf.check() == before
-    assert not shelf.broker.removed
+    assert not shelf.broker.payloads.removed
 
 
 @pytest.mark.parametrize("fate", ["consumed", "dead", "nacked"])
@@ -144,13 +144,13 @@ def test_a_locked_message_stays_with_its_consumer_although_its_payload_is_lost(s
     shelf.consume()
     [place] = shelf.places()
     relocation.drop(shelf.broker, place, "checksum")
-    assert not shelf.broker.removed
+    assert not shelf.broker.payloads.removed
     shelf.broker.ack("q", id, "c", NOW)
     assert shelf.check() == {}
 
 
 def test_dropped_messages_are_counted_and_named(shelf: Shelf) -> None:
-    shelf.broker.create_queue("q", QueueConfig(allow_duplicates=False))
+    shelf.broker.catalog.create("q", QueueConfig(allow_duplicates=False))
     dead = shelf.publish("dead", max_retries=1)
     shelf.consume()
     shelf.broker.nack("q", dead, "c", NOW)
@@ -159,13 +159,13 @@ def test_dropped_messages_are_counted_and_named(shelf: Shelf) -> None:
     for place in shelf.places():
         if place.owned.id != kept:
             relocation.drop(shelf.broker, place, "short segment")
-    assert shelf.broker.removed_total == 2
+    assert shelf.broker.payloads.removed_total == 2
     # LIVE entries come first.
-    assert [(each.queue, each.id, each.reason) for each in shelf.broker.removed] == [
+    assert [(each.queue, each.id, each.reason) for each in shelf.broker.payloads.take_removed()] == [
         ("q", available, "short segment"),
         ("q", dead, "short segment"),
     ]
-    stats = shelf.broker.stats("q")
+    stats = shelf.broker.catalog.stats("q")
     assert stats is not None
     assert (stats.available, stats.locked, stats.dead) == (1, 0, 0)
     # Nothing holds its payload any more.
@@ -177,15 +177,15 @@ def test_dropped_messages_are_counted_and_named(shelf: Shelf) -> None:
 def test_an_entry_without_a_message_does_not_hold_its_segment(shelf: Shelf) -> None:
     shelf.publish("first")
     shelf.broker.commit()
-    journal, queue = shelf.broker.journal, shelf.broker.queues["q"]
-    assert shelf.broker.externals is not None
+    journal, queue = shelf.broker.journal, shelf.broker.catalog.by_name["q"]
+    assert shelf.broker.payloads.index is not None
     journal.put(b"\0\0\0\1" + queue.prefix + b"\0" + b"\0" * 7 + b"\1", b"x" * 36 + queue.prefix, journal.external)
-    shelf.broker.externals._of(1, queue.number, 0).count += 1
-    journal.mark(shelf.broker.externals._of(1, queue.number, 0))
+    shelf.broker.payloads.index._of(1, queue.number, 0).count += 1
+    journal.mark(shelf.broker.payloads.index._of(1, queue.number, 0))
     assert [place.owned.id == "x" * 36 for place in shelf.places()] == [False]
     assert shelf.check() == {1: 300}
-    shelf.broker.purge("q")
-    assert not shelf.broker.externals.owned(1)
+    shelf.broker.catalog.purge("q")
+    assert not shelf.broker.payloads.index.owned(1)
 
 
 def test_pieces_are_bounded_and_complete(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

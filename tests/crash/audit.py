@@ -43,16 +43,20 @@ def _contents(path: Path) -> dict[str, Content]:
         broker = Broker(storage, payloads=payloads)
         for _ in broker.load():
             pass
-        sizes = {name: (broker.queues[name].available, broker.queues[name].locked) for name in broker.names()}
-        available = {name: _drain(broker, name) for name in broker.names()}
+        sizes = {
+            name: (broker.catalog.by_name[name].available, broker.catalog.by_name[name].locked)
+            for name in broker.catalog.names()
+        }
+        available = {name: _drain(broker, name) for name in broker.catalog.names()}
         while broker.expire(NOW, 1000):
             broker.commit()
-        locked = {name: _drain(broker, name) for name in broker.names()}
+        locked = {name: _drain(broker, name) for name in broker.catalog.names()}
         for name, counted in sizes.items():
             assert counted == (len(available[name]), len(locked[name])), f"counters of {name!r} are wrong: {counted}"
-        assert not broker.removed, f"payloads are broken: {broker.removed[0]}"
+        removed = broker.payloads.take_removed()
+        assert not removed, f"payloads are broken: {removed[0]}"
         assert set(available) <= set(QUEUES)
-        return {name: Content(available[name], locked[name]) for name in broker.names()}
+        return {name: Content(available[name], locked[name]) for name in broker.catalog.names()}
     finally:
         payloads.close()
         storage.close()

@@ -37,7 +37,7 @@ async def main(path: Path, policy: Fsync, seed: int) -> None:
     chance = random.Random(seed)
     async with room(path, fsync=policy) as it, trio.open_nursery() as nursery:
         # What the last life held is up for grabs again, in any order.
-        for lock in list(it.broker.queues["q"].locks) if "q" in it.broker.queues else []:
+        for lock in list(it.broker.catalog.by_name["q"].locks) if "q" in it.broker.catalog.by_name else []:
             await it.nack("q", lock.id)
         os.write(1, b"ready\n")
         nursery.start_soon(_compact, it)
@@ -53,7 +53,7 @@ async def _compact(room: Room) -> None:
 async def _work(room: Room, chance: random.Random, name: str) -> None:
     number = 0
     while True:
-        queue = room.broker.queues.get("q")
+        queue = room.broker.catalog.by_name.get("q")
         if chance.random() < (0.7 if queue is None or queue.available < KEPT else 0.4):
             payload = large(f"{name}-{number}", chance.choice([100, LARGE, LARGE, 2 * LARGE]))
             number += 1

@@ -112,11 +112,11 @@ async def _check(room: Room, original: Original, found: list[str]) -> None:
     """Those found are whole and in order, those that are not found were removed, and all others are as they were."""
     assert found == [payload for payload in original.available if payload in set(found)]
     broker = room.broker
-    stats = broker.stats("q")
+    stats = broker.catalog.stats("q")
     assert stats is not None
     assert (stats.available, stats.locked) == (0, LOCKED)
     lost_dead = original.dead - stats.dead
-    assert broker.removed_total == len(original.available) - len(found) + lost_dead
+    assert broker.payloads.removed_total == len(original.available) - len(found) + lost_dead
     # Who has a locked one has its payload, too. Handed back, it goes the way of all.
     for id in original.locked:
         await room.ack("q", id)
@@ -124,5 +124,5 @@ async def _check(room: Room, original: Original, found: list[str]) -> None:
     check_ownership(room.stores.storage)
     await room.compactor._note()
     named = {each["id"] for each in room.removed()}
-    assert len(named) == broker.removed_total
+    assert len(named) == broker.payloads.removed_total
     assert not named & original.locked.keys()

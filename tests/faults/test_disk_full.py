@@ -110,7 +110,7 @@ async def check_all(settings: Settings, books: Books) -> None:
         await until_ready(server)
         check_ownership(server.engine.broker.journal.storage)
         async with open_client(url(server.port)) as client:
-            for id in [lock.id for lock in server.engine.broker.queues["q"].locks]:
+            for id in [lock.id for lock in server.engine.broker.catalog.by_name["q"].locks]:
                 assert (await post(client, f"/nack/q/{id}", consumer_id="worker"))[0] == 200
             found: list[str] = []
             while True:
@@ -120,7 +120,7 @@ async def check_all(settings: Settings, books: Books) -> None:
                     break
                 found.append(delivery["payload"])
                 assert books.published.get(delivery["payload"], delivery["id"]) == delivery["id"]
-        assert server.engine.broker.removed_total == 0
+        assert server.engine.broker.payloads.removed_total == 0
     assert len(found) == len(set(found))
     assert books.published.keys() - books.acked - books.ack_unclear <= set(found)
     assert set(found) <= (books.published.keys() | books.unclear) - books.acked
@@ -178,7 +178,7 @@ async def test_compaction_without_room_loses_nothing_and_goes_on_later(
         await it.compactor.compact()
         assert it.payloads.disk_bytes() < 4 * 2**20
         assert sum(check_ownership(it.stores.storage).values()) == 40 * 50_000
-        for lock in list(it.broker.queues["q"].locks):
+        for lock in list(it.broker.catalog.by_name["q"].locks):
             await it.nack("q", lock.id)
         assert await it.drain("q") == payloads[::5]
-        assert it.broker.removed_total == 0
+        assert it.broker.payloads.removed_total == 0

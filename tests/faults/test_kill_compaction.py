@@ -82,12 +82,12 @@ async def left_in(path: Path) -> list[str]:
     async with room(path) as it:
         check_ownership(it.stores.storage)
         assert not it.compactor._suspects
-        if "q" not in it.broker.queues:
+        if "q" not in it.broker.catalog.by_name:
             return []
-        for lock in list(it.broker.queues["q"].locks):
+        for lock in list(it.broker.catalog.by_name["q"].locks):
             await it.nack("q", lock.id)
         left = [name_of(payload) for payload in await it.drain("q")]
-        assert it.broker.removed_total == 0
+        assert it.broker.payloads.removed_total == 0
         return left
 
 

@@ -76,13 +76,13 @@ async def fill(engine: Engine, seconds: int = 30) -> list[str]:
         return [delivery.id for _ in range(LIMIT) if (delivery := broker.consume("full", "c", seconds, now))]
 
     ids: list[str] = await do(engine, fill)
-    assert len(ids) == engine.broker.locked_index_size == LIMIT
+    assert len(ids) == engine.broker.locks.count == LIMIT
     return ids
 
 
 def subscribe(engine: Engine, broker: Broker) -> Waiter:
     waiter = Waiter()
-    engine.dispatcher.add(Subscription("waits", broker.queue_number("waits"), "s", 30, None, waiter))
+    engine.dispatcher.add(Subscription("waits", broker.catalog.number_of("waits"), "s", 30, None, waiter))
     return waiter
 
 
@@ -98,8 +98,8 @@ async def test_who_waits_for_a_lock_goes_on_when_one_is_free(
         "ack": lambda broker, now: broker.ack("full", ids[1], "c", now),
         "nack": lambda broker, now: broker.nack("full", ids[1], "c", now),
         "give back": lambda broker, now: broker.give_back(lock_of(broker, ids[1], "full"), counts=True),
-        "purge": lambda broker, now: broker.purge("full"),
-        "delete": lambda broker, now: broker.delete("full"),
+        "purge": lambda broker, now: broker.catalog.purge("full"),
+        "delete": lambda broker, now: broker.catalog.delete("full"),
     }
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.reap)

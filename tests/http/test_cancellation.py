@@ -88,7 +88,7 @@ async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]
 async def test_cancelled_at_every_step(fast_lane: bool, autojump_clock: MockClock) -> None:
     for step in range(1, MAX_STEPS):
         fired, engine, received = await cancelled_at(step, fast_lane)
-        stats = engine.broker.stats("q")
+        stats = engine.broker.catalog.stats("q")
         if stats is not None:
             assert stats.locked == received.count(b'"retry_count":1'), step
             assert stats.available + stats.locked >= received.count(b'{"id"') - received.count(b'"retry_count"'), step

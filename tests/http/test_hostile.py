@@ -254,7 +254,7 @@ async def test_both_lanes_answer_alike(name: str) -> None:
     for fast_lane in (True, False):
         async with running(fast_lane) as web:
             found.append(await answers_to(web, case.data))
-            assert web.engine.broker.names() in ([], ["q"])
+            assert web.engine.broker.catalog.names() in ([], ["q"])
     fast, quart = found
     assert shown(fast) == case.expected
     assert shown(quart) == case.expected
@@ -277,7 +277,7 @@ async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
         )
         for cut in (1, 2, 7):
             assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200, 200]
-        assert web.engine.broker.stats("q").available == 9  # type: ignore[union-attr]  # it was published to
+        assert web.engine.broker.catalog.stats("q").available == 9  # type: ignore[union-attr]  # it was published to
 
 
 async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:

@@ -88,7 +88,7 @@ async def connected(server: Server) -> AsyncIterator[Connection]:
 
 
 def available(server: Server) -> int:
-    stats = server.engine.broker.stats("q")
+    stats = server.engine.broker.catalog.stats("q")
     assert stats is not None
     return stats.available
 
@@ -339,7 +339,7 @@ async def test_a_consumer_that_is_gone_gives_its_message_back(
             with pytest.raises((EOFError, trio.BrokenResourceError)):
                 await consumer.request("POST", "/consume/q", CONSUME)
         assert writes.failed
-        stats = server.engine.broker.stats("q")
+        stats = server.engine.broker.catalog.stats("q")
         assert stats is not None
         assert (stats.available, stats.locked) == (1, 0)
         again = (await other.request("POST", "/consume/q", CONSUME)).json()

@@ -25,7 +25,7 @@ async def publish(web: Web, count: int, payload: str = "p") -> None:
 
 
 def counts(web: Web) -> tuple[int, int]:
-    stats = web.engine.broker.stats("q")
+    stats = web.engine.broker.catalog.stats("q")
     assert stats is not None
     return stats.available, stats.locked
 

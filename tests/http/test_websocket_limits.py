@@ -117,7 +117,7 @@ async def test_gates(fast_lane: bool) -> None:
 @pytest.fixture
 async def engine() -> Engine:
     engine = make_engine()
-    engine.broker.create_queue("jobs", QueueConfig())
+    engine.broker.catalog.create("jobs", QueueConfig())
     return engine
 
 
@@ -144,7 +144,7 @@ async def test_a_peer_that_answers_no_ping(engine: Engine, autojump_clock: trio.
         await peer.read()
         await engine.transact(lambda broker, now: broker.publish("jobs", 0, "p", 3, now), sync=True)
         assert (await peer.read()).json()["type"] == "deliver"
-        stats = engine.broker.stats("jobs")
+        stats = engine.broker.catalog.stats("jobs")
         assert stats is not None
         assert stats.locked == 1
         start = trio.current_time()
@@ -152,7 +152,7 @@ async def test_a_peer_that_answers_no_ping(engine: Engine, autojump_clock: trio.
         assert trio.current_time() - start == pytest.approx(INTERVAL, abs=1)
         assert (await peer.any_frame()).close_code == 1001
         assert trio.current_time() - start == pytest.approx(INTERVAL + TIMEOUT, abs=1)
-        stats = engine.broker.stats("jobs")
+        stats = engine.broker.catalog.stats("jobs")
         assert stats is not None
         assert (stats.available, stats.locked) == (1, 0)
 

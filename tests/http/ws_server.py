@@ -142,7 +142,7 @@ class Running:
 
     def counts(self, queue: str = "jobs") -> tuple[int, int, int]:
         """Available, locked, dead letters."""
-        stats = self.engine.broker.stats(queue)
+        stats = self.engine.broker.catalog.stats(queue)
         assert stats is not None
         return stats.available, stats.locked, stats.dead
 

@@ -51,13 +51,13 @@ async def test_messages_that_lost_their_payload_are_removed_the_others_given(tmp
         assert set(it.compactor._suspects) == (set() if damage == "checksum" else {1})
         if damage != "checksum":
             await it.compactor.repair()
-            assert it.broker.removed_total == len(lost)
-        stats = it.broker.stats("q")
+            assert it.broker.payloads.removed_total == len(lost)
+        stats = it.broker.catalog.stats("q")
         assert stats is not None
         assert stats.available == 14 - len(lost) * (damage != "checksum")
         expected = [large(f"q-{number}") for number in range(9) if number not in lost] + whole
         assert await it.drain("q") == expected
-        assert it.broker.removed_total == len(lost)
+        assert it.broker.payloads.removed_total == len(lost)
         check(it)
         await it.compactor._note()
         assert [each["queue"] for each in it.removed()] == ["q"] * len(lost)
@@ -80,16 +80,16 @@ async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, m
     async with room(tmp_path, 1 << 30, externalize_min_bytes=256) as it:
         # One consume looks at so many only.
         assert await it.consume("q") is None
-        assert it.broker.removed_total == REMOVED_PER_CONSUME
+        assert it.broker.payloads.removed_total == REMOVED_PER_CONSUME
         async with trio.open_nursery() as nursery:
             nursery.start_soon(it.compactor.repair)
             consumes = 0
             while (found := await it.consume("q")) is None:
                 consumes += 1
             assert found.payload == large("valid", 300)
-        assert it.broker.removed_total == count
+        assert it.broker.payloads.removed_total == count
         # The one that was locked was delivered before.
-        assert it.broker.locked_index_size == 2
+        assert it.broker.locks.count == 2
         await it.ack("q", delivery.id)
         await it.compactor._note()
         assert len(it.removed()) == count

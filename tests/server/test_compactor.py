@@ -65,8 +65,8 @@ async def test_dead_segments_are_removed_and_sparse_ones_rewritten(tmp_path: Pat
         # Those are locked; a restart finds them at their new places.
     async with room(tmp_path, fsync=fsync) as it:
         check(it)
-        assert it.broker.locked_index_size == len(kept)
-        for lock in list(it.broker.queues["q"].locks):
+        assert it.broker.locks.count == len(kept)
+        for lock in list(it.broker.catalog.by_name["q"].locks):
             await it.nack("q", lock.id)
         assert await it.drain("q") == kept
         # Twice at most: the segment that takes new payloads is closed first.
@@ -167,7 +167,7 @@ async def test_without_a_disk_there_are_no_segments(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "data", storage_mode=StorageMode.MEMORY)
     async with running(settings) as server:
         await until_ready(server)
-        assert server.engine.broker.externals is None
+        assert server.engine.broker.payloads.index is None
         publish = partial(Broker.publish, name="q", priority=0, payload=large("p", 2_000_000), max_retries=3)
         await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
         delivery = await server.engine.transact(lambda broker, now: broker.consume("q", "c", 30, now), sync=True)
@@ -184,7 +184,7 @@ async def test_the_running_server_compacts_by_itself(tmp_path: Path) -> None:
         publish = partial(Broker.publish, name="q", priority=0, payload=large("p"), max_retries=3)
         await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
         assert server.engine.services.payload_disk_bytes() > LARGE
-        await server.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
+        await server.engine.transact(lambda broker, now: broker.catalog.purge("q"), sync=True)
         with trio.fail_after(30):
             while server.engine.services.payload_disk_bytes():  # noqa: ASYNC110  # the store tells nobody
                 await trio.sleep(0.02)
@@ -222,7 +222,9 @@ class Clients:
             await room.engine.transact(partial(_rename_there_and_back, queue), sync=True)
         elif what < 0.98:
             await room.engine.transact(
-                lambda broker, now: broker.purge(queue) if self.random.random() < 0.5 else broker.delete(queue),
+                lambda broker, now: (
+                    broker.catalog.purge(queue) if self.random.random() < 0.5 else broker.catalog.delete(queue)
+                ),
                 sync=True,
             )
             self.held = [each for each in self.held if each[0] != queue]
@@ -259,7 +261,7 @@ async def test_nobody_loses_anything_while_payloads_move(tmp_path: Path, seed: i
     async with room(tmp_path) as it:
         for queue, id, _ in clients.held:
             await it.nack(queue, id)
-        left = [payload for queue in it.broker.names() for payload in await it.drain(queue)]
+        left = [payload for queue in it.broker.catalog.names() for payload in await it.drain(queue)]
         dead = {payload for _, _, payload in clients.held if payload in clients.mortal}
         assert Counter(left) == Counter(clients.alive.keys() - dead)
         check(it)
@@ -268,7 +270,7 @@ async def test_nobody_loses_anything_while_payloads_move(tmp_path: Path, seed: i
 
 
 def _create_b(broker: Broker, now: int) -> None:
-    broker.create_queue("b", QueueConfig(allow_duplicates=False))
+    broker.catalog.create("b", QueueConfig(allow_duplicates=False))
 
 
 async def test_a_round_can_be_cancelled_anywhere(tmp_path: Path) -> None:
@@ -301,10 +303,10 @@ async def _compact_always(room: Room) -> None:
 
 
 def _rename_there_and_back(queue: str, broker: Broker, now: int) -> None:
-    if queue in broker.queues:
-        for _ in broker.update_queue(queue, queue + "'", None, now):
+    if queue in broker.catalog.by_name:
+        for _ in broker.catalog.update(queue, queue + "'", None, now):
             pass
-        for _ in broker.update_queue(queue + "'", queue, None, now):
+        for _ in broker.catalog.update(queue + "'", queue, None, now):
             pass
 
 
@@ -350,7 +352,7 @@ async def test_after_a_failed_sync_the_server_goes_on_and_saves_what_is_in_doubt
             ["safe", "after"],
             ["safe", "in doubt", "after"],
         )
-        assert it.broker.removed_total == 0
+        assert it.broker.payloads.removed_total == 0
 
 
 async def test_what_a_failed_sync_lost_is_removed(tmp_path: Path, failing_syncs: Callable[[int], None]) -> None:
@@ -366,7 +368,7 @@ async def test_what_a_failed_sync_lost_is_removed(tmp_path: Path, failing_syncs:
             file.write(bytes(4096))
         async with trio.open_nursery() as nursery:
             await nursery.start(it.compactor.run)
-            while it.compactor._doubtful or it.broker.removed:  # noqa: ASYNC110  # flags
+            while it.compactor._doubtful or it.broker.payloads.removed:  # noqa: ASYNC110  # flags
                 await trio.sleep(0.01)
             nursery.cancel_scope.cancel()
         assert await it.drain("q") == [large("readable")]
@@ -432,7 +434,7 @@ async def test_without_room_what_is_dead_goes_and_what_found_room_has_moved(
             assert delivery is not None
             if number < 9 or number % 4:
                 await it.ack("q", delivery.id)
-        kept = it.broker.locked_index_size
+        kept = it.broker.locks.count
         append = it.payloads.append
         room_for = 1
 
@@ -453,7 +455,7 @@ async def test_without_room_what_is_dead_goes_and_what_found_room_has_moved(
         assert sum(owned.values()) == kept * LARGE
         monkeypatch.undo()
         await it.compactor.compact()
-        for lock in list(it.broker.queues["q"].locks):
+        for lock in list(it.broker.catalog.by_name["q"].locks):
             await it.nack("q", lock.id)
         assert await it.drain("q") == [
             payload for number, payload in enumerate(payloads) if number >= 9 and number % 4 == 0

@@ -13,6 +13,7 @@ import trio.testing
 
 from qrusty_trio.api.engine import Reply
 from qrusty_trio.config import Fsync
+from qrusty_trio.core.model import NEVER
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.server.committer import SYNC_SECONDS
@@ -64,7 +65,7 @@ async def test_large_answers_let_others_run(store: WatchedStorage) -> None:
 
         async def look() -> None:
             while True:
-                seen.append(engine.broker.available(1))
+                seen.append(engine.broker.catalog.available(1))
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:
@@ -345,10 +346,11 @@ async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing
     async with engine_on(MemoryStorage()) as engine:
         await run(engine, *[publish(str(number)) for number in range(500)])
         await run(engine, *[consume(seconds=5) for _ in range(500)])
-        assert engine.broker.locked_index_size == 500
+        assert engine.broker.locks.count == 500
         await trio.sleep(5.1)
-        assert engine.broker.locked_index_size == 0
-        assert engine.broker.locks.next_end() is None
+        assert engine.broker.locks.count == 0
+        engine.broker.locks.look_again()
+        assert engine.broker.locks.wake_at == NEVER
 
 
 async def test_locks_of_a_purged_queue_are_freed_although_none_ends() -> None:

@@ -118,7 +118,7 @@ CRASHING = dedent(
 
     async def crash(engine, *, task_status):
         task_status.started()
-        while "crash" not in engine.broker.names():
+        while "crash" not in engine.broker.catalog.names():
             await trio.sleep(0.01)
         raise ZeroDivisionError("a fault of our own making")
 

@@ -15,7 +15,7 @@ import trio
 
 from qrusty_trio.api.engine import Reply
 from qrusty_trio.config import Fsync
-from qrusty_trio.core.duplicates import PER_STEP
+from qrusty_trio.core.deduplication import PER_STEP
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX, is_websocket
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
@@ -110,11 +110,11 @@ async def test_what_a_websocket_held_is_available_in_the_next_process(store: Wat
             engine.broker.consume("q", gone if number % 2 else gone[1:], 30, now)
         engine.broker.commit()
     async with engine_on(store) as engine:
-        assert engine.broker.locked_index_size == 100
+        assert engine.broker.locks.count == 100
         (first,) = await run(engine, consume())
         assert (first["payload"], first["retry_count"]) == ("1", 1)
         assert len([body for body in await run(engine, *[consume() for _ in range(100)]) if body]) == 99
-        assert engine.broker.queues["q"].dead == 0
+        assert engine.broker.catalog.by_name["q"].dead == 0
 
 
 async def test_what_ended_while_nobody_was_there_counts_only_for_those_who_could_settle_it(
@@ -129,7 +129,7 @@ async def test_what_ended_while_nobody_was_there_counts_only_for_those_who_could
         engine.broker.commit()
     async with engine_on(store) as engine:
         await run(engine, call("POST", "/purge-queue/none"))
-        queues = engine.broker.queues
+        queues = engine.broker.catalog.by_name
         assert [(queues[name].available, queues[name].dead) for name in "ab"] == [(0, 1), (1, 0)]
 
 
@@ -152,7 +152,7 @@ async def test_a_fault_closes_the_websockets_and_gives_back_what_they_held(store
         engine.leave(session, counts=True, unsent=frozenset())
         (first,) = await run(engine, consume())
         assert (first["payload"], first["retry_count"]) == ("x", 1)
-        assert engine.broker.locked_index_size == 2
+        assert engine.broker.locks.count == 2
 
 
 async def test_a_websocket_that_goes_during_the_fault_leaves_nothing_locked(store: WatchedStorage) -> None:
@@ -169,7 +169,7 @@ async def test_a_websocket_that_goes_during_the_fault_leaves_nothing_locked(stor
         await trio.sleep(0.01)
         store.reopen_fault = None
         await until_back(engine)
-        queue = engine.broker.queues["q"]
+        queue = engine.broker.catalog.by_name["q"]
         assert (queue.available, queue.locked) == (1, 0)
 
 
@@ -186,7 +186,7 @@ async def test_deliveries_that_nobody_saw_do_not_count_though_their_locks_end_me
         store.reopen_fault = None
         await until_back(engine)
         await run(engine, call("POST", "/purge-queue/none"))
-        queue = engine.broker.queues["q"]
+        queue = engine.broker.catalog.by_name["q"]
         assert (queue.available, queue.locked, queue.dead) == (9, 0, 0)
 
 
@@ -197,10 +197,10 @@ async def test_numbers_are_not_used_again_after_a_fault(store: WatchedStorage) -
         store.writes_left = 0
         (created, _) = await engine.run([publish("y", "other"), publish("z", "third")])
         assert created.status == 507
-        lost = engine.broker.by_number.keys() - {engine.broker.queue_number("q")}
+        lost = engine.broker.catalog.by_number.keys() - {engine.broker.catalog.number_of("q")}
         await until_back(engine)
         await run(engine, publish("y", "other"))
-        assert engine.broker.queue_number("other") not in lost
+        assert engine.broker.catalog.number_of("other") not in lost
         (reply,) = await engine.run([consume()])
         assert reply.delivery is not None
         store.writes_left = 0
@@ -210,7 +210,7 @@ async def test_numbers_are_not_used_again_after_a_fault(store: WatchedStorage) -
         assert again.delivery is not None
         assert again.delivery.lock_number > reply.delivery.lock_number
         engine.give_back(reply)
-        assert engine.broker.queues["q"].locked == 1
+        assert engine.broker.catalog.by_name["q"].locked == 1
 
 
 async def test_recoveries_leave_no_locks_of_before(store: WatchedStorage) -> None:
@@ -285,7 +285,7 @@ async def test_more_deliveries_that_nobody_saw_than_one_step_takes_back(
             assert [record.getMessage() for record in caplog.records].count(
                 "the store is back, changes are accepted again"
             ) == 1
-            queue = engine.broker.queues["q"]
+            queue = engine.broker.catalog.by_name["q"]
             assert (queue.available, queue.locked, queue.dead) == (count, 0, 0)
         bodies = await run(engine, *[consume() for _ in range(count)])
         assert [(body["id"], body["retry_count"]) for body in bodies] == [(id, 1) for id in ids]
@@ -341,7 +341,7 @@ async def test_a_websocket_that_goes_in_the_midst_of_a_recovery_leaves_nothing_l
 async def _until_available(engine: Engine, count: int) -> Queue:
     """Without a request that would do what a task should."""
     with trio.fail_after(STEP_SECONDS):
-        while (queue := engine.broker.queues.get("q")) is None or queue.available != count:  # noqa: ASYNC110
+        while (queue := engine.broker.catalog.by_name.get("q")) is None or queue.available != count:  # noqa: ASYNC110
             await trio.sleep(0.001)
     return queue
 
@@ -352,7 +352,7 @@ async def test_locks_end_after_a_recovery_although_nobody_asks(store: WatchedSto
         await run(engine, consume(seconds=1))
         engine.fail(StorageFault("down"))
         await until_back(engine)
-        assert engine.broker.queues["q"].locked == 1
+        assert engine.broker.catalog.by_name["q"].locked == 1
         await _until_available(engine, 1)
 
 
@@ -373,4 +373,4 @@ async def test_a_search_for_duplicates_goes_on_after_a_fault(
         store.reopen_fault = None
         await until_back(engine)
         queue = await _until_available(engine, count // 2)
-        assert not queue.settling
+        assert not queue.deduplicating

@@ -40,7 +40,7 @@ def test_a_lock_that_ends_before_it_is_given_back(counts: bool) -> None:
     sessions.leave(peer, counts, frozenset(peer.unsent))
     assert broker.expire(1000, 64) == 2
     sessions.give_back(64)
-    queue = broker.queues["q"]
+    queue = broker.catalog.by_name["q"]
     assert (queue.available, queue.locked, queue.dead) == (1, 0, 1)
     again = broker.consume("q", "c", 1, 0)
     assert again is not None

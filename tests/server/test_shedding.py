@@ -36,7 +36,7 @@ def fill(queue: str, count: int, size: int, broker: Broker, now: int) -> None:
 
 
 def tier_sizes(broker: Broker) -> dict[str, int]:
-    return {name: broker.tier_size(name) for name in broker.names()}
+    return {name: broker.catalog.tier_size(name) for name in broker.catalog.names()}
 
 
 async def test_tiers_shrink_and_grow_back_and_the_order_stays(tmp_path: Path) -> None:
@@ -60,17 +60,17 @@ async def test_tiers_shrink_and_grow_back_and_the_order_stays(tmp_path: Path) ->
 
 
 async def test_tiers_of_large_records_shrink_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("qrusty_trio.core.registry.TIERS_BYTES", TIERS_BYTES // 256)
+    monkeypatch.setattr("qrusty_trio.core.hot_tier.TIERS_BYTES", TIERS_BYTES // 256)
     async with room(tmp_path) as it:
         for queue in QUEUES:
             await it.engine.transact(partial(fill, queue, 100, 4000), sync=False)
 
         def held() -> int:
-            return sum(queue.tier.octets for queue in it.broker.queues.values())
+            return sum(queue.tier.octets for queue in it.broker.catalog.by_name.values())
 
         whole = TIERS_BYTES // 256
         # Those filled first had more for themselves; the next sample makes them share.
-        for _ in it.broker.sample(0):
+        for _ in it.broker.catalog.sample(0):
             pass
         assert 0.8 * whole < held() <= whole
         await shedding(it).trim_tiers(TIER_FRACTION)
@@ -78,7 +78,7 @@ async def test_tiers_of_large_records_shrink_in_bytes(tmp_path: Path, monkeypatc
         assert held() <= whole * TIER_FRACTION + len(QUEUES) * 4100
         await shedding(it).restore()
         await it.engine.transact(partial(fill, "new", 100, 4000), sync=False)
-        assert it.broker.queues["new"].tier.octets > whole * TIER_FRACTION
+        assert it.broker.catalog.by_name["new"].tier.octets > whole * TIER_FRACTION
 
 
 async def test_locks_of_purged_queues_are_let_go(tmp_path: Path) -> None:
@@ -89,8 +89,8 @@ async def test_locks_of_purged_queues_are_let_go(tmp_path: Path) -> None:
             await it.engine.transact(lambda broker, now: broker.consume("q", "c", 1000, now), sync=False)
         kept = await it.consume("kept")
         assert kept is not None
-        await it.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
-        assert it.broker.locked_index_size == 1
+        await it.engine.transact(lambda broker, now: broker.catalog.purge("q"), sync=True)
+        assert it.broker.locks.count == 1
         await shedding(it).shrink_indexes()
         assert not it.broker.locks.untidy
         assert sum(map(len, it.broker.locks._windows.values())) == 1

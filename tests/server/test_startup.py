@@ -186,5 +186,5 @@ async def test_a_full_index_of_locks_is_warned_of_once_a_minute(
             record.getMessage() for record in caplog.records if "QRUSTY_MAX_LOCKED_INDEX" in record.getMessage()
         ]
         assert len(warnings) == 3
-        assert engine.broker.locked_index_size == 2
+        assert engine.broker.locks.count == 2
         nursery.cancel_scope.cancel()

@@ -162,7 +162,7 @@ async def test_a_payload_that_cannot_be_read_just_now_is_that_request_s_error(
             assert (refused.value.status, refused.value.code) == (503, "storage_error")
             assert isinstance(refused.value, QrustyError)
             assert it.engine.fault is None
-            stats = it.broker.stats("q")
+            stats = it.broker.catalog.stats("q")
             assert stats is not None
             assert (stats.available, stats.locked) == (2, 0)
         delivery = await it.consume("q")
@@ -178,15 +178,15 @@ async def test_a_search_for_duplicates_goes_on_when_payloads_can_be_read_again(
             await it.publish("q", large(text))
 
         def refuse_duplicates(broker: Broker, now: int) -> None:
-            next(broker.update_queue("q", None, False, now))
+            next(broker.catalog.update("q", None, False, now))
 
         with monkeypatch.context() as out_of_it:
             out_of_it.setattr(Directory, "open", fail_with(ERRORS[0]))
             await it.engine.transact(refuse_duplicates, sync=True)
             await trio.sleep(0.05)
             assert it.engine.fault is None
-            assert it.broker.queues["q"].settling
-        await until(lambda: not it.broker.queues["q"].settling)
+            assert it.broker.catalog.by_name["q"].deduplicating
+        await until(lambda: not it.broker.catalog.by_name["q"].deduplicating)
         assert await it.drain("q") == [large("a"), large("b"), large("c")]
 
 
@@ -213,7 +213,7 @@ async def test_the_compactor_goes_on(
             it.compactor._suspects.clear()
             await until(lambda: 1 not in it.payloads.segments())
             nursery.cancel_scope.cancel()
-        assert it.broker.removed_total == 0
+        assert it.broker.payloads.removed_total == 0
         assert await it.drain("q") == [large("8"), large("9")]
 
 

@@ -17,6 +17,7 @@ import trio
 import trio.testing
 
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.catalog import Catalog
 from qrusty_trio.core.keys import prefix
 from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server import upkeep
@@ -95,15 +96,15 @@ async def test_the_space_of_what_is_purged_is_given_back(
         for queue in queues:
             await filled(it, queue, 8 // len(queues))
         if how in ("locked", "dead letters"):
-            while it.broker.queues["q"].available:
+            while it.broker.catalog.by_name["q"].available:
                 await it.engine.transact(partial(lock_some, how == "dead letters"), sync=False)
         before = await settled(it)
         assert before > 8 * MIB
-        remove = Broker.purge if how in ("purge", "locked") else Broker.delete
+        remove = Catalog.purge if how in ("purge", "locked") else Catalog.delete
         for queue in queues:
-            await it.engine.transact(lambda broker, now, queue=queue: remove(broker, queue), sync=True)  # type: ignore[misc]
+            await it.engine.transact(lambda broker, now, queue=queue: remove(broker.catalog, queue), sync=True)  # type: ignore[misc]
         await until_smaller(it, before - 6 * MIB)
-        number = it.broker.queue_number("stays")
+        number = it.broker.catalog.number_of("stays")
         handle = it.stores.storage.families[Family.MESSAGES]
         assert len(it.stores.storage.scan(handle, prefix(number), prefix(number + 1), 10_000)) == MIB // SIZE
 
@@ -122,7 +123,7 @@ async def test_a_small_purge_makes_no_compaction(tmp_path: Path, monkeypatch: py
         for _ in range(3):
             await filled(it, "q", 1)
             await settled(it)
-            await it.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
+            await it.engine.transact(lambda broker, now: broker.catalog.purge("q"), sync=True)
             with trio.fail_after(STEP_SECONDS):
                 before = len(looks)
                 while len(looks) == before:  # noqa: ASYNC110
@@ -144,7 +145,7 @@ async def test_it_is_tried_again_after_a_fault(tmp_path: Path, monkeypatch: pyte
         monkeypatch.setattr(it.stores.storage, "reclaim", failing)
         await filled(it, "q", 8)
         before = await settled(it)
-        await it.engine.transact(lambda broker, now: broker.purge("q"), sync=True)
+        await it.engine.transact(lambda broker, now: broker.catalog.purge("q"), sync=True)
         await until_smaller(it, before - 6 * MIB)
         assert len(tries) == 3
         assert it.engine.fault is None

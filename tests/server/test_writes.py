@@ -68,9 +68,9 @@ async def test_what_is_handed_out_is_written_although_a_sync_is_waited_for(store
     """A consume, and the delivery to a subscriber: both leave before the sync that their burst waits for."""
     async with engine_on(store) as engine:
         await run(engine, publish("first", "other"), publish("second", "other"))
-        engine.broker.create_default("q")
+        engine.broker.catalog.create_default("q")
         sink = Sink()
-        subscription = Subscription("q", engine.broker.queue_number("q"), "s", 30, None, sink)
+        subscription = Subscription("q", engine.broker.catalog.number_of("q"), "s", 30, None, sink)
         await engine.transact(lambda broker, now: engine.dispatcher.add(subscription), sync=True)
         async with trio.open_nursery() as nursery:
             with store.held():
@@ -130,7 +130,7 @@ async def test_a_late_answer_gives_back_its_own_delivery_only(expired: bool) -> 
             engine.give_back(first)
         (second,) = await engine.run([consume()])
         engine.give_back(first)
-        queue = engine.broker.queues["q"]
+        queue = engine.broker.catalog.by_name["q"]
         assert (queue.available, queue.locked) == (0, 1)
         engine.give_back(second)
         assert (queue.available, queue.locked) == (1, 0)
@@ -149,10 +149,10 @@ async def test_a_subscriber_behind_broken_payloads_waits_for_nothing_else(
         for number in range(7):
             break_payload(payloads, tmp_path, number)
         sink = Sink()
-        subscription = Subscription("q", engine.broker.queue_number("q"), "s", 30, None, sink)
+        subscription = Subscription("q", engine.broker.catalog.number_of("q"), "s", 30, None, sink)
         await engine.transact(lambda broker, now: engine.dispatcher.add(subscription), sync=False)
         with trio.fail_after(STEP_SECONDS):
             await sink.arrived.wait()
         assert [delivery.payload for delivery in sink.got] == [big("7")]
-        assert engine.broker.removed_total == 7
+        assert engine.broker.payloads.removed_total == 7
     payloads.close()

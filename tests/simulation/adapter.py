@@ -25,7 +25,7 @@ from qrusty_trio.api import operations, ws_outbox, ws_requests
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import Services
 from qrusty_trio.config import Fsync
-from qrusty_trio.core import broker, dispatch, duplicates, loading, queue, registry, relocation
+from qrusty_trio.core import broker, catalog, deduplication, dispatch, loading, queue, relocation
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
@@ -62,13 +62,13 @@ PIECES: list[tuple[Any, str, int]] = [
     (broker, "REFILL_PIECE", 3),
     (broker, "REMOVED_PER_CONSUME", 3),
     (dispatch, "TURN", TURN),
-    (duplicates, "PER_STEP", 3),
-    (duplicates, "TRIM_EVERY", 6),
+    (deduplication, "PER_STEP", 3),
+    (deduplication, "TRIM_EVERY", 6),
     (loading, "QUEUES_PER_STEP", 2),
     (loading, "LOCKS_PER_STEP", 3),
     (loading, "LOCK_NUMBERS_PER_STEP", 20),
     (queue, "TRIM_EVERY", 10),
-    (registry, "QUEUES_PER_STEP", 2),
+    (catalog, "QUEUES_PER_STEP", 2),
     (relocation, "PIECE", 3),
     (operations, "BATCH_PIECE", 3),
     (operations, "QUEUES_PIECE", 2),
@@ -310,18 +310,18 @@ class Process:
 
     def counters(self) -> dict[int, tuple[str, tuple[int, int, int]]]:
         """Queue number -> name; available, locked, dead."""
-        queues = self.engine.broker.by_number
+        queues = self.engine.broker.catalog.by_number
         return {number: (each.name, (each.available, each.locked, each.dead)) for number, each in queues.items()}
 
     def locked(self) -> int:
         return self.engine.broker.locks.count
 
     def number_of(self, name: str) -> int | None:
-        found = self.engine.broker.queues.get(name)
+        found = self.engine.broker.catalog.by_name.get(name)
         return found.number if found is not None else None
 
     def numbers(self) -> list[int]:
-        return list(self.engine.broker.by_number)
+        return list(self.engine.broker.catalog.by_number)
 
     @property
     def giving_back(self) -> bool:
@@ -332,7 +332,7 @@ class Process:
         """What should not be there when everything has come to rest."""
         engine, locks = self.engine, self.engine.broker.locks
         found = {
-            "a search for duplicates": engine.broker.searching,
+            "a search for duplicates": engine.broker.deduplication.searching,
             "locks of purged queues": locks.untidy,
             "locks without an end": locks._windows,
             "connections that hold something": locks._connections,

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import msgspec
 
 from qrusty_trio.core import records
-from qrusty_trio.core.externals import REFERENCE_BYTES
-from qrusty_trio.core.keys import KeyCoder
+from qrusty_trio.core.keys import COUNTERS, QUEUE_CONFIG, KeyCoder
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.core.queue import CONFIG, COUNTERS, StoredConfig
+from qrusty_trio.core.queue import StoredConfig
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
+from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 
 _COUNTERS = struct.Struct(">3Q")
@@ -50,7 +50,7 @@ class StoredLock:
 
 
 def is_config(key: bytes) -> bool:
-    return len(key) == 5 and key[:1] == CONFIG
+    return len(key) == 5 and key[:1] == QUEUE_CONFIG
 
 
 def is_counters(key: bytes) -> bool:
@@ -79,7 +79,7 @@ def counters(value: bytes) -> tuple[int, int, int]:
 def config(value: bytes) -> tuple[str, bool, bool]:
     """Name, whether duplicates are refused, whether those that were there before are looked for."""
     read = _config(value)
-    return read.name, not read.allow_duplicates, read.settling
+    return read.name, not read.allow_duplicates, read.deduplicating
 
 
 class Decoder:

@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from qrusty_trio.core import duplicates as duplicates_module
+from qrusty_trio.core import deduplication as deduplication_module
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.externals import REFERENCE_BYTES
 from qrusty_trio.core.model import Kind, NackOutcome, Ordering, QueueConfig
 from qrusty_trio.errors import (
     DuplicatePayload,
 )
 from qrusty_trio.storage.base import Family, Storage
+from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 from qrusty_trio.storage.payloads import PayloadStore
 from tests.core import stored
 from tests.core.brokers import (
@@ -37,17 +37,17 @@ def test_a_message_indexed_while_locked_frees_its_payload_when_it_breaks(
     broker.publish("q", 1, big("text"), 3, 0)
     id = take(broker)
     assert id is not None
-    exhaust(broker.update_queue("q", None, False, 0))
+    exhaust(broker.catalog.update("q", None, False, 0))
     broker.nack("q", id, "c", 0)
     broker.commit()
     break_payload(payloads, tmp_path, 0)
     assert take(broker) is None
-    assert [removed.id for removed in broker.removed] == [id]
+    assert [removed.id for removed in broker.payloads.take_removed()] == [id]
     broker.publish("q", 1, big("text"), 3, 0)
 
 
 def test_duplicates_are_refused_while_one_is_available_or_locked(broker: Broker) -> None:
-    broker.create_queue("q", NO_DUPLICATES)
+    broker.catalog.create("q", NO_DUPLICATES)
     broker.publish("q", 1, "p", 1, 0)
     with pytest.raises(DuplicatePayload, match=r"^Duplicate payload rejected$"):
         broker.publish("q", 2, "p", 1, 0)
@@ -57,13 +57,13 @@ def test_duplicates_are_refused_while_one_is_available_or_locked(broker: Broker)
         broker.publish("q", 2, "p", 1, 0)
     assert broker.nack("q", id, "c", 0) is NackOutcome.DEAD_LETTERED
     broker.publish("q", 2, "p", 1, 0)
-    broker.purge("q")
+    broker.catalog.purge("q")
     broker.publish("q", 2, "p", 1, 0)
 
 
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates_module, "PER_STEP", 1)
+    monkeypatch.setattr(deduplication_module, "PER_STEP", 1)
 
 
 @pytest.mark.usefixtures("small_steps")
@@ -71,12 +71,12 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_queue_serves_while_duplicates_are_looked_for(storage: Storage, steps: int) -> None:
     """After each number of steps: publish, consume, ack, nack, and then a restart."""
     broker = Broker(storage, hot_tier_size=2, refill_threshold=1)
-    broker.create_queue("q", QueueConfig(Ordering.MIN_FIRST))
+    broker.catalog.create("q", QueueConfig(Ordering.MIN_FIRST))
     for priority, payload in enumerate(["a", "b", "a", "c", "b", "d"], 10):
         broker.publish("q", priority, payload, 9, 0)
     locked = take(broker)  # the first "a"
     assert locked is not None
-    update = broker.update_queue("q", None, False, 0)
+    update = broker.catalog.update("q", None, False, 0)
     for _ in range(1 + steps):
         next(update, None)
         broker.commit()
@@ -113,16 +113,16 @@ def test_a_search_that_was_overtaken_ends_nothing(broker: Broker) -> None:
     for payload in ("a", "a", "b", "b", "c", "c"):
         broker.publish("q", 1, payload, 9, 0)
     broker.commit()
-    first = broker.update_queue("q", None, False, 0)
+    first = broker.catalog.update("q", None, False, 0)
     for _ in range(5):
         next(first)
-    exhaust(broker.update_queue("q", None, True, 0))
-    second = broker.update_queue("q", None, False, 0)
+    exhaust(broker.catalog.update("q", None, True, 0))
+    second = broker.catalog.update("q", None, False, 0)
     next(second)
     exhaust(first)
-    assert [queue.settling for queue in broker.queues.values()] == [True]
+    assert [queue.deduplicating for queue in broker.catalog.by_name.values()] == [True]
     exhaust(second)
-    assert [queue.settling for queue in broker.queues.values()] == [False]
+    assert [queue.deduplicating for queue in broker.catalog.by_name.values()] == [False]
     for payload in ("a", "b", "c"):
         with pytest.raises(DuplicatePayload):
             broker.publish("q", 1, payload, 9, 0)
@@ -130,13 +130,13 @@ def test_a_search_that_was_overtaken_ends_nothing(broker: Broker) -> None:
 
 
 def test_what_was_locked_twice_comes_back_once(broker: Broker) -> None:
-    broker.create_queue("q", QueueConfig(kind=Kind.TEXT))
+    broker.catalog.create("q", QueueConfig(kind=Kind.TEXT))
     for _ in range(2):
         broker.publish("q", "high", "p", 9, 0)
     first, second = take(broker), take(broker)
     assert first is not None
     assert second is not None
-    exhaust(broker.update_queue("q", None, False, 0))
+    exhaust(broker.catalog.update("q", None, False, 0))
     assert broker.nack("q", second, "c", 0) is NackOutcome.DROPPED
     assert broker.nack("q", first, "c", 0) is NackOutcome.UNLOCKED
     assert payloads_in_order(broker) == ["p"]
@@ -148,19 +148,19 @@ def test_what_ends_a_search(broker: Broker, end: str) -> None:
     for _ in range(4):
         broker.publish("q", 1, "p", 9, 0)
     broker.commit()
-    update = broker.update_queue("q", None, False, 0)
+    update = broker.catalog.update("q", None, False, 0)
     for _ in range(3):
         next(update)
     if end == "purge":
-        broker.purge("q")
+        broker.catalog.purge("q")
     elif end == "delete":
-        broker.delete("q")
+        broker.catalog.delete("q")
     else:
-        exhaust(broker.update_queue("q", None, True, 0))
+        exhaust(broker.catalog.update("q", None, True, 0))
     exhaust(update)
     broker.commit()
     again = restarted(broker)
-    assert not any(queue.settling for queue in again.queues.values())
+    assert not any(queue.deduplicating for queue in again.catalog.by_name.values())
     for _ in range(2 if end == "allow" else 1):
         again.publish("q", 1, "p", 9, 0)
 
@@ -176,7 +176,7 @@ def test_a_step_reads_few_large_payloads(storage: Storage, tmp_path: Path, inlin
         if locked:
             assert take(broker) is not None
     broker.commit()
-    update = broker.update_queue("q", None, False, 0)
+    update = broker.catalog.update("q", None, False, 0)
     next(update)
     indexed = []
     for _ in update:
@@ -193,14 +193,14 @@ def test_a_payload_as_long_as_a_reference_is_not_taken_for_one(
     storage: Storage, payloads: PayloadStore, size: int, refused: str
 ) -> None:
     broker = with_payloads(storage, payloads)
-    broker.create_queue("q", NO_DUPLICATES if refused == "always" else QueueConfig())
+    broker.catalog.create("q", NO_DUPLICATES if refused == "always" else QueueConfig())
     broker.publish("q", 1, "r" * size, 9, 0)
     id = take(broker)
     assert id is not None
     if refused == "later":
         broker.nack("q", id, "c", 0)
     if refused != "always":
-        exhaust(broker.update_queue("q", None, False, 0))
+        exhaust(broker.catalog.update("q", None, False, 0))
     if refused != "later":
         broker.nack("q", id, "c", 0)
     assert payloads_in_order(broker) == ["r" * size]
@@ -220,9 +220,9 @@ def test_a_payload_that_the_search_finds_broken(
         assert [take(broker) for _ in range(2)] == ids[:2]
     broker.commit()
     break_payload(payloads, tmp_path, 1)
-    exhaust(broker.update_queue("q", None, False, 0))
+    exhaust(broker.catalog.update("q", None, False, 0))
     broker.commit()
-    assert [removed.id for removed in broker.removed] == ([] if locked else [ids[1]])
+    assert [removed.id for removed in broker.payloads.take_removed()] == ([] if locked else [ids[1]])
     if locked:
         broker.ack("q", ids[1], "c", 0)
         broker.nack("q", ids[0], "c", 0)
@@ -240,7 +240,7 @@ def test_a_search_in_a_queue_that_is_gone_brings_nothing_back(storage: Storage, 
     broker = Broker(storage)
     for payload in ("a", "b"):
         broker.publish("q", 1, payload, 3, 0)
-    update = broker.update_queue("q", None, False, 0)
+    update = broker.catalog.update("q", None, False, 0)
     next(update)
     for _ in range(2):
         id = take(broker)
@@ -249,9 +249,9 @@ def test_a_search_in_a_queue_that_is_gone_brings_nothing_back(storage: Storage, 
     if fate == "load":
         broker.commit()
         exhaust(broker.load())
-        broker.queues["q"].settling = False
+        broker.catalog.by_name["q"].deduplicating = False
     else:
-        broker.delete("q")
+        broker.catalog.delete("q")
         if fate == "delete and make anew":
             broker.publish("q", 1, "new", 3, 0)
             broker.publish("q", 1, "new", 3, 0)
@@ -259,7 +259,7 @@ def test_a_search_in_a_queue_that_is_gone_brings_nothing_back(storage: Storage, 
     search_to_the_end(broker)
     broker.commit()
     again = restarted(broker)
-    assert again.names() == ([] if fate == "delete" else ["q"])
+    assert again.catalog.names() == ([] if fate == "delete" else ["q"])
     assert payloads_in_order(again) == (["new", "new"] if fate == "delete and make anew" else [])
 
 
@@ -271,7 +271,7 @@ def test_a_search_looks_at_so_many_messages_a_step(broker: Broker, locked: int) 
     for _ in range(locked):
         assert take(broker) is not None
     broker.commit()
-    update = broker.update_queue("q", None, False, 0)
+    update = broker.catalog.update("q", None, False, 0)
     next(update)
     for number in range(7):
         next(update)
@@ -285,13 +285,13 @@ def test_one_that_is_locked_keeps_its_payload_through_a_search(broker: Broker) -
     """An equal one that is met meanwhile gets neither out nor into its place."""
     first, second = (broker.publish("q", 1, "p", 9, 0) for _ in range(2))
     assert take(broker) == first
-    update = broker.update_queue("q", None, False, 0)
+    update = broker.catalog.update("q", None, False, 0)
     for _ in range(2):
         next(update)
-    assert broker.queues["q"].settling
+    assert broker.catalog.by_name["q"].deduplicating
     assert take(broker) is None
     assert broker.nack("q", first, "c", 0) is NackOutcome.UNLOCKED
     exhaust(update)
     assert take(broker) == first
     assert take(broker) is None
-    assert second not in [lock.id for lock in broker.queues["q"].locks]
+    assert second not in [lock.id for lock in broker.catalog.by_name["q"].locks]

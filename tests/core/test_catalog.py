@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.core import registry as registry_module
+from qrusty_trio.core import hot_tier as hot_tier_module
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.catalog import QUEUES_PER_STEP
+from qrusty_trio.core.hot_tier import TierLimits
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.core.registry import QUEUES_PER_STEP
 from qrusty_trio.storage.memory import MemoryStorage
 from tests.core.brokers import exhaust, take
+
+
+def limits_of(broker: Broker) -> TierLimits:
+    return broker.catalog._tiers.limits
 
 
 @pytest.fixture
@@ -21,8 +26,8 @@ def test_a_sample_says_how_many_there_are_and_how_many_are_locked(broker: Broker
     for number in range(3):
         broker.publish("q", 1, str(number), 3, 0)
     assert take(broker) is not None
-    exhaust(broker.sample(1000))
-    point = broker.metrics("q")[-1]
+    exhaust(broker.catalog.sample(1000))
+    point = broker.catalog.metrics("q")[-1]
     assert (point.t_ms, point.total, point.locked) == (1000, 3, 1)
     assert point.publish_rate > 0
     assert (point.ack_rate, point.nack_rate) == (0, 0)
@@ -31,37 +36,29 @@ def test_a_sample_says_how_many_there_are_and_how_many_are_locked(broker: Broker
 def test_every_queue_is_sampled_so_many_a_step(broker: Broker) -> None:
     names = [f"{number:04}" for number in range(2 * QUEUES_PER_STEP + 1)]
     for name in names:
-        broker.create_queue(name, QueueConfig())
-    sampled = [sum(bool(broker.metrics(name)) for name in names) for _ in broker.sample(1000)]
+        broker.catalog.create(name, QueueConfig())
+    sampled = [sum(bool(broker.catalog.metrics(name)) for name in names) for _ in broker.catalog.sample(1000)]
     assert sampled == [QUEUES_PER_STEP, 2 * QUEUES_PER_STEP]
-    assert all(broker.metrics(name) for name in names)
-
-
-def test_a_queue_whose_payload_could_not_be_read_is_looked_at_again(broker: Broker) -> None:
-    broker.unreadable |= {1, 2}
-    broker.watched |= {2, 3}
-    exhaust(broker.sample(1000))
-    assert broker.ready == {2}
-    assert not broker.unreadable
+    assert all(broker.catalog.metrics(name) for name in names)
 
 
 def test_the_tiers_hold_so_much_together_however_many_queues_come(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that were there before, and are not used, give up their share with the next sample."""
-    monkeypatch.setattr(registry_module, "TIERS_BYTES", 40_000)
-    broker.create_queue("full", QueueConfig())
+    monkeypatch.setattr(hot_tier_module, "TIERS_BYTES", 40_000)
+    broker.catalog.create("full", QueueConfig())
     for _ in range(300):
         broker.publish("full", 1, "x" * 100, 3, 0)
-    tier = broker.queues["full"].tier
+    tier = broker.catalog.by_name["full"].tier
     assert tier.octets > 30_000
     for number in range(9):
-        broker.create_queue(str(number), QueueConfig())
-    exhaust(broker.sample(1000))
+        broker.catalog.create(str(number), QueueConfig())
+    exhaust(broker.catalog.sample(1000))
     assert 3_000 < tier.octets <= 4_000
     for number in range(9):
-        broker.delete(str(number))
-    assert broker.limits.octets == 40_000
+        broker.catalog.delete(str(number))
+    assert limits_of(broker).octets == 40_000
 
 
 def test_less_memory_is_taken_at_once_from_every_tier() -> None:
@@ -69,9 +66,9 @@ def test_less_memory_is_taken_at_once_from_every_tier() -> None:
     for name in ("a", "b"):
         for _ in range(200):
             broker.publish(name, 1, "payload", 3, 0)
-    assert [broker.tier_size(name) for name in ("a", "b")] == [100, 100]
-    exhaust(broker.resize_tiers(0.1))
-    assert [broker.tier_size(name) for name in ("a", "b")] == [10, 10]
-    assert broker.limits.low == 5
-    exhaust(broker.resize_tiers(1.0))
-    assert (broker.limits.entries, broker.limits.low) == (100, 50)
+    assert [broker.catalog.tier_size(name) for name in ("a", "b")] == [100, 100]
+    exhaust(broker.catalog.resize_tiers(0.1))
+    assert [broker.catalog.tier_size(name) for name in ("a", "b")] == [10, 10]
+    assert limits_of(broker).low == 5
+    exhaust(broker.catalog.resize_tiers(1.0))
+    assert (limits_of(broker).entries, limits_of(broker).low) == (100, 50)

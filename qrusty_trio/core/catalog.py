@@ -1,0 +1,283 @@
+"""The queues there are: made, found, renamed, emptied, deleted, counted.
+
+Rule: a queue is its number. The name is a label that one write changes, so a rename keeps everything; purge and
+delete are range deletes. Numbers are never used again.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from qrusty_trio.core.deduplication import Deduplication
+from qrusty_trio.core.externals import DEAD_LETTER, LIVE
+from qrusty_trio.core.hot_tier import Tiers
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, NEXT_QUEUE, QUEUE_CONFIG, prefix
+from qrusty_trio.core.locks import LockIndex
+from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, QueueConfig, QueueStats
+from qrusty_trio.core.payloads import Payloads
+from qrusty_trio.core.queue import Queue
+from qrusty_trio.core.rates import Point
+from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound
+
+QUEUES_PER_STEP = 100
+
+
+class Catalog:
+    """All queues, by name and by number."""
+
+    def __init__(
+        self, journal: Journal, locks: LockIndex, payloads: Payloads, deduplication: Deduplication, tiers: Tiers
+    ) -> None:
+        self._journal = journal
+        self._locks = locks
+        self._payloads = payloads
+        self._deduplication = deduplication
+        self._tiers = tiers
+        self.by_name: dict[str, Queue] = {}
+        self.by_number: dict[int, Queue] = {}
+        self._names: list[str] = []
+        """Sorted."""
+        self.next_number = 1
+        self.lock_floor = 0
+        """No queue that was deleted has given a lock a number that is not lower: should it come back, as its deletion
+        was not stored, it goes on from there."""
+        self.before: dict[int, Queue] = {}
+        """Queues from before a load, by number, until one has come to its end."""
+        self._named: list[tuple[int, str | None]] = []
+        self._emptied: dict[int, int] = {}
+
+    # Queues
+
+    def create(self, name: str, config: QueueConfig) -> None:
+        """Raises QueueExists, InvalidQueueName, LimitReached."""
+        check_name(name)
+        if name in self.by_name:
+            raise QueueExists(f"Queue '{name}' already exists")
+        self._make(name, config)
+
+    def create_default(self, name: str) -> Queue:
+        """The queue that a publish to an unknown name makes. Raises InvalidQueueName, LimitReached."""
+        check_name(name)
+        return self._make(name, QueueConfig())
+
+    def _make(self, name: str, config: QueueConfig) -> Queue:
+        if len(self.by_name) >= MAX_QUEUES:
+            raise LimitReached(f"There are {MAX_QUEUES} queues already, which is the limit")
+        queue = Queue(self.next_number, name, config, self._tiers.limits)
+        self.next_number += 1
+        journal = self._journal
+        journal.put(NEXT_QUEUE, prefix(self.next_number), journal.meta)
+        queue.write_config(journal)
+        self.enter(queue)
+        return queue
+
+    def forget_all(self) -> list[Queue]:
+        """Everything is read anew. Returns the queues there were; their locks are still in the index."""
+        before = list(self.by_number.values())
+        self.before.update(self.by_number)
+        self.by_name, self.by_number, self._names = {}, {}, []
+        self._named = []
+        return before
+
+    def loaded(self) -> None:
+        """Everything has been read anew."""
+        self.before.clear()
+        self._named = []
+
+    def take_named(self) -> list[tuple[int, str | None]]:
+        """Queues (by number) that were made or renamed, with their name, or deleted (None), since this was called last;
+        in order."""
+        if not self._named:
+            return []
+        named, self._named = self._named, []
+        return named
+
+    def take_emptied(self) -> dict[int, int]:
+        """Queue number -> messages that were removed with a range delete since this was called last; of at most
+        `MAX_QUEUES` queues."""
+        emptied, self._emptied = self._emptied, {}
+        return emptied
+
+    def _note_emptied(self, queue: Queue, removed: int) -> None:
+        if len(self._emptied) < MAX_QUEUES:
+            self._emptied[queue.number] = self._emptied.get(queue.number, 0) + removed
+
+    def enter(self, queue: Queue) -> None:
+        """A queue was made or read."""
+        self.by_name[queue.name] = queue
+        self.by_number[queue.number] = queue
+        insort(self._names, queue.name)
+        self._named.append((queue.number, queue.name))
+        self._tiers.divide(len(self.by_name))
+
+    def _leave(self, name: str) -> None:
+        del self.by_name[name]
+        del self._names[bisect_left(self._names, name)]
+
+    def update(self, name: str, new_name: str | None, allow_duplicates: bool | None, now: int) -> Iterator[None]:
+        """Rename a queue, allow or refuse duplicates in it; a step is about a millisecond.
+
+        Refusing them removes those already queued, all but the first in order. The first step raises QueueNotFound,
+        QueueExists and InvalidQueueName; until it has returned nothing has changed.
+        """
+        if not name.strip():
+            raise InvalidQueueName("'name' must not be blank")
+        queue = self.by_name.get(name)
+        if queue is None:
+            raise QueueNotFound(f"Queue '{name}' does not exist")
+        if new_name is not None and not new_name.strip():
+            raise InvalidQueueName("'config.name' must not be blank")
+        if new_name is not None and new_name != name:
+            check_name(new_name)
+            if new_name in self.by_name:
+                raise QueueExists(f"Queue '{new_name}' already exists")
+            self._leave(name)
+            queue.name = new_name
+            queue.write_config(self._journal)
+            self.enter(queue)
+        if allow_duplicates is not None and allow_duplicates != queue.config.allow_duplicates:
+            queue.config = QueueConfig(queue.config.ordering, allow_duplicates, queue.config.kind)
+            if allow_duplicates:
+                self._deduplication.allow(queue)
+                queue.write_config(self._journal)
+                self._journal.commit()
+            else:
+                self._deduplication.refuse(queue)
+                queue.write_config(self._journal)
+                generation = queue.dedup_generation
+                yield
+                while queue.deduplicating and queue.dedup_generation == generation and self.exists(queue):
+                    self._deduplication.search(queue)
+                    yield
+        yield
+
+    def purge(self, name: str) -> int:
+        """Remove all messages, locked ones too; dead letters stay. Returns how many were removed."""
+        queue = self.by_name.get(name)
+        return self.purge_queue(queue) if queue is not None else 0
+
+    def purge_queue(self, queue: Queue) -> int:
+        """The same of a queue that was found before."""
+        removed = self._empty(queue)
+        # Digests would still be found, in memory or in the store, although the range delete has them.
+        self._journal.commit()
+        return removed
+
+    def _empty(self, queue: Queue) -> int:
+        removed = queue.available + queue.locked
+        if removed:
+            queue.empty(self._journal)
+            self._note_emptied(queue, removed)
+            if self._payloads.index is not None:
+                self._payloads.index.free_all(queue, LIVE)
+            self._deduplication.emptied(queue)
+            self._locks.forget(queue)
+        return removed
+
+    def delete(self, name: str) -> int:
+        """Remove a queue with all it holds. Returns how many messages were removed, dead letters not counted."""
+        queue = self.by_name.get(name)
+        return self.delete_queue(queue) if queue is not None else 0
+
+    def delete_queue(self, queue: Queue) -> int:
+        """The same of a queue that was found before."""
+        removed = self._empty(queue)
+        journal = self._journal
+        journal.forget(queue)
+        if queue.dead:
+            journal.delete_range(queue.prefix, queue.end, journal.dead)
+            self._note_emptied(queue, queue.dead)
+        journal.delete(QUEUE_CONFIG + queue.prefix, journal.meta)
+        journal.delete(COUNTERS + queue.prefix, journal.meta)
+        journal.delete(LOCKS_FROM + queue.prefix, journal.meta)
+        if self._payloads.index is not None:
+            self._payloads.index.free_all(queue, DEAD_LETTER)
+        journal.touch()
+        self._leave(queue.name)
+        del self.by_number[queue.number]
+        self.lock_floor = max(self.lock_floor, queue.next_lock)
+        self._named.append((queue.number, None))
+        self._deduplication.stop(queue)
+        self._tiers.divide(len(self.by_name))
+        return removed
+
+    def everything(self) -> list[Queue]:
+        """The queues there are now, whatever becomes of their names."""
+        return list(self.by_number.values())
+
+    def exists(self, queue: Queue) -> bool:
+        """Whether a queue is still there."""
+        return self.by_number.get(queue.number) is queue
+
+    # Questions
+
+    def number_of(self, name: str) -> int:
+        """Raises QueueNotFound."""
+        queue = self.by_name.get(name)
+        if queue is None:
+            raise QueueNotFound(f"Queue '{name}' does not exist")
+        return queue.number
+
+    def available(self, queue_number: int) -> int:
+        queue = self.by_number.get(queue_number)
+        return queue.available if queue is not None else 0
+
+    def names(self) -> list[str]:
+        return self._names.copy()
+
+    def stats(self, name: str) -> QueueStats | None:
+        queue = self.by_name.get(name)
+        return queue.stats() if queue is not None else None
+
+    def all_stats(self) -> Iterator[QueueStats]:
+        """Sorted by name; queues deleted meanwhile are left out."""
+        for name in self.names():
+            stats = self.stats(name)
+            if stats is not None:
+                yield stats
+
+    def metrics(self, name: str) -> list[Point]:
+        queue = self.by_name.get(name)
+        return list(queue.rates.points) if queue is not None else []
+
+    def tier_size(self, name: str) -> int:
+        queue = self.by_name.get(name)
+        return len(queue.tier) if queue is not None else 0
+
+    # Steps over all of them
+
+    def sample(self, now: int) -> Iterator[None]:
+        """Take the sample of this second of every queue, some at each step."""
+        for index, queue in enumerate(self.everything(), 1):
+            queue.rates.sample(now, queue.available, queue.locked)
+            # The more queues there are, the smaller is the share of those that were there before.
+            queue.tier.trim()
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
+    def resize_tiers(self, fraction: float) -> Iterator[None]:
+        """Every hot tier holds at most this fraction of its configured size, and of its bytes, from now on."""
+        self._tiers.resize(fraction)
+        self._tiers.divide(len(self.by_name))
+        for index, queue in enumerate(self.everything(), 1):
+            queue.tier.trim()
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
+    def drop_idle(self) -> Iterator[None]:
+        """Let go of what the tiers of empty queues keep for reuse."""
+        for index, queue in enumerate(self.everything(), 1):
+            if not queue.available:
+                queue.tier.reset(None)
+            if index % QUEUES_PER_STEP == 0:
+                yield
+
+
+def check_name(name: str) -> None:
+    """Raises InvalidQueueName unless a queue may be called that."""
+    if not name:
+        raise InvalidQueueName("A queue name must not be empty")
+    if len(name.encode()) > MAX_QUEUE_NAME_BYTES:
+        raise InvalidQueueName(f"A queue name may have at most {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")

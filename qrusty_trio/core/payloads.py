@@ -1,0 +1,71 @@
+"""Where payloads are: in the record of their message, or in a segment file.
+
+Rule: a record with a reference has an entry in the index of its kind (`externals`), put and freed in the same batch. A
+message whose payload is lost is removed rather than delivered wrong, and noted.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from qrusty_trio.core.externals import LIVE, Externals
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.model import NEVER, Priority
+from qrusty_trio.core.queue import Queue
+from qrusty_trio.core.records import PAYLOAD_AT, reference_of
+from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+
+
+class Removed(NamedTuple):
+    """A message that was removed because its payload is broken."""
+
+    queue: str
+    id: str
+    priority: Priority
+    reason: str
+    segment: int
+    offset: int
+    length: int
+
+
+class Payloads:
+    """The payloads of all messages."""
+
+    def __init__(self, journal: Journal, store: PayloadStore | None, min_bytes: int | None) -> None:
+        """`store` keeps payloads of `min_bytes` and more (None: none that are new)."""
+        self.index = Externals(journal, store) if store is not None else None
+        """None: every payload is in its record."""
+        self.min_bytes = min_bytes if store is not None and min_bytes is not None else NEVER
+        self.removed_total = 0
+        """Messages removed since the start."""
+        self._removed: list[Removed] = []
+
+    @property
+    def externals(self) -> Externals:
+        """The index. There is one wherever a record has a reference."""
+        assert self.index is not None, "a store with references is opened with its payload store"
+        return self.index
+
+    def of(self, record: bytes) -> bytes:
+        """The payload of a record (UTF-8). Raises PayloadBroken."""
+        reference = reference_of(record)
+        return self.externals.read(reference) if reference else record[PAYLOAD_AT:]
+
+    def lost(self, queue: Queue, key: bytes, id: str, reference: bytes, reason: str, kind: int = LIVE) -> None:
+        """A message has been taken out of its family, as its payload is lost: free its place, note who it was."""
+        self.externals.free(queue, reference, kind)
+        ref = PayloadRef.unpack(reference)
+        self.removed_total += 1
+        self._removed.append(
+            Removed(queue.name, id, queue.coder.priority(key), reason, ref.segment, ref.offset, ref.length)
+        )
+
+    @property
+    def removed(self) -> int:
+        """Removed messages that `take_removed` will give."""
+        return len(self._removed)
+
+    def take_removed(self) -> list[Removed]:
+        """The messages removed since this was called last."""
+        removed, self._removed = self._removed, []
+        return removed
