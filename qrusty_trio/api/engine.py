@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from qrusty_trio.errors import StorageFault
 
 
+RECEIPT_BYTES = 1024
+"""A reply that is smaller is kept as it is."""
+
+
 class Call(msgspec.Struct, gc=False):
     """One request of a burst: which operation, with which bytes."""
 
@@ -38,13 +42,21 @@ class Reply(msgspec.Struct, gc=False):
     """The message this answer hands out, if any: goes back with `Engine.give_back` when it can't be written."""
     consumer: str = ""
 
+    def receipt(self) -> Reply:
+        """What `Engine.give_back` needs of it, without the bytes that it answers with."""
+        delivery = self.delivery
+        if delivery is None or len(self.body) < RECEIPT_BYTES:
+            return self
+        return Reply(self.status, b"", False, msgspec.structs.replace(delivery, payload=""), self.consumer)
+
 
 class Engine(Protocol):
     """The one engine behind all carriers."""
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run a burst as one batch and one commit; one reply per call, in order.
+        """Run a burst as one batch and one commit; the replies to the first of the calls, in order.
 
+        To all, unless there is so much to be answered that it is time to send what there is, and then to run the rest.
         Returns when every change is as durable as QRUSTY_FSYNC promises. A bad request or a storage fault is a reply,
         not an exception. If the caller is cancelled while waiting, the changes stand and deliveries are given back.
         """

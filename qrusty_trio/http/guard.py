@@ -119,7 +119,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._given = []
         if reply is not None and reply.delivery is not None:
             if written:
-                self._given = [reply]
+                self._given = [reply.receipt()]
             else:
                 self._engine.give_back(reply)
 

@@ -172,7 +172,8 @@ class Handover:
         try:
             await self._app(cast(Any, scope), cast(Any, receive), cast(Any, hold_last))
         finally:
-            guard.answered(scope.get(REPLY_KEY), written)
+            # Hypercorn keeps the scope until the next request, and must not keep the answer with it.
+            guard.answered(scope.pop(REPLY_KEY, None), written)
         if last is not None:
             await _finish(receive, send, last)
 

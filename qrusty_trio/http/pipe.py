@@ -43,8 +43,11 @@ class Pipe(Protocol):
     async def receive(self) -> bytes:
         """What has arrived; b"" when the peer sends no more. Raises Lost."""
 
-    async def send(self, data: bytes, progress: Callable[[], None]) -> None:
-        """Send all; `progress` is called whenever some of it left after a wait. Raises Lost."""
+    async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
+        """Send all but the first `sent` bytes, which have left already. Raises Lost.
+
+        `progress` is called whenever some of it left after a wait.
+        """
 
     def refused(self) -> bool | None:
         """Whether the peer's kernel refused the last bytes because its socket was closed. None: not known yet."""
@@ -68,14 +71,15 @@ class SocketPipe:
             except (OSError, trio.ClosedResourceError) as error:
                 raise Lost from error
 
-    async def send(self, data: bytes, progress: Callable[[], None]) -> None:
-        self.sent = 0
-        try:
-            self.sent = os.write(self.fd, data)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            raise Lost from error
+    async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
+        self.sent = sent
+        if not sent:
+            try:
+                self.sent = os.write(self.fd, data)
+            except BlockingIOError:
+                pass
+            except OSError as error:
+                raise Lost from error
         if self.sent < len(data):
             await self._send_rest(memoryview(data), progress)
 
@@ -113,8 +117,8 @@ class StreamPipe:
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Lost from error
 
-    async def send(self, data: bytes, progress: Callable[[], None]) -> None:
-        self.sent = 0
+    async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
+        self.sent = sent
         view = memoryview(data)
         while self.sent < len(data):
             piece = view[self.sent : self.sent + SEND_BYTES]

@@ -156,6 +156,7 @@ class Rounds:
         later: list[tuple[Asked, Reply]] = []
         for each, reply in zip(asked, replies, strict=False):
             if reply.needs_sync and waits:
+                each.call.body = b""  # stored, and a sync may take its time
                 later.append((each, reply))
             else:
                 self._answer(each, reply)

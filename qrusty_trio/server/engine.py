@@ -23,7 +23,7 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, StorageFault
-from qrusty_trio.server.bursts import Long, failed_read, next_step, only_synced, run_calls, run_reads
+from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, next_step, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.sessions import Session, Sessions
@@ -76,14 +76,17 @@ class Engine:
     # What carriers call
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run a burst; one reply per call, in order. See `api.engine.Engine.run`."""
+        """Run a burst; the replies to the first calls, in order. See `api.engine.Engine.run`."""
         replies: list[Reply] = []
+        octets = 0
         try:
-            while len(replies) < len(calls):
+            while len(replies) < len(calls) and octets < REPLY_BYTES:
+                seen = len(replies)
                 long = self._run_some(calls, replies, self.committer.waits)
                 if long is not None:
                     replies.append(await self._run_long(long, calls[len(replies)].operation))
-                if len(replies) < len(calls):
+                octets += sum(len(reply.body) for reply in replies[seen:])
+                if len(replies) < len(calls) and octets < REPLY_BYTES:
                     await trio.lowlevel.checkpoint()
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:

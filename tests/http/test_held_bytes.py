@@ -1,0 +1,110 @@
+"""What one connection makes the server hold over HTTP: measured by tracemalloc, with wide margins."""
+
+from __future__ import annotations
+
+import gc
+import socket
+import tracemalloc
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+
+import pytest
+import trio
+import trio.testing
+
+from qrusty_trio.core.model import QueueConfig
+from tests.http.web import LANES, Client, Web, request, running
+
+pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+
+MIB = 1024 * 1024
+LARGE = 1_000_000
+CONSUME = request("POST", "/consume/q", {"consumer_id": "w"})
+
+
+class Held:
+    """Bytes allocated since the beginning."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        tracemalloc.reset_peak()
+        self._before = tracemalloc.get_traced_memory()[0]
+
+    @property
+    def most(self) -> int:
+        return tracemalloc.get_traced_memory()[1] - self._before
+
+    @property
+    def now(self) -> int:
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0] - self._before
+
+
+@contextmanager
+def traced() -> Iterator[Held]:
+    tracemalloc.start()
+    try:
+        yield Held()
+    finally:
+        tracemalloc.stop()
+
+
+async def fill(web: Web, count: int, octets: int = LARGE) -> None:
+    for number in range(count):
+        body = {"queue": "q", "priority": 1, "payload": str(number % 10) * octets}
+        assert (await web.ask("POST", "/publish", body)).status == 200
+
+
+@asynccontextmanager
+async def non_readers(web: Web, count: int) -> AsyncIterator[list[Client]]:
+    """Peers with small buffers, so that the kernel holds little of what they do not read."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            clients.append(client := await stack.enter_async_context(web.client()))
+            client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        yield clients
+
+
+async def test_pipelined_answers_are_made_as_they_are_taken(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, non_readers(web, 1) as (client,):
+        await fill(web, 16)
+        with traced() as held:
+            await client.send(CONSUME * 16)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            stats = web.engine.broker.catalog.stats("q")
+            assert stats is not None
+            assert stats.locked < 12, "more is run only when there is room"
+            assert held.most < 8 * LARGE
+            # As the peer reads on, so does the server.
+            for number in range(16):
+                assert (await client.answer()).json()["payload"][0] == str(number % 10)
+            assert (await client.ask("GET", "/health")).status == 200
+
+
+async def test_reports_that_are_pipelined_are_made_as_they_are_taken(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, non_readers(web, 1) as (client,):
+        for number in range(1000):
+            web.engine.broker.catalog.create(f"{number:0250}", QueueConfig())
+        size = len((await web.ask("GET", "/stats")).body)
+        with traced() as held:
+            await client.send(request("GET", "/stats") * 32)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert held.most < 8 * size
+            for _ in range(32):
+                assert len((await client.answer()).body) == size
+
+
+async def test_an_answer_that_has_left_is_not_kept(fast_lane: bool) -> None:
+    async with running(fast_lane) as web, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(web.client()) for _ in range(10)]
+        for client in clients:
+            assert (await client.ask("POST", "/consume/q", {"consumer_id": "w"})).body == b"null"
+        await fill(web, 2 * len(clients))
+        with traced() as held:
+            for _ in range(2):
+                for client in clients:
+                    id = (await client.ask("POST", "/consume/q", {"consumer_id": "w"})).json()["id"]
+                    assert (await web.ask("POST", f"/ack/q/{id}", {"consumer_id": "w"})).status == 200
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            assert held.now < 3 * LARGE, "none of the connections keeps its own"
