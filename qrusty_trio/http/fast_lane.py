@@ -31,7 +31,6 @@ from qrusty_trio.http.head import (
     MAX_HEAD_BYTES,
     SEND_SECONDS,
     Block,
-    EmptyLines,
     Line,
     RequestTimedOut,
     check_beginning,
@@ -39,6 +38,7 @@ from qrusty_trio.http.head import (
     read_block,
     read_line,
     read_quick_block,
+    skip_empty_lines,
 )
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
@@ -130,7 +130,8 @@ class Connection:
         """Received and not served."""
         self._need = 0
         """Bytes of the first request in `_data`, once its head is known."""
-        self._empty_lines = EmptyLines()
+        self._empty_lines = 0
+        """Read over since the last request."""
         self._calls: list[Call] = []
         self._plan: list[tuple[Reply | None, bytes, bool]] = []
         """For each answer: the reply (None: that of the next call), further header lines, whether without its body."""
@@ -257,6 +258,7 @@ class Connection:
         """Its call is going to be run."""
         self.busy = True
         self._served = True
+        self._empty_lines = 0
         self._given = []
         self._enter(WORKING)
 
@@ -284,12 +286,13 @@ class Connection:
         self._need = 0
         try:
             while len(self._plan) < BURST:
-                position = self._empty_lines.skip(self._data, position)
+                if self._data.startswith(b"\r", position):
+                    position, self._empty_lines = skip_empty_lines(self._data, position, self._empty_lines)
                 after = self._take(position)
                 if after == position:
                     self._data = self._data[position:]
                     return False
-                self._empty_lines.end()
+                self._empty_lines = 0
                 position = after
         except QrustyError as error:
             self._plan.append((error_reply(error), CLOSE, False))

@@ -24,12 +24,12 @@ from qrusty_trio.http.head import (
     MAX_HEAD_BYTES,
     SEND_SECONDS,
     Block,
-    EmptyLines,
     RequestTimedOut,
     check_beginning,
     head_too_large,
     read_block,
     read_line,
+    skip_empty_lines,
 )
 from qrusty_trio.http.http2_progress import Http2Progress
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
@@ -61,7 +61,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Bytes of the body that may still pass."""
         self._chunks = Chunks()
         """The chunked body that passes, or the last one."""
-        self._empty_lines = EmptyLines()
+        self._empty_lines = 0
+        """Read over since the last request."""
         self._begun: float | None = None if not data else trio.current_time()
         """When the head in `_data` began."""
         self._first = True
@@ -229,14 +230,14 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         if websocket and block.handshake_fault:
             raise BadRequest(block.handshake_fault)
         self._first = False
-        self._empty_lines.end()
+        self._empty_lines = 0
         self._last = not (block.keep_alive and line.http11)  # h11 knows no keep-alive in HTTP/1.0.
         self._after_head(block, websocket)
         self._data = data[end:]
         return data[:end]
 
     def _skip_empty_lines(self) -> bytes:
-        start = self._empty_lines.skip(self._data)
+        start, self._empty_lines = skip_empty_lines(self._data, 0, self._empty_lines)
         if start:
             self._first = False  # HTTP/2 begins with its preface and nothing else.
             if start == len(self._data):

@@ -296,27 +296,17 @@ def _tokens(values: list[bytes]) -> set[bytes]:
     return {token.strip(b" \t").lower() for value in values for token in value.split(b",")}
 
 
-class EmptyLines:
-    """Those before a request line, which are read over (RFC 9112, 2.2)."""
+def skip_empty_lines(data: bytes, position: int, before: int) -> tuple[int, int]:
+    """Read over the empty lines at `position`, as RFC 9112 (2.2) asks. `before`: so many came before them.
 
-    __slots__ = ("_count",)
-
-    def __init__(self) -> None:
-        self._count = 0
-        """Since the last request."""
-
-    def skip(self, data: bytes, position: int = 0) -> int:
-        """Where they end in `data`, if they begin at `position`. Raises BadRequest when there are too many."""
-        while data.startswith(b"\r\n", position):
-            self._count += 1
-            if self._count > MAX_EMPTY_LINES:
-                raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request")
-            position += 2
-        return position
-
-    def end(self) -> None:
-        """A request has come."""
-        self._count = 0
+    Returns where they end, and how many there were since the last request. Raises BadRequest when they are too many.
+    """
+    while data.startswith(b"\r\n", position):
+        position += 2
+        before += 1
+        if before > MAX_EMPTY_LINES:
+            raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request")
+    return position, before
 
 
 def check_beginning(data: bytes) -> None:

@@ -11,6 +11,7 @@ import trio
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import NotFound
+from qrusty_trio.http.head import MAX_EMPTY_LINES
 from tests.http.web import HOST, JSON, Answer, Web, request, running
 
 PUBLISH = b'{"queue":"q","priority":1,"payload":"p"}'
@@ -278,6 +279,18 @@ async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
         for cut in (1, 2, 7):
             assert shown(await answers_to(web, data, cut=cut)) == [200, 200, 200, 200]
         assert web.engine.broker.catalog.stats("q").available == 9  # type: ignore[union-attr]  # it was published to
+
+
+@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "quart"])
+async def test_empty_lines_are_counted_from_request_to_request(fast_lane: bool) -> None:
+    """A client that sends one after each body may send as many requests as it likes."""
+    async with running(fast_lane) as web, web.client() as client:
+        for _ in range(MAX_EMPTY_LINES // 2 + 1):
+            await client.send(post(LENGTH))
+            assert (await client.answer()).status == 200
+            await client.send(b"\r\n")
+            await client.send(b"\r\n" + HEALTH + b"\r\n")
+            assert (await client.answer()).status == 200
 
 
 async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:
