@@ -1,7 +1,7 @@
 """The command `qrusty-trio`: read the settings, set up the log, run the server, turn its end into an exit status.
 
 Rule: 0 for a clean stop, 78 (EX_CONFIG of sysexits.h) with one line on stderr when the server must not start like
-this, 1 for a crash, with its traceback in the log.
+this, 1 for a crash, with its traceback in the log, or for a store that could not be closed in order.
 """
 
 from __future__ import annotations
@@ -12,16 +12,19 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import TypeVar
 
 import trio
 
 from qrusty_trio import __version__
 from qrusty_trio.config import TABLE, Settings, unknown_variables
-from qrusty_trio.errors import StartupRefused
+from qrusty_trio.errors import QrustyError, StartupRefused, StorageFault
 from qrusty_trio.logs import LogRing, one_line, set_up
 
 EXIT_CRASHED = 1
 EXIT_REFUSED = 78
+
+Refusal = TypeVar("Refusal", bound=QrustyError)
 
 logger = logging.getLogger(__name__)
 
@@ -56,12 +59,17 @@ def _run(settings: Settings, ring: LogRing) -> int:
             refusals, crashes = crash.split(StartupRefused)
             if refusals is not None and crashes is None:
                 raise _first(refusals) from None
+            faults, crashes = crash.split(StorageFault)
+            if faults is not None and crashes is None:
+                # While it runs a fault ends nothing: it is the last sync, or the closing.
+                logger.critical("The store could not be closed in order: %s", _first(faults))
+                return EXIT_CRASHED
         logger.critical("The server crashed.", exc_info=crash)
         return EXIT_CRASHED
     return 0
 
 
-def _first(group: ExceptionGroup[StartupRefused]) -> StartupRefused:
+def _first(group: ExceptionGroup[Refusal]) -> Refusal:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, ExceptionGroup) else inner
 

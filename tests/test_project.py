@@ -41,6 +41,7 @@ from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.root import MAX_ACCEPT_CHARACTERS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor
+from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.server.running import running, settings_for, url
 from tests.wire.http_client import open_client
@@ -108,6 +109,7 @@ def documented_limits() -> dict[str, str]:
         "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
         "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
+        "answers of an HTTP connection made ahead of what it takes": f"{REPLY_BYTES // 1024} KiB and one answer",
         "empty lines before a request": f"{MAX_EMPTY_LINES}",
         "extensions and trailers of a chunked body, which are read over": f"{MAX_EXTRA_BYTES // 1024} KiB",
         "what is read away after a refusal, so that the peer reads it": f"{LINGER_BYTES // 10**6} MB, "

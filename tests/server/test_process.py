@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 from contextlib import suppress
@@ -107,6 +108,17 @@ async def test_a_terminal_that_hangs_up_ends_nothing(tmp_path: Path) -> None:
         server.send_signal(signal.SIGHUP)
         assert await server.ended() == 0
     assert server.log.rstrip().endswith("stopped"), server.log
+
+
+async def test_a_store_that_can_t_be_closed_is_told_in_a_line(tmp_path: Path) -> None:
+    async with child_server(tmp_path / "data") as server:
+        async with client_of(server) as client:
+            assert (await client.request("POST", "/publish", PUBLISH)).status == 200
+            shutil.rmtree(tmp_path / "data")
+            assert (await client.request("POST", "/publish", PUBLISH)).status == 503
+        assert await server.stop() == EXIT_CRASHED
+    assert "The store could not be closed in order: " in server.log
+    assert "Traceback" not in server.log
 
 
 CRASHING = dedent(
