@@ -27,9 +27,9 @@ from bench.driver import build, load
 from bench.report import section, spread, table, today
 from bench.servers import OURS_NEVER, Running, exit_on_sigterm
 from bench.wire import Connection
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services, resolve
+from qrusty_trio.api.operations import resolve
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings

@@ -26,7 +26,7 @@ with atheris.instrument_imports(include=["qrusty_trio.http", "httptools", "h11"]
 import trio
 import trio.testing
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.errors import StorageFault

@@ -10,19 +10,18 @@ Statuses, fields and texts are those of the wire contract.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final
 
 import msgspec
 
 from qrusty_trio.api import reports, schema
-from qrusty_trio.api.engine import Call, Reply
-from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
+from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import NackOutcome, QueueConfig
-from qrusty_trio.core.timings import Timings
+from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import (
     MalformedJson,
     MemoryPressure,
@@ -34,10 +33,6 @@ from qrusty_trio.errors import (
 )
 from qrusty_trio.wording import shortened
 
-if TYPE_CHECKING:
-    from qrusty_trio.core.broker import Broker
-    from qrusty_trio.core.queue import Queue
-
 MAX_BODY_BYTES = 2 * 1024 * 1024
 """Carriers refuse a larger body with BodyTooLarge."""
 RETRY_AFTER_SECONDS = 2
@@ -48,50 +43,6 @@ QUEUES_PIECE = 32
 """Queues that are purged or deleted between two yields."""
 
 PRESSURE_MESSAGE = "Server is under memory pressure. Try again later."
-
-
-class MemoryStatus(Protocol):
-    """What the memory monitor saw last."""
-
-    @property
-    def under_pressure(self) -> bool: ...
-
-    @property
-    def usage_bytes(self) -> int: ...
-
-    @property
-    def limit_bytes(self) -> int: ...
-
-
-@dataclass(slots=True)
-class Services:
-    """What operations work on."""
-
-    broker: Broker
-    gate: Gate
-    timings: Timings
-    memory: MemoryStatus
-    payload_disk_bytes: Callable[[], int]
-    """Size of the segment files of large payloads, on disk."""
-
-
-Answer = Reply | Generator[None, None, Reply]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Operation:
-    """A row of the table."""
-
-    name: str
-    method: str
-    path: str
-    """A template such as `/ack/{queue}/{id}`."""
-    mutating: bool
-    """Whether it is refused while the server is starting."""
-    function: Callable[[Services, Call, int], Answer]
-    """Called with the wall time in milliseconds. Raises QrustyError: at once, or at the generator's next step."""
-    request: type[msgspec.Struct] | None = None
-    """The JSON body it takes, None for none."""
 
 
 _encode = msgspec.json.encode

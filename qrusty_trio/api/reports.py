@@ -10,18 +10,15 @@ from __future__ import annotations
 from collections.abc import Generator
 from io import BytesIO
 from time import perf_counter_ns
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.model import QueueConfig, QueueStats
 from qrusty_trio.core.timings import TIMED_OPERATIONS, WINDOW_SECONDS
 from qrusty_trio.errors import BadRequest
-
-if TYPE_CHECKING:
-    from qrusty_trio.api.operations import Services
 
 DEFAULT_TIMING_SECONDS = 300
 NAMES_PIECE = 256

@@ -11,16 +11,12 @@ path, and some decode or refuse `%2F`. A parameter is given once, in one of the 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Iterable
 from urllib.parse import unquote, unquote_to_bytes
 
+from qrusty_trio.api.call import Operation
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 from qrusty_trio.errors import BadRequest, InvalidQueueName, MethodNotAllowed, NotFound
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
-
-    from qrusty_trio.api.operations import Operation
 
 MAX_CACHED_PATHS = 4096
 """Paths without message ids that are kept with what they mean; all are dropped when there are more."""
@@ -36,7 +32,7 @@ NOTHING_THERE = "there is nothing under this path; GET / lists the routes"
 
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
-Route = tuple["Operation", tuple[str, ...]]
+Route = tuple[Operation, tuple[str, ...]]
 
 
 class Router:

@@ -7,11 +7,13 @@ its fields itself, in the words of the contract. A `StorageFault` passes through
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from qrusty_trio.api import ws_frames
+from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.schema import TOO_MANY_IDS
 from qrusty_trio.api.ws_frames import Misshapen, Request
+from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
 from qrusty_trio.errors import (
     MemoryPressure,
@@ -22,9 +24,6 @@ from qrusty_trio.errors import (
     StorageFault,
 )
 
-if TYPE_CHECKING:
-    from qrusty_trio.api.ws_session import Burst, WsSession
-
 MAX_SUBSCRIPTIONS = 1000
 """Per connection."""
 MAX_CREDITS = 2**53
@@ -33,6 +32,13 @@ BATCH_PIECE = 64
 """Ids of a batch that are settled in one step."""
 DEFAULT_LOCK_SECONDS = 30
 DEFAULT_MAX_RETRIES = 3
+
+CHANGING = frozenset({"publish", "ack", "nack", "batch-ack", "batch-nack"})
+"""Types whose answer has to wait until the change is durable."""
+STORING = CHANGING | {"renew"}
+"""Types that come to nothing when the burst can't be stored."""
+TOUCHING = STORING | {"subscribe", "credit"}
+"""Types that are refused while the server is starting."""
 
 T = TypeVar("T")
 
@@ -63,6 +69,60 @@ class SessionBroker(Protocol):
     def catalog(self) -> SessionCatalog: ...
 
 
+class QueueSubscription(Subscription):
+    """A subscription of a session."""
+
+    __slots__ = ("asked_credits", "delivered_from", "prefix")
+
+    prefix: bytes
+    """The start of its delivery frames."""
+    asked_credits: int | None
+    """What it began with."""
+    delivered_from: int
+    """The number of the queue that the last delivery came from."""
+
+
+class Burst:
+    """The frames that arrived together, on their way through the engine."""
+
+    __slots__ = ("answers", "changes", "counts", "next", "position", "requests", "weight")
+
+    def __init__(self, requests: list[Request | Misshapen]) -> None:
+        self.requests = requests
+        self.changes = any(type(each) is Request and each.type in CHANGING for each in requests)
+        """Whether the answers have to wait until the changes are durable."""
+        self.weight = sum(1 + len(each.ids) if type(each) is Request and each.ids else 1 for each in requests)
+        """Roughly how many operations it is."""
+        self.next = 0
+        """The request to run next."""
+        self.position = 0
+        """How many ids of a batch-ack or batch-nack are done, when it is too long for one step."""
+        self.counts: dict[str, int] = {}
+        """What came of those ids so far."""
+        self.answers: list[bytes | None] = []
+        """One for each request that was run; None for `no_reply`."""
+
+
+class Session(Protocol):
+    """What a request needs of its connection."""
+
+    consumer: str
+    gate: Gate
+    dispatcher: Dispatcher
+    subscriptions: dict[str, QueueSubscription]
+
+    def subscribe(self, name: str, queue_number: int, lock_seconds: int, credits: int | None) -> None: ...
+
+    def unsubscribe(self, name: str) -> None: ...
+
+    def holding(self, broker: SessionBroker, queue: str, id: str) -> str | None:
+        """The present name of the queue whose message `id` this connection holds; None when it does not."""
+
+    def follow_logs(self) -> None: ...
+
+    def ignore_logs(self) -> None: ...
+
+
 class Refusal(Exception):
     """The request is answered with an error. `str()` is the sentence."""
 
@@ -71,9 +131,7 @@ class Refusal(Exception):
         self.code = code
 
 
-def run(
-    session: WsSession, burst: Burst, request: Request | Misshapen, broker: SessionBroker, now: int
-) -> bytes | None:
+def run(session: Session, burst: Burst, request: Request | Misshapen, broker: SessionBroker, now: int) -> bytes | None:
     """Run one request. Returns its answer, or None when it is a long batch that has to be run on.
 
     Raises Refusal and StorageFault.
@@ -91,7 +149,7 @@ def run(
     return function(session, burst, request, broker, now)
 
 
-def _publish(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _publish(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     queue = _needed("queue", request.queue)
     payload = _needed("payload", request.payload)
     priority = request.priority if request.priority is not None else 0
@@ -117,7 +175,7 @@ def _publish(session: WsSession, burst: Burst, request: Request, broker: Session
     return ws_frames.ok_id(id, request.req_id)
 
 
-def _subscribe(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _subscribe(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     queue = _needed("queue", request.queue)
     lock_seconds = _lock_seconds(request)
     credits = request.credits
@@ -140,12 +198,12 @@ def _subscribe(session: WsSession, burst: Burst, request: Request, broker: Sessi
     return ws_frames.ok(request.req_id)
 
 
-def _unsubscribe(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _unsubscribe(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     session.unsubscribe(_needed("queue", request.queue))
     return ws_frames.ok(request.req_id)
 
 
-def _credit(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _credit(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     queue = _needed("queue", request.queue)
     credits = _needed("credits", request.credits)
     if credits <= 0:
@@ -159,32 +217,32 @@ def _credit(session: WsSession, burst: Burst, request: Request, broker: SessionB
     return ws_frames.ok(request.req_id)
 
 
-def _ack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _ack(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     _settle_ack(session, burst, _needed("queue", request.queue), _needed("id", request.id), broker, now)
     return ws_frames.ok(request.req_id)
 
 
-def _nack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _nack(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     _settle_nack(session, burst, _needed("queue", request.queue), _needed("id", request.id), broker, now)
     return ws_frames.ok(request.req_id)
 
 
-def _batch_ack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
+def _batch_ack(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
     return _batch(session, burst, request, broker, now, {"acked": 0}, _settle_ack)
 
 
-def _batch_nack(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
+def _batch_nack(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
     return _batch(session, burst, request, broker, now, {"unlocked": 0, "dropped": 0}, _settle_nack)
 
 
 def _batch(
-    session: WsSession,
+    session: Session,
     burst: Burst,
     request: Request,
     broker: SessionBroker,
     now: int,
     zeros: dict[str, int],
-    settle: Callable[[WsSession, Burst, str, str, SessionBroker, int], str | None],
+    settle: Callable[[Session, Burst, str, str, SessionBroker, int], str | None],
 ) -> bytes | None:
     queue = _needed("queue", request.queue)
     ids = _needed("ids", request.ids)
@@ -204,7 +262,7 @@ def _batch(
     return ws_frames.ok_counts(burst.counts, request.req_id)
 
 
-def _renew(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _renew(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     queue = _needed("queue", request.queue)
     id = _needed("id", request.id)
     lock_seconds = _lock_seconds(request)
@@ -218,17 +276,17 @@ def _renew(session: WsSession, burst: Burst, request: Request, broker: SessionBr
     return ws_frames.ok(request.req_id)
 
 
-def _subscribe_logs(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _subscribe_logs(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     session.follow_logs()
     return ws_frames.ok(request.req_id)
 
 
-def _unsubscribe_logs(session: WsSession, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
+def _unsubscribe_logs(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     session.ignore_logs()
     return ws_frames.ok(request.req_id)
 
 
-def _settle_ack(session: WsSession, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+def _settle_ack(session: Session, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
     name = session.holding(broker, queue, id)
     if name is None:
         return None
@@ -239,7 +297,7 @@ def _settle_ack(session: WsSession, burst: Burst, queue: str, id: str, broker: S
     return "acked"
 
 
-def _settle_nack(session: WsSession, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+def _settle_nack(session: Session, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
     name = session.holding(broker, queue, id)
     if name is None:
         return None
@@ -263,7 +321,7 @@ def _lock_seconds(request: Request) -> int:
     return min(seconds, MAX_LOCK_SECONDS)
 
 
-_FUNCTIONS: dict[str, Callable[[WsSession, Burst, Request, SessionBroker, int], bytes | None]] = {
+_FUNCTIONS: dict[str, Callable[[Session, Burst, Request, SessionBroker, int], bytes | None]] = {
     "publish": _publish,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
@@ -276,9 +334,3 @@ _FUNCTIONS: dict[str, Callable[[WsSession, Burst, Request, SessionBroker, int], 
     "subscribe-logs": _subscribe_logs,
     "unsubscribe-logs": _unsubscribe_logs,
 }
-CHANGING = frozenset({"publish", "ack", "nack", "batch-ack", "batch-nack"})
-"""Types whose answer has to wait until the change is durable."""
-STORING = CHANGING | {"renew"}
-"""Types that come to nothing when the burst can't be stored."""
-TOUCHING = STORING | {"subscribe", "credit"}
-"""Types that are refused while the server is starting."""

@@ -27,7 +27,7 @@ from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_frames import Misshapen, Request
 from qrusty_trio.api.ws_logs import LogReader, LogRing
 from qrusty_trio.api.ws_outbox import Outbox
-from qrusty_trio.api.ws_requests import Refusal, SessionBroker
+from qrusty_trio.api.ws_requests import Burst, QueueSubscription, Refusal, SessionBroker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import StorageFault
@@ -47,40 +47,6 @@ INVALID_DATA = 1007
 TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
-
-
-class QueueSubscription(Subscription):
-    """A subscription of a session."""
-
-    __slots__ = ("asked_credits", "delivered_from", "prefix")
-
-    prefix: bytes
-    """The start of its delivery frames."""
-    asked_credits: int | None
-    """What it began with."""
-    delivered_from: int
-    """The number of the queue that the last delivery came from."""
-
-
-class Burst:
-    """The frames that arrived together, on their way through the engine."""
-
-    __slots__ = ("answers", "changes", "counts", "next", "position", "requests", "weight")
-
-    def __init__(self, requests: list[Request | Misshapen]) -> None:
-        self.requests = requests
-        self.changes = any(type(each) is Request and each.type in ws_requests.CHANGING for each in requests)
-        """Whether the answers have to wait until the changes are durable."""
-        self.weight = sum(1 + len(each.ids) if type(each) is Request and each.ids else 1 for each in requests)
-        """Roughly how many operations it is."""
-        self.next = 0
-        """The request to run next."""
-        self.position = 0
-        """How many ids of a batch-ack or batch-nack are done, when it is too long for one step."""
-        self.counts: dict[str, int] = {}
-        """What came of those ids so far."""
-        self.answers: list[bytes | None] = []
-        """One for each request that was run; None for `no_reply`."""
 
 
 class WsSession:

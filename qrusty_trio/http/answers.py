@@ -10,7 +10,7 @@ from collections.abc import Collection
 from email.utils import formatdate
 from http import HTTPStatus
 
-from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.call import Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES, RETRY_AFTER_SECONDS
 from qrusty_trio.errors import BodyTooLarge, Unavailable
 

@@ -18,7 +18,7 @@ from quart import Quart, Response, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import (
     MAX_BODY_BYTES,
     OPERATIONS,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import trio
 
-from qrusty_trio.api.engine import Engine
+from qrusty_trio.api.call import Engine
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.websocket import WebSocketServices
 

@@ -16,7 +16,7 @@ from functools import partial
 
 import trio
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES, check_content_type, error_reply
 from qrusty_trio.errors import MethodNotAllowed, QrustyError
 from qrusty_trio.http.answers import Answers, body_too_large, cors_headers, header_lines

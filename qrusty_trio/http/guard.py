@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import trio
 
-from qrusty_trio.api.engine import Engine, Reply
+from qrusty_trio.api.call import Engine, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.answers import body_too_large, with_phrase

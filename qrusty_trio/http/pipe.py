@@ -21,7 +21,7 @@ from typing import Protocol
 
 import trio
 
-from qrusty_trio.api.engine import Engine, Reply
+from qrusty_trio.api.call import Engine, Reply
 
 READ_BYTES = 64 * 1024
 SEND_BYTES = 64 * 1024

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import outcome
 import trio
 
-from qrusty_trio.api.engine import Call, Engine, Reply
+from qrusty_trio.api.call import Call, Engine, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.pipe import READ_BYTES, Lost

@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from qrusty_trio.api.operations import Operation, resolve
+from qrusty_trio.api.call import Operation
+from qrusty_trio.api.operations import resolve
 from qrusty_trio.http.head import Line, read_line
 from qrusty_trio.http.remembered import Remembered
 

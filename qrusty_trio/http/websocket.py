@@ -24,14 +24,13 @@ from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_logs import LogRing
-from qrusty_trio.api.ws_requests import SessionBroker
+from qrusty_trio.api.ws_requests import Burst, SessionBroker
 from qrusty_trio.api.ws_session import (
     GOING_AWAY,
     INTERNAL_ERROR,
     NORMAL,
     STORE_FAILED,
     TRY_AGAIN_LATER,
-    Burst,
     WsSession,
 )
 from qrusty_trio.core.dispatch import Dispatcher

@@ -8,8 +8,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Generator, Sequence
 
-from qrusty_trio.api.engine import Call, Reply
-from qrusty_trio.api.operations import Operation, Services, error_reply
+from qrusty_trio.api.call import Call, Operation, Reply, Services
+from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError, Starting, StorageFault
 
 REPLY_BYTES = 512 * 1024

@@ -17,8 +17,8 @@ from typing import TypeVar
 
 import trio
 
-from qrusty_trio.api.engine import Call, Reply
-from qrusty_trio.api.operations import Operation, Services, error_reply
+from qrusty_trio.api.call import Call, Operation, Reply, Services
+from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import Delivery

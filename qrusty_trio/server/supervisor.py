@@ -22,8 +22,8 @@ from functools import partial
 
 import trio
 
+from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services
 from qrusty_trio.config import Settings, webui_directory
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher

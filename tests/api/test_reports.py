@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from qrusty_trio.api import reports
-from qrusty_trio.api.engine import Call
+from qrusty_trio.api.call import Call
 from qrusty_trio.api.operations import resolve
 from qrusty_trio.api.reports import JOIN_BYTES, NAMES_PIECE, RATE_DIGITS, STATS_PIECE
 from tests.wire.table import Table

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.api.operations import OPERATIONS, Operation, check_content_type, resolve
+from qrusty_trio.api.call import Operation
+from qrusty_trio.api.operations import OPERATIONS, check_content_type, resolve
 from qrusty_trio.api.routes import MAX_CACHED_PATHS, MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS, Router
 from qrusty_trio.errors import BadRequest, InvalidQueueName, MethodNotAllowed, NotFound, QrustyError, WrongContentType
 

@@ -12,8 +12,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services
 from qrusty_trio.client import connect
 from qrusty_trio.config import Fsync, StorageMode
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME, Broker

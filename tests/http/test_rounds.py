@@ -14,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.http import fast_lane, head, rounds
 from qrusty_trio.server.supervisor import Server

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.call import Reply
 from qrusty_trio.http.pipe import Lost, pipe_over
 from tests.http.web import LANES, Web, make_engine, request, running
 

@@ -11,8 +11,8 @@ from typing import Any
 
 import trio
 
+from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher

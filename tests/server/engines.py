@@ -10,9 +10,9 @@ from typing import Any
 
 import trio
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services, resolve
+from qrusty_trio.api.operations import resolve
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher

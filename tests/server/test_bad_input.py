@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import trio
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.server.supervisor import Server
 from tests.server.engines import STEP_SECONDS
 from tests.wire.http_client import Answer, Connection, HttpClient

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.call import Reply
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.model import NEVER
 from qrusty_trio.errors import DiskFull

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 
-from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.call import Reply
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.deduplication import PER_STEP
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX, is_websocket

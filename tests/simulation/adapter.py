@@ -22,8 +22,8 @@ import trio
 import trio._core._run as trio_run
 
 from qrusty_trio.api import operations, ws_outbox, ws_requests
+from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services
 from qrusty_trio.config import Fsync
 from qrusty_trio.core import broker, catalog, deduplication, dispatch, loading, queue, relocation
 from qrusty_trio.core.broker import Broker

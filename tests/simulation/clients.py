@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from qrusty_trio.api.engine import Reply
+from qrusty_trio.api.call import Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from tests.simulation.requests import (

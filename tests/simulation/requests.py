@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import resolve
 from tests.simulation.known import TOLERANCE, Publish
 from tests.simulation.stored_form import LockName

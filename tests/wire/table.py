@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from qrusty_trio.api.engine import Call, Reply
+from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import Services, check_content_type, error_reply, resolve
+from qrusty_trio.api.operations import check_content_type, error_reply, resolve
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import QrustyError, Starting

@@ -1,20 +1,22 @@
-"""What a carrier hands over and what it gets back.
+"""A request on its way: the call that a transport hands over, the reply it gets back, and what an operation is.
 
-Rule: carriers (HTTP lanes, WebSocket) know this module and `api.operations` only; they never touch the broker.
+Rule: the HTTP transports know this module and `api.operations`, and never touch the broker. Those of WebSocket know the
+session, which gets the broker inside a transaction.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
-if TYPE_CHECKING:
-    from qrusty_trio.api.operations import Operation
-    from qrusty_trio.core.model import Delivery
-    from qrusty_trio.errors import StorageFault
-
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import Delivery
+from qrusty_trio.core.timings import Timings
+from qrusty_trio.errors import StorageFault
 
 RECEIPT_BYTES = 1024
 """A reply that is smaller is kept as it is."""
@@ -48,6 +50,50 @@ class Reply(msgspec.Struct, gc=False):
         if delivery is None or len(self.body) < RECEIPT_BYTES:
             return self
         return Reply(self.status, b"", False, msgspec.structs.replace(delivery, payload=""), self.consumer)
+
+
+class MemoryStatus(Protocol):
+    """What the memory monitor saw last."""
+
+    @property
+    def under_pressure(self) -> bool: ...
+
+    @property
+    def usage_bytes(self) -> int: ...
+
+    @property
+    def limit_bytes(self) -> int: ...
+
+
+@dataclass(slots=True)
+class Services:
+    """What operations work on."""
+
+    broker: Broker
+    gate: Gate
+    timings: Timings
+    memory: MemoryStatus
+    payload_disk_bytes: Callable[[], int]
+    """Size of the segment files of large payloads, on disk."""
+
+
+Answer = Reply | Generator[None, None, Reply]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operation:
+    """A row of the table."""
+
+    name: str
+    method: str
+    path: str
+    """A template such as `/ack/{queue}/{id}`."""
+    mutating: bool
+    """Whether it is refused while the server is starting."""
+    function: Callable[[Services, Call, int], Answer]
+    """Called with the wall time in milliseconds. Raises QrustyError: at once, or at the generator's next step."""
+    request: type[msgspec.Struct] | None = None
+    """The JSON body it takes, None for none."""
 
 
 class Engine(Protocol):
