@@ -41,6 +41,7 @@ def _shown(value: ast.expr) -> str:
 MANY_FOR_SURE = {
     "fast_websocket.py": "the largest frame that was too big for a client",
     "connection.py": "a request of more than 2 MiB",
+    "descriptors.py": "a limit of open files, of at least 64",
     "keys.py": "a text priority of more than 1,024 bytes",
 }
 """Modules whose counts are never 1."""
