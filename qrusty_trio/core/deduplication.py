@@ -177,21 +177,24 @@ class Deduplication:
                 removed += not kept
                 if kept or removed >= TRIM_EVERY:
                     if removed >= PER_STEP:
-                        self._trim(removed_from, key if kept else begin)
+                        self._trim(queue, removed_from, key if kept else begin)
                     removed = 0
                     removed_from = begin
                 if octets >= STEP_BYTES:
                     break
             if not pairs:
                 if removed >= PER_STEP:
-                    self._trim(removed_from, begin)
+                    self._trim(queue, removed_from, begin)
                 queue.deduplicating = False
                 queue.write_config(journal)
                 return
             yield
 
-    def _trim(self, begin: bytes, end: bytes) -> None:
-        """Delete a stretch of removed messages as a range, around those that were published into it meanwhile."""
+    def _trim(self, queue: Queue, begin: bytes, end: bytes) -> None:
+        """Delete a stretch of removed messages as a range, around those that were published into it meanwhile.
+
+        As long as they are in memory tables a search has to pass them one by one all the same: 3 ms for 40,000.
+        """
         journal = self._journal
         for _ in range(MAX_TRIM_PIECES):
             if begin >= end:
@@ -201,6 +204,7 @@ class Deduplication:
             if begin < live:
                 journal.delete_range(begin, live, journal.messages)
                 journal.touch()
+                queue.tier.pass_over(begin, live)
             begin = live + b"\x00"
 
     def _index_lock(self, queue: Queue, lock: Lock) -> int:

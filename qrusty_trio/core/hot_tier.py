@@ -162,6 +162,11 @@ class HotTier:
             self.frontier = pairs[-1][0] + b"\x00"
         self.trim()
 
+    def pass_over(self, begin: bytes, end: bytes) -> None:
+        """The queue has nothing with begin <= key < end: there is no need to look."""
+        if self.frontier is not None and begin <= self.frontier < end:
+            self.frontier = end
+
     def trim(self) -> None:
         """Drop what is over the limits from the end; at least one message stays."""
         limits = self._limits

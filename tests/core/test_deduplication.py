@@ -295,3 +295,34 @@ def test_one_that_is_locked_keeps_its_payload_through_a_search(broker: Broker) -
     assert take(broker) == first
     assert take(broker) is None
     assert second not in [lock.id for lock in broker.catalog.by_name["q"].locks]
+
+
+@pytest.mark.parametrize("meanwhile", [False, True])
+@pytest.mark.parametrize("locked", [False, True])
+def test_nobody_looks_again_where_duplicates_were(storage: Storage, meanwhile: bool, locked: bool) -> None:
+    """In memory tables every one that was removed is passed one by one, though a range delete covers them all."""
+    broker = Broker(storage, hot_tier_size=8, refill_threshold=2)
+    broker.catalog.create("q", QueueConfig(Ordering.MIN_FIRST))
+    broker.publish("q", 0, "first", 9, 0)
+    broker.publish("q", 1, "same", 9, 0)
+    for number in range(600):
+        broker.publish("q", 1 + number // 100, "same", 9, 0)
+    broker.publish("q", 9, "last", 9, 0)
+    broker.commit()
+    ids = [take(broker), take(broker)] if locked else []
+    update = broker.catalog.update("q", None, False, 0)
+    for step, _ in enumerate(update):
+        if meanwhile and step == 3:
+            broker.publish("q", 3, "meanwhile", 9, 0)
+            broker.publish("q", 1, "at once", 9, 0)
+        broker.commit()
+    coder = broker.catalog.by_name["q"].coder
+    frontier = broker.catalog.by_name["q"].tier.frontier
+    if not meanwhile:
+        assert frontier is None or coder.priority(frontier[:20]) == 9
+    for id in ids:
+        assert id is not None
+        broker.nack("q", id, "c", 0)
+    broker.commit()
+    expected = ["first", "same", "at once", "meanwhile", "last"] if meanwhile else ["first", "same", "last"]
+    assert payloads_in_order(broker) == expected
