@@ -14,6 +14,9 @@ from qrusty_trio.errors import QrustyError, Starting, StorageFault
 
 REPLY_BYTES = 512 * 1024
 """Bytes of answers from which on the rest of a burst is left to a further step: those of 2 MiB take 2 ms at most."""
+REQUEST_WEIGHT = 2
+"""A byte of a request counts as so many: a round of 64 publishes of 64 KiB took 10 ms, and 18 where duplicates are
+refused."""
 
 Long = Generator[None, None, Reply]
 """An operation that takes more than one step."""
@@ -30,6 +33,7 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
     for index in range(len(replies), len(calls)):
         call = calls[index]
         operation = call.operation
+        octets += REQUEST_WEIGHT * len(call.body)
         try:
             if starting and operation.mutating:
                 raise Starting("Qrusty is initialising. Retry shortly.")
@@ -39,8 +43,6 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
                 return answer
             replies.append(answer)
             octets += len(answer.body)
-            if octets >= REPLY_BYTES:
-                return None
         except StorageFault:
             raise
         except QrustyError as error:
@@ -49,6 +51,8 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
             if operation.mutating:
                 raise
             replies.append(failed_read(operation, error))
+        if octets >= REPLY_BYTES:
+            return None
     return None
 
 

@@ -11,11 +11,12 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.api.call import Reply
+from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.operations import LARGE_BYTES
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.model import NEVER
 from qrusty_trio.errors import DiskFull
-from qrusty_trio.server.bursts import REPLY_BYTES
+from qrusty_trio.server.bursts import REPLY_BYTES, REQUEST_WEIGHT
 from qrusty_trio.server.committer import SYNC_SECONDS
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
@@ -99,6 +100,59 @@ async def test_a_quick_burst_of_large_answers_is_run_in_parts(store: WatchedStor
         assert [len(part) for part in parts] == [2, 2, 2, 1]
         assert [text.strip() for part in parts[:3] for text in payloads(part)] == [str(number) for number in range(6)]
         assert answer(parts[3][0]) is None
+
+
+@pytest.mark.parametrize("refused", [False, True])
+@pytest.mark.parametrize("size", [1000, 20_000, 65_000, LARGE_BYTES - 200])
+async def test_a_quick_burst_of_large_requests_is_run_in_parts(store: WatchedStorage, size: int, refused: bool) -> None:
+    async with engine_on(store) as engine:
+        calls = [publish(f"{number}".ljust(size), priority=-1 if refused else 0) for number in range(64)]
+        parts: list[int] = []
+        while calls:
+            replies = engine.run_quick(calls)
+            assert {reply.status for reply in replies} == {422 if refused else 200}
+            parts.append(len(replies))
+            calls = calls[len(replies) :]
+        assert (max(parts) - 1) * size < REPLY_BYTES / REQUEST_WEIGHT
+        assert sum(parts) == 64
+        assert (len(parts) == 1) == (size == 1000)
+        got = [text.strip() for text in payloads(await engine.run([consume() for _ in range(0 if refused else 64)]))]
+        assert got == [str(number) for number in range(len(got))]
+
+
+@pytest.mark.parametrize("policy", [Fsync.ALWAYS, Fsync.NEVER])
+async def test_a_large_publish_lets_others_run_between_reading_and_storing(
+    store: WatchedStorage, policy: Fsync
+) -> None:
+    async with engine_on(store, policy) as engine:
+        large = publish("x" * LARGE_BYTES)
+        steps = large.operation.function(engine.services, large, 1000)
+        assert not isinstance(steps, Reply)
+        next(steps)
+        assert not engine.broker.catalog.by_name
+        steps.close()
+        syncs = store.syncs
+        replies = await engine.run([publish("before"), large, publish("behind")])
+        assert all(reply.status == 200 and reply.needs_sync for reply in replies)
+        assert (store.syncs > syncs) == (policy is Fsync.ALWAYS)
+        assert [text[:6] for text in payloads(await engine.run([consume()] * 3))] == ["before", "xxxxxx", "behind"]
+
+
+async def test_a_large_publish_is_refused_like_a_small_one(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        engine.run_now(
+            [call("POST", "/create-queue", name="q", config={"ordering": "Fifo", "allow_duplicates": False})]
+        )
+        for size in (10, LARGE_BYTES):
+            wrong, good = publish("x" * size, priority=-1), publish("x" * size)
+            broken = Call(good.operation, good.params, good.body[:-1])
+            replies = await engine.run([wrong, broken, good, good])
+            assert [reply.status for reply in replies] == [422, 400, 200, 400]
+            store.writes_left = 0
+            (failed,) = await engine.run([publish("y" * size)])
+            assert failed.status in (503, 507)
+            await until_back(engine)
+            assert engine.broker.catalog.available(1) == (1 if size == 10 else 2)
 
 
 async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> None:
