@@ -138,7 +138,7 @@ class Connection:
         self._leave: Callable[[], Awaitable[None]] | None = None
         """What happens after the answers of this burst, instead of reading on."""
         self._given: list[Reply] = []
-        """The deliveries among the answers sent last."""
+        """The deliveries among the answers sent last, without their payloads."""
         self.scope = trio.CancelScope()
         self.phase = IDLE
         self.since = lane.now
@@ -214,8 +214,12 @@ class Connection:
         if self._rounds is None:
             self._data = await self._pipe.receive()
             return bool(self._data)
-        while isinstance(arrived := await self._rounds.receive(self), Unsent):
+        while True:
+            arrived = await self._rounds.receive(self)
+            if not isinstance(arrived, Unsent):
+                break
             await self._send_rest(arrived)
+            del arrived  # else it stays until the next one arrives
             if self.stopping:
                 self._leave = self._linger
                 return True
@@ -265,12 +269,12 @@ class Connection:
         """The answer has left."""
         self._enter(IDLE)
         if reply.delivery is not None:
-            self._given = [reply]
+            self._given = [reply.receipt()]
 
     async def _send_rest(self, unsent: Unsent) -> None:
         self._enter(SENDING)
         try:
-            await self._pipe.send(unsent.data[unsent.sent :], self._progress)
+            await self._pipe.send(unsent.data, self._progress, unsent.sent)
         except BaseException:
             self._engine.give_back(unsent.reply)
             raise
@@ -384,34 +388,50 @@ class Connection:
 
     async def _answer(self) -> None:
         """Run the calls of the plan and send its answers."""
-        calls, self._calls = self._calls, []
-        plan, self._plan = self._plan, []
         self._given = []
         self._served = True
-        self.phase = WORKING
-        replies = iter(await self._engine.run(calls) if calls else ())
-        if self._lane.stopping and self._leave is None:
-            reply, extra, head_only = plan[-1]
-            plan[-1] = reply, extra + CLOSE, head_only
+        while self._plan:
+            self.phase = WORKING
+            data, given = self._answer_first(await self._engine.run(self._calls) if self._calls else [])
+            self._enter(SENDING)
+            try:
+                await self._pipe.send(data, self._progress)
+            except BaseException:
+                # Whoever got a whole answer keeps what is in it; the rest never left.
+                for end, reply in given:
+                    if end > self._pipe.sent:
+                        self._engine.give_back(reply)
+                raise
+            self._given.extend(reply for _, reply in given)
+            del data, given  # not to be held while more is run
+
+    def _answer_first(self, replies: list[Reply]) -> tuple[bytes, list[tuple[int, Reply]]]:
+        """The bytes of the answers up to the last of `replies`, and where in them each delivery ends.
+
+        Takes them, and their calls, off the plan.
+        """
+        plan = self._plan
+        whole = len(replies) == len(self._calls)
+        if whole and self._lane.stopping and self._leave is None:
+            planned, extra, head_only = plan[-1]
+            plan[-1] = planned, extra + CLOSE, head_only
             self._leave = self._linger
         answer = self._lane.answers.answer
         parts: list[bytes] = []
         given: list[tuple[int, Reply]] = []
+        end = 0
+        left = iter(replies)
         for planned, extra, head_only in plan:
-            reply = next(replies) if planned is None else planned
-            parts.append(answer(reply, extra, head_only))
+            reply = next(left, None) if planned is None else planned
+            if reply is None:
+                break
+            part = answer(reply, extra, head_only)
+            parts.append(part)
+            end += len(part)
             if reply.delivery is not None:
-                given.append((len(parts), reply))
-        self._enter(SENDING)
-        try:
-            await self._pipe.send(b"".join(parts), self._progress)
-        except BaseException:
-            # Whoever got a whole answer keeps what is in it; the rest never left.
-            for count, reply in given:
-                if sum(map(len, parts[:count])) > self._pipe.sent:
-                    self._engine.give_back(reply)
-            raise
-        self._given = [reply for _, reply in given]
+                given.append((end, reply.receipt()))
+        del plan[: len(parts)], self._calls[: len(replies)]
+        return b"".join(parts), given
 
     async def _linger(self) -> None:
         """Close after an answer, and find out whether it was taken."""
