@@ -18,7 +18,8 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["qrusty_trio.http", "httptools", "h11"]):
-    from qrusty_trio.http import fast_lane, handover
+    from qrusty_trio.http import handover
+    from qrusty_trio.http import lane as lanes
     from qrusty_trio.http.context import HttpContext
     from qrusty_trio.http.head import HTTP2_PREFACE
     from qrusty_trio.http.websocket import WebSocketServices
@@ -142,7 +143,7 @@ async def exchange(pieces: list[bytes], fast: bool) -> tuple[Recorder, bytes]:
     websocket = WebSocketServices(engine, Dispatcher(), Gate(), LogRing(), 30, 10)  # type: ignore[arg-type]
     context = HttpContext(engine, websocket, Path("webui"), 10, allowed_origins=["https://a"])
     hypercorn = handover.Handover(context)
-    lane = fast_lane.Lane(context, hypercorn.serve)
+    lane = lanes.Lane(context, hypercorn.serve)
     ours, theirs = trio.testing.memory_stream_pair()
     received = b""
     with trio.fail_after(WHOLE_SECONDS):

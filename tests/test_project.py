@@ -22,7 +22,7 @@ from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
-from qrusty_trio.http import websocket
+from qrusty_trio.http import byte_budget, websocket
 from qrusty_trio.http.chunks import MAX_EXTRA_BYTES
 from qrusty_trio.http.context import MAX_TURNED_AWAY
 from qrusty_trio.http.fast_lane import BURST
@@ -39,6 +39,7 @@ from qrusty_trio.http.head import (
 from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS
 from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.root import MAX_ACCEPT_CHARACTERS
+from qrusty_trio.http.share import LARGE_ANSWERS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor
 from qrusty_trio.server.bursts import REPLY_BYTES
@@ -110,6 +111,12 @@ def documented_limits() -> dict[str, str]:
         "lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
         "answers of an HTTP connection made ahead of what it takes": f"{REPLY_BYTES // 1024} KiB and one answer",
+        "answers that all HTTP connections have not taken": f"{byte_budget.LIMIT_BYTES // 2**20} MiB, or an eighth "
+        "of the memory limit if that is less",
+        "requests of all HTTP connections that are not whole or not run": "as much again",
+        "what a client takes or brings of either, while others wait": f"{byte_budget.STALL_BYTES // 1024} KiB in "
+        f"{byte_budget.STALL_SECONDS:g} s",
+        "large answers of an HTTP/2 connection at a time": f"{LARGE_ANSWERS}",
         "empty lines before a request": f"{MAX_EMPTY_LINES}",
         "extensions and trailers of a chunked body, which are read over": f"{MAX_EXTRA_BYTES // 1024} KiB",
         "what is read away after a refusal, so that the peer reads it": f"{LINGER_BYTES // 10**6} MB, "

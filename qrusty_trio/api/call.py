@@ -94,6 +94,8 @@ class Operation:
     """Called with the wall time in milliseconds. Raises QrustyError: at once, or at the generator's next step."""
     request: type[msgspec.Struct] | None = None
     """The JSON body it takes, None for none."""
+    large: bool = False
+    """Whether its answer may take more than a few KiB."""
 
 
 class Engine(Protocol):

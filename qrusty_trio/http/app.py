@@ -30,12 +30,16 @@ from qrusty_trio.api.operations import (
 from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
 from qrusty_trio.http.answers import body_too_large, cors_headers
+from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.quart_websocket import WebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.root import DESCRIPTION, ROOT_PATH, UI_ADDRESS, is_browser
+from qrusty_trio.http.share import Share
 
+SHARE_KEY = "qrusty.share"
+"""Where the ASGI scope holds what the request makes the server hold, a `share.Share`."""
 REPLY_KEY = "qrusty.reply"
 """Where the ASGI scope holds the engine's reply, for whoever sees whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
@@ -163,8 +167,14 @@ async def _run(context: HttpContext, path: bytes, browser: Browser | None) -> Re
     if operation.mutating:
         check_origin(browser, context.allowed_origins)
     check_content_type(operation, request.headers.get("Content-Type"), not body)
+    scope = cast(dict[str, Any], request.scope)
+    share: Share = scope[SHARE_KEY]
+    share.check()
+    if operation.large:
+        await share.unsent.reserve(LARGE_BYTES)
     (reply,) = await context.engine.run([Call(operation, params, body, query)])
-    cast(dict[str, Any], request.scope)[REPLY_KEY] = reply
+    scope[REPLY_KEY] = reply
+    share.unsent.set(len(reply.body))
     return reply
 
 

@@ -13,6 +13,7 @@ import trio
 
 from qrusty_trio.api.call import Engine
 from qrusty_trio.http.bulkheads import Bulkheads
+from qrusty_trio.http.byte_budget import Budget
 from qrusty_trio.http.websocket import WebSocketServices
 
 MAX_TURNED_AWAY = 128
@@ -40,5 +41,9 @@ class HttpContext:
     """Hosts, in lower case, under which browsers may use the server, besides localhost and IP addresses."""
     bulkheads: Bulkheads = field(default_factory=Bulkheads)
     """What ends with one connection."""
+    received: Budget = field(default_factory=Budget)
+    """Requests that are not answered yet."""
+    unsent: Budget = field(default_factory=Budget)
+    """Answers that are not sent yet."""
     max_turned_away: int = MAX_TURNED_AWAY
     """Connections too many that are told so at once; fewer where descriptors are short."""

@@ -4,8 +4,7 @@ Rule: one read, one burst, one `engine.run`, one write. Requests that arrived to
 time, and are answered in order. What is not a plain request for the operation table goes to Hypercorn with every byte
 not yet served, for good; what two parsers could read differently (see `head`) is refused with 400 and a close.
 
-A connection has no timer of its own. It notes in which phase it is and since which tick, and one watcher compares all
-connections with LIMITS once a second.
+A connection has no timer of its own. It notes in which phase it is and since which tick; see `lane`.
 """
 
 from __future__ import annotations
@@ -13,15 +12,16 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES, check_content_type, error_reply
 from qrusty_trio.errors import MethodNotAllowed, QrustyError
-from qrusty_trio.http.answers import Answers, body_too_large, cors_headers, header_lines
+from qrusty_trio.http.answers import body_too_large, cors_headers, header_lines
 from qrusty_trio.http.app import app_serves
-from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.head import (
     BODY_SECONDS,
@@ -42,15 +42,15 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
-from qrusty_trio.http.pipe import Lost, SocketPipe, give_back_refused, pipe_over
-from qrusty_trio.http.rounds import QUICK, Rounds, Unsent
-from qrusty_trio.http.targets import Target, Targets
+from qrusty_trio.http.pipe import READ_BYTES, Lost, SocketPipe, give_back_refused, pipe_over
+from qrusty_trio.http.rounds import QUICK, Unsent
+from qrusty_trio.http.targets import Target
+
+if TYPE_CHECKING:
+    from qrusty_trio.http.lane import Lane
 
 BURST = 64
 """Requests of a connection that run together at most."""
-TICK_SECONDS = 1.0
-"""How often the watcher looks: limits hold to within two ticks."""
-
 IDLE, HEAD, BODY, WORKING, SENDING = range(5)
 """The phases of a connection. WORKING is the engine's time, or another carrier's."""
 LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
@@ -59,52 +59,6 @@ LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
 
 CLOSE = b"\r\nconnection: close"
 KEEP_ALIVE = b"\r\nconnection: keep-alive"
-
-HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
-"""Serves a stream, of which some bytes have been read already, to its end."""
-
-
-class Lane:
-    """What the fast lane's connections share."""
-
-    def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
-        self.context = context
-        self.hand_over = hand_over
-        self.answers = Answers()
-        self.targets = Targets()
-        self.now = trio.current_time()
-        """The time of the last tick."""
-        self.stopping = False
-        self.rounds = Rounds(context.engine)
-        self._connections: set[Connection] = set()
-
-    async def watch(self) -> None:
-        """Cut off connections that take too long. Never returns."""
-        while True:
-            self.now = trio.current_time()
-            self.answers.tick()
-            for connection in self._connections:
-                if self.now - connection.since >= LIMITS[connection.phase]:
-                    connection.timed_out = True
-                    connection.scope.cancel()
-            await trio.sleep(TICK_SECONDS)
-
-    def stop(self) -> None:
-        """Close idle connections now, the others after the answer they are at."""
-        self.stopping = True
-        for connection in self._connections:
-            if connection.phase == IDLE:
-                connection.scope.cancel()
-
-    async def serve(self, stream: trio.abc.Stream) -> None:
-        """Serve one connection to its end. Closes the stream."""
-        connection = Connection(self, stream)
-        self._connections.add(connection)
-        try:
-            await connection.run()
-        finally:
-            self._connections.discard(connection)
-            await trio.aclose_forcefully(stream)
 
 
 class Connection:
@@ -132,6 +86,10 @@ class Connection:
         """Bytes of the first request in `_data`, once its head is known."""
         self._empty_lines = 0
         """Read over since the last request."""
+        self._arrived = 0
+        """Bytes of it that have been received."""
+        self.received = Holding(lane.context.received)
+        self.unsent = Holding(lane.context.unsent)
         self._calls: list[Call] = []
         self._plan: list[tuple[Reply | None, bytes, bool]] = []
         """For each answer: the reply (None: that of the next call), further header lines, whether without its body."""
@@ -156,6 +114,8 @@ class Connection:
         try:
             with self.scope:
                 await self._serve()
+            self._data = b""
+            self.received.set(0)
             if self.timed_out and self.phase in (HEAD, BODY):
                 reply = error_reply(RequestTimedOut("The request did not arrive in time"))
                 with trio.move_on_after(LINGER_SECONDS):
@@ -173,7 +133,7 @@ class Connection:
                 return
             if self.phase == IDLE:
                 self._enter(HEAD)
-        if not self._data and self._leave is None:
+        if not (self._data or self._plan) and self._leave is None:
             await give_back_refused(self._pipe, self._engine, self._given)
             return
         while True:
@@ -181,6 +141,7 @@ class Connection:
             if self._plan:
                 await self._answer()
             if self._leave is not None:
+                self.received.set(0)
                 await self._leave()
                 return
             if full:
@@ -201,18 +162,10 @@ class Connection:
     async def _read(self) -> bool:
         """Read on, to the end of the first request when that is known. False: the peer sends no more."""
         if self._data:
-            pieces = [self._data]
-            length = len(self._data)
-            while True:
-                piece = await self._pipe.receive()
-                pieces.append(piece)
-                length += len(piece)
-                if not piece or length >= self._need:
-                    break
-            self._data = b"".join(pieces)
-            return bool(piece)
+            return await self._read_rest()
         if self._rounds is None:
             self._data = await self._pipe.receive()
+            self.received.set(len(self._data))
             return bool(self._data)
         while True:
             arrived = await self._rounds.receive(self)
@@ -223,8 +176,41 @@ class Connection:
             if self.stopping:
                 self._leave = self._linger
                 return True
+        if isinstance(arrived, Call):
+            self._calls.append(arrived)
+            self._plan.append((None, b"", False))
+            return True
         self._data = arrived
+        self.received.set(len(arrived))
         return bool(arrived)
+
+    async def _read_rest(self) -> bool:
+        pieces, self._arrived, most = [self._data], len(self._data), READ_BYTES
+        whole = self._need or (self._arrived if self._arrived < SMALL_BYTES else MAX_HEAD_BYTES) + READ_BYTES
+        if self._need <= SMALL_BYTES and self._arrived < SMALL_BYTES:
+            most = SMALL_BYTES
+        elif self.received.held < whole:
+            # The clock of a request does not run while it waits for the server.
+            phase, self.phase = self.phase, WORKING
+            await self.received.reserve(whole)
+            self._enter(phase)
+        while True:
+            piece = await self._pipe.receive(most)
+            pieces.append(piece)
+            self._arrived += len(piece)
+            if not piece or self._arrived >= self._need:
+                break
+        self._data = b"".join(pieces)
+        if self._arrived > self.received.held:
+            self.received.set(self._arrived)
+        return bool(piece)
+
+    def lags(self) -> bool:
+        """Whether others wait for what this peer hardly brings or takes."""
+        now = self._lane.now
+        if self.phase == SENDING:
+            return self.unsent.lags(now, self._pipe.sent) or self.received.lags(now, self._pipe.sent)
+        return self.phase in (HEAD, BODY) and self.received.lags(now, self._arrived)
 
     # What `rounds` asks of a parked connection
 
@@ -278,6 +264,8 @@ class Connection:
         except BaseException:
             self._engine.give_back(unsent.reply)
             raise
+        finally:
+            self.unsent.set(0)
         self.end_quick(unsent.reply)
 
     def _parse(self) -> bool:
@@ -285,7 +273,7 @@ class Connection:
         position = 0
         self._need = 0
         try:
-            while len(self._plan) < BURST:
+            while len(self._plan) < (1 if self.unsent.budget.short else BURST):
                 if self._data.startswith(b"\r", position):
                     position, self._empty_lines = skip_empty_lines(self._data, position, self._empty_lines)
                 after = self._take(position)
@@ -392,7 +380,15 @@ class Connection:
         self._served = True
         while self._plan:
             self.phase = WORKING
+            if any(call.operation.large for call in self._calls):
+                tight = self.unsent.budget.tight
+                await self.unsent.reserve(LARGE_BYTES)
+                if tight and self._pipe.gone():
+                    raise Lost
             data, given = self._answer_first(await self._engine.run(self._calls) if self._calls else [])
+            self.unsent.set(len(data))
+            if not self._plan:
+                self.received.set(len(self._data))
             self._enter(SENDING)
             try:
                 await self._pipe.send(data, self._progress)
@@ -402,6 +398,7 @@ class Connection:
                     if end > self._pipe.sent:
                         self._engine.give_back(reply)
                 raise
+            self.unsent.set(0)
             self._given.extend(reply for _, reply in given)
             del data, given  # not to be held while more is run
 

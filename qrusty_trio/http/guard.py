@@ -17,6 +17,7 @@ from qrusty_trio.api.call import Engine, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.answers import body_too_large, with_phrase
+from qrusty_trio.http.byte_budget import SMALL_BYTES
 from qrusty_trio.http.chunks import Chunks
 from qrusty_trio.http.head import (
     HEAD_SECONDS,
@@ -33,7 +34,8 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.http2_progress import Http2Progress
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
-from qrusty_trio.http.pipe import Lost, give_back_refused, pipe_over
+from qrusty_trio.http.pipe import READ_BYTES, Lost, give_back_refused, pipe_over
+from qrusty_trio.http.share import ConnectionShare
 
 PAUSE_SECONDS = 0.25
 """Between two looks whether a pause is over."""
@@ -49,10 +51,14 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     `refusal_of`, `answered` and `last_heard` are for the app, by way of the ASGI state.
     """
 
-    def __init__(self, stream: trio.abc.Stream, data: bytes, engine: Engine) -> None:
+    def __init__(self, stream: trio.abc.Stream, data: bytes, engine: Engine, share: ConnectionShare) -> None:
         self._stream = stream
         self._pipe = pipe_over(stream)
         self._engine = engine
+        self.share = share
+        """What its requests hold."""
+        self._moved = 0
+        """Bytes that came and left, without those of the last send."""
         self._data = data
         """Received and not passed on."""
         self._pass: Callable[[], bytes] = self._pass_head
@@ -74,6 +80,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._closed = trio.Event()
         self._sent_eof = False
         self._reading = trio.CancelScope()
+        self._sending = trio.CancelScope()
         self._read_ended = trio.Event()
         self._read_ended.set()
         self._in_hand = 0
@@ -162,10 +169,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         deadline = float("inf") if self._begun is None else self._begun + HEAD_SECONDS
         data = None
         with trio.move_on_at(deadline):
-            data = await self._pipe.receive()
+            short = self.share.received.short or self.share.unsent.short
+            data = await self._pipe.receive(SMALL_BYTES if short else READ_BYTES)
         if data is None:
             raise RequestTimedOut("The request did not arrive in time")
         self.last_heard = trio.current_time()
+        self._moved += len(data)
         self._eof = not data
         self._data += data
         if self._begun is None and self._pass == self._pass_head:
@@ -294,11 +303,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             # What Hypercorn says by itself before an answer: go on, or go over to HTTP/2.
             data = with_phrase(with_phrase(bytes(data), 100), 101)
         with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
+            self._sending = scope
 
             def progress() -> None:
                 scope.deadline = trio.current_time() + SEND_SECONDS
 
             try:
+                self._moved += self._pipe.sent
                 await self._pipe.send(bytes(data), progress)
                 self._got_on = trio.current_time()
                 if self.http2 is not None:
@@ -329,10 +340,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         return self._pass == self._pass_all
 
     async def watch(self) -> None:
-        """Cut off an HTTP/2 connection that does not get on. Never returns otherwise."""
+        """Cut off a connection that does not get on. Never returns otherwise."""
         while True:
             await trio.sleep(WATCH_SECONDS)
             now = trio.current_time()
+            if self.share.lags(now, self._moved + self._pipe.sent):
+                logger.info("a connection is cut off: it hardly moves, and others wait for what it holds")
+                self._break()
             if self.http2 is not None and (why := self.http2.stuck(now) or self._waits_for_itself(now)) is not None:
                 logger.info("an HTTP/2 connection is cut off: %s", why)
                 self._break()
@@ -356,6 +370,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Nothing can be sent any more. Hypercorn by itself would wait for ever with requests not yet looked at."""
         self.broken = True
         self.scope.cancel()
+        self._sending.cancel()  # Hypercorn shields it.
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

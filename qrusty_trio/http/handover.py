@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 import trio
@@ -21,13 +22,14 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
-from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, make_app
+from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.guard import GuardedStream
 from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
 from qrusty_trio.http.http2 import install
 from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
+from qrusty_trio.http.share import ConnectionShare, Share
 
 GUARD_KEY = "qrusty.guard"
 QUEUED_MESSAGES = 2
@@ -111,6 +113,7 @@ class Handover:
     """Serves connections by Hypercorn and the Quart app."""
 
     def __init__(self, context: HttpContext) -> None:
+        self._context = context
         self._engine = context.engine
         self._config = make_config(context.websocket.ping_interval)
         self._worker = WorkerContext(None)
@@ -119,7 +122,8 @@ class Handover:
 
     async def serve(self, stream: trio.abc.Stream, data: bytes = b"") -> None:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were read already."""
-        guarded = GuardedStream(stream, data, self._engine)
+        share = ConnectionShare(self._context.received, self._context.unsent)
+        guarded = GuardedStream(stream, data, self._engine, share)
         state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded, REFUSAL_KEY: guarded.refusal_of}
         server = None
         try:
@@ -169,11 +173,13 @@ class Handover:
                 _note_status(guard, message)
                 await send(message)
 
+        share = scope[SHARE_KEY] = Share(guard.share, scope["http_version"] == "2")
         try:
-            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, hold_last))
+            await self._app(cast(Any, scope), cast(Any, partial(share.receive, receive)), cast(Any, hold_last))
         finally:
             # Hypercorn keeps the scope until the next request, and must not keep the answer with it.
             guard.answered(scope.pop(REPLY_KEY, None), written)
+            share.close()
         if last is not None:
             await _finish(receive, send, last)
 

@@ -15,10 +15,11 @@ from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.answers import Answers, too_many_connections
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.fast_lane import CLOSE, Lane
+from qrusty_trio.http.fast_lane import CLOSE
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.handover import Handover
 from qrusty_trio.http.head import MAX_HEAD_BYTES, read_block, read_line
+from qrusty_trio.http.lane import Lane
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted

@@ -13,6 +13,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import select
 import socket
 import struct
 import termios
@@ -40,7 +41,7 @@ class Pipe(Protocol):
     sent: int
     """Bytes of the last `send` that have left."""
 
-    async def receive(self) -> bytes:
+    async def receive(self, most: int = READ_BYTES) -> bytes:
         """What has arrived; b"" when the peer sends no more. Raises Lost."""
 
     async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
@@ -52,6 +53,9 @@ class Pipe(Protocol):
     def refused(self) -> bool | None:
         """Whether the peer's kernel refused the last bytes because its socket was closed. None: not known yet."""
 
+    def gone(self) -> bool:
+        """Whether the peer has reset the connection."""
+
 
 class SocketPipe:
     """See `Pipe`. Over a socket."""
@@ -61,11 +65,11 @@ class SocketPipe:
         self.fd = stream.socket.fileno()
         self.sent = 0
 
-    async def receive(self) -> bytes:
+    async def receive(self, most: int = READ_BYTES) -> bytes:
         while True:
             try:
                 await trio.lowlevel.wait_readable(self.fd)
-                return os.read(self.fd, READ_BYTES)
+                return os.read(self.fd, most)
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
@@ -94,6 +98,11 @@ class SocketPipe:
                 raise Lost from error
             progress()
 
+    def gone(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return bool(poll.poll(0))
+
     def refused(self) -> bool | None:
         # EPIPE: the peer's FIN came, and later a reset. A reset without a FIN before it (ECONNRESET) does not say what
         # the peer has read.
@@ -111,9 +120,9 @@ class StreamPipe:
         self._stream = stream
         self.sent = 0
 
-    async def receive(self) -> bytes:
+    async def receive(self, most: int = READ_BYTES) -> bytes:
         try:
-            return bytes(await self._stream.receive_some(READ_BYTES))
+            return bytes(await self._stream.receive_some(most))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise Lost from error
 
@@ -128,6 +137,9 @@ class StreamPipe:
                 raise Lost from error
             self.sent += len(piece)
             progress()
+
+    def gone(self) -> bool:
+        return False
 
     def refused(self) -> bool | None:
         return False

@@ -22,6 +22,7 @@ import trio
 from qrusty_trio.api.call import Call, Engine, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget
 from qrusty_trio.http.pipe import READ_BYTES, Lost
 
 if TYPE_CHECKING:
@@ -52,8 +53,10 @@ class Asked(NamedTuple):
 class Rounds:
     """The parked connections of a lane."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, received: Budget, unsent: Budget) -> None:
         self._engine = engine
+        self._received = received
+        self._unsent = unsent
         self._epoll = select.epoll()
         self._parked: dict[int, Connection] = {}
         """By file descriptor."""
@@ -67,11 +70,20 @@ class Rounds:
                 while asked := self._serve(asked):
                     await trio.lowlevel.checkpoint()
                     asked = [each for each in asked if each.connection.task is each.task]
+                    if self._unsent.tight:
+                        asked = [each for each in asked if not self._leave_large(each)]
         finally:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
 
-    async def receive(self, connection: Connection) -> bytes | Unsent:
+    def _leave_large(self, asked: Asked) -> bool:
+        """Leave a call whose answer may be large to the connection's task, as there is no room for it now."""
+        if asked.call.operation.large:
+            self._wake(asked.connection, outcome.Value(asked.call))
+            return True
+        return False
+
+    async def receive(self, connection: Connection) -> bytes | Call | Unsent:
         """Park a connection until something arrives that is not served here; b"": the peer sends no more.
 
         Unsent: the task has to send the rest of an answer first. Raises Lost.
@@ -84,7 +96,7 @@ class Rounds:
             self._unpark(connection)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        arrived: bytes | Unsent = await trio.lowlevel.wait_task_rescheduled(abort)
+        arrived: bytes | Call | Unsent = await trio.lowlevel.wait_task_rescheduled(abort)
         return arrived
 
     def _unpark(self, connection: Connection) -> None:
@@ -94,7 +106,7 @@ class Rounds:
         connection.muted = connection.busy = False
         connection.task = None
 
-    def _wake(self, connection: Connection, arrived: outcome.Outcome[bytes | Unsent]) -> None:
+    def _wake(self, connection: Connection, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
         task = connection.task
         assert task is not None
         self._unpark(connection)
@@ -113,6 +125,7 @@ class Rounds:
     def _read(self, events: list[tuple[int, int]]) -> list[Asked]:
         """Read from the connections that something has arrived on. Returns what is to be served here."""
         asked: list[Asked] = []
+        most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
         for fd, _ in events:
             connection = self._parked[fd]
             if connection.busy:
@@ -121,7 +134,7 @@ class Rounds:
                 self._epoll.unregister(fd)
                 continue
             try:
-                data = os.read(fd, READ_BYTES)
+                data = os.read(fd, most)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -132,7 +145,7 @@ class Rounds:
             except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
                 self._fail(connection, connection.task, error)
                 continue
-            if call is None:
+            if call is None or (call.operation.large and self._unsent.tight):
                 self._wake(connection, outcome.Value(data))
             else:
                 connection.begin_quick()
@@ -194,6 +207,7 @@ class Rounds:
             self._lose(connection, error)
             return
         if sent < len(data) or connection.stopping:
+            connection.unsent.set(len(data))
             self._wake(connection, outcome.Value(Unsent(data, sent, reply)))
         else:
             connection.end_quick(reply)

@@ -29,6 +29,7 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.http import listener
+from qrusty_trio.http.byte_budget import Budget, limit_for
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
@@ -139,7 +140,7 @@ async def _run(
             if stores.storage.persistent:
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
-                context = _context(fitted, engine, ring, stopping)
+                context = _context(fitted, engine, ring, stopping, memory.read().limit_bytes)
                 await front.start(listener.serve, listeners, context)
                 port = listeners[0].socket.getsockname()[1]
                 for level, note in fitted.notes:
@@ -208,7 +209,7 @@ def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> E
     return engine
 
 
-def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event) -> HttpContext:
+def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event, memory_limit: int) -> HttpContext:
     settings = fitted.settings
     webui = webui_directory(settings.webui_dir)
     if webui is None:
@@ -226,6 +227,7 @@ def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event
         stopping=stopping,
         return_freed=return_freed,
     )
+    limit = limit_for(memory_limit)
     return HttpContext(
         engine,
         websocket,
@@ -236,6 +238,8 @@ def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event
         stopping=stopping,
         allowed_hosts=hosts,
         max_turned_away=fitted.turned_away,
+        received=Budget(limit),
+        unsent=Budget(limit),
     )
 
 

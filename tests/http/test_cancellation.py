@@ -7,8 +7,8 @@ import trio
 from trio.abc import Instrument
 from trio.testing import MockClock, memory_stream_pair
 
-from qrusty_trio.http.fast_lane import Lane
 from qrusty_trio.http.handover import Handover
+from qrusty_trio.http.lane import Lane
 from qrusty_trio.server.engine import Engine
 from tests.http.web import LANES, context_for, make_engine, request
 

@@ -10,9 +10,9 @@ import trio
 from hpack import Encoder
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
-from qrusty_trio.http.fast_lane import TICK_SECONDS, Lane
 from qrusty_trio.http.handover import Handover
 from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.http.lane import TICK_SECONDS, Lane
 from tests.http.test_http2_progress import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
 from tests.http.web import LANES, context_for, make_engine, request
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,7 +65,7 @@ class Client:
         self.stream = stream
         self._data = b""
 
-    async def send(self, data: bytes) -> None:
+    async def send(self, data: bytes | memoryview) -> None:
         await self.stream.send_all(data)
 
     async def _more(self) -> bool:
@@ -172,6 +173,7 @@ async def running(
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = ("test",),
     engine: Engine | None = None,
+    send_buffer: int | None = None,
 ) -> AsyncIterator[Web]:
     """A server that is stopped in order at the end."""
     engine = engine or make_engine()
@@ -184,6 +186,9 @@ async def running(
         allowed_hosts=allowed_hosts,
     )
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    if send_buffer is not None:
+        # Accepted sockets have it from the one that listens.
+        listeners[0].socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
     port = listeners[0].socket.getsockname()[1]
     async with trio.open_nursery() as background:
         background.start_soon(engine.committer.run)

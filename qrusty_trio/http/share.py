@@ -1,0 +1,73 @@
+"""What a request that Hypercorn serves makes the server hold: its part of the budgets of `byte_budget`.
+
+Rule: a body over HTTP/1.1 waits in its socket until there is room. One over HTTP/2 shares its connection with others,
+which must not wait behind it: it is dropped as it comes, and answered with 503.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import trio
+
+from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.errors import Unavailable
+from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
+
+LARGE_ANSWERS = 2
+"""Requests of an HTTP/2 connection that may hold a large answer at a time."""
+
+
+class ConnectionShare:
+    """What a connection holds."""
+
+    def __init__(self, received: Budget, unsent: Budget) -> None:
+        self.received = received
+        self.unsent = unsent
+        self.among = trio.Semaphore(LARGE_ANSWERS)
+        self.shares: set[Share] = set()
+
+    def lags(self, now: float, moved: int) -> bool:
+        """Whether others wait for what this peer hardly brings or takes."""
+        if not (self.received.waiting or self.unsent.waiting):
+            return False
+        return any(share.unsent.lags(now, moved) or share.received.lags(now, moved) for share in self.shares)
+
+
+class Share:
+    """What one request holds. To be closed at its end."""
+
+    def __init__(self, whole: ConnectionShare, http2: bool) -> None:
+        self._whole = whole
+        self._http2 = http2
+        self._dropped = False
+        self._arrived = 0
+        self.received = Holding(whole.received)
+        self.unsent = Holding(whole.unsent, whole.among)
+        whole.shares.add(self)
+
+    def close(self) -> None:
+        """Nothing is held any more."""
+        self._whole.shares.discard(self)
+        self.received.set(0)
+        self.unsent.set(0)
+
+    def check(self) -> None:
+        """Raise Unavailable when the body was dropped."""
+        if self._dropped:
+            raise Unavailable("Too much is being received. Try again later.")
+
+    async def receive(self, receive: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+        """The next message, once there is room for what it brings."""
+        message = await receive()
+        if message["type"] == "http.request":
+            self._arrived += len(message.get("body", b""))
+            if self._arrived > SMALL_BYTES and not self.received.held and not self._dropped:
+                if not self._http2:
+                    await self.received.reserve(MAX_BODY_BYTES)
+                elif not self.received.reserve_now(MAX_BODY_BYTES):
+                    self._dropped = True
+            if self._dropped:
+                message["body"] = b""
+        return message

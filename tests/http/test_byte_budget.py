@@ -1,0 +1,212 @@
+"""What all HTTP connections together make the server hold: small budgets, real sockets with small buffers."""
+
+from __future__ import annotations
+
+import math
+import socket
+import struct
+from collections.abc import Sequence
+
+import pytest
+import trio
+import trio.testing
+
+from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.http import byte_budget, guard, lane
+from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Budget, Holding
+from tests.http.test_held_bytes import CONSUME, LARGE, fill, non_readers, traced
+from tests.http.web import LANES, Client, Web, request, running
+
+both_lanes = pytest.mark.parametrize("fast", LANES, ids=["fast", "quart"])
+
+LIMIT = 2 * LARGE_BYTES
+SEND_BUFFER = 65536
+PEERS = 10
+
+
+def limited(web: Web) -> Budget:
+    web.context.unsent.limit = web.context.received.limit = LIMIT
+    return web.context.unsent
+
+
+async def until_waiting(budget: Budget, count: int) -> None:
+    with trio.fail_after(20):
+        while len(budget.waiting) < count:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def until_nothing_is_held(budget: Budget) -> None:
+    with trio.fail_after(20):
+        while budget.held or budget.waiting:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+async def takes(client: Client) -> None:
+    assert (await client.answer()).status == 200
+
+
+@both_lanes
+async def test_many_that_do_not_read_hold_the_budget_and_no_more(fast: bool) -> None:
+    async with running(fast, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
+        budget = limited(web)
+        await fill(web, PEERS)
+        with traced() as held:
+            for client in clients:
+                await client.send(CONSUME)
+            await until_waiting(budget, 4)
+            assert budget.held <= LIMIT
+            assert held.now < 3 * (LIMIT + LARGE), "with the copy of what is locked in the store in memory"
+            stats = web.engine.broker.catalog.stats("q")
+            assert stats is not None
+            assert stats.available >= len(budget.waiting), "nothing is locked for those who wait"
+            # What is small is served to everybody all the while.
+            assert (await web.ask("GET", "/health")).status == 200
+            await fill(web, 1, 10)
+            # All get theirs in turn.
+            async with trio.open_nursery() as nursery:
+                for client in clients:
+                    nursery.start_soon(takes, client)
+        await until_nothing_is_held(budget)
+
+
+@both_lanes
+async def test_while_others_wait_those_who_take_nothing_are_cut_off(
+    fast: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(byte_budget, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(lane, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(guard, "WATCH_SECONDS", 0.05)
+    async with running(fast, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
+        budget = limited(web)
+        await fill(web, 3)
+        for client in clients:
+            await client.send(CONSUME)
+        # The messages of those who are cut off go to those who wait, and at last to this one, who takes it.
+        async with web.client() as reader:
+            await reader.send(CONSUME)
+            with trio.fail_after(20):
+                await takes(reader)
+        assert budget.held <= LIMIT
+
+
+@both_lanes
+async def test_bodies_that_come_slowly_wait_for_room_in_their_sockets(fast: bool) -> None:
+    async with running(fast) as web, non_readers(web, 2 * PEERS) as clients, trio.open_nursery() as nursery:
+        limited(web)
+        budget = web.context.received
+        body = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * LARGE})
+        beginning, end = memoryview(body)[:-1000], body[-1000:]
+        rest = trio.Event()
+        answered: list[int] = []
+
+        async def upload(client: Client) -> None:
+            await client.send(beginning)
+            await rest.wait()
+            await client.send(end)
+            answered.append((await client.answer()).status)
+
+        with traced() as held:
+            for client in clients:
+                nursery.start_soon(upload, client)
+            await until_waiting(budget, PEERS)
+            assert budget.held <= LIMIT
+            assert held.now < 3 * LIMIT < len(clients) * LARGE
+            assert (await web.ask("GET", "/health")).status == 200
+            await fill(web, 1, 10)
+        rest.set()
+        with trio.fail_after(20):
+            while len(answered) < len(clients):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert set(answered) == {200}
+        await until_nothing_is_held(budget)
+
+
+async def test_a_body_that_hardly_moves_gives_way_to_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(byte_budget, "STALL_SECONDS", 0.3)
+    monkeypatch.setattr(lane, "TICK_SECONDS", 0.05)
+    async with running(True) as web, non_readers(web, PEERS) as clients:
+        limited(web)
+        body = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * LARGE})
+        for client in clients:
+            await client.send(body[:20_000])
+        await until_waiting(web.context.received, 1)
+        with trio.fail_after(20):
+            assert (
+                await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "y" * LARGE})
+            ).status == 200
+
+
+async def test_nothing_is_run_for_those_who_left_while_they_waited() -> None:
+    async with running(True, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
+        budget = limited(web)
+        await fill(web, PEERS)
+        for client in clients:
+            await client.send(CONSUME)
+        await until_waiting(budget, 4)
+        ran: list[int] = []
+        run = web.engine.run
+
+        async def count(calls: Sequence[Call]) -> list[Reply]:
+            ran.append(len(calls))
+            return await run(calls)
+
+        web.engine.run = count  # type: ignore[method-assign]  # to look on
+        for client in reversed(clients):
+            client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await client.stream.aclose()
+        await until_nothing_is_held(budget)
+        assert not ran
+        stats = web.engine.broker.catalog.stats("q")
+        assert stats is not None
+        assert (stats.available, stats.locked) == (PEERS, 0)
+
+
+async def test_room_is_given_in_turn_and_to_those_who_are_still_there() -> None:
+    budget = Budget(100_000)
+    first, second, third = Holding(budget), Holding(budget), Holding(budget)
+    await first.reserve(90_000)
+    order: list[str] = []
+
+    async def wait(holding: Holding, octets: int, name: str) -> None:
+        await holding.reserve(octets)
+        order.append(name)
+
+    async with trio.open_nursery() as nursery:
+        scope = trio.CancelScope()
+
+        async def leaves() -> None:
+            with scope:
+                await wait(second, 100_000, "left")
+
+        nursery.start_soon(leaves)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(wait, third, 10_000, "third")
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == [], "it fits, but it is not its turn"
+        scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert order == ["third"]
+    first.set(0)
+    third.set(SMALL_BYTES)
+    assert budget.held == 0
+    await second.reserve(10**9)  # alone, whatever its size
+    second.set(0)
+    assert budget.held == 0
+
+
+async def test_those_lag_who_hold_some_while_others_wait_and_hardly_move() -> None:
+    budget = Budget(100_000)
+    holding = Holding(budget)
+    await holding.reserve(90_000)
+    assert not holding.lags(0, 0)
+    assert not holding.lags(1000, 0), "nobody waits"
+    with trio.move_on_after(math.inf) as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Holding(budget).reserve, 50_000)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not holding.lags(0, 0)
+            assert not holding.lags(4, 70_000), "it moves"
+            assert not holding.lags(8, 70_001)
+            assert holding.lags(9.1, 70_001)
+            scope.cancel()
+    assert not budget.waiting
