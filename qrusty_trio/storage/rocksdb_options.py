@@ -133,7 +133,9 @@ def _family_options(family: Family, cache: Cache, write_buffer: int, directory: 
     options.set_compression_type(DBCompressionType.lz4())
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_write_buffer_size(write_buffer // 2)
-    options.set_max_write_buffer_number(4)
+    # Writes are slowed down when so many but one wait to be flushed, as after 1,000 purges a second. Their memory is
+    # bounded by the budget of all.
+    options.set_max_write_buffer_number(6)
     # A stalled write would stop the loop: let reads search more files for a while instead.
     options.set_level_zero_slowdown_writes_trigger(40)
     options.set_level_zero_stop_writes_trigger(80)
