@@ -201,6 +201,20 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / link).exists(), (document.name, link)
 
 
+def test_the_ratios_in_the_readme_are_those_that_were_measured() -> None:
+    header, _, *rows = (line for line in text("README.md").splitlines() if line.startswith("|"))
+    connections = [cell.split()[0] for cell in header.strip("| ").split(" | ")[1:]]
+    assert connections == ["1", "8", "32", "128"]
+    measured = re.split(r"^### ", text("docs/benchmarks.md"), flags=re.MULTILINE)
+    for row in rows:
+        name, *ratios = row.strip("| ").split(" | ")
+        server = name.partition(" (")[0]
+        for count, ratio in zip(connections, ratios, strict=True):
+            (workload,) = (one for one in measured if re.match(rf"Cycle [^\n]*, {count} connections?, 100 B\n", one))
+            (line,) = (line for line in workload.splitlines() if line.startswith(f"| {server} |"))
+            assert line.split(" | ")[5].strip("*").split()[0] == ratio, (server, count)
+
+
 def requirements(lock: str) -> dict[str, tuple[str, int]]:
     """Package -> (version, how many hashes)."""
     found = {}
