@@ -109,7 +109,7 @@ class Tree:
 
     def passes(self, command: str, seconds: float | None = None) -> bool:
         """Whether a command ends well, and in time."""
-        argv = ["nice", "-n", "10", sys.executable, *command.split()]
+        argv = ["nice", "-n", "5", sys.executable, *command.split()]
         with tempfile.TemporaryDirectory(prefix="mutants-tmp-", ignore_cleanup_errors=True) as scratch:
             self._process = process = subprocess.Popen(
                 argv,
