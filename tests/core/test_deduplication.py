@@ -30,16 +30,22 @@ from tests.core.brokers import (
 )
 
 
-def test_a_message_indexed_while_locked_frees_its_payload_when_it_breaks(
-    storage: Storage, payloads: PayloadStore, tmp_path: Path
+@pytest.mark.parametrize("locked", [False, True])
+@pytest.mark.parametrize("restart", [False, True])
+def test_a_message_that_was_indexed_frees_its_payload_when_it_breaks(
+    storage: Storage, payloads: PayloadStore, tmp_path: Path, locked: bool, restart: bool
 ) -> None:
+    """Its digest can't be told from the payload any more."""
     broker = with_payloads(storage, payloads)
-    broker.publish("q", 1, big("text"), 3, 0)
-    id = take(broker)
-    assert id is not None
+    id = broker.publish("q", 1, big("text"), 3, 0)
+    if locked:
+        assert take(broker) == id
     exhaust(broker.catalog.update("q", None, False, 0))
-    broker.nack("q", id, "c", 0)
+    if locked:
+        broker.nack("q", id, "c", 0)
     broker.commit()
+    if restart:
+        broker = restarted(broker, payloads)
     break_payload(payloads, tmp_path, 0)
     assert take(broker) is None
     assert [removed.id for removed in broker.payloads.take_removed()] == [id]

@@ -23,6 +23,7 @@ from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.errors import DiskFull, QrustyError, StorageFault
 from qrusty_trio.server.compactor import Compactor
 from tests.core.ownership import check_ownership
+from tests.server.engines import until_back
 from tests.server.room import LARGE, Room, large, room, segment
 from tests.server.running import running, settings_for, until_ready
 
@@ -342,7 +343,7 @@ async def test_after_a_failed_sync_the_server_goes_on_and_saves_what_is_in_doubt
         failing_syncs(1)
         with pytest.raises(StorageFault):
             await it.publish("q", large("in doubt"))
-        await _until_back(it)
+        await until_back(it.engine)
         await it.publish("q", large("after"))
         # The one in doubt was refused, and may be there all the same. If it is, its bytes must not stay in segment 1.
         await it.compactor.repair()
@@ -362,7 +363,7 @@ async def test_what_a_failed_sync_lost_is_removed(tmp_path: Path, failing_syncs:
         failing_syncs(1)
         with pytest.raises(StorageFault):
             await it.compactor.compact()
-        await _until_back(it)
+        await until_back(it.engine)
         with segment(tmp_path, 1).open("r+b") as file:
             file.seek(100)
             file.write(bytes(4096))
@@ -374,12 +375,6 @@ async def test_what_a_failed_sync_lost_is_removed(tmp_path: Path, failing_syncs:
         assert await it.drain("q") == [large("readable")]
         assert [(each["queue"], each["reason"]) for each in it.removed()] == [("q", "checksum")]
         check(it)
-
-
-async def _until_back(room: Room) -> None:
-    with trio.fail_after(60):
-        while room.engine.fault is not None:  # noqa: ASYNC110  # a flag
-            await trio.sleep(0.01)
 
 
 async def test_a_failed_sync_while_moving_leaves_payloads_where_they_are(
@@ -394,7 +389,7 @@ async def test_a_failed_sync_while_moving_leaves_payloads_where_they_are(
         failing_syncs(1)
         with pytest.raises(StorageFault):
             await it.compactor.compact()
-        await _until_back(it)
+        await until_back(it.engine)
         assert check(it)[1] == LARGE
         await it.compactor.repair()
         await it.compactor.compact()
