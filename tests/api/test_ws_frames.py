@@ -159,3 +159,13 @@ def test_what_only_looks_like_a_field_given_twice(frame: dict[str, object]) -> N
     request = decode(json.dumps(frame))
     assert isinstance(request, Request)
     assert (request.queue, request.payload) == (frame["queue"], frame.get("payload"))
+
+
+@pytest.mark.parametrize("ends", range(9))
+def test_backslashes_at_the_ends_of_texts_hide_no_field_given_twice(ends: int) -> None:
+    """An escaped backslash before a quotation mark looks like an escaped one, as often as marks are too many."""
+    ids = [f"{number}\\" for number in range(ends)]
+    once = f'{{"type":"batch-ack","ids":{json.dumps(ids)},"queue":"jobs"'
+    assert isinstance(decode(once + "}"), Request)
+    for twice in (',"queue":"jobs"', ',"no_reply":true,"no_reply":true', ',"credits":1,"credits":2'):
+        assert refused(once + twice + "}")
