@@ -237,6 +237,26 @@ def test_a_counter_that_is_wrong_is_put_right_and_said(storage: Storage, caplog:
     assert payloads_in_order(last) == ["new"]
 
 
+def test_a_count_of_locks_that_is_wrong_is_put_right_and_said(
+    storage: Storage, caplog: pytest.LogCaptureFixture
+) -> None:
+    broker = Broker(storage)
+    for number in range(3):
+        broker.publish("q", 1, str(number), 3, 0)
+        take(broker)
+    broker.commit()
+    batch = storage.batch()
+    batch.delete(lock_key(broker.queue_number("q"), 1), storage.families[Family.LOCKS])
+    storage.write(batch)
+    again = restarted(broker)
+    assert "queue 'q' counted 3 locked messages, but the store holds 2;" in caplog.text
+    again.commit()
+    caplog.clear()
+    last = restarted(again)
+    assert (last.queues["q"].locked, last.locks.count) == (2, 2)
+    assert not caplog.records
+
+
 def test_a_lock_without_its_queue_is_damage(storage: Storage) -> None:
     broker = Broker(storage)
     broker.publish("q", 1, "payload", 3, 0)
