@@ -69,7 +69,7 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
     "qrusty_trio/server/*": (ENGINE, (SIMULATION,), ("tests/server/test_c*.py", "tests/http/test_[rv]*.py")),
     "qrusty_trio/storage/*": (
         ("tests/storage/test_payload*.py",),
-        ("tests/core/test_[ber]*.py", "tests/core/test_dup*.py", "tests/server/test_re*.py"),
+        ("tests/core/test_[ber]*.py", "tests/core/test_dedup*.py", "tests/server/test_re*.py"),
         ("tests/server/test_s*.py", "tests/server/test_compactor.py"),
     ),
     "qrusty_trio/http/*": (
