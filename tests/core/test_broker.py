@@ -246,14 +246,14 @@ def test_a_count_of_locks_that_is_wrong_is_put_right_and_said(
         take(broker)
     broker.commit()
     batch = storage.batch()
-    batch.delete(lock_key(broker.queue_number("q"), 1), storage.families[Family.LOCKS])
+    batch.delete(lock_key(broker.catalog.number_of("q"), 1), storage.families[Family.LOCKS])
     storage.write(batch)
     again = restarted(broker)
     assert "queue 'q' counted 3 locked messages, but the store holds 2;" in caplog.text
     again.commit()
     caplog.clear()
     last = restarted(again)
-    assert (last.queues["q"].locked, last.locks.count) == (2, 2)
+    assert (last.catalog.by_name["q"].locked, last.locks.count) == (2, 2)
     assert not caplog.records
 
 

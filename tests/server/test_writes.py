@@ -138,6 +138,17 @@ async def test_a_late_answer_gives_back_its_own_delivery_only(expired: bool) -> 
         assert again["retry_count"] == (2 if expired else 1)
 
 
+async def test_what_nobody_saw_does_not_count_although_its_lock_has_ended(mock_clock: trio.testing.MockClock) -> None:
+    """Nobody has looked for ended locks since."""
+    async with engine_on(MemoryStorage()) as engine:
+        await run(engine, publish("x", max_retries=1))
+        (reply,) = engine.run_quick([consume(seconds=1)])
+        mock_clock.jump(5)
+        engine.give_back(reply)
+        (again,) = await run(engine, consume())
+        assert again["retry_count"] == 1
+
+
 async def test_a_subscriber_behind_broken_payloads_waits_for_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
