@@ -303,10 +303,10 @@ class Engine:
         while True:
             self._reaper_wake = trio.Event()
             self._reaper_due = self.broker.locks.wake_at
-            with trio.move_on_after(max(0.0, self.clock.seconds_until(self._reaper_due + 1))):
-                await self._reaper_wake.wait()
             while self.broker.locks.tidy(TIDIED_PER_STEP):
                 await trio.lowlevel.checkpoint()
+            with trio.move_on_after(max(0.0, self.clock.seconds_until(self._reaper_due + 1))):
+                await self._reaper_wake.wait()
             if self.fault is not None:
                 # The recovery wakes this task.
                 self._reaper_due = 0

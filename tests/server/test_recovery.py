@@ -15,6 +15,7 @@ import trio
 
 from qrusty_trio.api.call import Reply
 from qrusty_trio.config import Fsync
+from qrusty_trio.core import broker as broker_module
 from qrusty_trio.core.deduplication import PER_STEP
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX, is_websocket
 from qrusty_trio.core.queue import Queue
@@ -226,6 +227,28 @@ async def test_recoveries_leave_no_locks_of_before(store: WatchedStorage) -> Non
                 await trio.lowlevel.checkpoint()
         queues = [each for each in gc.get_objects() if type(each) is Queue and each.name.startswith("leak-")]
         assert sum(len(queue.locks) for queue in queues) == engine.broker.locks.count == 5
+
+
+async def test_locks_of_before_are_freed_though_nothing_happens_after_a_recovery(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lock that ends in the outage has woken whoever frees them too early."""
+    monkeypatch.setattr(broker_module, "TIDIED_PER_EXPIRE", 1)
+    async with engine_on(store, Fsync.NEVER) as engine:
+        await run(engine, *[publish(str(number), "long") for number in range(5)])
+        await run(engine, *[consume("long", seconds=3600) for _ in range(5)])
+        # In whatever order the tasks go on.
+        for _ in range(8):
+            await run(engine, publish("x", "ended", max_retries=100), consume("ended", seconds=0))
+            store.reopen_fault = StorageFault("still down")
+            store.writes_left = 0
+            await engine.run([publish("lost")])
+            await trio.sleep(0.01)
+            store.reopen_fault = None
+            await until_back(engine)
+            with trio.fail_after(STEP_SECONDS):
+                while engine.broker.locks.untidy:  # noqa: ASYNC110  # no event tells of it
+                    await trio.sleep(0.001)
 
 
 async def test_whatever_keeps_the_store_away_it_is_tried_again_and_told_seldom(

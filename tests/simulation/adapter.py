@@ -41,12 +41,13 @@ from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.recovery import load, recover
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.removed_log import RemovedLog
+from tests.simulation.disk import Disk
 from tests.simulation.model import Model
 from tests.simulation.storage import SimulatedStorage
 
 EPOCH = 1_700_000_000.0
 """Wall time at the start of a world."""
-STEP_OPERATIONS = 100
+STEP_OPERATIONS = 65
 """Operations of the store that one step of the loop may take, with the small pieces below."""
 
 TURN = 2
@@ -61,6 +62,7 @@ PIECES: list[tuple[Any, str, int]] = [
     (recovery, "SESSIONS_PER_STEP", 2),
     (broker, "REFILL_PIECE", 3),
     (broker, "REMOVED_PER_CONSUME", 3),
+    (broker, "TIDIED_PER_EXPIRE", 3),
     (dispatch, "TURN", TURN),
     (deduplication, "PER_STEP", 3),
     (deduplication, "TRIM_EVERY", 6),
@@ -82,13 +84,12 @@ PIECES: list[tuple[Any, str, int]] = [
 
 
 class Machine:
-    """Its clocks, one that people set and one that runs since it was started; and how slow its disk is."""
+    """Its clocks, one that people set and one that runs since it was started; its disk, and how slow that is."""
 
-    def __init__(self, slow: float, faults: float) -> None:
+    def __init__(self, slow: float, disk: Disk) -> None:
         self.slow = slow
         """Share of the calls in threads that take long."""
-        self.faults = faults
-        """Share of the syncs of payloads that fail."""
+        self.disk = disk
         self.ahead = 0.0
         """Seconds by which the wall clock has been set."""
         self.boot = 1
@@ -146,8 +147,6 @@ def deterministic(seed: int, machine: Machine) -> Iterator[None]:
     """Everything in here takes the same course whenever it is run with the same seed. Puts back what it replaces."""
     dice = random.Random(f"threads {seed}")
     ids = random.Random(f"ids {seed}")
-    disk = random.Random(f"disk {seed}")
-    fdatasync = os.fdatasync
 
     async def run_sync(function: Callable[..., Any], *args: Any, **_: Any) -> Any:
         await trio.lowlevel.checkpoint_if_cancelled()
@@ -155,11 +154,6 @@ def deterministic(seed: int, machine: Machine) -> Iterator[None]:
 
     def new_id() -> str:
         return str(uuid.UUID(int=ids.getrandbits(128), version=4))
-
-    def failing_fdatasync(descriptor: int) -> None:
-        if disk.random() < machine.faults:
-            raise OSError(5, "Input/output error")
-        fdatasync(descriptor)
 
     replaced: list[tuple[Any, str, Any]] = [
         *PIECES,
@@ -171,7 +165,7 @@ def deterministic(seed: int, machine: Machine) -> Iterator[None]:
         (websocket, "uuid", SimpleNamespace(uuid4=new_id)),
         (clock, "time", SimpleNamespace(time=machine.time, clock_gettime=machine.since_boot, CLOCK_BOOTTIME=7)),
         (clock, "_boot", lambda: machine.boot),
-        (os, "fdatasync", failing_fdatasync),
+        (os, "fdatasync", machine.disk.fdatasync),
         (compactor, "LOOK_SECONDS", 0.7),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replaced]
@@ -322,6 +316,11 @@ class Process:
 
     def numbers(self) -> list[int]:
         return list(self.engine.broker.catalog.by_number)
+
+    @property
+    def untidy(self) -> bool:
+        """Whether locks of purged queues take room."""
+        return self.engine.broker.locks.untidy
 
     @property
     def giving_back(self) -> bool:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 NAMES = ("a", "b", "c", "d")
 SPARE = "spare"
 """The third name that two queues need to swap theirs."""
+FLOOD = 0.01
+"""Share of the bursts after which somebody publishes a lot."""
 LOCK_SECONDS = (1, 1, 2, 5, 30)
 
 
@@ -83,11 +85,21 @@ class Client:
                 # The socket broke before the answer was written.
                 self.world.model.trace.note(self.name, "could not be answered: gives back", reply.delivery.id)
                 each.given_back = True
+                if await self._stuck(each):
+                    continue
             each.answered(reply)
             if isinstance(each, ConsumeAsk) and each.given_back:
                 process.engine.give_back(reply)
         await trio.lowlevel.checkpoint()  # it would be the answer's way over the network
         return replies
+
+    async def _stuck(self, ask: Ask) -> bool:
+        """The answer could not be written for a while. Whether the process ended meanwhile."""
+        with self.world.request() as scope:
+            await trio.sleep(self.dice.choice((0.0, 0.0, 0.0, 0.7, 1.5, 6.0)))
+        if scope.cancelled_caught:
+            ask.unanswered()
+        return scope.cancelled_caught
 
     def _expect(self, asks: list[Ask]) -> None:
         """What a consume has to find: more messages than there are consumes, and a lock for each."""
@@ -171,10 +183,20 @@ class Caller(Client):
         self._held: list[tuple[str, str]] = []
         """Queue, id."""
         self._consumes: list[ConsumeAsk] = []
+        self._flood: list[str] = []
+        """Queues that a burst each is to be published to, without a pause."""
+
+    def pause(self) -> float:
+        return 0.0 if self._flood else super().pause()
 
     def burst(self) -> list[Ask]:
         self._held += [(each.queue, each.id) for each in self._consumes if each.id is not None]
         self._consumes.clear()
+        if self._flood:
+            queue = self._flood.pop()
+            return [PublishAsk(self.world, self.name, *self.world.message(self.dice, queue)) for _ in range(8)]
+        if self.dice.random() < FLOOD:
+            self._flood = [self.dice.choice(NAMES)] * self.dice.randint(3, 8)
         return [self._choose() for _ in range(self.dice.choice((1, 1, 1, 2, 3, self.dice.randint(1, 8))))]
 
     def _choose(self) -> Ask:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+EXACT = 2e-6
+"""Seconds by which a lock may seem to end early: that much is lost when times are added."""
 TOLERANCE = 0.005
-"""Seconds by which a lock may seem to end early: clocks are read in whole milliseconds."""
+"""The same of a lock from an earlier process: how far the clock was set is known in whole milliseconds only."""
 
 
 @dataclass(eq=False)
@@ -69,6 +71,8 @@ class Held:
     """Number of the machine's starts until then."""
     ahead: float
     """By how much the wall clock was set."""
+    unsure: bool = False
+    """It may end at any time: the machine was started and its clock set since it was made."""
     left: bool = False
     """Its delivery has left for the consumer."""
     over: bool = False

@@ -18,7 +18,7 @@ from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.http.carrier import Finished, Lost
 from qrusty_trio.http.websocket import Connection
 from tests.simulation.clients import LOCK_SECONDS, NAMES
-from tests.simulation.known import TOLERANCE, Asked, Peer, Publish
+from tests.simulation.known import Asked, Peer, Publish
 from tests.simulation.trace import short
 
 if TYPE_CHECKING:
@@ -363,5 +363,5 @@ class WebSocketPeer:
             lock = self.model.picture.lock_of.get(request["id"])
             if lock is not None and request["held"] == lock.name:
                 held = self.model.held[lock.name, request["id"]]
-                if held.left and self.model.now() < held.ends_at - TOLERANCE:
+                if held.left and not self.model.ended(held):
                     self.model.fail(f"an ack of {request['id']} was answered, and it is still locked")

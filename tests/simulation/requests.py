@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import resolve
-from tests.simulation.known import TOLERANCE, Publish
+from tests.simulation.known import Publish
 from tests.simulation.stored_form import LockName
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ class SettleAsk(Ask):
             return None
         held = self.model.held[lock.name, self.id]
         queue = self.model.picture.queues[lock.name[0]]
-        return lock.name if queue.name == self.queue and self.model.now() < held.ends_at - TOLERANCE else None
+        return lock.name if queue.name == self.queue and not self.model.ended(held) else None
 
     def succeeded(self, reply: Reply) -> None:
         if self._ack:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from zlib import crc32
 
 import msgspec
 
@@ -12,8 +15,10 @@ from qrusty_trio.core.keys import COUNTERS, QUEUE_CONFIG, KeyCoder
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.core.queue import StoredConfig
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
-from qrusty_trio.storage.payload_format import REFERENCE_BYTES
+from qrusty_trio.storage.base import Family
+from qrusty_trio.storage.payload_format import REFERENCE_BYTES, segment_name
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+from tests.simulation.storage import SimulatedStorage
 
 _COUNTERS = struct.Struct(">3Q")
 _LOCK_KEY = struct.Struct(">IQ")
@@ -80,6 +85,27 @@ def config(value: bytes) -> tuple[str, bool, bool]:
     """Name, whether duplicates are refused, whether those that were there before are looked for."""
     read = _config(value)
     return read.name, not read.allow_duplicates, read.deduplicating
+
+
+def references(storage: SimulatedStorage) -> Iterator[tuple[str, PayloadRef]]:
+    """Messages (id) whose payload is in a segment file, and where there."""
+    stored = [record for _, record in storage.all(Family.MESSAGES)]
+    stored += [records.unpack_lock(value).record for _, value in storage.all(Family.LOCKS)]
+    stored += [value[2 + int.from_bytes(value[:2], "big") :] for _, value in storage.all(Family.DEAD)]
+    for record in stored:
+        flags, _, _, _, id = records.unpack_message(record)
+        if flags & EXTERNAL:
+            yield id.decode(), PayloadRef.unpack(record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES])
+
+
+def is_whole(directory: Path, reference: PayloadRef) -> bool:
+    """Whether a payload can be read."""
+    path = directory / segment_name(reference.segment)
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        file.seek(reference.offset)
+        return crc32(file.read(reference.length)) == reference.checksum
 
 
 class Decoder:

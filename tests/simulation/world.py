@@ -20,6 +20,7 @@ from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.simulation import adapter
 from tests.simulation.adapter import Machine, Process, deterministic
 from tests.simulation.clients import Caller, Manager
+from tests.simulation.disk import Disk
 from tests.simulation.liveness import come_to_rest
 from tests.simulation.model import Model
 from tests.simulation.peers import WebSocketPeer
@@ -54,12 +55,12 @@ class Plan:
     def of(cls, seed: int) -> Plan:
         dice = random.Random(f"plan {seed}")
         faults = dice.choice((0.0, 0.0, 1.0, 4.0, 15.0))
-        externals = dice.random() < 0.2
+        externals = dice.random() < 0.3
         return cls(
             life=dice.choice((4.0, 12.0, 30.0)),
             odds=Odds(0.006 * faults, 0.008 * faults, 0.002 * faults, 0.4 if faults else 0.0),
             slow=dice.choice((0.0, 0.02, 0.2)),
-            fdatasync=dice.choice((0.0, 0.02)) if externals and faults else 0.0,
+            fdatasync=dice.choice((0.0, 0.02, 0.1)) if externals and faults else 0.0,
             restarts=dice.choice((0, 0, 1, 3)),
             rocksdb=dice.random() < 0.03,
             externals=externals,
@@ -163,7 +164,7 @@ class World:
 
     @property
     def loses_payloads(self) -> bool:
-        return self.plan.fdatasync > 0
+        return self.plan.fdatasync > 0 or bool(self.model.payload_lost)
 
     def numbers(self, name: str) -> list[int]:
         """Of the queue with that name, or of all ("")."""
@@ -221,20 +222,32 @@ class World:
             self._process_changed = trio.Event()
             share = self.plan.life / (self.plan.restarts + 1)
             await trio.sleep(share if last else self.dice.uniform(0, 2 * share))
+            if not last:
+                await self._midst()
             if last:
                 self.storage.odds = Odds()
-                self.machine.slow = self.machine.faults = 0.0
+                self.machine.slow = self.machine.disk.faults = 0.0
                 self.resting = True
                 self._process_changed.set()
                 await come_to_rest(self, process)
-            elif self.dice.random() < 0.5:
+            elif self.dice.random() < 0.4:
                 await self._stop(process)
             else:
                 self.trace.note("server", "is killed")
-                self.storage.dead = True
+                self.storage.dead = self.machine.disk.dead = True
                 self._leave_process()
         process.close()
         return process
+
+    async def _midst(self) -> None:
+        """Wait for a moment at which it hurts to be ended."""
+        what = self.dice.random()
+        if what < 0.25:
+            await self.pause(5.0)
+        elif what < 0.75:
+            with trio.move_on_after(1.0):
+                while self.storage.synced == self.storage.batches:  # noqa: ASYNC110  # no event tells of it
+                    await trio.sleep(0.0007)
 
     async def _stop(self, process: Process) -> None:
         """As SIGTERM does it."""
@@ -253,7 +266,9 @@ class World:
     def _leave_process(self) -> None:
         self._process = None
         for peer in self.model.peers.values():
-            peer.closed = peer.over = True
+            peer.closed = True
+            # One that is stopped may still get a message before it knows.
+            peer.over |= self.storage.dead
         for scope in self.requests:
             scope.cancel()
 
@@ -262,13 +277,17 @@ class World:
         clean = not self.storage.dead
         if clean and not process.faulty:
             self.storage.close()
-        power_cut = not clean and self.dice.random() < 0.5
+        power_cut = not clean and self.dice.random() < 0.6
         reboot = power_cut and self.dice.random() < 0.5
         if reboot:
             self.trace.note("world", "the machine starts anew")
             self.machine.reboot()
             self.model.boot += 1
+        if power_cut:
+            self.machine.disk.power_cut(self.directory / "payloads")
+        self.machine.disk.dead = False
         self.storage.restart(power_cut)
+        self.model.payloads_left(self.directory / "payloads")
         if self.dice.random() < 0.4:
             self.machine.ahead += self.dice.choice((-7200.0, -3.0, 3.0, 7200.0))
             self.trace.note("world", "sets the clock, which is ahead by", self.machine.ahead)
@@ -277,7 +296,7 @@ class World:
 
 
 class Watch(trio.abc.Instrument):
-    """Looks at the world after every step of every task."""
+    """Looks at the world after every step of a task that touched the store."""
 
     def __init__(self, world: World) -> None:
         self._world = world
@@ -291,10 +310,11 @@ class Watch(trio.abc.Instrument):
         if world.steps == MOST_STEPS:
             world.fail("it does not come to an end")
         operations = world.storage.operations
-        if operations:
-            world.most_operations = max(world.most_operations, operations)
-            if operations > adapter.STEP_OPERATIONS:
-                world.fail(f"a step took {operations} operations of the store")
+        if not operations:
+            return
+        world.most_operations = max(world.most_operations, operations)
+        if operations > adapter.STEP_OPERATIONS:
+            world.fail(f"a step took {operations} operations of the store")
         process = world._process
         if process is None or not process.clean or world.failure is not None:
             return
@@ -318,7 +338,7 @@ class Watch(trio.abc.Instrument):
 def run(seed: int, directory: Path) -> World:
     """Run a world to its end. Raises Violation; the trace is in `world_of`."""
     plan = Plan.of(seed)
-    machine = Machine(plan.slow, plan.fdatasync)
+    machine = Machine(plan.slow, Disk(random.Random(f"disk {seed}"), plan.fdatasync))
     clock = MockClock(autojump_threshold=0)
     made: list[World] = []
 
