@@ -25,7 +25,7 @@ from qrusty_trio.api import operations, ws_outbox, ws_requests
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Fsync
-from qrusty_trio.core import broker, catalog, deduplication, dispatch, loading, queue, relocation
+from qrusty_trio.core import broker, catalog, deduplication, dispatch, externals, loading, queue, relocation
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
@@ -47,7 +47,7 @@ from tests.simulation.storage import SimulatedStorage
 
 EPOCH = 1_700_000_000.0
 """Wall time at the start of a world."""
-STEP_OPERATIONS = 65
+STEP_OPERATIONS = 75
 """Operations of the store that one step of the loop may take, with the small pieces below."""
 
 TURN = 2
@@ -64,6 +64,7 @@ PIECES: list[tuple[Any, str, int]] = [
     (broker, "REMOVED_PER_CONSUME", 3),
     (broker, "TIDIED_PER_EXPIRE", 3),
     (dispatch, "TURN", TURN),
+    (externals, "_GROUPS_PER_STEP", 10),
     (deduplication, "PER_STEP", 3),
     (deduplication, "TRIM_EVERY", 6),
     (loading, "QUEUES_PER_STEP", 2),

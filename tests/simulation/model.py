@@ -46,6 +46,8 @@ class Model:
         self.held: dict[tuple[LockName, str], Held] = {}
         self.process = 0
         self.faults = 0
+        self._doubtful: list[range] = []
+        """Batches that were not synced when the store failed: nobody may be told that they are safe."""
         self.troubled_until = 0.0
         """Until then nobody had time for locks that end."""
         self.prompt = False
@@ -332,6 +334,7 @@ class Model:
             return
         if self.always and made > synced:
             self.fail(f"the publish of {id} was answered before it was synced")
+        self._check_doubt(made, f"the publish of {id}")
         if id not in self.removed_by:
             self.published[id] = made
 
@@ -343,13 +346,19 @@ class Model:
             return
         if self.always and batch > synced:
             self.fail(f"the ack of {id} was answered before it was synced")
+        self._check_doubt(batch, f"the ack of {id}")
         self.gone[id] = batch
         self.published.pop(id, None)
+
+    def _check_doubt(self, batch: int, what: str) -> None:
+        if self.always and any(batch in each for each in self._doubtful):
+            self.fail(f"{what} was answered, although the store failed before it was synced")
 
     # Connections and the process
 
     def fault_begins(self) -> None:
         self.faults += 1
+        self._doubtful.append(range(self.storage.synced + 1, self.storage.batches + 1))
         self.troubled_until = inf
         self.namings += 1
         self.subscriptions.clear()
