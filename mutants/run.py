@@ -66,7 +66,7 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
         (SIMULATION,),
         ("tests/server/test_compactor.py", "tests/api"),
     ),
-    "qrusty_trio/server/*": (ENGINE, (SIMULATION,), ("tests/server/test_c*.py", "tests/http/test_[rv]*.py")),
+    "qrusty_trio/server/*": (ENGINE, (SIMULATION,), ("tests/server/test_[cu]*.py", "tests/http/test_[rv]*.py")),
     "qrusty_trio/storage/*": (
         ("tests/storage/test_payload*.py",),
         ("tests/core/test_[ber]*.py", "tests/core/test_dedup*.py", "tests/server/test_re*.py"),

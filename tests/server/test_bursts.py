@@ -1,0 +1,111 @@
+"""Running the calls of a burst, in a transaction and without one: order, bounds, and what goes wrong in one call."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from qrusty_trio.api.call import Call, Operation, Reply, Services
+from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.timings import Timings
+from qrusty_trio.errors import BadRequest, StorageFault
+from qrusty_trio.server import bursts
+from qrusty_trio.storage.memory import MemoryStorage
+from tests.server.engines import Memory
+
+FAULT = StorageFault("down")
+
+
+@pytest.fixture
+def services() -> Services:
+    return Services(Broker(MemoryStorage()), Gate(), Timings(), Memory(), lambda: 0)
+
+
+@pytest.fixture(params=["in a transaction", "during a fault"])
+def run(request: pytest.FixtureRequest, services: Services) -> Callable[..., Any]:
+    """Run calls; what `run_calls` or `run_reads` returns."""
+
+    def run(calls: list[Call], replies: list[Reply]) -> Any:
+        if request.param == "in a transaction":
+            return bursts.run_calls(services, calls, replies, 0)
+        return bursts.run_reads(services, calls, replies, 0, FAULT)
+
+    return run
+
+
+def reading(function: Callable[[], Any], mutating: bool = False) -> Call:
+    return Call(Operation("look", "GET", "/look", mutating, lambda services, call, now: function()))
+
+
+def body(text: bytes) -> Call:
+    return reading(lambda: Reply(200, text))
+
+
+def broken() -> Any:
+    raise ZeroDivisionError
+
+
+def refused() -> Any:
+    raise BadRequest("no")
+
+
+def test_a_read_that_fails_fails_alone(run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
+    replies: list[Reply] = []
+    assert run([body(b"1"), reading(broken), reading(refused), body(b"2")], replies) is None
+    assert [reply.status for reply in replies] == [200, 500, 400, 200]
+    assert "its log says why" in json.loads(replies[1].body)["error"]
+    (record,) = caplog.records
+    assert record.getMessage() == "look failed in a way that should not be possible"
+    assert record.exc_info is not None
+    assert record.exc_info[0] is ZeroDivisionError
+
+
+def test_a_change_that_fails_is_for_the_transaction_to_tell(services: Services) -> None:
+    replies: list[Reply] = []
+    with pytest.raises(ZeroDivisionError):
+        bursts.run_calls(services, [body(b"1"), reading(broken, mutating=True), body(b"2")], replies, 0)
+    assert [reply.body for reply in replies] == [b"1"]
+    replies.clear()
+    assert bursts.run_reads(services, [reading(broken, mutating=True), body(b"2")], replies, 0, FAULT) is None
+    assert [reply.status for reply in replies] == [503, 200]
+    assert replies[0] == error_reply(FAULT)
+
+
+def test_a_burst_goes_on_where_it_stopped(run: Callable[..., Any]) -> None:
+    half = b"x" * (bursts.REPLY_BYTES // 2)
+    calls = [body(half), body(half), body(b"3"), body(half), body(half + b"!"), body(b"6")]
+    replies: list[Reply] = []
+    lengths = []
+    while len(replies) < len(calls):
+        assert run(calls, replies) is None
+        lengths.append(len(replies))
+    assert lengths == [2, 5, 6]
+    assert [len(reply.body) for reply in replies] == [len(half), len(half), 1, len(half), len(half) + 1, 1]
+
+
+def test_one_that_takes_long_is_returned_at_its_turn(run: Callable[..., Any]) -> None:
+    def long() -> Any:
+        yield
+        return Reply(200, b"done")
+
+    replies: list[Reply] = []
+    calls = [body(b"1"), reading(long), body(b"3")]
+    begun = run(calls, replies)
+    assert [reply.body for reply in replies] == [b"1"]
+    assert bursts.next_step(begun) is None
+    reply = bursts.next_step(begun)
+    assert reply is not None
+    assert reply.body == b"done"
+
+
+def test_what_waits_for_a_sync_is_known() -> None:
+    synced, plain = Reply(200, b"", True), Reply(200, b"")
+    assert not bursts.only_synced([])
+    assert not bursts.only_synced([plain, plain])
+    assert bursts.only_synced([plain, synced])
+    assert bursts.only_synced([synced, plain])
