@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -194,6 +195,21 @@ def test_without_room_a_subscriber_leaves_and_others_are_served() -> None:
     pump(dispatcher, shelf)
     assert len(slow_basket.got) == 4
     assert len(fast_basket.got) == 24
+
+
+@pytest.mark.parametrize("why", ["no room", "no credit"])
+def test_one_that_can_take_nothing_ends_beside_others_that_can(why: str) -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    idle, basket = subscribe(dispatcher, credits=1 if why == "no credit" else None, basket=Basket(capacity=1))
+    _, other = subscribe(dispatcher)
+    shelf.put(1, 4)
+    pump(dispatcher, shelf)
+    assert len(basket.got) == 1
+    dispatcher.remove(idle)
+    shelf.put(1, 4)
+    pump(dispatcher, shelf)
+    assert (len(basket.got), len(other.got)) == (1, 7)
+    assert able(dispatcher, 1) == 1
 
 
 def test_the_limit_cuts_short_and_queues_take_turns() -> None:

@@ -48,3 +48,22 @@ def test_a_lock_that_ends_before_it_is_given_back(counts: bool) -> None:
     sessions.give_back(64)
     assert not sessions.departed
     assert sessions.has_left(peer.consumer, second.id)  # nothing of it is kept
+
+
+def test_so_many_go_back_in_a_step() -> None:
+    """Of one connection or of several, and not one more."""
+    broker = Broker(MemoryStorage())
+    sessions = Sessions(broker)
+    for name in "abc":
+        for _ in range(4):
+            broker.publish("q", 1, "payload", 9, 0)
+            assert broker.consume("q", WS_CONSUMER_PREFIX + name, 60, 0) is not None
+    for name in "abc":
+        peer = Gone(name, set())
+        sessions.join(peer)
+        sessions.leave(peer, counts=True, unsent=frozenset())
+    available = []
+    while sessions.departed:
+        sessions.give_back(5)
+        available.append(broker.catalog.by_name["q"].available)
+    assert available == [5, 10, 12]
