@@ -162,7 +162,7 @@ def _origins() -> Check[frozenset[str]]:
             raise ValueError
         return frozenset(origins)
 
-    return Check("nothing, or origins such as https://ops.example:8443 with commas between, without paths", parse)
+    return Check("nothing, or origins such as https://ops.example:8443, separated by commas, without paths", parse)
 
 
 def _hosts() -> Check[frozenset[str]]:
@@ -172,7 +172,7 @@ def _hosts() -> Check[frozenset[str]]:
             raise ValueError
         return frozenset(hosts)
 
-    return Check("nothing, or names such as ops.example with commas between, without ports", parse)
+    return Check("nothing, or names such as ops.example, separated by commas, without ports", parse)
 
 
 def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, unset: T | None = None) -> T:
@@ -188,16 +188,24 @@ def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, 
 class Settings:
     """What the server was told. Raises `StartupRefused` when the values make no sense together."""
 
-    data_path: Path = _row("DATA_PATH", "/data", _path(), "", "Directory of the store; made when it is missing.")
+    data_path: Path = _row("DATA_PATH", "/data", _path(), "", "Directory of the store. It is created if missing.")
     bind_addr: Address = _row("BIND_ADDR", "0.0.0.0:6784", _address(), "", "Where to listen.")
     storage_mode: StorageMode = _row(
-        "STORAGE_MODE", "rocksdb", _one_of(StorageMode), "", "Where messages are kept; memory loses all at the end."
+        "STORAGE_MODE",
+        "rocksdb",
+        _one_of(StorageMode),
+        "",
+        "Where messages are kept. In memory they are lost when the server stops.",
     )
     max_connections: int = _row(
         "MAX_CONNECTIONS", "10000", _whole(1, 1_000_000), "sockets", "Open connections, WebSockets included."
     )
     webui_dir: Path = _row(
-        "WEBUI_DIR", "/opt/qrusty/webui", _path(), "", "Files of the web UI; without index.html there: those installed."
+        "WEBUI_DIR",
+        "/opt/qrusty/webui",
+        _path(),
+        "",
+        "Files of the web UI. Without an index.html there, the installed ones are served.",
     )
     rocksdb_cache_mb: int = _row(
         "ROCKSDB_CACHE_MB",
@@ -212,7 +220,7 @@ class Settings:
         "auto",
         _derived(_whole(1, 65_536)),
         "MiB",
-        f"Memory tables; at most the cache. auto: {WRITE_BUFFER_MB}, or half the cache if that is less.",
+        f"Memory tables of RocksDB, at most the cache. auto: {WRITE_BUFFER_MB}, or half the cache if that is less.",
     )
     rocksdb_max_open_files: int = _row(
         "ROCKSDB_MAX_OPEN_FILES", "128", _whole(16, 1_000_000), "files", "Table files that RocksDB keeps open."
@@ -222,7 +230,7 @@ class Settings:
         f"{HOT_TIER_SIZE}",
         _whole(1, MAX_HOT_TIER_SIZE),
         "messages",
-        "First messages of each queue kept in memory.",
+        "Messages at the head of each queue that are kept in memory.",
         AUTO,
     )
     refill_threshold: int = _row(
@@ -230,49 +238,49 @@ class Settings:
         "auto",
         _derived(_whole(0, 99_999)),
         "messages",
-        "With fewer left in memory, more are read; under the tier size. auto: a quarter of it.",
+        "With fewer left in memory, more are read. Less than the tier size. auto: a quarter of it.",
     )
     externalize_min_bytes: int = _row(
         "QRUSTY_EXTERNALIZE_MIN_BYTES",
         "4096",
         _whole(256, 2_097_152),
         "bytes",
-        "Payloads from this size on go to segments.",
+        "Payloads of this size or more go to segment files.",
     )
     payload_store: bool = _row(
         "QRUSTY_PAYLOAD_STORE",
         "enabled",
         _switch(),
         "",
-        "Whether new payloads go to segments; old ones are read anyway.",
+        "Whether new payloads go to segment files. Old ones are read either way.",
     )
     segment_max_mb: int = _row(
         "QRUSTY_SEGMENT_MAX_MB",
         "256",
         _whole(1, 4096),
         "MiB",
-        "A payload segment of this size is closed and a new one begun.",
+        "A segment file that reaches this size is closed, and a new one is begun.",
     )
     compact_interval_secs: float = _row(
         "QRUSTY_COMPACT_INTERVAL_SECS",
         "300",
         _decimal(1, 86_400),
         "seconds",
-        "Between two compactions of the segments.",
+        "Time between two compactions of the segment files.",
     )
     memory_limit_mb: int | None = _row(
         "QRUSTY_MEMORY_LIMIT_MB",
         "auto",
         _memory_limit(),
         "MiB",
-        "Memory that counts as all; auto: cgroup limit or RAM.",
+        "Memory limit of the server. auto: the cgroup limit, or all RAM.",
     )
     memory_pressure_threshold: float = _row(
         "QRUSTY_MEMORY_PRESSURE_THRESHOLD",
         "0.80",
         _decimal(0, 1),
         "share",
-        "Memory in use from which caches shrink.",
+        "Memory in use at which caches shrink.",
         AUTO,
     )
     memory_pressure_exit_threshold: float = _row(
@@ -280,7 +288,7 @@ class Settings:
         "0.70",
         _decimal(0, 1),
         "share",
-        "Memory in use under which they grow back.",
+        "Memory in use below which they grow back.",
         AUTO,
     )
     memory_critical_threshold: float = _row(
@@ -288,7 +296,7 @@ class Settings:
         "0.90",
         _decimal(0, 1),
         "share",
-        "Memory in use from which publishes are refused.",
+        "Memory in use at which publishes are refused.",
         AUTO,
     )
     max_locked_index: int = _row(
@@ -296,17 +304,17 @@ class Settings:
         "500000",
         _whole(1, 100_000_000),
         "messages",
-        "Messages locked at a time; past it consumers wait.",
+        "Messages locked at a time. Beyond that, consumers wait.",
     )
     ws_ping_interval_secs: float = _row(
-        "WS_PING_INTERVAL_SECS", "30", _decimal(0.1, 86_400), "seconds", "Between two pings of a WebSocket."
+        "WS_PING_INTERVAL_SECS", "30", _decimal(0.1, 86_400), "seconds", "Silence after which a WebSocket gets a ping."
     )
     ws_ping_timeout_secs: float = _row(
         "WS_PING_TIMEOUT_SECS",
         "10",
         _decimal(0.1, 86_400),
         "seconds",
-        "For the answer to a ping; without one the socket is closed.",
+        "Time to answer a ping before the WebSocket is closed.",
     )
     fsync: Fsync = _row("QRUSTY_FSYNC", "always", _one_of(Fsync), "", "When changes are synced to disk.")
     fast_lane: bool = _row(
@@ -314,14 +322,10 @@ class Settings:
         "enabled",
         _switch(),
         "",
-        "Whether plain requests bypass Hypercorn; the answers are the same.",
+        "Whether plain requests take the fast path, past Hypercorn. The responses are the same.",
     )
-    log_level: LogLevel = _row(
-        "QRUSTY_LOG_LEVEL", "info", _one_of(LogLevel), "", "What is logged: this and what is worse."
-    )
-    log_format: LogFormat = _row(
-        "QRUSTY_LOG_FORMAT", "console", _one_of(LogFormat), "", "How a record looks on stderr."
-    )
+    log_level: LogLevel = _row("QRUSTY_LOG_LEVEL", "info", _one_of(LogLevel), "", "Least severe level that is logged.")
+    log_format: LogFormat = _row("QRUSTY_LOG_FORMAT", "console", _one_of(LogFormat), "", "Format of the log on stderr.")
     allowed_origins: frozenset[str] = _row(
         "QRUSTY_ALLOWED_ORIGINS",
         "",
