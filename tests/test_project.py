@@ -111,9 +111,9 @@ def documented_limits() -> dict[str, str]:
         "length of a lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
         "responses of an HTTP connection made before it takes them": f"{REPLY_BYTES // 1024} KiB and one response",
-        "responses that all HTTP connections together have not taken": f"{byte_budget.LIMIT_BYTES // 2**20} MiB, or an eighth "
+        "responses that all HTTP connections have not taken": f"{byte_budget.LIMIT_BYTES // 2**20} MiB, or an eighth "
         "of the memory limit if that is less",
-        "requests of all HTTP connections together, incomplete or not yet run": "as much again",
+        "requests of all HTTP connections, incomplete or not yet run": "as much again",
         "what a client must take or send of these while others wait": f"{byte_budget.STALL_BYTES // 1024} KiB in "
         f"{byte_budget.STALL_SECONDS:g} s",
         "large responses of an HTTP/2 connection at a time": f"{LARGE_ANSWERS}",
