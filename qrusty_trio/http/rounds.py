@@ -208,6 +208,6 @@ class Rounds:
             return
         if sent < len(data) or connection.stopping:
             connection.unsent.set(len(data))
-            self._wake(connection, outcome.Value(Unsent(data, sent, reply)))
+            self._wake(connection, outcome.Value(Unsent(data, sent, reply.receipt())))
         else:
             connection.end_quick(reply)
