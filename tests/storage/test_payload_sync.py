@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from qrusty_trio.errors import StorageFault
+from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.storage import payload_format as form
+from qrusty_trio.storage import payloads
 from qrusty_trio.storage.files import Directory
 from tests.storage.test_payloads import open_files, open_store
 
@@ -168,4 +169,24 @@ def test_what_passes_is_not_taken_for_damage(
         else:
             assert store.check({1: 1}) == {1: form.UNREADABLE}
     assert store.check({1: 1}) == {}
+    store.close()
+
+
+@pytest.mark.parametrize("size", [10, 5000])
+def test_a_segment_in_which_nothing_is_yet_takes_the_next_payload(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Also one that is larger than a segment: a payload that found no room leaves no empty files behind."""
+    store = open_store(tmp_path, 100)
+
+    def refuse(descriptor: int, parts: list[bytes], offset: int) -> int:
+        raise OSError(errno.ENOSPC, "No space left on the device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(payloads, "write_whole", refuse)
+        for _ in range(3):
+            with pytest.raises(DiskFull):
+                store.append(bytes(size))
+    assert store.append(bytes(size)).segment == 1
+    assert store.append(bytes(size)).segment == (1 if size == 10 else 2)
     store.close()
