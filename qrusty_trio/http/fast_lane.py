@@ -9,10 +9,8 @@ A connection has no timer of its own. It notes in which phase it is and since wh
 
 from __future__ import annotations
 
-import math
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
 
 import trio
 
@@ -24,12 +22,8 @@ from qrusty_trio.http.app import app_serves
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.head import (
-    BODY_SECONDS,
-    HEAD_SECONDS,
     HTTP2_PREFACE,
-    IDLE_SECONDS,
     MAX_HEAD_BYTES,
-    SEND_SECONDS,
     Block,
     Line,
     RequestTimedOut,
@@ -44,19 +38,11 @@ from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pipe import READ_BYTES, Lost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.rounds import QUICK, Unsent
+from qrusty_trio.http.shared import BODY, HEAD, IDLE, SENDING, WORKING, Shared
 from qrusty_trio.http.targets import Target
-
-if TYPE_CHECKING:
-    from qrusty_trio.http.lane import Lane
 
 BURST = 64
 """Requests of a connection that run together at most."""
-IDLE, HEAD, BODY, WORKING, SENDING = range(5)
-"""The phases of a connection. WORKING is the engine's time, or another carrier's."""
-LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
-"""Seconds a connection may stay in each phase."""
-
-
 CLOSE = b"\r\nconnection: close"
 KEEP_ALIVE = b"\r\nconnection: keep-alive"
 
@@ -64,13 +50,13 @@ KEEP_ALIVE = b"\r\nconnection: keep-alive"
 class Connection:
     """One connection. Parsing fills `_plan` and `_calls`, answering empties them."""
 
-    def __init__(self, lane: Lane, stream: trio.abc.Stream) -> None:
-        self._lane = lane
-        self._context = lane.context
-        self._engine = lane.context.engine
+    def __init__(self, shared: Shared, stream: trio.abc.Stream) -> None:
+        self._shared = shared
+        self._context = shared.context
+        self._engine = shared.context.engine
         self._stream = stream
         self._pipe = pipe_over(stream)
-        self._rounds = lane.rounds if isinstance(self._pipe, SocketPipe) else None
+        self._rounds = shared.rounds if isinstance(self._pipe, SocketPipe) else None
         self.fd = self._pipe.fd if isinstance(self._pipe, SocketPipe) else -1
         self.task: trio.lowlevel.Task | None = None
         """While the connection is parked in `rounds`: its task there."""
@@ -88,8 +74,8 @@ class Connection:
         """Read over since the last request."""
         self._arrived = 0
         """Bytes of it that have been received."""
-        self.received = Holding(lane.context.received)
-        self.unsent = Holding(lane.context.unsent)
+        self.received = Holding(shared.context.received)
+        self.unsent = Holding(shared.context.unsent)
         self._calls: list[Call] = []
         self._plan: list[tuple[Reply | None, bytes, bool]] = []
         """For each answer: the reply (None: that of the next call), further header lines, whether without its body."""
@@ -99,15 +85,15 @@ class Connection:
         """The deliveries among the answers sent last, without their payloads."""
         self.scope = trio.CancelScope()
         self.phase = IDLE
-        self.since = lane.now
+        self.since = shared.now
         self.timed_out = False
 
     def _enter(self, phase: int) -> None:
         self.phase = phase
-        self.since = self._lane.now
+        self.since = self._shared.now
 
     def _progress(self) -> None:
-        self.since = self._lane.now
+        self.since = self._shared.now
 
     async def run(self) -> None:
         """Serve the connection. Closing the stream is the caller's business."""
@@ -119,7 +105,7 @@ class Connection:
             if self.timed_out and self.phase in (HEAD, BODY):
                 reply = error_reply(RequestTimedOut("The request did not arrive in time"))
                 with trio.move_on_after(LINGER_SECONDS):
-                    await self._pipe.send(self._lane.answers.answer(reply, CLOSE), self._progress)
+                    await self._pipe.send(self._shared.answers.answer(reply, CLOSE), self._progress)
                     await linger(self._stream)
         except Lost:
             return
@@ -207,7 +193,7 @@ class Connection:
 
     def lags(self) -> bool:
         """Whether others wait for what this peer hardly brings or takes."""
-        now = self._lane.now
+        now = self._shared.now
         if self.phase == SENDING:
             return self.unsent.lags(now, self._pipe.sent) or self.received.lags(now, self._pipe.sent)
         return self.phase in (HEAD, BODY) and self.received.lags(now, self._arrived)
@@ -217,7 +203,7 @@ class Connection:
     @property
     def stopping(self) -> bool:
         """The connection is to be closed after the answer it is at."""
-        return self._lane.stopping
+        return self._shared.stopping
 
     def quick_call(self, data: bytes) -> Call | None:
         """The call, if what has arrived is one plain request of a kind that is known; see `rounds`."""
@@ -226,7 +212,7 @@ class Connection:
         if end < 4 or self.stopping:
             return None
         try:
-            target = self._lane.targets.quick(data[:line_end])
+            target = self._shared.targets.quick(data[:line_end])
             if target is None or target.head_only or not target.http11 or target.operation.name not in QUICK:
                 return None
             block = read_quick_block(data[line_end:end])
@@ -249,7 +235,7 @@ class Connection:
         self._enter(WORKING)
 
     def quick_answer(self, reply: Reply) -> bytes:
-        return self._lane.answers.answer(reply, CLOSE if self.stopping else b"")
+        return self._shared.answers.answer(reply, CLOSE if self.stopping else b"")
 
     def end_quick(self, reply: Reply) -> None:
         """The answer has left."""
@@ -306,7 +292,7 @@ class Connection:
             raise head_too_large()
         line_end = data.find(b"\r\n", position)
         line_bytes = data[position:line_end]
-        target = self._lane.targets.of(line_bytes)
+        target = self._shared.targets.of(line_bytes)
         if target is not None:
             line = None
             block = read_block(data[line_end:end], target.http11)
@@ -343,7 +329,7 @@ class Connection:
                 check_host(browser, self._context.allowed_hosts)
             if target is None:
                 assert line is not None
-                target = self._lane.targets.resolve(line_bytes, line)
+                target = self._shared.targets.resolve(line_bytes, line)
             operation = target.operation
             if browser is not None and operation.mutating:
                 check_origin(browser, self._context.allowed_origins)
@@ -368,7 +354,7 @@ class Connection:
 
     async def _hand_over(self, data: bytes) -> None:
         self.phase = WORKING
-        await self._lane.hand_over(self._stream, data)
+        await self._shared.hand_over(self._stream, data)
 
     async def _serve_websocket(self, data: bytes) -> None:
         self.phase = WORKING
@@ -409,11 +395,11 @@ class Connection:
         """
         plan = self._plan
         whole = len(replies) == len(self._calls)
-        if whole and self._lane.stopping and self._leave is None:
+        if whole and self._shared.stopping and self._leave is None:
             planned, extra, head_only = plan[-1]
             plan[-1] = planned, extra + CLOSE, head_only
             self._leave = self._linger
-        answer = self._lane.answers.answer
+        answer = self._shared.answers.answer
         parts: list[bytes] = []
         given: list[tuple[int, Reply]] = []
         end = 0

@@ -65,7 +65,7 @@ class _Server:
     async def run(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
             background.start_soon(self._lane.watch)
-            background.start_soon(self._lane.rounds.run)
+            background.start_soon(self._lane.shared.rounds.run)
             background.start_soon(watch_budget, self._context.websocket)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:

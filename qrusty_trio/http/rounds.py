@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 import select
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
 import outcome
 import trio
@@ -22,16 +22,43 @@ import trio
 from qrusty_trio.api.call import Call, Engine, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget
+from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
 from qrusty_trio.http.pipe import READ_BYTES, Lost
-
-if TYPE_CHECKING:
-    from qrusty_trio.http.fast_lane import Connection
 
 ROUND = 64
 """Connections served in one step of the event loop: 1 to 2 ms."""
 QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
 """Operations that take microseconds."""
+
+
+class Connection(Protocol):
+    """What is asked of a connection that is parked here."""
+
+    fd: int
+    task: trio.lowlevel.Task | None
+    """While it is parked: its task."""
+    busy: bool
+    """A request was read and is not answered yet."""
+    muted: bool
+    """Not listened to."""
+    unsent: Holding
+    """Its share of what has not been sent yet."""
+
+    @property
+    def stopping(self) -> bool:
+        """It is to be closed after the answer it is at."""
+
+    def quick_call(self, data: bytes) -> Call | None:
+        """The call, if what has arrived is one plain request of a kind in QUICK."""
+
+    def begin_quick(self) -> None:
+        """Its call is going to be run."""
+
+    def quick_answer(self, reply: Reply) -> bytes:
+        """The bytes of the answer."""
+
+    def end_quick(self, reply: Reply) -> None:
+        """The answer has left."""
 
 
 class Unsent(NamedTuple):
