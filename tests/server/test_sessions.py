@@ -67,3 +67,19 @@ def test_so_many_go_back_in_a_step() -> None:
         sessions.give_back(5)
         available.append(broker.catalog.by_name["q"].available)
     assert available == [5, 10, 12]
+
+
+def test_what_was_to_be_given_back_is_left_to_the_recovery() -> None:
+    broker = Broker(MemoryStorage())
+    sessions = Sessions(broker)
+    broker.publish("q", 1, "payload", 9, 0)
+    delivery = broker.consume("q", WS_CONSUMER_PREFIX + "1", 60, 0)
+    assert delivery is not None
+    peer = Gone("1", {delivery.id})
+    sessions.join(peer)
+    sessions.leave(peer, counts=True, unsent=frozenset(peer.unsent))
+    assert not sessions.has_left(peer.consumer, delivery.id)
+    sessions.forget_departed()
+    sessions.give_back(64)
+    assert broker.catalog.by_name["q"].locked == 1
+    assert sessions.has_left(peer.consumer, delivery.id)
