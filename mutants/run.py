@@ -116,7 +116,7 @@ class Tree:
     def passes(self, command: str, seconds: float | None = None) -> bool:
         """Whether a command ends well, and in time."""
         argv = ["nice", "-n", "5", sys.executable, *command.split()]
-        with tempfile.TemporaryDirectory(prefix="mutants-tmp-", ignore_cleanup_errors=True) as scratch:
+        with tempfile.TemporaryDirectory(dir=self.place.parent, ignore_cleanup_errors=True) as scratch:
             self._process = process = subprocess.Popen(
                 argv,
                 cwd=self.place,
@@ -252,6 +252,9 @@ def run(mutants: list[Mutant], processes: int, most_stages: int | None) -> list[
                     if done % 10 == 0:
                         print(f"{done} of {len(mutants)}, {len(survivors)} survived", flush=True)
             except BaseException:
+                # A second Ctrl-C would leave what this one has to put away.
+                for number in (signal.SIGINT, signal.SIGTERM):
+                    signal.signal(number, signal.SIG_IGN)
                 for tree in trees:
                     tree.stop()
                 raise
