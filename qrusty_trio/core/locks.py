@@ -16,6 +16,9 @@ from qrusty_trio.core.lock_table import LockTable
 from qrusty_trio.core.model import NEVER, is_websocket
 from qrusty_trio.core.queue import Lock, Queue
 
+CHAIN_PIECE = 1024
+"""Locks that end in the same millisecond and are put in order at a time. There may be any number: after a start with a
+clock that was set, all of those end together that last too long by it."""
 _WINDOW_BITS = 10
 """Ends are grouped by the second (1,024 ms), then by the millisecond."""
 
@@ -106,6 +109,10 @@ class LockIndex:
             if not held:
                 del self._connections[lock.consumer]
 
+    def _holds(self, lock: Lock) -> bool:
+        held = self._connections.get(lock.consumer)
+        return held is not None and held.get(lock.id) is lock
+
     def extend(self, lock: Lock, end: int) -> None:
         """Move the end of a lock."""
         self._unschedule(lock)
@@ -159,7 +166,8 @@ class LockIndex:
                 self._trash.pop()
                 continue
             self._unschedule(void)
-            if is_websocket(void.consumer):
+            # The same message may be locked anew, by the same WebSocket: everything was read anew meanwhile.
+            if is_websocket(void.consumer) and self._holds(void):
                 self._release(void)
             limit -= 1
         return bool(self._trash)
@@ -181,7 +189,7 @@ class LockIndex:
             for end in sorted(end for end in window if end <= now):
                 together: list[Lock] = []
                 lock: Lock | None = window[end]
-                while lock is not None:
+                while lock is not None and len(together) + void < max(limit, CHAIN_PIECE):
                     if valid(lock):
                         together.append(lock)
                     else:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import TierLimits
 from qrusty_trio.core.lock_table import SPLIT_AT
-from qrusty_trio.core.locks import LockIndex, valid
+from qrusty_trio.core.locks import CHAIN_PIECE, LockIndex, valid
 from qrusty_trio.core.model import NEVER, WS_CONSUMER_PREFIX, QueueConfig
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.storage.memory import MemoryStorage
@@ -217,3 +217,58 @@ def test_locks_that_are_over_do_not_pile_up_behind_a_long_one(end: str) -> None:
         assert held == 1
         table = broker.locks._connections[WS_CONSUMER_PREFIX + "1"]
         assert len(table) == 1
+
+
+def test_any_number_of_locks_that_end_together_are_looked_at_in_pieces() -> None:
+    """After a start with a clock that was set, all of those end together that last too long by it."""
+    index, queue = LockIndex(), new_queue()
+    count = 8 * CHAIN_PIECE
+    asked = 0
+
+    class Asked(dict[str, Lock]):
+        def get(self, id: str, default: Lock | None = None) -> Lock | None:  # type: ignore[override]  # as narrow
+            nonlocal asked
+            asked += 1
+            return super().get(id, default)
+
+    for _ in range(count):
+        index.add(new_lock(queue, 5))
+    queue.locks._shards = [Asked(shard) for shard in queue.locks._shards]
+    taken = 0
+    while due := index.due(5, 64):
+        assert asked <= CHAIN_PIECE
+        assert [lock.key for lock in due] == sorted(lock.key for lock in due)
+        for lock in due:
+            index.remove(lock)
+        taken += len(due)
+        asked = 0
+    assert taken == count
+
+
+def test_void_locks_that_end_together_are_looked_at_in_pieces() -> None:
+    index, queue, other = LockIndex(), new_queue(), new_queue(2)
+    index.add(new_lock(other, 5))
+    for _ in range(3 * CHAIN_PIECE):
+        index.add(new_lock(queue, 5))
+    index.forget(queue)
+    assert index.due(5, 64) == []
+    while index.tidy(CHAIN_PIECE):
+        pass
+    assert len(index.due(5, 64)) == 1
+
+
+def test_what_is_freed_bit_by_bit_takes_nothing_from_who_holds_it_anew() -> None:
+    """After a fault the locks there were are void, and the same messages are locked by the same WebSockets again."""
+    broker = Broker(MemoryStorage())
+    here = WS_CONSUMER_PREFIX + "1"
+    for number in range(4):
+        broker.publish("q", number, "x", 3, 0)
+        assert broker.consume("q", here, 30, 0) is not None
+    broker.commit()
+    for _ in broker.load():
+        pass
+    broker.locks.tidy(1000)
+    held = broker.locks.disconnect(here)
+    assert held is not None
+    assert len(held) == 4
+    assert all(valid(lock) for lock in held)
