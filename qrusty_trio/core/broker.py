@@ -308,8 +308,8 @@ class Broker:
         return lock
 
     def _unlock(self, lock: Lock) -> None:
-        self.locks.remove(lock)
         lock.queue.unlock(self.journal, lock)
+        self.locks.remove(lock)
 
     def _return(self, lock: Lock, why: str | None) -> NackOutcome:
         """Take a message back from its consumer. `why`: the delivery counts, for this reason; None: it does not."""

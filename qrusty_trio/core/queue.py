@@ -1,7 +1,8 @@
 """One queue: its configuration, its counters, its hot tier; and the lock of a message that it has handed out.
 
 Rule: every change of a counter is one of the transitions below, which puts the change of the store into the same batch
-and marks the queue, so that its counters are stored with it. Nothing has to be counted at start-up.
+and marks the queue, so that its counters are stored with it. Nothing has to be counted at start-up. The change of the
+store comes first: what breaks off behind it is known by the batch to be half done.
 
     put      a message becomes available             MESSAGES +
     take     the first available one is handed out   MESSAGES -, then `lock`
@@ -203,10 +204,10 @@ class Queue:
 
     def take(self, journal: Journal, key: bytes) -> None:
         """The first available message leaves: the one that `tier.first` gave."""
+        journal.delete(key, journal.messages)
         self.tier.pop()
         self.head = key
         self.available -= 1
-        journal.delete(key, journal.messages)
         if not self.dirty:
             self.dirty = True
             journal.dirty.append(self)
@@ -247,8 +248,8 @@ class Queue:
 
     def unlock(self, journal: Journal, lock: Lock) -> None:
         """A lock is over. Its message is nowhere, until it is put back or buried."""
-        self.locked -= 1
         journal.delete(lock_key(self.number, lock.number), journal.locks)
+        self.locked -= 1
         if not self.dirty:
             self.dirty = True
             journal.dirty.append(self)

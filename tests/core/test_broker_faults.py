@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 import pytest
 
 from qrusty_trio.core import broker as broker_module
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import (
     DiskFull,
     PayloadNotStored,
@@ -192,3 +196,57 @@ def test_one_consume_does_not_remove_without_end(
     assert broker.catalog.number_of("q") in broker.take_ready()  # it is worth another look
     assert payloads_in_order(broker) == [big("4")]
     assert broker.payloads.removed_total == 4
+
+
+@pytest.mark.parametrize("operation", ["publish", "consume", "ack", "nack", "take back", "expire", "purge", "delete"])
+def test_a_change_that_breaks_off_anywhere_is_known_to_be_half_done(
+    operation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For want of memory, say: either nothing has changed, or the batch tells that something has."""
+    for breaks_at in range(20):
+        broker = Broker(Disk())
+        for text in ("a", "b", "c"):
+            broker.publish("q", 1, text, 3, 0)
+        held = broker.consume("q", "c", LONG, 0)
+        assert held is not None
+        broker.commit()
+        queue = broker.catalog.by_name["q"]
+        operations: dict[str, Callable[[], object]] = {
+            "publish": partial(broker.publish, "q", 1, "d", 3, 0),
+            "consume": partial(broker.consume, "q", "c", LONG, 0),
+            "ack": partial(broker.ack, "q", held.id, "c", 0),
+            "nack": partial(broker.nack, "q", held.id, "c", 0),
+            "take back": partial(broker.take_back, queue.number, held.lock_number, held.id),
+            "expire": partial(broker.expire, LONG * 2000, 10),
+            "purge": partial(broker.catalog.purge, "q"),
+            "delete": partial(broker.catalog.delete, "q"),
+        }
+        calls = count()
+
+        def breaking(
+            function: Callable[..., None], calls: Iterator[int] = calls, breaks_at: int = breaks_at
+        ) -> Callable[..., None]:
+            def change(*args: object) -> None:
+                if next(calls) == breaks_at:
+                    raise MemoryError
+                function(*args)
+
+            return change
+
+        def state(queue: Queue = queue, broker: Broker = broker) -> object:
+            locks = sorted(lock.id for lock in queue.locks)
+            return queue.available, queue.locked, queue.dead, len(queue.tier), locks, broker.locks.count
+
+        journal = broker.journal
+        before, position = state(), journal.position
+        with monkeypatch.context() as patch:
+            for name in ("put", "delete", "delete_range"):
+                patch.setattr(journal, name, breaking(getattr(journal, name)))
+            try:
+                operations[operation]()
+            except MemoryError:
+                assert journal.position != position or state() == before
+            else:
+                assert breaks_at
+                return
+    raise AssertionError("it never came to its end")
