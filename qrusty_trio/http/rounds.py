@@ -115,9 +115,9 @@ class Rounds:
 
         Unsent: the task has to send the rest of an answer first. Raises Lost.
         """
+        self._epoll.register(connection.fd, select.EPOLLIN)
         connection.task = trio.lowlevel.current_task()
         self._parked[connection.fd] = connection
-        self._epoll.register(connection.fd, select.EPOLLIN)
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._unpark(connection)
@@ -162,13 +162,12 @@ class Rounds:
                 continue
             try:
                 data = os.read(fd, most)
+                call = connection.quick_call(data)
             except BlockingIOError:
                 continue
             except OSError as error:
                 self._lose(connection, error)
                 continue
-            try:
-                call = connection.quick_call(data)
             except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
                 self._fail(connection, connection.task, error)
                 continue
@@ -221,8 +220,8 @@ class Rounds:
     def _send(self, connection: Connection, reply: Reply) -> None:
         connection.busy = False
         if connection.muted:
-            connection.muted = False
             self._epoll.register(connection.fd, select.EPOLLIN)
+            connection.muted = False
         data = connection.quick_answer(reply)
         sent = 0
         try:

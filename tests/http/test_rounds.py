@@ -5,10 +5,12 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import threading
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -376,3 +378,52 @@ async def test_stopping_while_an_answer_waits(tmp_path: Path) -> None:
             answer = await connection.receive()
             assert answer.status == 200
             assert answer.headers["connection"] == "close"
+
+
+class Refusing:
+    """What watches the sockets of rounds. Refuses one when `refuse` is set."""
+
+    refuse = False
+
+    def __init__(self, epoll: Callable[[], Any] = select.epoll) -> None:
+        self._epoll = epoll()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._epoll, name)
+
+    def register(self, fd: int, events: int) -> None:
+        if Refusing.refuse:
+            Refusing.refuse = False
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._epoll.register(fd, events)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_a_connection_that_cannot_be_watched_ends_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
+) -> None:
+    """The system watches so many descriptors and no more."""
+    monkeypatch.setattr(select, "epoll", Refusing)
+    monkeypatch.setattr(Refusing, "refuse", False)
+    seen = more_seen(monkeypatch)
+    async with running(settings_for(tmp_path / "data")) as server:
+        await until_ready(server)
+        async with connected(server) as other:
+            if answered:
+                async with connected(server) as connection:
+                    with held(server) as sync:
+                        await connection.send("POST", "/publish", PUBLISH)
+                        await sync.until_reached()
+                        await connection.send("POST", "/publish", PUBLISH)
+                        with trio.fail_after(30):
+                            await seen.wait()
+                        Refusing.refuse = True
+                    with pytest.raises((EOFError, trio.BrokenResourceError)):
+                        await connection.receive()
+            else:
+                Refusing.refuse = True
+                async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                    with suppress(trio.BrokenResourceError):
+                        assert await stream.receive_some() == b""
+            assert not Refusing.refuse
+            assert (await other.request("POST", "/publish", PUBLISH)).status == 200
