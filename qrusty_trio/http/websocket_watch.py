@@ -35,7 +35,10 @@ async def watch_budget(services: WebSocketServices) -> None:
             short = trio.Event()
             await short.wait()
         await _while_short(services)
-        await trio.to_thread.run_sync(services.return_freed)
+        try:
+            await trio.to_thread.run_sync(services.return_freed)
+        except Exception as error:  # noqa: BLE001  # memory is short, there may be none for a thread
+            logger.warning("freed memory could not be given back to the system: %r", error)
 
 
 async def _while_short(services: WebSocketServices) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
+import pytest
 import trio
 import trio.testing
 
@@ -49,10 +50,16 @@ class Counting:
         self.relieved += 1
 
 
+def nothing_to_give() -> None:
+    pass
+
+
 @asynccontextmanager
-async def watched() -> AsyncIterator[WebSocketServices]:
+async def watched(return_freed: Callable[[], None] = nothing_to_give) -> AsyncIterator[WebSocketServices]:
     nothing = cast(Any, None)
-    services = WebSocketServices(nothing, nothing, nothing, nothing, 30, 10, budget=Budget(LIMIT))
+    services = WebSocketServices(
+        nothing, nothing, nothing, nothing, 30, 10, budget=Budget(LIMIT), return_freed=return_freed
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_budget, services)
         await trio.testing.wait_all_tasks_blocked()
@@ -161,3 +168,23 @@ def test_what_an_outbox_may_hold_follows_the_budget() -> None:
     outbox.put(b"x" * 1000)
     outbox.close()
     assert (outbox.size, budget.held) == (0, 0)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")], ids=repr)
+async def test_the_watch_goes_on_when_freed_memory_can_t_be_given_back(
+    autojump_clock: trio.testing.MockClock, error: Exception
+) -> None:
+    """When memory is short there may be none for a thread."""
+    tries = 0
+
+    def fail() -> None:
+        nonlocal tries
+        tries += 1
+        raise error
+
+    async with watched(fail) as services:
+        for _ in range(2):
+            stuck = Counting(services, 2 * LIMIT)
+            await trio.sleep(STALL_SECONDS + 1)
+            assert stuck.cut
+        assert tries == 2
