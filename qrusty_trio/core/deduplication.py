@@ -24,7 +24,6 @@ from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.core.records import external_digest, reference_of
-from qrusty_trio.errors import PayloadUnreadable
 from qrusty_trio.storage.payloads import PayloadBroken
 
 PER_STEP = 64
@@ -137,15 +136,15 @@ class Deduplication:
         search = self._searches.pop(queue, None) or self._search(queue)
         try:
             next(search)
-        except PayloadUnreadable:
-            # For now: what it has indexed stays, and it begins anew.
-            self.resume(queue)
-            raise
         except StopIteration:
             if queue.deduplicating:
                 # Turned on and off again meanwhile: that search was void.
                 self.resume(queue)
             return
+        except Exception:
+            # A payload that can't be read for now, or no memory: what it has indexed stays, and it begins anew.
+            self.resume(queue)
+            raise
         self._searches[queue] = search
 
     def _search(self, queue: Queue) -> Iterator[None]:

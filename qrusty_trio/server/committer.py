@@ -12,18 +12,24 @@ Payload segments are synced before the log that refers to them.
 
 from __future__ import annotations
 
+import errno
+import logging
 from collections.abc import Awaitable, Callable
 
 import trio
 
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.server.worker import Worker
 from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.files import explained
 from qrusty_trio.storage.payloads import PayloadStore
 
 SYNC_SECONDS = 1.0
 """Between two syncs of policy `everysec`."""
+
+log = logging.getLogger(__name__)
 
 
 class _Group:
@@ -73,6 +79,7 @@ class Committer:
         self._under_way: set[_Group] = set()
         """Groups whose sync is at work."""
         self._wanted = trio.Event()
+        self._trouble = Trouble(log, "a sync failed, will try again with the next change")
         self.syncs = 0
         """Syncs done since the start."""
 
@@ -137,6 +144,11 @@ class Committer:
         except StorageFault as fault:
             group.fault = fault
             self._on_fault(fault)
+        except (OSError, MemoryError) as error:
+            # The system did not let it begin. Those who wait are told; what they changed is written, and the next sync
+            # has it.
+            group.fault = StorageFault(f"What was changed could not be synced: {explained(error)}")
+            self._trouble.note(error)
         except BaseException:
             # Cancelled, or a crash: whoever waits must not take it for done.
             group.fault = StorageFault("The server stopped before the change was known to be on the disk.")
@@ -155,7 +167,11 @@ class Committer:
             raise group.fault
 
     async def _sync_apart(self) -> None:
-        await trio.to_thread.run_sync(self._sync_in_thread, limiter=self._limiter)
+        try:
+            await trio.to_thread.run_sync(self._sync_in_thread, limiter=self._limiter)
+        except RuntimeError as error:
+            # There is no thread to be had.
+            raise OSError(errno.EAGAIN, str(error)) from error
 
     def _sync_in_thread(self) -> None:
         if self._payloads is not None and self._payloads.needs_sync:

@@ -36,11 +36,13 @@ GIVEN_BACK_PER_STEP = 64
 """Messages given back in one step: about 1 ms."""
 TIDIED_PER_STEP = 1000
 """Locks of purged queues freed in one step: under 1 ms."""
-SEARCH_PAUSE_SECONDS = 1.0
-"""After a payload that can't be read just now."""
+PAUSE_SECONDS = 1.0
+"""Of a task whose step failed, though the store did not: a payload that can't be read just now, or want of memory."""
 PENDING_CHANGES = 512
 """Changes from which on a batch is written without waiting for the sync: the write of all that would come together
 until then took 16 ms with 128 clients."""
+
+CRASHED = "The server failed to make a change; its log says why."
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -66,6 +68,8 @@ class Engine:
         self.unseen: set[tuple[int, int, str]] = set()
         """Deliveries that nobody saw, of which the store may know: queue number, lock number, message id. Taken back by
         the recovery before anything else changes."""
+        self.reading_anew = trio.Lock()
+        """Held by whoever reads the store into memory: a start, or a recovery that begins meanwhile."""
         self.transactions = 0
         """Counts what was done, for those who wait for a quiet moment."""
         self._pump_wanted = trio.Event()
@@ -210,6 +214,11 @@ class Engine:
         except StorageFault as fault:
             self.fail(fault)
             raise
+        except Exception as error:
+            crash = StorageFault(CRASHED)
+            log.exception("a write failed in a way that should not be possible")
+            self.fail(crash)
+            raise crash from error
 
     @contextmanager
     def _transaction(self, *, defer: bool = False, expire: bool = True) -> Iterator[int]:
@@ -232,7 +241,7 @@ class Engine:
         except QrustyError:
             raise  # refused before anything changed
         except Exception as error:
-            crash = StorageFault("The server failed to make a change; its log says why.")
+            crash = StorageFault(CRASHED)
             log.exception("a change failed in a way that should not be possible")
             if journal.position != before:
                 # It broke off halfway: what is in memory can't be trusted any more, what is stored can.
@@ -261,6 +270,9 @@ class Engine:
                 long.close()
                 replies.append(error_reply(fault))
                 return None
+            if self.fault is None and len(replies) == first:
+                # It failed, and the store did not: that call is not to be tried for ever.
+                return run_reads(self.services, calls[: first + 1], replies, self.clock.now_ms(), fault)
         return long
 
     def _refuse(self, calls: Sequence[Call], replies: list[Reply], first: int, fault: StorageFault) -> None:
@@ -312,7 +324,7 @@ class Engine:
                 self._reaper_due = 0
                 await self._reaper_wake.wait()
                 continue
-            self._try_to("locks are looked at", lambda: None)
+            await self._try_to("locks are looked at", lambda: None)
 
     async def pump(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make the deliveries that were too many for one step, and give back what WebSockets held, until cancelled."""
@@ -321,20 +333,16 @@ class Engine:
             await self._pump_wanted.wait()
             self._pump_wanted = trio.Event()
             if self.fault is None:
-                self._try_to("deliveries go on", lambda: self.sessions.give_back(GIVEN_BACK_PER_STEP))
+                await self._try_to("deliveries go on", lambda: self.sessions.give_back(GIVEN_BACK_PER_STEP))
                 if self.sessions.departed:
                     self._pump_wanted.set()
-            await trio.lowlevel.checkpoint()
 
     async def search(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Look for duplicates where they are refused by now, whoever asked for it, until cancelled."""
         task_status.started()
         while True:
             while self.broker.deduplication.searching and self.fault is None:
-                if self._try_to("the search for duplicates goes on", self._search_on):
-                    await trio.lowlevel.checkpoint()
-                else:
-                    await trio.sleep(SEARCH_PAUSE_SECONDS)
+                await self._try_to("the search for duplicates goes on", self._search_on)
             await self._search_wanted.wait()
             self._search_wanted = trio.Event()
 
@@ -342,14 +350,16 @@ class Engine:
         if self.broker.deduplication.searching:
             self.broker.deduplication.search_on()
 
-    def _try_to(self, what: str, change: Callable[[], None]) -> bool:
+    async def _try_to(self, what: str, change: Callable[[], None]) -> None:
+        """Run a step of a task, then let others run."""
         try:
             with self._transaction():
                 change()
         except QrustyError as fault:
             log.debug("%s later: %s", what, fault)
-            return False
-        return True
+            if self.fault is None:
+                await trio.sleep(PAUSE_SECONDS)
+        await trio.lowlevel.checkpoint()
 
     def fail(self, fault: StorageFault) -> None:
         """The store failed: nothing can be changed until it has been read anew."""

@@ -38,12 +38,13 @@ async def recover(
         tries = 0
         while engine.fault is not None:
             try:
-                await _close_websockets(engine)
-                engine.fault.forget_origin()
-                engine.broker.journal.detach()
-                await trio.to_thread.run_sync(reopen)
-                await load(engine)
-                engine.recovered()
+                async with engine.reading_anew:
+                    await _close_websockets(engine)
+                    engine.fault.forget_origin()
+                    engine.broker.journal.detach()
+                    await trio.to_thread.run_sync(reopen)
+                    await _load(engine)
+                    engine.recovered()
             except Exception as error:  # whatever keeps the store away, reads go on and it is tried again
                 engine.fault = _fault(error)
                 if tries % TOLD_EVERY == 0:
@@ -59,7 +60,12 @@ async def recover(
 
 
 async def load(engine: Engine) -> None:
-    """Read the store and restore what nobody can settle. Raises StorageFault."""
+    """Read the store and restore what nobody can settle. A recovery waits for its end. Raises StorageFault."""
+    async with engine.reading_anew:
+        await _load(engine)
+
+
+async def _load(engine: Engine) -> None:
     broker = engine.broker
     await in_pieces(broker.load(engine.clock.frame, engine.clock.now_ms()))
     while engine.unseen or broker.locks.websockets:

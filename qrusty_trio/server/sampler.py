@@ -12,6 +12,7 @@ import trio
 
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.recovery import in_pieces
+from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.wording import counted
 
 SAMPLE_SECONDS = 1.0
@@ -27,10 +28,14 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
     warn_at = 0.0
     told = 0
     broker = engine.broker
+    trouble = Trouble(log, "samples could not be taken, trying again every second")
     while True:
         await trio.sleep_until(due)
         due = max(due + SAMPLE_SECONDS, trio.current_time())
-        await in_pieces(broker.catalog.sample(engine.clock.now_ms()))
+        try:
+            await in_pieces(broker.catalog.sample(engine.clock.now_ms()))
+        except MemoryError as error:
+            trouble.note(error)
         if engine.dispatcher.retry_unreadable():
             engine.pump_soon()
         refused = broker.refused_for_locks - told

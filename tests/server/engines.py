@@ -97,12 +97,18 @@ class WatchedStorage:
         self.sync_begun.clear()
 
 
-@asynccontextmanager
-async def engine_on(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) -> AsyncIterator[Engine]:
-    """An engine with every task but the sampler's; `options` go to the broker."""
+def make_engine(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) -> Engine:
+    """An engine that has read nothing yet, without its tasks."""
     services = Services(Broker(storage, **options), Gate(), Timings(), Memory(), lambda: 0)
     engine = Engine(services, Dispatcher(), Clock())
     engine.committer = Committer(storage, None, policy, engine.write, engine.fail)
+    return engine
+
+
+@asynccontextmanager
+async def engine_on(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) -> AsyncIterator[Engine]:
+    """An engine with every task but the sampler's; `options` go to the broker."""
+    engine = make_engine(storage, policy, **options)
     await load(engine)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.committer.run)

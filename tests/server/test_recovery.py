@@ -31,6 +31,7 @@ from tests.server.engines import (
     call,
     consume,
     engine_on,
+    make_engine,
     publish,
     run,
     until_back,
@@ -383,7 +384,7 @@ async def test_a_search_for_duplicates_goes_on_after_a_fault(
     store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asked for it was told of the fault and is gone."""
-    monkeypatch.setattr(engine_module, "SEARCH_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(engine_module, "PAUSE_SECONDS", 0.0)
     async with engine_on(store) as engine:
         count = 5 * PER_STEP
         await run(engine, *[publish(str(number // 2)) for number in range(count)])
@@ -397,3 +398,26 @@ async def test_a_search_for_duplicates_goes_on_after_a_fault(
         await until_back(engine)
         queue = await _until_available(engine, count // 2)
         assert not queue.deduplicating
+
+
+@pytest.mark.parametrize("steps", [1, 3, 6, 9, 12])
+async def test_a_fault_while_a_start_reads_the_store_waits_for_its_end(store: WatchedStorage, steps: int) -> None:
+    """A sync failed, or the directory was gone. Two that read at the same time would know all twice."""
+    async with engine_on(store) as engine:
+        for first in range(0, 300, 50):
+            await run(engine, *[publish("x", f"q{number}") for number in range(first, first + 50)])
+        await run(engine, *[consume(f"q{number}") for number in range(50)])
+        engine.broker.journal.detach()
+    engine = make_engine(store)
+    async with trio.open_nursery() as tasks:
+        await tasks.start(recovery.recover, engine, store.reopen)
+        async with trio.open_nursery() as start:
+            start.start_soon(recovery.load, engine)
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            engine.fail(StorageFault("down"))
+        await until_back(engine)
+        catalog = engine.broker.catalog
+        assert len(catalog.names()) == len(set(catalog.names())) == 300
+        assert engine.broker.locks.count == sum(len(queue.locks) for queue in catalog.everything()) == 50
+        tasks.cancel_scope.cancel()
