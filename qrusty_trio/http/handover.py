@@ -158,7 +158,7 @@ class Handover:
                 _note_status(guard, message)
                 await send(message)
 
-            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send_websocket))
+            await self._run_app(scope, receive, send_websocket)
             return
         last: dict[str, Any] | None = None
         written = False
@@ -175,13 +175,32 @@ class Handover:
 
         share = scope[SHARE_KEY] = Share(guard.share, scope["http_version"] == "2")
         try:
-            await self._app(cast(Any, scope), cast(Any, partial(share.receive, receive)), cast(Any, hold_last))
+            await self._run_app(scope, partial(share.receive, receive), hold_last)
         finally:
             # Hypercorn keeps the scope until the next request, and must not keep the answer with it.
             guard.answered(scope.pop(REPLY_KEY, None), written)
             share.close()
         if last is not None:
             await _finish(receive, send, last)
+
+    async def _run_app(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
+        """Raises what the app raises; a cancellation never as a group.
+
+        Hypercorn would tie a group to its own frames in a cycle. What the request held would wait for the collector.
+        """
+        try:
+            await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send))
+            return
+        except BaseExceptionGroup as group:
+            if group.split(trio.Cancelled)[1] is not None:
+                raise
+            cancelled: BaseException = group
+            while isinstance(cancelled, BaseExceptionGroup):
+                cancelled = cancelled.exceptions[0]
+        try:
+            raise cancelled
+        finally:
+            del cancelled
 
 
 async def _finish(receive: Receive, send: Send, last: dict[str, Any]) -> None:

@@ -35,6 +35,11 @@ class Held:
         return tracemalloc.get_traced_memory()[1] - self._before
 
     @property
+    def uncollected(self) -> int:
+        """With what waits for the collector."""
+        return tracemalloc.get_traced_memory()[0] - self._before
+
+    @property
     def now(self) -> int:
         gc.collect()
         return tracemalloc.get_traced_memory()[0] - self._before
@@ -108,3 +113,29 @@ async def test_an_answer_that_has_left_is_not_kept(fast_lane: bool) -> None:
                     assert (await web.ask("POST", f"/ack/q/{id}", {"consumer_id": "w"})).status == 200
             await trio.testing.wait_all_tasks_blocked(0.05)
             assert held.now < 3 * LARGE, "none of the connections keeps its own"
+
+
+async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(fast_lane: bool) -> None:
+    count = 8
+    async with running(fast_lane) as web, non_readers(web, count) as clients:
+        await fill(web, count)
+        with traced() as held, collector_off():
+            for client in clients:
+                await client.send(CONSUME)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert held.most > count * LARGE / 2, "the answers are held"
+            web.nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                while web.nursery.child_tasks:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+            # What was given back to the queue is a new record of the store.
+            assert held.uncollected < (count + 2) * LARGE
+
+
+@contextmanager
+def collector_off() -> Iterator[None]:
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
