@@ -1,6 +1,7 @@
 """The section "Side by side" and its plots, from the stored rounds of `bench.run`.
 
-Rule: a workload in which this server is behind is shown like any other, and listed once more under "Where we lose".
+Rule: a workload in which this server is behind is shown like any other, and stands once more in the table
+"Where we lose".
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench import machine, plots
 from bench.report import relative, section, spread, table
-from bench.workloads import GOALS, WORKLOADS, Side, Workload
+from bench.workloads import EVERYONE, GOALS, WORKLOADS, Side, Workload
 
 if TYPE_CHECKING:
     from bench.driver import Load
@@ -20,6 +21,12 @@ if TYPE_CHECKING:
 
 Stored = Mapping[str, "Measured"]
 OURS = ("ours-always", "ours-never")
+Losses = dict[tuple[str, str], dict[str, str]]
+"""Workload and policy of ours -> label of a server that is faster -> how many times our rate it has."""
+LOSSES = (
+    "How many times our rate the other server reaches. An empty cell: it is not ahead, or was not compared. Without "
+    "fsync, qrusty_trio is compared only with servers that don't sync either."
+)
 HEAD = ("server", "fsync", "messages/s", "p50 ms", "p99 ms", "ours (always) : it", "ours (never) : it")
 
 
@@ -34,7 +41,7 @@ def text(stored: Stored, *, with_plots: bool) -> str:
     if with_plots:
         parts += [f"![{title}]({relative(path)})" for title, path in plots.draw(stored)]
     parts += [_goals(stored), _losses(stored)]
-    parts += [_workload(workload, stored[workload.key]) for workload in WORKLOADS if workload.key in stored]
+    parts += [_workload(workload, stored) for workload in WORKLOADS if workload.key in stored]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -63,17 +70,21 @@ def _circumstances(stored: Stored) -> str:
     lines = [machine.sentence(newest["machine"]), f"Measured on {newest['date']}."]
     lines += [f"Not measured: {why}." for why in missing]
     lines.append(
-        "What stands for publish, consume and ack elsewhere: beanstalkd put, reserve, delete · Redis, which has no "
-        "acknowledged priority queue, three scripts over a sorted set, a hash and a second sorted set for what is in "
-        "work · RabbitMQ a durable queue with x-max-priority, persistent messages, confirms, a consumer with prefetch "
-        "1 (it sends the next message ahead, and answers no ack: a cycle ends when the ack is written). "
-        "qrusty has no setting for fsync and never syncs its log; qrusty_trio's column (always) is therefore compared "
-        "with it although it promises more."
+        "What stands for publish, consume and ack elsewhere:\n\n"
+        "- **beanstalkd**: put, reserve, delete.\n"
+        "- **Redis** has no acknowledged priority queue. Three scripts stand in, over a sorted set, a hash, and a "
+        "second sorted set for messages in work.\n"
+        "- **RabbitMQ**: a durable queue with x-max-priority, persistent messages, confirms, and a consumer with "
+        "prefetch 1. It sends the next message ahead, and does not respond to an ack: a cycle ends when the ack is "
+        "written.\n"
+        "- **qrusty** has no setting for fsync and never syncs its log. So qrusty_trio (always) is compared with it, "
+        "although it promises more."
     )
     return "\n\n".join(lines)
 
 
-def _workload(workload: Workload, measured: Measured) -> str:
+def _workload(workload: Workload, stored: Stored) -> str:
+    measured = stored[workload.key]
     step = "cycle" if workload.mode == "cycle" else "publish"
     rows = [_row(side, measured, step) for side in workload.sides if measured["rounds"].get(side.key)]
     count = max(len(results) for results in measured["rounds"].values())
@@ -87,6 +98,8 @@ def _workload(workload: Workload, measured: Measured) -> str:
     parts += [table(HEAD, rows), _troubles(workload, measured)]
     if workload.key == "deep":
         parts.append(_depths(workload, measured))
+    if workload.constant in stored:
+        parts.append(_beside_constant(workload, measured, stored[workload.constant]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -136,6 +149,19 @@ def _depths(workload: Workload, measured: Measured) -> str:
     return table(("server", "deep : empty"), rows)
 
 
+def _beside_constant(workload: Workload, measured: Measured, constant: Measured) -> str:
+    """Rates with headers that change, beside those with headers that are always the same."""
+    rows = []
+    for side in workload.sides:
+        changing, same = rates(measured, side.key), rates(constant, side.key)
+        if changing and same:
+            ratio = statistics.median(changing) / statistics.median(same)
+            rows.append([side.label, spread(same), spread(changing), f"{ratio:.2f}"])
+    return table(
+        ("server", "constant headers, messages/s", "changing headers, messages/s", "changing : constant"), rows
+    )
+
+
 def _goals(stored: Stored) -> str:
     titles = {workload.key: workload.title for workload in WORKLOADS}
     labels = {side.key: side.label for workload in WORKLOADS for side in workload.sides}
@@ -151,22 +177,25 @@ def _goals(stored: Stored) -> str:
 
 
 def _losses(stored: Stored) -> str:
-    lines = []
-    for workload in WORKLOADS:
-        if workload.key not in stored:
-            continue
-        measured = stored[workload.key]
-        for ours in OURS:
+    losses: Losses = {}
+    for ours, policy in zip(OURS, ("always", "never"), strict=True):
+        for workload in WORKLOADS:
+            if workload.key not in stored:
+                continue
             for side in workload.sides:
                 # Without fsync, this server is only compared with those that do without it too.
                 unfair = ours == "ours-never" and side.server.fsync != "never"
                 suffix = f"@{side.depth}" if side.depth else ""
-                values = ratios(measured, ours + suffix, side.key)
+                values = ratios(stored[workload.key], ours + suffix, side.key)
                 if side.server.ours or unfair or not values or (ratio := statistics.median(values)) >= 1:
                     continue
-                policy = "always" if ours == "ours-always" else "never"
-                lines.append(
-                    f"- {workload.title}: {side.label} (fsync {side.server.fsync}) does {1 / ratio:.2f} times what "
-                    f"qrusty_trio ({policy}) does."
-                )
-    return "### Where we lose\n\n" + ("\n".join(lines) if lines else "In no workload that was measured.")
+                title = f"{workload.title}: {side.depth:,} deep" if side.depth else workload.title
+                losses.setdefault((title, policy), {})[side.server.label] = f"{1 / ratio:.2f}"
+    return "### Where we lose\n\n" + (losses_table(losses) if losses else "In no workload that was measured.")
+
+
+def losses_table(losses: Losses) -> str:
+    """One row for each workload and policy of ours, one column for each server that is faster somewhere."""
+    labels = [server.label for server in EVERYONE if any(server.label in row for row in losses.values())]
+    rows = [[*names, *(row.get(label, "") for label in labels)] for names, row in losses.items()]
+    return f"{LOSSES}\n\n{table(('workload', 'our fsync', *labels), rows)}"

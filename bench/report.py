@@ -18,7 +18,7 @@ EMPTY = "Not measured yet."
 
 HEAD = """# Benchmarks
 
-Every figure here was written by a tool in `bench/`, never by hand. To repeat them:
+A tool in `bench/` wrote every figure here, never a hand. To repeat them:
 
 | command | section | needs |
 |---|---|---|
@@ -27,13 +27,19 @@ Every figure here was written by a tool in `bench/`, never by hand. To repeat th
 | `make bench-core` | The engine alone | Go, for the start-up part |
 | `make bench-depth` | Deep queues and large payloads | Go, 20 GB of disk |
 
-How it is measured: the load driver (`bench/load`, Go, standard library only, one thread) and the server run on one
-machine and talk over loopback. The loop is closed: each connection waits for its answer before it asks again (over
-WebSocket, up to 64 requests wait). Requests are built in advance from 64 random texts a connection, priorities are
-drawn evenly from ten. All connections share one queue. The servers take turns in rounds (A B C, A B C, and so on), each
-with a new queue every round; given are the median of the rounds and, in brackets, the lowest and the highest. Latencies
-are medians over the rounds of that round's percentile. Data is on a disk, not in memory. A server is measured as it
-comes, without tuning, apart from the fsync policy named.
+How it is measured:
+
+- The load driver (`bench/load`) and the server run on one machine and talk over loopback. The driver is written in Go,
+  with the standard library only, and uses one thread.
+- The loop is closed: each connection waits for its response before it asks again. Over WebSocket, up to 64
+  requests wait.
+- Requests are built in advance from 64 random texts a connection. Priorities are drawn evenly from ten.
+- All connections share one queue.
+- The servers take turns in rounds: A B C, A B C, and so on. Each round has a new queue.
+- Each figure is the median of the rounds, with the lowest and the highest in brackets. A latency is the median of the
+  rounds' percentiles.
+- Data is on a disk, not in memory.
+- A server is measured as it comes, without tuning, apart from the fsync policy named.
 """
 
 

@@ -58,6 +58,8 @@ class Workload:
     socket: bool = False
     note: str = ""
     changing_headers: bool = False
+    constant: str = ""
+    """The key of the same workload with headers that are always the same."""
 
 
 def _sides(servers: tuple[Server, ...], *depths: int) -> tuple[Side, ...]:
@@ -89,8 +91,7 @@ def _sockets(mode: str, connections: int) -> Workload:
         payload=100,
         sides=_sides(SOCKETS),
         socket=True,
-        note="beanstalkd has no WebSocket: it does the same over as many connections of its own, one step after the "
-        "other.",
+        note="beanstalkd has no WebSocket. It does the same over as many connections of its own, one step at a time.",
     )
 
 
@@ -104,6 +105,7 @@ def _changing(mode: str, connections: int) -> Workload:
         sides=_sides(HTTP),
         note="Every request has a `traceparent` and an `X-Request-Id` of its own.",
         changing_headers=True,
+        constant=constant.key,
     )
 
 
