@@ -1,5 +1,5 @@
-# Everything is run from here. `make run` and `make test` need Python >= 3.11 and make, nothing else: they make .venv and
-# install into it what locks/ names, by version and hash. PYTHON=/path/to/python3.12 chooses another interpreter.
+# Everything runs from here. `make run` and `make test` need only Python >= 3.11 and make. They create .venv and install
+# what locks/ pins, by version and hash. PYTHON=/path/to/python3.12 chooses another interpreter.
 
 PYTHON ?= python3
 VENV := .venv
@@ -12,26 +12,26 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 SOURCES := qrusty_trio tests bench fuzz mutants
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate mutants fuzz fuzz-parser lock clean
+.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate mutants soak fuzz fuzz-parser lock clean
 
-help: ## Say what there is to make
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 14
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 16
 
 run: export BIND_ADDR ?= 127.0.0.1:6784
 run: export DATA_PATH ?= ./data
-run: $(VENV)/.installed ## Serve on 127.0.0.1:6784, messages in ./data (BIND_ADDR and DATA_PATH override)
+run: $(VENV)/.installed ## Serve on 127.0.0.1:6784, with messages in ./data (BIND_ADDR and DATA_PATH override)
 	@exec $(BIN)/python -m qrusty_trio
 
 test: $(VENV)/.installed-dev ## Run every test
 	$(BIN)/python -m pytest $(ARGS)
 
-test-long: $(VENV)/.installed-dev ## The model test of the broker, 20,000 runs
+test-long: $(VENV)/.installed-dev ## Run the broker against its model, 20,000 times
 	QRUSTY_MODEL_RUNS=20000 $(BIN)/python -m pytest --timeout 0 tests/core/test_model.py
 
-test-stress: $(VENV)/.installed-dev ## Every test, five times in a row (TIMES), with all processors burning beside it
+test-stress: $(VENV)/.installed-dev ## Run every test five times (TIMES) while all processors are kept busy
 	TIMES=$(or $(TIMES),5) bash tests/stress.sh $(BIN)/python $(ARGS)
 
-crash-test: $(VENV)/.installed-dev ## kill -9 and restart: 500 rounds under load, 50 in the midst of compaction
+crash-test: $(VENV)/.installed-dev ## Kill -9 and restart the server: 500 rounds under load, 50 during compaction
 	QRUSTY_CRASH_ROUNDS=500 $(BIN)/python -m pytest --timeout 0 tests/crash
 	QRUSTY_CRASH_ROUNDS=50 $(BIN)/python -m pytest --timeout 0 tests/faults/test_kill_compaction.py
 
@@ -41,11 +41,11 @@ lint: $(VENV)/.installed-dev ## Check style, types and layers
 	$(BIN)/mypy --strict $(SOURCES)
 	$(BIN)/lint-imports
 
-format: $(VENV)/.installed-dev ## Put the source in form
+format: $(VENV)/.installed-dev ## Format the source
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
 
-bench: $(VENV)/.installed-bench ## Measure over sockets, beside the peers that are installed
+bench: $(VENV)/.installed-bench ## Measure over sockets, beside the installed peers
 	$(BIN)/python -m bench.run $(ARGS)
 	$(BIN)/python -m bench.latency
 
@@ -55,7 +55,7 @@ bench-core: $(VENV)/.installed-bench ## Measure the operation table in one threa
 bench-depth: $(VENV)/.installed-bench ## Measure queues of ten million messages
 	$(BIN)/python -m bench.depth $(ARGS)
 
-bench-pressure: $(VENV)/.installed-dev ## Measure a server that runs into its memory limit
+bench-pressure: $(VENV)/.installed-dev ## Measure a server at its memory limit
 	$(BIN)/python -m bench.pressure $(ARGS)
 
 bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
@@ -64,10 +64,10 @@ bench-peers: ## Install the peers of `make bench` (needs root, cargo and some ti
 simulate: $(VENV)/.installed-dev ## Run 20,000 simulated worlds with faults; SEED=n runs one and prints its trace
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds 0 $(or $(SEEDS),20000))
 
-mutants: $(VENV)/.installed-dev ## Change the code in 100 places (SAMPLE, SEED, PATHS), one at a time, and tell which changes no test notices
+mutants: $(VENV)/.installed-dev ## Change the code in 100 places (SAMPLE, SEED, PATHS), one at a time, and list what no test notices
 	$(BIN)/python -m mutants.run --sample $(or $(SAMPLE),100) --seed $(or $(SEED),0) $(PATHS)
 
-soak: $(VENV)/.installed ## Queues, consumers and connections that come and go for 40 minutes (SOAK_SECONDS)
+soak: $(VENV)/.installed ## Let queues, consumers and connections come and go for 40 minutes (SOAK_SECONDS)
 	$(BIN)/python -m bench.soak --seconds $(or $(SOAK_SECONDS),2400) $(SEED:%=--seed %)
 
 fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (FUZZ_SECONDS, SEED or REPLAY)
@@ -76,7 +76,7 @@ fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (F
 fuzz-parser: $(VENV)/.installed-fuzz ## Fuzz the connection code in one process for 10 minutes (FUZZ_SECONDS)
 	$(BIN)/python fuzz/fuzz_fast_lane.py -max_total_time=$(or $(FUZZ_SECONDS),600)
 
-lock: $(VENV)/.made ## Choose the newest versions that fit and write locks/
+lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(PIP) install --quiet uv==$(UV_VERSION)
 	rm -f locks/*.txt
 	$(LOCK) pyproject.toml --group build --output-file locks/run.txt
@@ -84,11 +84,11 @@ lock: $(VENV)/.made ## Choose the newest versions that fit and write locks/
 	$(LOCK) --group fuzz --constraint locks/dev.txt --output-file locks/fuzz.txt
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 
-clean: ## Remove what make made, the virtual environment included; ./data stays
+clean: ## Remove everything make created, .venv included; keep ./data
 	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp is newer than the lock that was installed: an environment that is up to date is left alone.
+# A stamp is newer than the lock that was installed. So an environment that is up to date is left alone.
 
 $(VENV)/.made:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
