@@ -18,7 +18,7 @@ EMPTY = "Not measured yet."
 
 HEAD = """# Benchmarks
 
-A tool in `bench/` wrote every figure here, never a hand. To repeat them:
+Every figure here was written by a tool in `bench/`, never by hand. To repeat them:
 
 | command | section | needs |
 |---|---|---|

@@ -201,6 +201,19 @@ def test_links_between_documents_lead_somewhere() -> None:
             assert (document.parent / link).exists(), (document.name, link)
 
 
+def test_the_files_that_documents_name_are_there() -> None:
+    places = (
+        ROOT,
+        ROOT / "qrusty_trio",
+        ROOT / "tests" / "storage",
+        ROOT / "tests" / "simulation",
+        ROOT / "tests" / "api",
+    )
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
+        for name in re.findall(r"\b[a-z][a-z0-9_/]*\.(?:py|toml|json)\b", document.read_text(encoding="utf-8")):
+            assert any((place / name).is_file() for place in places), (document.name, name)
+
+
 def test_the_ratios_in_the_readme_are_those_that_were_measured() -> None:
     header, _, *rows = (line for line in text("README.md").splitlines() if line.startswith("|"))
     connections = [cell.split()[0] for cell in header.strip("| ").split(" | ")[1:]]
