@@ -171,6 +171,17 @@ def test_the_version_is_the_same_everywhere() -> None:
     assert newest[1] == __version__
 
 
+def test_the_changelog_has_one_line_an_entry_in_known_groups() -> None:
+    entries = [line for line in text("CHANGELOG.md").split("\n## [")[1].splitlines()[1:] if line]
+    headings = [line for line in entries if line.startswith("#")]
+    assert set(headings) <= {
+        f"### {group}" for group in ("Added", "Changed", "Deprecated", "Removed", "Fixed", "Security")
+    }
+    assert len(headings) == len(set(headings))
+    assert all(line.startswith(("### ", "- ")) for line in entries)
+    assert len(entries) == len(set(entries))
+
+
 def test_files_stay_short() -> None:
     too_long = {
         str(path.relative_to(ROOT)): lines
