@@ -1,4 +1,4 @@
-"""The store in memory: the same protocol, sorted keys, nothing on disk. For tests and for QRUSTY_STORAGE=memory.
+"""The store in memory: the same protocol, sorted keys, nothing on disk. For tests and for STORAGE_MODE=memory.
 
 Rule: the same answers as RocksDB, batch by batch; the changes of a batch are applied in the order in which they were
 made. Nothing here waits or is safe to call from two threads.
