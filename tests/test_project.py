@@ -225,6 +225,12 @@ def test_the_files_that_documents_name_are_there() -> None:
             assert any((place / name).is_file() for place in places), (document.name, name)
 
 
+def test_every_file_of_http_has_its_place_in_the_picture() -> None:
+    table = text("ARCHITECTURE.md").split("### Every file of `http/`")[1].split("\n## ")[0]
+    named = re.findall(r"`http/(\w+\.py)`", table)
+    assert sorted(named) == sorted(path.name for path in (ROOT / "qrusty_trio" / "http").glob("[!_]*.py"))
+
+
 def test_the_ratios_in_the_readme_are_those_that_were_measured() -> None:
     header, _, *rows = (line for line in text("README.md").splitlines() if line.startswith("|"))
     connections = [cell.split()[0] for cell in header.strip("| ").split(" | ")[1:]]
