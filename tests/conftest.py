@@ -25,6 +25,23 @@ hypothesis_settings.register_profile(
 hypothesis_settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--fail-on-skip", action="store_true", help="fail when a test was skipped")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    if config.getoption("--fail-on-skip") and terminalreporter.getreports("skipped"):
+        terminalreporter.write_line("tests were skipped, and --fail-on-skip was given", red=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not session.config.getoption("--fail-on-skip"):
+        return
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if reporter is not None and reporter.getreports("skipped") and not session.exitstatus:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
 @pytest.fixture(params=["rocksdb", "memory"])
 def storage_mode(request: pytest.FixtureRequest) -> StorageMode:
     """Every storage."""

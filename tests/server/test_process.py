@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from textwrap import dedent
@@ -169,9 +169,9 @@ def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:
     return found
 
 
-async def refused(environment: dict[str, str]) -> str:
+async def refused(environment: dict[str, str], arguments: Sequence[str] = ("-m", "qrusty_trio")) -> str:
     """Start a server that must refuse; the one line that it says."""
-    async with child_process(environment) as server:
+    async with child_process(environment, arguments=arguments) as server:
         assert await server.ended() == EXIT_REFUSED, server.log
     lines = server.log.splitlines()
     assert len(lines) == 1, server.log
@@ -196,11 +196,20 @@ async def test_refuses_a_file_in_the_way(tmp_path: Path) -> None:
     assert path.read_text() == "not a directory"
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+NOT_EVERYWHERE = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE = 24, 1
+if os.geteuid() == 0 and ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, 0, 0, 0):
+    sys.exit("the right to write everywhere can't be given up")
+os.execv(sys.executable, [sys.executable, "-m", "qrusty_trio"])
+"""
+"""Starts a server that may not write everywhere, also when root does."""
+
+
 async def test_refuses_a_directory_that_is_not_writable(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.mkdir(mode=0o555)
-    assert "not readable and writable" in await refused(child_environment(path))
+    assert "not readable and writable" in await refused(child_environment(path), ("-c", NOT_EVERYWHERE))
     assert list(path.iterdir()) == []
 
 
