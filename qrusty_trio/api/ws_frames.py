@@ -93,6 +93,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
 }
 """What `Request` takes, for the sentence that says what was wrong."""
+_PAST_ALL_FLOATS = object()
 
 
 def decode(text: str) -> Request | Misshapen:
@@ -224,10 +225,14 @@ def _refuse_ids(text: str) -> Misshapen:
 
 def _explain(text: str) -> Misshapen:
     # The first pass stops at the first wrong field, so whether the rest is JSON at all is not known yet.
+    value: Any
     try:
-        value: Any = msgspec.json.decode(text)
-    except msgspec.ValidationError as error:
-        return Misshapen(f"{error}")
+        try:
+            value = msgspec.json.decode(text)
+        except msgspec.ValidationError:
+            value = _known_fields(text)
+    except msgspec.ValidationError:
+        return Misshapen("a frame must be a JSON object")
     except RecursionError:
         return _too_deep(text)
     except msgspec.DecodeError as error:
@@ -242,6 +247,18 @@ def _explain(text: str) -> Misshapen:
     wrong = [name for name, (fits, _) in _FIELDS.items() if value.get(name) is not None and not fits(value[name])]
     problem = f"'{wrong[0]}' must be {_FIELDS[wrong[0]][1]}" if wrong else "a field has the wrong type"
     return Misshapen(problem, req_id if isinstance(req_id, str) else None, value.get("no_reply") is True)
+
+
+def _known_fields(text: str) -> dict[str, Any]:
+    """The known fields of an object that holds a number past all floats; that stands as something that fits nowhere."""
+    fields: dict[str, Any] = {}
+    for name, raw in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items():
+        if name in _FIELDS:
+            try:
+                fields[name] = msgspec.json.decode(raw)
+            except msgspec.ValidationError:
+                fields[name] = _PAST_ALL_FLOATS
+    return fields
 
 
 OK = b'{"type":"ok"}'

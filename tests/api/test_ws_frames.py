@@ -169,3 +169,26 @@ def test_backslashes_at_the_ends_of_texts_hide_no_field_given_twice(ends: int) -
     assert isinstance(decode(once + "}"), Request)
     for twice in (',"queue":"jobs"', ',"no_reply":true,"no_reply":true', ',"credits":1,"credits":2'):
         assert refused(once + twice + "}")
+
+
+@pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000])
+@pytest.mark.parametrize(
+    ("frame", "problem"),
+    [
+        ('{"type":"publish","priority":%s,"req_id":"r"}', "'priority' must be an unsigned integer or a string"),
+        ('{"req_id":"r","type":"publish","max_retries":[{"a":%s}]}', "'max_retries' must be an unsigned integer"),
+        ('{"type":"batch-ack","ids":["a",%s],"req_id":"r"}', "'ids' must be a list of strings"),
+        ('{"other":%s,"type":7,"req_id":"r"}', "'type' must be a string"),
+    ],
+)
+def test_a_number_past_all_floats_is_named_by_its_field(frame: str, problem: str, number: str) -> None:
+    assert refused(frame % number) == Misshapen(problem, "r")
+
+
+def test_a_number_past_all_floats_in_something_else() -> None:
+    assert refused("[1e400]").problem == "a frame must be a JSON object"
+    assert refused('{"req_id":1e400,"no_reply":true}') == Misshapen("'req_id' must be a string", None, True)
+    assert refused('{"credits":1e400,"req_id":"' + "r" * 5000 + '"}').req_id is None
+    for broken in ('{"priority":1e400', '{"priority":1e400,}'):
+        with pytest.raises(BadFrame):
+            decode(broken)
