@@ -39,6 +39,9 @@ from qrusty_trio.http.share import ConnectionShare
 
 PAUSE_SECONDS = 0.25
 """Between two looks whether a pause is over."""
+OPAQUE_BYTES = 2 * 1024
+"""Passed on in one step of what is no longer HTTP/1.1. It may be frames of six or nine bytes, of which Hypercorn takes
+at most 100 in a millisecond."""
 WATCH_SECONDS = 1.0
 """How often HTTP/2 connections are looked at: limits hold to within that."""
 
@@ -272,7 +275,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._begun = None
 
     def _pass_all(self) -> bytes:
-        passed, self._data = self._data, b""
+        passed, self._data = self._data[:OPAQUE_BYTES], self._data[OPAQUE_BYTES:]
         if self.http2 is not None:
             self.http2.received(passed, trio.current_time())
         return passed

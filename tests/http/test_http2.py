@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import h2.config
 import h2.connection
@@ -16,8 +16,10 @@ import trio
 import trio.testing
 from h2.errors import ErrorCodes
 
+from qrusty_trio.http.guard import OPAQUE_BYTES, GuardedStream
 from qrusty_trio.http.http2 import Http2
-from tests.http.web import LANES, Web, running
+from tests.http.web import LANES, Web, request, running
+from tests.http.ws_raw import CONT, TEXT, frame, upgrade
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
 
@@ -116,6 +118,46 @@ async def test_a_bad_request_is_answered_and_the_others_are_served(fast_lane: bo
             assert json.loads(peer.body[bad])["code"] == "bad_request"
 
 
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+"""With settings that say nothing."""
+TO_H2C = request(
+    "GET", "/health", None, b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABk\r\n"
+)
+FLOODS = {
+    "settings": PREFACE + bytes([0, 0, 0, 4, 1, 0, 0, 0, 0]) * 20_000,
+    "windows": PREFACE + bytes([0, 0, 4, 8, 0, 0, 0, 0, 0, 0, 0, 0, 1]) * 20_000,
+    "unknown, after an upgrade": TO_H2C + PREFACE + bytes([0, 0, 0, 99, 0, 0, 0, 0, 0]) * 20_000,
+    "WebSocket": upgrade() + frame(TEXT, b"x", fin=False) + frame(CONT, b"x", fin=False) * 20_000,
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
+    fast_lane: bool, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Counted in bytes, not in time."""
+    passed: list[int] = []
+    original = GuardedStream.receive_some
+
+    async def receive_some(self: GuardedStream, max_bytes: int | None = None) -> bytes:
+        data = await original(self, max_bytes)
+        passed.append(len(data))
+        return data
+
+    monkeypatch.setattr(GuardedStream, "receive_some", receive_some)
+    async with running(fast_lane) as web:
+        async with await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+            with suppress(trio.BrokenResourceError):
+                await stream.send_all(FLOODS[name])
+                await stream.send_eof()
+                while await stream.receive_some():
+                    pass
+        async with peer_of(web):
+            pass
+    assert max(passed) <= OPAQUE_BYTES
+    assert sum(passed) > 2 * OPAQUE_BYTES or fast_lane
+
+
 async def test_a_connect_without_a_path(fast_lane: bool) -> None:
     async with running(fast_lane) as web, peer_of(web) as peer:
         bad, after = peer.ask({b":method": b"CONNECT", b":authority": b"x"}, whole=False), peer.ask(GOOD)
@@ -151,6 +193,7 @@ async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_la
                 await peer.until(lambda: large in peer.ended or peer.h2.local_flow_control_window(large) > 0)
         assert peer.status[large] == 413
         # What was under way already.
+        await peer.until(lambda: large in peer.reset or peer.h2.local_flow_control_window(large) > 0)
         if large not in peer.reset:
             peer.h2.send_data(large, b" ")
             await peer.until(lambda: large in peer.reset)
