@@ -15,10 +15,6 @@ class Finished(Exception):
     """Nothing more will be received, but what is owed can still be sent."""
 
 
-class Lost(Exception):
-    """The connection is broken."""
-
-
 class Carrier(Protocol):
     """How frames move. `receive` is called by one task, `send` by another; `close` when both have ended."""
 
@@ -46,10 +42,10 @@ class Carrier(Protocol):
         """When the peer closed with 1009, message too big: what the largest frame was that it was sent."""
 
     async def receive(self) -> list[str | bytes]:
-        """The data frames that arrived together; may be empty. Raises Finished and Lost."""
+        """The data frames that arrived together; may be empty. Raises Finished and ConnectionLost."""
 
     async def send(self, frames: list[bytes]) -> None:
-        """Send text frames (UTF-8), and what control frames are waiting. Raises Lost."""
+        """Send text frames (UTF-8), and what control frames are waiting. Raises ConnectionLost."""
 
     def control_bytes(self) -> int:
         """Bytes of control frames waiting for `send`."""

@@ -36,7 +36,7 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
-from qrusty_trio.http.pipe import READ_BYTES, Lost, SocketPipe, give_back_refused, pipe_over
+from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.rounds import QUICK, Unsent
 from qrusty_trio.http.shared import BODY, HEAD, IDLE, SENDING, WORKING, Shared
 from qrusty_trio.http.targets import Target
@@ -107,7 +107,7 @@ class Connection:
                 with trio.move_on_after(LINGER_SECONDS):
                     await self._pipe.send(self._shared.answers.answer(reply, CLOSE), self._progress)
                     await linger(self._stream)
-        except Lost:
+        except ConnectionLost:
             return
 
     async def _serve(self) -> None:
@@ -370,7 +370,7 @@ class Connection:
                 tight = self.unsent.budget.tight
                 await self.unsent.reserve(LARGE_BYTES)
                 if tight and self._pipe.gone():
-                    raise Lost
+                    raise ConnectionLost
             data, given = self._answer_first(await self._engine.run(self._calls) if self._calls else [])
             self.unsent.set(len(data))
             if not self._plan:

@@ -27,10 +27,11 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.carrier import Finished, Lost
+from qrusty_trio.http.carrier import Finished
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
+from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
@@ -202,11 +203,11 @@ class FastCarrier:
             try:
                 data = self.first or await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise Lost from error
+                raise ConnectionLost from error
             self.first = b""
             if not data:
                 # Without a close frame; a peer that has only closed its half of the stream is not waiting for us.
-                raise Lost
+                raise ConnectionLost
             self.last_heard = trio.current_time()
             await self.feed(data)
         else:
@@ -335,7 +336,7 @@ class FastCarrier:
                     await self._stream.send_all(view[start : start + SEND_BYTES])
                     self.sends += 1
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Lost from error
+            raise ConnectionLost from error
         self.sending = False
 
     def control_bytes(self) -> int:
@@ -391,7 +392,7 @@ class FastCarrier:
                 protocol.events_received()
                 protocol.data_to_send()
             await linger(self._stream)
-        except (Lost, trio.BrokenResourceError, trio.ClosedResourceError):
+        except (ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # Gone before the handshake was over: as closed as it can be.
 
 

@@ -34,7 +34,7 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.http2_progress import Http2Progress
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
-from qrusty_trio.http.pipe import READ_BYTES, Lost, give_back_refused, pipe_over
+from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over
 from qrusty_trio.http.share import ConnectionShare
 
 PAUSE_SECONDS = 0.25
@@ -162,7 +162,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 await self._read()
             except QrustyError as error:
                 return self._refuse(error)
-            except Lost as error:
+            except ConnectionLost as error:
                 self.broken = True
                 raise trio.BrokenResourceError from error
 
@@ -322,7 +322,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 if self._handshake is not None:
                     self._answer_handshake(bytes(data[:12]))
                 return
-            except Lost as error:
+            except ConnectionLost as error:
                 self._break()
                 raise trio.BrokenResourceError from error
         self._break()

@@ -31,7 +31,7 @@ REFUSAL_SECONDS = 1.0
 """How long to wait for the peer's kernel to take or refuse the last answer, when the peer has closed."""
 
 
-class Lost(Exception):
+class ConnectionLost(Exception):
     """The connection is broken."""
 
 
@@ -42,10 +42,10 @@ class Pipe(Protocol):
     """Bytes of the last `send` that have left."""
 
     async def receive(self, most: int = READ_BYTES) -> bytes:
-        """What has arrived; b"" when the peer sends no more. Raises Lost."""
+        """What has arrived; b"" when the peer sends no more. Raises ConnectionLost."""
 
     async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
-        """Send all but the first `sent` bytes, which have left already. Raises Lost.
+        """Send all but the first `sent` bytes, which have left already. Raises ConnectionLost.
 
         `progress` is called whenever some of it left after a wait.
         """
@@ -73,7 +73,7 @@ class SocketPipe:
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
-                raise Lost from error
+                raise ConnectionLost from error
 
     async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
         self.sent = sent
@@ -83,7 +83,7 @@ class SocketPipe:
             except BlockingIOError:
                 pass
             except OSError as error:
-                raise Lost from error
+                raise ConnectionLost from error
         if self.sent < len(data):
             await self._send_rest(memoryview(data), progress)
 
@@ -95,7 +95,7 @@ class SocketPipe:
             except BlockingIOError:
                 continue
             except (OSError, trio.ClosedResourceError) as error:
-                raise Lost from error
+                raise ConnectionLost from error
             progress()
 
     def gone(self) -> bool:
@@ -124,7 +124,7 @@ class StreamPipe:
         try:
             return bytes(await self._stream.receive_some(most))
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-            raise Lost from error
+            raise ConnectionLost from error
 
     async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
         self.sent = sent
@@ -134,7 +134,7 @@ class StreamPipe:
             try:
                 await self._stream.send_all(piece)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                raise Lost from error
+                raise ConnectionLost from error
             self.sent += len(piece)
             progress()
 

@@ -23,7 +23,7 @@ from qrusty_trio.api.call import Call, Engine, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
-from qrusty_trio.http.pipe import READ_BYTES, Lost
+from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
 
 ROUND = 64
 """Connections served in one step of the event loop: 1 to 2 ms."""
@@ -113,7 +113,7 @@ class Rounds:
     async def receive(self, connection: Connection) -> bytes | Call | Unsent:
         """Park a connection until something arrives that is not served here; b"": the peer sends no more.
 
-        Unsent: the task has to send the rest of an answer first. Raises Lost.
+        Unsent: the task has to send the rest of an answer first. Raises ConnectionLost.
         """
         self._epoll.register(connection.fd, select.EPOLLIN)
         connection.task = trio.lowlevel.current_task()
@@ -140,7 +140,7 @@ class Rounds:
         trio.lowlevel.reschedule(task, arrived)
 
     def _lose(self, connection: Connection, error: OSError) -> None:
-        lost = Lost()
+        lost = ConnectionLost()
         lost.__cause__ = error
         self._wake(connection, outcome.Error(lost))
 

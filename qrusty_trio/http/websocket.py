@@ -36,8 +36,9 @@ from qrusty_trio.api.ws_session import (
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.http.carrier import Carrier, Finished, Lost
+from qrusty_trio.http.carrier import Carrier, Finished
 from qrusty_trio.http.origins import Browser, check_host, check_origin
+from qrusty_trio.http.pipe import ConnectionLost
 
 BUDGET = 128
 """Requests run in one step of the event loop: about 2 ms."""
@@ -260,7 +261,7 @@ class Connection:
                     self._output.set()
         except Finished:
             self._end(NORMAL, "", DRAIN_SECONDS, carrier.farewell() or Ending.REFUSED)
-        except Lost:
+        except ConnectionLost:
             self._lost = True
             self._tasks.cancel()
 
@@ -303,7 +304,7 @@ class Connection:
                     return
                 else:
                     await self._output.wait()
-        except Lost:
+        except ConnectionLost:
             self._lost = True
         await self._hear_out()
 

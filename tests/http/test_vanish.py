@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from qrusty_trio.api.call import Reply
-from qrusty_trio.http.pipe import Lost, pipe_over
+from qrusty_trio.http.pipe import ConnectionLost, pipe_over
 from tests.http.web import LANES, Web, make_engine, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -142,6 +142,6 @@ async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
     await pipe.send(b"x" * 200_000, lambda: progress.append(None))
     assert (pipe.sent, len(progress)) == (200_000, 4)
     await right.aclose()
-    with pytest.raises(Lost):
+    with pytest.raises(ConnectionLost):
         await pipe.send(b"y", lambda: None)
     assert pipe.sent == 0

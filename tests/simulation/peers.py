@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from qrusty_trio.api.ws_ending import Ending
-from qrusty_trio.http.carrier import Finished, Lost
+from qrusty_trio.http.carrier import Finished
+from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket import Connection
 from tests.simulation.clients import LOCK_SECONDS, NAMES
 from tests.simulation.known import Asked, Peer, Publish
@@ -88,7 +89,7 @@ class ScriptedCarrier:
         await trio.lowlevel.checkpoint()
         while not self._inbox:
             if self.lost:
-                raise Lost
+                raise ConnectionLost
             if self.finished:
                 raise Finished
             await self._changed.wait()
@@ -107,7 +108,7 @@ class ScriptedCarrier:
             await self._changed.wait()
         self.sending = False
         if self.lost:
-            raise Lost
+            raise ConnectionLost
         if self.answers_pings:
             self.last_heard = trio.current_time()
         self.sends += 1
