@@ -120,8 +120,11 @@ class Engine(Protocol):
         sync, the caller has to call `when_durable` before it awaits anything.
         """
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
-        """Call back, on the loop, after the sync that covers all changes so far; with the fault if it failed."""
+    def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
+        """Call back, on the loop, after the sync that covers all changes so far; with the fault if it failed.
+
+        `answers`: how many the callback sends. What one step does not get to is left to the next.
+        """
 
     def give_back(self, reply: Reply) -> None:
         """The answer could not be written: its message is available again at once, the delivery not counted."""

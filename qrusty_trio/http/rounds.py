@@ -200,7 +200,7 @@ class Rounds:
             else:
                 self._answer(each, reply)
         if later:
-            engine.when_durable(partial(self._answer_later, later))
+            engine.when_durable(partial(self._answer_later, later), len(later))
         return asked[len(replies) :]
 
     def _answer_later(self, later: list[tuple[Asked, Reply]], fault: StorageFault | None) -> None:

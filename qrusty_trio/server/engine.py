@@ -129,9 +129,9 @@ class Engine:
         assert long is None
         return replies
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None]) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
         """Call `callback` after the sync that covers everything run so far, or with the fault that it met."""
-        self.committer.when_durable(callback)
+        self.committer.when_durable(callback, answers)
 
     async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
         """Run `function(broker, now)` as one batch; with `sync`, wait until it is as durable as the policy says.

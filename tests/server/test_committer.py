@@ -1,0 +1,65 @@
+"""Those who wait for a sync without a task: they go on in pieces, and nobody is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import trio
+
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.committer import ANSWERS_PER_STEP
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publish
+
+HOW_MANY = ANSWERS_PER_STEP // 4
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[WatchedStorage]:
+    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
+    try:
+        yield WatchedStorage(storage)
+    finally:
+        storage.close()
+
+
+@pytest.mark.parametrize("end", ["sync", "fault", "cancelled"])
+async def test_answers_leave_in_steps(store: WatchedStorage, end: str) -> None:
+    called: list[tuple[int, StorageFault | None]] = []
+    steps: list[int] = []
+
+    async def look() -> None:
+        while True:
+            steps.append(len(called))
+            await trio.lowlevel.checkpoint()
+
+    def note(number: int, fault: StorageFault | None) -> None:
+        called.append((number, fault))
+
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        with store.held():
+            engine.run_quick([publish("first")])
+            engine.when_durable(partial(note, -1))
+            await store.until_sync_begins()
+            engine.run_quick([publish("x")])
+            for number in range(40):
+                engine.when_durable(partial(note, number), HOW_MANY)
+            if end == "fault":
+                engine.fail(StorageFault("down"))
+            nursery.start_soon(look)
+            if end == "fault":
+                await trio.lowlevel.checkpoint()
+        with trio.fail_after(STEP_SECONDS):
+            while len(called) < (5 if end == "cancelled" else 41):
+                await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
+    assert sorted(number for number, _ in called) == list(range(-1, 40))
+    assert [number for number, _ in called if number >= 0] == list(range(40))
+    assert {fault is None for number, fault in called if number >= 0} == {end != "fault"}
+    if end != "cancelled":
+        most = max(after - before for before, after in pairwise(steps))
+        assert most * HOW_MANY <= 2 * ANSWERS_PER_STEP
