@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """See `api.engine.Engine` for what carriers may expect."""
+    """See `api.call.Engine` for what carriers may expect."""
 
     def __init__(self, services: Services, dispatcher: Dispatcher, clock: Clock) -> None:
         self.services = services
@@ -80,7 +80,7 @@ class Engine:
     # What carriers call
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run a burst; the replies to the first calls, in order. See `api.engine.Engine.run`."""
+        """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`."""
         replies: list[Reply] = []
         octets = 0
         try:
@@ -121,7 +121,7 @@ class Engine:
         return self.committer.waits
 
     def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run calls that take microseconds, at once. See `api.engine.Engine.run_quick`."""
+        """Run calls that take microseconds, at once. See `api.call.Engine.run_quick`."""
         replies: list[Reply] = []
         long = self._run_some(calls, replies, self.committer.waits)
         if self.fault is not None and len(replies) < len(calls):
