@@ -36,7 +36,8 @@ MAX_FRAME_BYTES = 2 * 1024 * 1024
 MAX_LOG_FRAMES = 50
 """Log frames sent in one go, so that deliveries never wait behind many of them."""
 MAX_DELIVERED_FROM = 4096
-"""Names of queues that are remembered with the queue that was delivered under that name; past it all are forgotten."""
+"""Names of queues that are remembered with the queue that was delivered under that name. Past it all are forgotten but
+those of subscriptions."""
 
 STORE_FAILED = "The store failed and is read anew. Connect again."
 
@@ -212,7 +213,7 @@ class WsSession:
         if subscription.delivered_from != delivery.queue_number:
             subscription.delivered_from = delivery.queue_number
             if len(self._delivered_from) >= MAX_DELIVERED_FROM:
-                self._delivered_from.clear()
+                self._delivered_from = {(each.name, each.delivered_from): None for each in self.subscriptions.values()}
             self._delivered_from[subscription.name, delivery.queue_number] = None
         self.outbox.put_delivery(ws_frames.deliver(subscription.prefix, delivery), delivery.id)
 

@@ -233,6 +233,26 @@ def test_names_are_remembered_within_bounds(world: World, peer: Peer, monkeypatc
     assert len(peer.session._delivered_from) <= 3
 
 
+def test_a_name_that_is_still_subscribed_to_is_not_forgotten(
+    world: World, peer: Peer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ws_session, "MAX_DELIVERED_FROM", 3)
+    world.queue("old")
+    peer.ask(subscribe(queue="old"))
+    world.publish("old")
+    for _ in world.broker.catalog.update("old", "new", None, world.now):
+        pass
+    for number in range(5):
+        world.queue(f"q{number}")
+        id = world.publish(f"q{number}")
+        peer.ask(subscribe(queue=f"q{number}"))
+        peer.ask({"type": "ack", "queue": f"q{number}", "id": id}, {"type": "unsubscribe", "queue": f"q{number}"})
+    id = world.publish("new")
+    (delivery,) = peer.read()
+    assert (delivery["queue"], delivery["id"]) == ("old", id)
+    assert peer.ask({"type": "batch-ack", "queue": "old", "ids": [id]}) == [{"type": "ok", "acked": 1}]
+
+
 # the end
 
 
