@@ -255,7 +255,7 @@ class Broker:
     def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
         """Hand a message back: in its old place, or to the dead letters when it was delivered often enough.
 
-        It is dropped when duplicates have been turned off meanwhile and an equal one stands for it (`deduplication.py`).
+        It is dropped when duplicates are refused by now and an equal one stands for it (`deduplication.py`).
         """
         lock = self._held(name, id, consumer)
         lock.queue.rates.nacked += 1
