@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 SOURCES := qrusty_trio tests bench fuzz mutants
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-peers simulate mutants soak fuzz fuzz-parser lock clean
+.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser lock clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 16
@@ -57,6 +57,9 @@ bench-depth: $(VENV)/.installed-bench ## Measure queues of ten million messages
 
 bench-pressure: $(VENV)/.installed-dev ## Measure a server at its memory limit
 	$(BIN)/python -m bench.pressure $(ARGS)
+
+bench-beside: $(VENV)/.installed-dev ## Measure this checkout beside another one (OTHER), in which `make test` was run
+	$(BIN)/python -m bench.beside $(OTHER) $(ARGS)
 
 bench-peers: ## Install the peers of `make bench` (needs root, cargo and some time)
 	bash bench/peers.sh
