@@ -95,6 +95,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         can't take them before."""
         self._changed = trio.Event()
         self._given: list[Reply] = []
+        self._unsent: dict[int, Reply] = {}
+        """What answers over HTTP/2 handed out that have not left to their end, by stream; without the payloads."""
         self._refused_path = b"/" + secrets.token_hex(16).encode()
         self._refused_head: QrustyError | None = None
         self._refused_body: QrustyError | None = None
@@ -122,17 +124,33 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             return self._refused_body
         return self._refused_head if path == self._refused_path else None
 
-    def answered(self, reply: Reply | None, written: bool) -> None:
-        """The app has ended with a request."""
+    def answered(self, reply: Reply | None, written: bool, stream: int) -> None:
+        """The app has ended with a request. Over HTTP/2 most of the answer may wait for the peer to take it."""
         self._in_hand -= 1
         self._answer_begun = False
         self._changed.set()
         self._given = []
-        if reply is not None and reply.delivery is not None:
-            if written:
-                self._given = [reply.receipt()]
+        if reply is None or reply.delivery is None:
+            return
+        if self.http2 is not None and self.http2.unfinished(stream):
+            self._unsent[stream] = reply.receipt()
+        elif self.http2 is None and written:
+            self._given = [reply.receipt()]
+        else:
+            self._engine.give_back(reply)
+
+    def _stream_ended(self, stream: int, whole: bool) -> None:
+        reply = self._unsent.pop(stream, None)
+        if reply is not None:
+            if whole:
+                self._given = [reply]
             else:
                 self._engine.give_back(reply)
+
+    def give_back_unsent(self) -> None:
+        """The connection is over: give back what answers handed out that never left to their end."""
+        while self._unsent:
+            self._engine.give_back(self._unsent.popitem()[1])
 
     # What Hypercorn asks.
 
@@ -222,7 +240,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             return b""
         if self._first and not self._eof and data.startswith(HTTP2_PREFACE[: len(data)]):
             if len(data) >= len(HTTP2_PREFACE):
-                self.http2 = Http2Progress(len(HTTP2_PREFACE), trio.current_time())
+                self._watch_http2()
                 self._go(self._pass_all)
             return self._pass_all() if self._pass == self._pass_all else b""
         end = data.find(b"\r\n\r\n") + 4
@@ -333,9 +351,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._upgrading = False
         end = data.find(b"\r\n\r\n") + 4
         if data.startswith(b"HTTP/1.1 101") and end >= 4:
-            now = trio.current_time()
-            self.http2 = Http2Progress(len(HTTP2_PREFACE), now)
-            self.http2.sent(data[end:], now)
+            self._watch_http2().sent(data[end:], trio.current_time())
+
+    def _watch_http2(self) -> Http2Progress:
+        self.http2 = http2 = Http2Progress(len(HTTP2_PREFACE), trio.current_time())
+        http2.on_end = self._stream_ended
+        return http2
 
     @property
     def opaque(self) -> bool:

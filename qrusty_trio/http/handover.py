@@ -3,7 +3,8 @@
 Rule: Hypercorn sees the connection through a `guard.GuardedStream` and nothing else, and its connections end as soon
 as those of the fast lane do.
 
-Uses of Hypercorn that are not its public interface: `TCPServer`, `WorkerContext`, `ASGIWrapper` and the ASGI state.
+Uses of Hypercorn that are not its public interface: `TCPServer`, `WorkerContext`, `ASGIWrapper`, the ASGI state, and
+whose method `send` is.
 tests/http/test_handover.py fails when they move.
 """
 
@@ -109,6 +110,12 @@ def _note_status(guard: GuardedStream, message: dict[str, Any]) -> None:
         guard.answering = 101
 
 
+def _stream_of(send: Send) -> int:
+    """The number of the HTTP/2 stream that Hypercorn answers by this."""
+    number: int = cast(Any, send).__self__.stream_id
+    return number
+
+
 class Handover:
     """Serves connections by Hypercorn and the Quart app."""
 
@@ -140,6 +147,7 @@ class Handover:
                     await server.run()
                     nursery.cancel_scope.cancel()
         finally:
+            guarded.give_back_unsent()
             if server is not None:
                 _take_apart(server)
             await trio.aclose_forcefully(stream)
@@ -178,7 +186,7 @@ class Handover:
             await self._run_app(scope, partial(share.receive, receive), hold_last)
         finally:
             # Hypercorn keeps the scope until the next request, and must not keep the answer with it.
-            guard.answered(scope.pop(REPLY_KEY, None), written)
+            guard.answered(scope.pop(REPLY_KEY, None), written, _stream_of(send))
             share.close()
         if last is not None:
             await _finish(receive, send, last)

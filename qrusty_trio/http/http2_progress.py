@@ -7,6 +7,8 @@ window for an answer, or that asks for nothing at all would keep its connection 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
 
 _HEADER_BYTES = 9
@@ -77,6 +79,12 @@ class Http2Progress:
         self._part_since: float | None = None
         """When a frame or a header block began that is not whole."""
         self._idle_since = now
+        self.on_end: Callable[[int, bool], None] = lambda stream, whole: None
+        """Told of each stream that ends, and whether all of its answer was sent."""
+
+    def unfinished(self, stream: int) -> bool:
+        """Whether a request is not answered to its end, and was not taken back."""
+        return stream in self._streams
 
     def received(self, data: bytes, now: float) -> None:
         """The peer sent this."""
@@ -92,7 +100,7 @@ class Http2Progress:
             if known is not None and kind in (_HEADERS, _DATA) and flags & _END_STREAM:
                 known.asked = True
             if kind == _RST_STREAM:
-                self._end(stream, now)
+                self._end(stream, now, whole=False)
         if not (self._received.inside or self._in_block):
             self._part_since = None
         elif self._part_since is None:
@@ -108,11 +116,14 @@ class Http2Progress:
                 known.since = now
                 known.answering = True
             if kind == _RST_STREAM or (kind in (_HEADERS, _DATA) and flags & _END_STREAM):
-                self._end(stream, now)
+                self._end(stream, now, whole=kind != _RST_STREAM)
 
-    def _end(self, stream: int, now: float) -> None:
-        if self._streams.pop(stream, None) is not None and not self._streams:
+    def _end(self, stream: int, now: float, *, whole: bool) -> None:
+        if self._streams.pop(stream, None) is None:
+            return
+        if not self._streams:
             self._idle_since = now
+        self.on_end(stream, whole)
 
     def stuck(self, now: float) -> str | None:
         """Why the connection is to be cut off; None when it is not."""

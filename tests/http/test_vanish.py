@@ -5,12 +5,15 @@ from __future__ import annotations
 import socket
 import struct
 
+import h2.settings
 import pytest
 import trio
 import trio.testing
 
 from qrusty_trio.api.call import Reply
+from qrusty_trio.http import guard, handover, lingering
 from qrusty_trio.http.pipe import ConnectionLost, pipe_over
+from tests.http.test_http2 import LARGE, Peer, peer_of
 from tests.http.web import LANES, Web, make_engine, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -145,3 +148,45 @@ async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
     with pytest.raises(ConnectionLost):
         await pipe.send(b"y", lambda: None)
     assert pipe.sent == 0
+
+
+@pytest.mark.parametrize("size", [1, 200_000])
+@pytest.mark.parametrize("way", ["close", "reset", "take back", "go away"])
+async def test_over_http2_what_no_window_let_out_goes_back(
+    fast_lane: bool, way: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (guard, handover, lingering):
+        monkeypatch.setattr(module, "LINGER_SECONDS", 0.02)
+    async with running(fast_lane) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+        await publish(web, 3, "x" * size)
+        peer = Peer(stream)
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        asked = []
+        for _ in range(3):
+            asked.append(peer.ask({**LARGE, b":path": b"/consume/q"}, whole=False))
+            peer.h2.send_data(asked[-1], b'{"consumer_id":"w"}', end_stream=True)
+        await peer.until(lambda: set(asked) <= peer.status.keys())
+        await until(web, (0, 3))
+        if way == "take back":
+            for each in asked:
+                peer.h2.reset_stream(each)
+        elif way == "go away":
+            peer.h2.close_connection()
+        await peer.flush()
+        if way == "reset":
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        if way in ("reset", "close"):
+            await stream.aclose()
+        await until(web, (3, 0))
+
+
+async def test_over_http2_what_left_stays_with_its_consumer(fast_lane: bool) -> None:
+    async with running(fast_lane) as web:
+        await publish(web, 1, "x" * 200_000)
+        async with peer_of(web) as peer:
+            asked = peer.ask({**LARGE, b":path": b"/consume/q"}, whole=False)
+            peer.h2.send_data(asked, b'{"consumer_id":"w"}', end_stream=True)
+            await peer.until(lambda: asked in peer.ended)
+            await peer.is_served()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert counts(web) == (0, 1)
