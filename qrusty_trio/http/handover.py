@@ -99,6 +99,8 @@ def _take_apart(server: _Server) -> None:
         for stream in [*streams.values(), vars(protocol).pop("stream", None)]:
             if stream is not None:
                 vars(stream).clear()
+        for unsent in vars(protocol).pop("stream_buffers", {}).values():
+            vars(unsent).clear()
         vars(protocol).clear()
 
 

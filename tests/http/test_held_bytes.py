@@ -8,11 +8,15 @@ import tracemalloc
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 
+import h2.settings
 import pytest
 import trio
 import trio.testing
 
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.http import guard, handover, lingering
+from tests.http.test_http2 import LARGE as POST
+from tests.http.test_http2 import Peer
 from tests.http.web import LANES, Client, Web, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -129,6 +133,29 @@ async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(f
                 while web.nursery.child_tasks:
                     await trio.testing.wait_all_tasks_blocked(0.01)
             # What was given back to the queue is a new record of the store.
+            assert held.uncollected < (count + 2) * LARGE
+
+
+async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
+    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (guard, handover, lingering):
+        monkeypatch.setattr(module, "LINGER_SECONDS", 0.02)
+    count = 8
+    async with running(fast_lane) as web:
+        await fill(web, count)
+        with traced() as held, collector_off():
+            async with await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+                peer = Peer(stream)
+                peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+                asked = [peer.ask({**POST, b":path": b"/consume/q"}, whole=False) for _ in range(count)]
+                for each in asked:
+                    peer.h2.send_data(each, b'{"consumer_id":"w"}', end_stream=True)
+                await peer.until(lambda: set(asked) <= peer.status.keys())
+            with trio.fail_after(20):
+                while (stats := web.engine.broker.catalog.stats("q")) is None or stats.locked:
+                    await trio.testing.wait_all_tasks_blocked(0.02)
+            await trio.testing.wait_all_tasks_blocked(0.1)
             assert held.uncollected < (count + 2) * LARGE
 
 
