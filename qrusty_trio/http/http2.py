@@ -12,7 +12,7 @@ from contextlib import suppress
 
 import hypercorn.protocol
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived
+from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
 from h2.exceptions import ProtocolError, StreamClosedError
 from h2.stream import StreamState
 from hypercorn.protocol.h2 import H2Protocol
@@ -33,6 +33,9 @@ class Http2(H2Protocol):
             elif isinstance(event, DataReceived) and event.stream_id not in self.streams:
                 self._let_go(event)
             else:
+                if isinstance(event, StreamReset) and (unsent := self.stream_buffers.get(event.stream_id)) is not None:
+                    # Without a window it would be kept as long as the connection.
+                    await unsent.close()
                 with suppress(StreamClosedError):  # the peer has taken back what was to be refused, as the server stops
                     await super()._handle_events([event])
         await self._flush()

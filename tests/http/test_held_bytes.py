@@ -16,7 +16,7 @@ import trio.testing
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.http import guard, handover, lingering
 from tests.http.test_http2 import LARGE as POST
-from tests.http.test_http2 import Peer
+from tests.http.test_http2 import Peer, peer_of
 from tests.http.web import LANES, Client, Web, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -157,6 +157,28 @@ async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
                     await trio.testing.wait_all_tasks_blocked(0.02)
             await trio.testing.wait_all_tasks_blocked(0.1)
             assert held.uncollected < (count + 2) * LARGE
+
+
+async def test_answers_that_a_client_over_http2_takes_back_are_not_kept(fast_lane: bool) -> None:
+    count = 4
+    async with running(fast_lane) as web, peer_of(web) as peer:
+        await fill(web, count)
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
+        with traced() as held:
+            for _ in range(5):
+                asked = [peer.ask({**POST, b":path": b"/consume/q"}, whole=False) for _ in range(count)]
+                for each in asked:
+                    peer.h2.send_data(each, b'{"consumer_id":"w"}', end_stream=True)
+                await peer.until(lambda asked=asked: set(asked) <= peer.status.keys())  # type: ignore[misc]
+                for each in asked:
+                    peer.h2.reset_stream(each)
+                await peer.flush()
+                with trio.fail_after(20):
+                    while (stats := web.engine.broker.catalog.stats("q")) is None or stats.locked:
+                        await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert held.now < 2 * count * LARGE
+        peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 65_535})
 
 
 @contextmanager
