@@ -34,7 +34,7 @@ from qrusty_trio.http.head import (
 )
 from qrusty_trio.http.http2_progress import Http2Progress
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
-from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over
+from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over, socket_of
 from qrusty_trio.http.share import ConnectionShare
 
 PAUSE_SECONDS = 0.25
@@ -114,7 +114,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._answer_begun = False
         """The head of the current answer was sent."""
         self.last_heard = trio.current_time()
-        self.socket = _socket_of(stream)
+        self.socket = socket_of(stream)
 
     # What the app asks.
 
@@ -423,21 +423,3 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             await self._stream.aclose()
         finally:
             self._closed.set()
-
-
-class _NoSocket:
-    """What Hypercorn learns of a stream that is not over a socket."""
-
-    family = 0
-
-    def getpeername(self) -> tuple[()]:
-        return ()
-
-    def getsockname(self) -> tuple[()]:
-        return ()
-
-
-def _socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | _NoSocket:
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    return stream.socket if isinstance(stream, trio.SocketStream) else _NoSocket()

@@ -164,3 +164,22 @@ async def give_back_refused(pipe: Pipe, engine: Engine, given: Iterable[Reply]) 
     if refused:
         for reply in given:
             engine.give_back(reply)
+
+
+class NoSocket:
+    """What Hypercorn learns of a stream that is not over a socket."""
+
+    family = 0
+
+    def getpeername(self) -> tuple[()]:
+        return ()
+
+    def getsockname(self) -> tuple[()]:
+        return ()
+
+
+def socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | NoSocket:
+    """The socket under a stream."""
+    if isinstance(stream, trio.SSLStream):
+        stream = stream.transport_stream
+    return stream.socket if isinstance(stream, trio.SocketStream) else NoSocket()
