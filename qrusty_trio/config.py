@@ -115,9 +115,10 @@ def _path() -> Check[Path]:
     def parse(text: str) -> Path:
         if not text.strip() or "\0" in text:
             raise ValueError
+        text.encode()  # RocksDB takes no other names; a UnicodeEncodeError is a ValueError
         return Path(text)
 
-    return Check("the path of a directory", parse)
+    return Check("the path of a directory, in UTF-8", parse)
 
 
 def _switch() -> Check[bool]:

@@ -140,6 +140,7 @@ def test_every_variable_is_tried_with_something_else_than_its_default() -> None:
 REFUSED: list[tuple[str, str]] = [
     *((variable, "") for variable in DEFAULTS if not variable.startswith("QRUSTY_ALLOWED_")),
     ("DATA_PATH", "  "),
+    ("DATA_PATH", "/data/\udcff"),
     ("BIND_ADDR", "6784"),
     ("BIND_ADDR", ":6784"),
     ("BIND_ADDR", "localhost"),

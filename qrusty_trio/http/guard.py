@@ -19,6 +19,7 @@ from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.answers import body_too_large, with_phrase
 from qrusty_trio.http.byte_budget import SMALL_BYTES
 from qrusty_trio.http.chunks import Chunks
+from qrusty_trio.http.handed_out import HandedOut
 from qrusty_trio.http.head import (
     HEAD_SECONDS,
     HTTP2_PREFACE,
@@ -94,9 +95,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Set when an upgrade to WebSocket has been answered. Frames that came with it wait for that: Hypercorn
         can't take them before."""
         self._changed = trio.Event()
-        self._given: list[Reply] = []
-        self._unsent: dict[int, Reply] = {}
-        """What answers over HTTP/2 handed out that have not left to their end, by stream; without the payloads."""
+        self.handed_out = HandedOut(engine)
         self._refused_path = b"/" + secrets.token_hex(16).encode()
         self._refused_head: QrustyError | None = None
         self._refused_body: QrustyError | None = None
@@ -125,32 +124,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         return self._refused_head if path == self._refused_path else None
 
     def answered(self, reply: Reply | None, written: bool, stream: int) -> None:
-        """The app has ended with a request. Over HTTP/2 most of the answer may wait for the peer to take it."""
+        """The app has ended with a request."""
         self._in_hand -= 1
         self._answer_begun = False
         self._changed.set()
-        self._given = []
-        if reply is None or reply.delivery is None:
-            return
-        if self.http2 is not None and self.http2.unfinished(stream):
-            self._unsent[stream] = reply.receipt()
-        elif self.http2 is None and written:
-            self._given = [reply.receipt()]
-        else:
-            self._engine.give_back(reply)
-
-    def _stream_ended(self, stream: int, whole: bool) -> None:
-        reply = self._unsent.pop(stream, None)
-        if reply is not None:
-            if whole:
-                self._given = [reply]
-            else:
-                self._engine.give_back(reply)
-
-    def give_back_unsent(self) -> None:
-        """The connection is over: give back what answers handed out that never left to their end."""
-        while self._unsent:
-            self._engine.give_back(self._unsent.popitem()[1])
+        self.handed_out.answered(reply, written, stream, self.http2)
 
     # What Hypercorn asks.
 
@@ -215,8 +193,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         return b""
 
     async def _settle(self) -> None:
-        await give_back_refused(self._pipe, self._engine, self._given)
-        self._given = []
+        await give_back_refused(self._pipe, self._engine, self.handed_out.given)
+        self.handed_out.given = []
 
     def _refuse(self, error: QrustyError) -> bytes:
         """Make the app answer `error` in its turn, as the last answer."""
@@ -355,7 +333,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     def _watch_http2(self) -> Http2Progress:
         self.http2 = http2 = Http2Progress(len(HTTP2_PREFACE), trio.current_time())
-        http2.on_end = self._stream_ended
+        http2.on_end = self.handed_out.stream_ended
         return http2
 
     @property

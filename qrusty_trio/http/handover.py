@@ -149,7 +149,7 @@ class Handover:
                     await server.run()
                     nursery.cancel_scope.cancel()
         finally:
-            guarded.give_back_unsent()
+            guarded.handed_out.give_back_unsent()
             if server is not None:
                 _take_apart(server)
             await trio.aclose_forcefully(stream)

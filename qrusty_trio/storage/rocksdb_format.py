@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import stat
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Self
@@ -148,8 +149,12 @@ def _foreign(directory: Path) -> list[str]:
 
 
 def _check_content(directory: Path) -> None:
+    marker = directory / FORMAT_FILE
     try:
-        with (directory / FORMAT_FILE).open("rb") as file:
+        if not stat.S_ISREG(marker.stat().st_mode):
+            # Opening a pipe would wait for whoever writes to it.
+            raise StartupRefused(f"The data directory {directory} cannot be used: {FORMAT_FILE} is no file.")
+        with marker.open("rb") as file:
             content = file.read(MAX_FORMAT_BYTES)
     except FileNotFoundError:
         content = b""
