@@ -342,9 +342,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         return self._pass == self._pass_all
 
     async def watch(self) -> None:
-        """Cut off a connection that does not get on. Never returns otherwise."""
+        """Cut off a connection that does not get on, or when this is cancelled. Never returns otherwise."""
         while True:
-            await trio.sleep(WATCH_SECONDS)
+            try:
+                await trio.sleep(WATCH_SECONDS)
+            except trio.Cancelled:
+                self._break()
+                raise
             now = trio.current_time()
             if self.share.lags(now, self._moved + self._pipe.sent):
                 logger.info("a connection is cut off: it hardly moves, and others wait for what it holds")

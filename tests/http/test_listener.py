@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -144,6 +145,21 @@ async def test_stopping_waits_for_nobody_for_ever(fast_lane: bool, monkeypatch: 
         await trio.testing.wait_all_tasks_blocked()
         web.context.stopping.set()
         await gone(web)
+
+
+async def test_stopping_waits_for_no_reader_that_takes_nothing(
+    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "STOP_SECONDS", 0.2)
+    async with running(fast_lane) as web, web.client() as client:
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        for _ in range(8):
+            await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p" * 1_900_000})
+        await client.send(request("POST", "/consume/q", {"consumer_id": "w"}) * 8)
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        web.context.stopping.set()
+        with trio.fail_after(15):
+            await gone(web)
 
 
 async def test_stopping_closes_websockets_with_1001(fast_lane: bool) -> None:
