@@ -20,7 +20,7 @@ from typing import NamedTuple
 from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.keys import SEGMENT_SUMS, prefix
 from qrusty_trio.core.queue import Queue
-from qrusty_trio.errors import PayloadNotStored, StorageFault
+from qrusty_trio.errors import PayloadNotStored, PayloadUnreadable, StorageFault
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 
 LIVE = 0
@@ -77,6 +77,9 @@ class Externals:
         self.store = store
         self._sums: dict[int, dict[tuple[int, int], Sums]] = {}
         """Segment -> (queue number, kind) -> what it owns of it. None with a count of 0, no segment without any."""
+        self.failures = 0
+        """Payloads that could not be read or stored just now, since the start."""
+        self.last_failure = ""
 
     def load(self) -> Iterator[None]:
         """Read the sums; one step is about a millisecond."""
@@ -95,6 +98,7 @@ class Externals:
         try:
             return self.store.append(payload).pack()
         except StorageFault as fault:
+            self._note(fault)
             raise PayloadNotStored(fault) from fault
 
     def own(self, queue: Queue, packed: bytes, id: str, key: bytes, kind: int = LIVE) -> None:
@@ -132,8 +136,16 @@ class Externals:
             journal.delete_range(sums.group, sums.group + b"\xff" * 9, journal.external)
 
     def read(self, packed: bytes) -> bytes:
-        """The payload. Raises PayloadBroken."""
-        return self.store.read(PayloadRef.unpack(packed))
+        """The payload. Raises PayloadBroken and PayloadUnreadable."""
+        try:
+            return self.store.read(PayloadRef.unpack(packed))
+        except PayloadUnreadable as error:
+            self._note(error)
+            raise
+
+    def _note(self, error: Exception) -> None:
+        self.failures += 1
+        self.last_failure = str(error)
 
     def _of(self, segment: int, queue_number: int, kind: int) -> Sums:
         groups = self._sums.get(segment)

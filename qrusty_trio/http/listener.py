@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import closing
 
 import trio
 
@@ -28,6 +32,8 @@ STOP_SECONDS = 10.0
 """What is in hand when the server stops may take so long."""
 TURN_AWAY_SECONDS = 1.0
 """For reading the first request of a connection too many, and again for its reading the answer."""
+ACCEPTS_PER_STEP = 32
+"""Connections accepted in one step of the loop. A loop that is busy has few steps, and one for each is not enough."""
 ACCEPT_PAUSE_SECONDS = 0.1
 """After the system could give no file descriptor or memory for a connection."""
 TELL_SECONDS = 10.0
@@ -81,25 +87,32 @@ class _Server:
 
     async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
         async with listener:
-            while True:
-                try:
-                    stream = await listener.accept()
-                except OSError as error:
-                    if error.errno in CLOSED_ERRNOS:
-                        raise  # the listener itself is gone
-                    # Anything else concerns the one connection, or passes; a pause, as it may come again at once.
-                    self._note_refused(error)
-                    await trio.sleep(ACCEPT_PAUSE_SECONDS if error.errno in NO_CAPACITY else 0)
-                    continue
-                # No checkpoint between counting and starting: the count is exact.
-                if self._open < self._context.max_connections:
-                    self._open += 1
-                    connections.start_soon(self._serve, stream)
-                elif self._turned_away < self._context.max_turned_away:
-                    self._turned_away += 1
-                    connections.start_soon(self._turn_away, stream)
-                else:
-                    await trio.aclose_forcefully(stream)
+            with closing(_Backlog(listener)) as backlog:
+                await self._accept_all(listener, backlog, connections)
+
+    async def _accept_all(self, listener: trio.SocketListener, backlog: _Backlog, connections: trio.Nursery) -> None:
+        while True:
+            try:
+                self._take_in(await listener.accept(), connections)
+                for stream in backlog.at_once():
+                    self._take_in(stream, connections)
+            except OSError as error:
+                if error.errno in CLOSED_ERRNOS:
+                    raise  # the listener itself is gone
+                # Anything else concerns the one connection, or passes; a pause, as it may come again at once.
+                self._note_refused(error)
+                await trio.sleep(ACCEPT_PAUSE_SECONDS if error.errno in NO_CAPACITY else 0)
+
+    def _take_in(self, stream: trio.SocketStream, connections: trio.Nursery) -> None:
+        # No checkpoint between counting and starting: the count is exact.
+        if self._open < self._context.max_connections:
+            self._open += 1
+            connections.start_soon(self._serve, stream)
+        elif self._turned_away < self._context.max_turned_away:
+            self._turned_away += 1
+            connections.start_soon(self._turn_away, stream)
+        else:
+            stream.socket.close()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
@@ -146,6 +159,31 @@ class _Server:
         finally:
             self._turned_away -= 1
             await trio.aclose_forcefully(stream)
+
+
+class _Backlog:
+    """The connections that wait at a listener, without a step of the loop for each."""
+
+    def __init__(self, listener: trio.abc.Listener[trio.SocketStream]) -> None:
+        self._twin: socket.socket | None = None
+        if isinstance(listener, trio.SocketListener):
+            self._twin = socket.socket(fileno=os.dup(listener.socket.fileno()))
+            self._twin.setblocking(False)
+
+    def close(self) -> None:
+        """Close what is this one's own: the listener stays as it is."""
+        if self._twin is not None:
+            self._twin.close()
+
+    def at_once(self) -> Iterator[trio.SocketStream]:
+        """Those that are there, up to a limit. Raises OSError."""
+        for _ in range(ACCEPTS_PER_STEP - 1 if self._twin is not None else 0):
+            assert self._twin is not None
+            try:
+                accepted, _ = self._twin.accept()
+            except BlockingIOError:
+                return
+            yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
 
 
 async def _read_head(stream: trio.SocketStream) -> bytes:

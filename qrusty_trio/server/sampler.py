@@ -25,8 +25,8 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
     """Take samples until cancelled."""
     task_status.started()
     due = trio.current_time() + SAMPLE_SECONDS
-    warn_at = 0.0
-    told = 0
+    warn_at = payloads_at = 0.0
+    told = payloads_told = 0
     broker = engine.broker
     trouble = Trouble(log, "samples could not be taken, trying again every second")
     while True:
@@ -38,6 +38,15 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
             trouble.note(error)
         if engine.dispatcher.retry_unreadable():
             engine.pump_soon()
+        index = broker.payloads.index
+        if index is not None and index.failures > payloads_told and trio.current_time() >= payloads_at:
+            log.error(
+                "%s failed to read or store a large payload, the last one as follows. %s",
+                counted(index.failures - payloads_told, "request"),
+                index.last_failure,
+            )
+            payloads_told = index.failures
+            payloads_at = trio.current_time() + WARN_SECONDS
         refused = broker.refused_for_locks - told
         if refused and trio.current_time() >= warn_at:
             log.warning(

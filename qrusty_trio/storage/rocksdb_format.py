@@ -85,6 +85,10 @@ class DirectoryLock:
     @classmethod
     def acquire(cls, directory: Path) -> Self:
         """Make the directory if needed, check what is in it and take it. Raises `StartupRefused`."""
+        if directory.is_symlink() and not directory.exists():
+            raise StartupRefused(
+                f"The data directory {directory} is a link to {directory.readlink()}, which is missing."
+            )
         try:
             directory.mkdir(parents=True, exist_ok=True)
             if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):

@@ -6,7 +6,7 @@ import errno
 import logging
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, closing
 
 import pytest
 import trio
@@ -145,6 +145,28 @@ async def test_stopping_waits_for_nobody_for_ever(fast_lane: bool, monkeypatch: 
         await trio.testing.wait_all_tasks_blocked()
         web.context.stopping.set()
         await gone(web)
+
+
+async def test_a_busy_loop_lets_many_in_at_a_time(fast_lane: bool) -> None:
+    steps = 0
+
+    async def busy() -> None:
+        nonlocal steps
+        while True:
+            steps += 1
+            await trio.lowlevel.checkpoint()
+
+    count = 300
+    async with running(fast_lane, max_connections=2 * count) as web, trio.open_nursery() as nursery:
+        with ExitStack() as stack:
+            # Made by the kernel, without a step of the loop in between.
+            for _ in range(count):
+                stack.enter_context(closing(socket.create_connection(("127.0.0.1", web.port))))
+            nursery.start_soon(busy)
+            async with web.client() as client:
+                assert (await client.ask("GET", "/health")).status == 200
+            assert steps < count / 2
+            nursery.cancel_scope.cancel()
 
 
 async def test_stopping_waits_for_no_reader_that_takes_nothing(

@@ -19,6 +19,7 @@ from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.pressure import Level
 from qrusty_trio.errors import PayloadUnreadable, QrustyError, StorageFault
+from qrusty_trio.server import sampler
 from qrusty_trio.server import trouble as trouble_module
 from qrusty_trio.server.memory_usage import MemoryUsage, Usage
 from qrusty_trio.server.pressure import PressureSettings, PressureStatus, monitor
@@ -168,6 +169,28 @@ async def test_a_payload_that_cannot_be_read_just_now_is_that_request_s_error(
         delivery = await it.consume("q")
         assert delivery is not None
         assert (delivery.id, delivery.payload, delivery.retry_count) == (id, large("first"), 1)
+
+
+async def test_payloads_that_cannot_be_read_are_told_in_the_log_once_a_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sampler, "SAMPLE_SECONDS", 0.01)
+    async with room(tmp_path) as it, trio.open_nursery() as nursery:
+        await nursery.start(sampler.sample, it.engine)
+        await it.publish("q", large("first"))
+        it.payloads.retire()
+        monkeypatch.setattr(Directory, "open", fail_with(ERRORS[0]))
+        for _ in range(3):
+            with pytest.raises(PayloadUnreadable):
+                await it.consume("q")
+        await until(lambda: bool(caplog.records))
+        with pytest.raises(PayloadUnreadable):
+            await it.consume("q")
+        await trio.sleep(0.05)
+        nursery.cancel_scope.cancel()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == sampler.log.name]
+    assert "large payload" in line
+    assert "Too many open files" in line
 
 
 async def test_a_search_for_duplicates_goes_on_when_payloads_can_be_read_again(
