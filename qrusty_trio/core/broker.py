@@ -1,12 +1,12 @@
 """The broker: what publish, consume, ack, nack, renew and expiry do to the queues.
 
-Rule: an operation is refused before anything changes, or it changes memory and the pending batch alike; `commit` writes
-the batch. No clock, no task, no socket: `now` is wall time in milliseconds. Every operation costs the same however
-many messages, locks and queues there are.
+Rule: an operation is either refused before anything changes, or it changes both memory and the pending batch. `commit`
+writes the batch. There is no clock, task or socket here: `now` is wall time in milliseconds. The cost of an operation
+does not depend on the number of messages, locks or queues.
 
 A message is in exactly one family: MESSAGES (available), LOCKS (delivered, not settled) or DEAD.
-Queues come and go in `catalog.py`. What happened beside the answers is taken with `take_ready` and its like: each of
-them has one taker.
+Queues are created and deleted in `catalog.py`. Side effects are collected with `take_ready` and similar methods. Each
+of these has exactly one caller.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from qrusty_trio.storage.payloads import PayloadBroken, PayloadStore
 from qrusty_trio.wording import counted
 
 REFILL_PIECE = 128
-"""Messages read into a hot tier at once: 0.2 ms."""
+"""Messages read into a hot tier at once, which takes 0.2 ms."""
 REMOVED_PER_CONSUME = 64
-"""Messages that one consume removes, as their payload is broken or an equal one is locked, before it answers that there
-is none to be had now."""
+"""Messages that one consume removes before it reports that none is available. A message is removed when its payload is
+broken or an equal one is locked."""
 
 TIDIED_PER_EXPIRE = 1000
 
@@ -63,11 +63,11 @@ def _has_left(consumer: str, id: str) -> bool:
 
 
 class Broker:
-    """The messages of all queues of one store. A non-empty store is read by `load` before anything else."""
+    """The messages of all queues of one store. Call `load` first unless the store is empty."""
 
     has_left: Callable[[str, str], bool] = staticmethod(_has_left)
-    """Whether the delivery of a message (id) has left for a WebSocket (consumer id): one that never did counts for
-    nothing when its lock ends. Set by whoever knows the connections."""
+    """has_left(consumer, id): whether the delivery of message `id` was sent to the WebSocket `consumer`. When a lock
+    expires, a delivery that was never sent does not count. Set by the owner of the connections."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Broker:
         payloads: PayloadStore | None = None,
         externalize_min_bytes: int | None = 4096,
     ) -> None:
-        """`payloads` keeps payloads of `externalize_min_bytes` and more (None: keeps none that are new)."""
+        """`payloads` stores payloads of at least `externalize_min_bytes` (None: it stores no new ones)."""
         self.journal = Journal(storage)
         self.locks = LockIndex(max_locked_index)
         self.payloads = Payloads(self.journal, payloads, externalize_min_bytes)
@@ -88,12 +88,12 @@ class Broker:
         self.catalog = Catalog(self.journal, self.locks, self.payloads, self.deduplication, tiers)
         self._loader = Loader(self.journal, self.catalog, self.locks, self.payloads, self.deduplication, tiers)
         self.clock_frame = NO_CLOCK.pack()
-        """The clock that `now` is taken from, for the records of locks."""
+        """The clock that `now` is read from, packed for the records of locks."""
         self.watched: set[int] = set()
-        """Queues with waiting subscribers; the dispatcher keeps it."""
+        """Queues with waiting subscribers; maintained by the dispatcher."""
         self._ready: set[int] = set()
         self.refused_for_locks = 0
-        """Consumes that got nothing since the start, because the index of locks is full."""
+        """Consumes since the start that got nothing because the lock index was full."""
         self.dead_lettered_total = 0
         """Messages that became dead letters since the start."""
 
@@ -101,11 +101,11 @@ class Broker:
 
     @property
     def ready(self) -> bool:
-        """Whether `take_ready` has something to give."""
+        """Whether `take_ready` would return any queue."""
         return bool(self._ready)
 
     def take_ready(self) -> set[int]:
-        """The queues in `watched` in which something became available since this was called last."""
+        """The queues in `watched` in which a message became available since the last call."""
         ready, self._ready = self._ready, set()
         return ready
 
@@ -116,9 +116,9 @@ class Broker:
     ) -> str:
         """Add a message; returns its id (UUID text).
 
-        An unknown queue is made with the defaults, or with `create=False` refused (QueueNotFound). Raises
-        PriorityKindMismatch, InvalidPriority, DuplicatePayload, InvalidQueueName, LimitReached; PayloadNotStored
-        when a payload that goes to a segment file finds no room.
+        An unknown queue is created with the defaults; with `create=False` it raises QueueNotFound. Also raises
+        PriorityKindMismatch, InvalidPriority, DuplicatePayload, InvalidQueueName and LimitReached, and PayloadNotStored
+        when a segment file has no room for the payload.
         """
         known = queue = self.catalog.by_name.get(name)
         if queue is None:
@@ -164,12 +164,12 @@ class Broker:
             self._ready.add(queue.number)
 
     def consume(self, name: str, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
-        """Lock the first available message; None when there is none, or too many are locked already."""
+        """Lock the first available message; None when there is none or the lock index is full."""
         queue = self.catalog.by_name.get(name)
         return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
-        """The same by the number of the queue."""
+        """Like `consume`, for a queue number."""
         queue = self.catalog.by_number.get(queue_number)
         return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
 
@@ -226,12 +226,12 @@ class Broker:
         return None
 
     def _refill(self, queue: Queue) -> None:
-        """Read on from the frontier."""
+        """Read more messages into the hot tier, starting at the frontier."""
         tier = queue.tier
         frontier = tier.frontier
         assert frontier is not None
         if queue.available == len(tier):
-            # All there is stands before the frontier: nothing to look for behind it.
+            # Every message is before the frontier, so there is nothing to read.
             tier.frontier = None
             return
         limit = min(REFILL_PIECE, tier.room())
@@ -253,9 +253,10 @@ class Broker:
             self.deduplication.free(queue, lock.digest, lock.id)
 
     def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
-        """Hand a message back: in its old place, or to the dead letters when it was delivered often enough.
+        """Return a message to its old place, or dead-letter it when its deliveries are used up.
 
-        It is dropped when duplicates are refused by now and an equal one stands for it (`deduplication.py`).
+        It is dropped when the queue has come to refuse duplicates and an equal message owns the payload
+        (`deduplication.py`). Raises MessageNotLocked.
         """
         lock = self._held(name, id, consumer)
         lock.queue.rates.nacked += 1
@@ -273,25 +274,25 @@ class Broker:
         queue.rewrite_lock(self.journal, lock, value)
 
     def held(self, consumer: str, id: str) -> tuple[str, int] | None:
-        """Present name and number of the queue whose message a WebSocket holds; None when it does not hold it."""
+        """Current name and number of the queue of a message that a WebSocket holds; None when it does not hold it."""
         lock = self.locks.held(consumer, id)
         return (lock.queue.name, lock.queue.number) if lock is not None else None
 
     def take_back(self, queue_number: int, lock_number: int, id: str) -> None:
-        """A delivery that nobody saw: the message is as before. No effect when that lock is over."""
+        """Undo a delivery that nobody saw. The message is as before. No effect when that lock is gone."""
         queue = self.catalog.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is not None and lock.number == lock_number:
             self._return(lock, None)
 
     def give_back(self, lock: Lock, counts: bool) -> None:
-        """The consumer is gone; no effect when the lock is over. `counts`: the delivery counts as one."""
+        """Return a message whose consumer is gone. `counts`: the delivery counts. No effect when the lock is gone."""
         if valid(lock):
             self._return(lock, CONNECTION_LOST if counts else None)
 
     def expire(self, now: int, limit: int) -> int:
-        """Take back up to `limit` messages whose locks have ended; returns how many."""
-        # Or locks of purged queues, which end as well, would be met again and again.
+        """Return up to `limit` messages whose locks have expired to their queues; returns how many."""
+        # Locks of purged queues expire as well; without this, `due` would pass the same ones again and again.
         self.locks.tidy(TIDIED_PER_EXPIRE)
         due = self.locks.due(now, limit)
         for lock in due:
@@ -331,7 +332,7 @@ class Broker:
                     self.payloads.externals.free(queue, lock.external)
                 return NackOutcome.DROPPED
             if lock.external and not external_digest(record):
-                # The record has to tell its digest even when the payload is lost.
+                # The record must hold the digest in case the payload is lost.
                 record += lock.digest
         self._put_back(queue, lock.key, record)
         return NackOutcome.UNLOCKED
@@ -358,13 +359,13 @@ class Broker:
     def payload_lost(
         self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str, kind: int = LIVE
     ) -> None:
-        """A message has been taken out of its family, as its payload is lost: see to the rest."""
+        """Clean up after a message that was removed from its family because its payload is lost."""
         self.payloads.lost(queue, key, id, reference, reason, kind)
         if digest:
             self.deduplication.free(queue, digest, id)
 
     def _miscounted(self, queue: Queue) -> None:
-        """The counter says that there are messages and the store has none: believe the store."""
+        """Correct the counter of a queue: it counts messages, but the store has none."""
         log.error(
             "queue '%s' counted %s, but the store holds none; the count is now 0",
             queue.name,
@@ -376,11 +377,11 @@ class Broker:
     # The store
 
     def commit(self) -> None:
-        """Write what has changed, as one batch. Raises StorageFault; then `load` has to put memory right."""
+        """Write all pending changes as one batch. Raises StorageFault; then call `load` to restore memory."""
         self.journal.commit()
 
     def load(self, clock: ClockFrame = NO_CLOCK, now: int = 0) -> Iterator[None]:
-        """Read what is stored into memory; see `Loader.load`."""
+        """Read the store into memory; see `Loader.load`."""
         return self._loader.load(clock, now)
 
 

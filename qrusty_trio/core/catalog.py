@@ -1,7 +1,7 @@
-"""The queues there are: made, found, renamed, emptied, deleted, counted.
+"""The catalog of queues: create, find, rename, purge, delete, count.
 
-Rule: a queue is its number. The name is a label that one write changes, so a rename keeps everything; purge and
-delete are range deletes. Numbers are never used again.
+Rule: a queue is identified by its number. Its name is a label that a single write changes, so a rename keeps
+everything. Purge and delete are range deletes. Numbers are never reused.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Catalog:
         """Sorted."""
         self.next_number = 1
         self.lock_floor = 0
-        """No queue that was deleted has given a lock a number that is not lower: should it come back, as its deletion
-        was not stored, it goes on from there."""
+        """Above every lock number that a deleted queue has given out. A queue whose deletion was not stored comes back
+        with a load; it then numbers its locks from here."""
         self.before: dict[int, Queue] = {}
-        """Queues from before a load, by number, until one has come to its end."""
+        """The queues from before a load, by number. Kept until a load completes."""
         self._named: list[tuple[int, str | None]] = []
         self._emptied: dict[int, int] = {}
 
@@ -58,7 +58,7 @@ class Catalog:
         self._make(name, config)
 
     def create_default(self, name: str) -> Queue:
-        """The queue that a publish to an unknown name makes. Raises InvalidQueueName, LimitReached."""
+        """Create the queue for a publish to an unknown name. Raises InvalidQueueName, LimitReached."""
         check_name(name)
         return self._make(name, QueueConfig())
 
@@ -74,7 +74,7 @@ class Catalog:
         return queue
 
     def forget_all(self) -> list[Queue]:
-        """Everything is read anew. Returns the queues there were; their locks are still in the index."""
+        """Forget all queues, at the start of a load. Returns them; their locks are still in the index."""
         before = list(self.by_number.values())
         self.before.update(self.by_number)
         self.by_name, self.by_number, self._names = {}, {}, []
@@ -82,21 +82,20 @@ class Catalog:
         return before
 
     def loaded(self) -> None:
-        """Everything has been read anew."""
+        """Call when a load is complete."""
         self.before.clear()
         self._named = []
 
     def take_named(self) -> list[tuple[int, str | None]]:
-        """Queues (by number) that were made or renamed, with their name, or deleted (None), since this was called last;
-        in order."""
+        """(queue number, name) of each queue created or renamed since the last call; the name of a deleted one is None.
+        In the order in which it happened."""
         if not self._named:
             return []
         named, self._named = self._named, []
         return named
 
     def take_emptied(self) -> dict[int, int]:
-        """Queue number -> messages that were removed with a range delete since this was called last; of at most
-        `MAX_QUEUES` queues."""
+        """Queue number -> messages removed by range deletes since the last call, for at most `MAX_QUEUES` queues."""
         emptied, self._emptied = self._emptied, {}
         return emptied
 
@@ -105,7 +104,7 @@ class Catalog:
             self._emptied[queue.number] = self._emptied.get(queue.number, 0) + removed
 
     def enter(self, queue: Queue) -> None:
-        """A queue was made or read."""
+        """Register a queue that was created or loaded."""
         self.by_name[queue.name] = queue
         self.by_number[queue.number] = queue
         insort(self._names, queue.name)
@@ -117,10 +116,10 @@ class Catalog:
         del self._names[bisect_left(self._names, name)]
 
     def update(self, name: str, new_name: str | None, allow_duplicates: bool | None, now: int) -> Iterator[None]:
-        """Rename a queue, allow or refuse duplicates in it; a step is about a millisecond.
+        """Rename a queue, or allow or refuse duplicates in it. One step takes about a millisecond.
 
-        Refusing them removes those already queued, all but the first in order. The first step raises QueueNotFound,
-        QueueExists and InvalidQueueName; until it has returned nothing has changed.
+        Refusing duplicates removes those already queued: of equal messages only the first in order stays. The first
+        step raises QueueNotFound, QueueExists or InvalidQueueName. In that case nothing has changed.
         """
         if not name.strip():
             raise InvalidQueueName("'name' must not be blank")
@@ -154,14 +153,14 @@ class Catalog:
         yield
 
     def purge(self, name: str) -> int:
-        """Remove all messages, locked ones too; dead letters stay. Returns how many were removed."""
+        """Remove all messages, including locked ones; dead letters stay. Returns how many were removed."""
         queue = self.by_name.get(name)
         return self.purge_queue(queue) if queue is not None else 0
 
     def purge_queue(self, queue: Queue) -> int:
-        """The same of a queue that was found before."""
+        """Like `purge`, for a known queue."""
         removed = self._empty(queue)
-        # Digests would still be found, in memory or in the store, although the range delete has them.
+        # Until then, lookups would still find digests that the range delete removes, in memory or in the store.
         self._journal.commit()
         return removed
 
@@ -177,12 +176,12 @@ class Catalog:
         return removed
 
     def delete(self, name: str) -> int:
-        """Remove a queue with all it holds. Returns how many messages were removed, dead letters not counted."""
+        """Remove a queue and everything in it. Returns how many messages were removed, not counting dead letters."""
         queue = self.by_name.get(name)
         return self.delete_queue(queue) if queue is not None else 0
 
     def delete_queue(self, queue: Queue) -> int:
-        """The same of a queue that was found before."""
+        """Like `delete`, for a known queue."""
         removed = self._empty(queue)
         journal = self._journal
         journal.forget(queue)
@@ -204,11 +203,11 @@ class Catalog:
         return removed
 
     def everything(self) -> list[Queue]:
-        """The queues there are now, whatever becomes of their names."""
+        """The current queues, as a list of its own."""
         return list(self.by_number.values())
 
     def exists(self, queue: Queue) -> bool:
-        """Whether a queue is still there."""
+        """Whether a queue still exists."""
         return self.by_number.get(queue.number) is queue
 
     # Questions
@@ -232,7 +231,7 @@ class Catalog:
         return queue.stats() if queue is not None else None
 
     def all_stats(self) -> Iterator[QueueStats]:
-        """Sorted by name; queues deleted meanwhile are left out."""
+        """Sorted by name. Queues deleted during the iteration are left out."""
         for name in self.names():
             stats = self.stats(name)
             if stats is not None:
@@ -249,16 +248,16 @@ class Catalog:
     # Steps over all of them
 
     def sample(self, now: int) -> Iterator[None]:
-        """Take the sample of this second of every queue, some at each step."""
+        """Sample the rates of every queue for this second, `QUEUES_PER_STEP` queues a step. `now` is wall ms."""
         for index, queue in enumerate(self.everything(), 1):
             queue.rates.sample(now, queue.available, queue.locked)
-            # The more queues there are, the smaller is the share of those that were there before.
+            # Every new queue reduces the share of the others.
             queue.tier.trim()
             if index % QUEUES_PER_STEP == 0:
                 yield
 
     def resize_tiers(self, fraction: float) -> Iterator[None]:
-        """Every hot tier holds at most this fraction of its configured size, and of its bytes, from now on."""
+        """Limit every hot tier to this fraction of its configured size and bytes from now on."""
         self._tiers.resize(fraction)
         self._tiers.divide(len(self.by_name))
         for index, queue in enumerate(self.everything(), 1):
@@ -267,7 +266,7 @@ class Catalog:
                 yield
 
     def drop_idle(self) -> Iterator[None]:
-        """Let go of what the tiers of empty queues keep for reuse."""
+        """Free the structures that the hot tiers of empty queues keep for reuse."""
         for index, queue in enumerate(self.everything(), 1):
             if not queue.available:
                 queue.tier.reset(None)
@@ -276,7 +275,7 @@ class Catalog:
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidQueueName unless a queue may be called that."""
+    """Raises InvalidQueueName unless `name` is a valid queue name."""
     if not name:
         raise InvalidQueueName("A queue name must not be empty")
     if len(name.encode()) > MAX_QUEUE_NAME_BYTES:

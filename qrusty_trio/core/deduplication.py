@@ -1,18 +1,18 @@
 """Equal payloads in queues that refuse duplicates.
 
-Rule: a digest is owned by one message, from its publish until it is acked, dead-lettered or removed. What the pending
-batch changes is seen at once.
+Rule: a digest is owned by one message, from its publish until the message is acked, dead-lettered or removed. Changes
+in the pending batch are visible at once.
 
-A queue may hold duplicates when they are turned off. A search removes them. Of equal payloads one stays: the locked
-one, or else the first in order. Of several locked ones, the one locked first keeps equal payloads out, and the others
-are removed when they come back unsettled. Meanwhile (`Queue.deduplicating`, stored, so that a restart goes on with it)
-the queue serves everybody:
+A queue may hold duplicates at the moment it starts to refuse them. A search removes these. Of equal messages one stays:
+the locked one, or else the first in order. If several are locked, the one locked first owns the payload. The others
+are removed when they come back unsettled. The search is noted in `Queue.deduplicating`, which is stored, so that it
+resumes after a restart. During the search the queue works as usual:
 
-- a publish is checked against what has been indexed so far;
-- a duplicate that slips in behind the search is found by it later;
-- a consume that meets an equal of a locked message removes it.
+- a publish is checked against the payloads indexed so far;
+- a duplicate that still gets in is found later, when the search reaches it or its equal;
+- a consume that comes across an equal of a locked message removes it.
 
-There is one search for each queue, whoever asked for it.
+A queue has at most one search, however many requests asked for it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from qrusty_trio.core.records import external_digest, reference_of
 from qrusty_trio.storage.payloads import PayloadBroken
 
 PER_STEP = 64
-"""Messages looked at in one step."""
+"""Messages checked in one step."""
 STEP_BYTES = 512 * 1024
-"""Payload bytes read in one step, or one payload: at most 2 MiB, about 1.5 ms."""
+"""Payload bytes read in one step, or a single larger payload: at most 2 MiB, about 1.5 ms."""
 TRIM_EVERY = 4_000
-"""Messages removed one after the other between two range deletes over their place: a refill would pass every one."""
+"""Consecutive messages removed before their range is trimmed. Otherwise a refill would pass every tombstone."""
 MAX_TRIM_PIECES = 8
-"""Range deletes in one step; what messages in between keep from being covered stays as it is."""
+"""Range deletes in one step. If messages in between would need more, the rest is not trimmed."""
 
 
 class Deduplication:
@@ -47,14 +47,14 @@ class Deduplication:
     # Owners
 
     def owner(self, queue: Queue, digest: bytes) -> bytes:
-        """The id (ASCII) of the message that holds a payload; b"" for none."""
+        """The id (ASCII) of the message that owns a digest; b"" for none."""
         key = queue.prefix + digest
         journal = self._journal
         fresh = journal.fresh_digests.get(key)
         return fresh if fresh is not None else journal.get(journal.dedup, key) or b""
 
     def own(self, queue: Queue, digest: bytes, id: str) -> None:
-        """The message holds the payload from now on."""
+        """Make the message the owner of the digest."""
         journal = self._journal
         key, value = queue.prefix + digest, id.encode()
         journal.put(key, value, journal.dedup)
@@ -62,7 +62,7 @@ class Deduplication:
         journal.mark(queue)
 
     def free(self, queue: Queue, digest: bytes, id: str) -> None:
-        """The message is gone. No effect when another one holds the payload."""
+        """Release the digest of a message that is gone. No effect when another message owns it."""
         if self.owner(queue, digest) == id.encode():
             journal = self._journal
             key = queue.prefix + digest
@@ -71,36 +71,36 @@ class Deduplication:
             journal.mark(queue)
 
     def may_leave(self, queue: Queue, id: str, digest: bytes) -> bool:
-        """Whether a message may be handed out while duplicates are looked for: not while an equal one is locked."""
+        """Whether a message may be delivered during the search: not while an equal one is locked."""
         owner = self.owner(queue, digest)
         if owner != id.encode():
             if owner and queue.locks.get(owner.decode()) is not None:
                 return False
-            # It is the first in order of those that are available.
+            # Of the equal messages available, this is the first in order.
             self.own(queue, digest, id)
         return True
 
     # Searches
 
     def refuse(self, queue: Queue) -> None:
-        """Begin the search in a queue that refuses duplicates from now on. The caller writes its configuration."""
+        """Start the search in a queue that refuses duplicates from now on. The caller writes its configuration."""
         queue.deduplicating = True
         queue.dedup_generation += 1
         self._searches[queue] = self._search(queue)
 
     def allow(self, queue: Queue) -> None:
-        """A queue allows duplicates from now on. The caller writes its configuration, and commits: see `_free_all`."""
+        """Allow duplicates in a queue from now on. The caller writes its configuration and commits: see `_free_all`."""
         queue.deduplicating = False
         queue.dedup_generation += 1
         self.stop(queue)
         self._free_all(queue)
 
     def resume(self, queue: Queue) -> None:
-        """Begin the search anew that a stop of the server has cut short."""
+        """Restart a search that was interrupted, for example by a restart of the server."""
         self._searches[queue] = self._search(queue)
 
     def emptied(self, queue: Queue) -> None:
-        """All messages of a queue were removed. The caller commits: see `_free_all`."""
+        """Free the digests of a queue that was emptied. The caller commits: see `_free_all`."""
         self.stop(queue)
         if queue.deduplicating:
             queue.deduplicating = False
@@ -109,46 +109,46 @@ class Deduplication:
             self._free_all(queue)
 
     def _free_all(self, queue: Queue) -> None:
-        """Until it is committed, `owner` would find what the range delete covers."""
+        """Free all digests of a queue. Until the commit, `owner` still finds what the range delete removes."""
         journal = self._journal
         journal.delete_range(queue.prefix, queue.end, journal.dedup)
         journal.mark(queue)
 
     def stop(self, queue: Queue) -> None:
-        """The queue is gone, or has nothing to look for."""
+        """End the search in a queue that is gone or has no duplicates."""
         self._searches.pop(queue, None)
 
     def stop_all(self) -> None:
-        """Everything is read anew."""
+        """End all searches; a load resumes them."""
         self._searches.clear()
 
     @property
     def searching(self) -> bool:
-        """Whether duplicates are looked for in some queue: `search_on` is to be called."""
+        """Whether any queue has a search, so that `search_on` must be called."""
         return bool(self._searches)
 
     def search_on(self) -> None:
-        """Take a step of some search. Whoever asked for it may be gone. Raises PayloadUnreadable."""
+        """Run one step of any search; the client that asked for it may be gone. Raises PayloadUnreadable."""
         self.search(next(iter(self._searches)))
 
     def search(self, queue: Queue) -> None:
-        """Take a step of the search in a queue. Raises PayloadUnreadable."""
+        """Run one step of the search in a queue. Raises PayloadUnreadable."""
         search = self._searches.pop(queue, None) or self._search(queue)
         try:
             next(search)
         except StopIteration:
             if queue.deduplicating:
-                # Turned on and off again meanwhile: that search was void.
+                # Duplicates were allowed and refused again meanwhile, so that search was void.
                 self.resume(queue)
             return
         except Exception:
-            # A payload that can't be read for now, or no memory: what it has indexed stays, and it begins anew.
+            # A payload is unreadable for now, or memory is short. What was indexed stays; the search starts over.
             self.resume(queue)
             raise
         self._searches[queue] = search
 
     def _search(self, queue: Queue) -> Iterator[None]:
-        """Index the payloads of a queue and remove duplicates; a step is about a millisecond."""
+        """Index the payloads of a queue and remove duplicates. One step takes about a millisecond."""
         generation = queue.dedup_generation
         for page in queue.locks.pages(PER_STEP):
             octets = 0
@@ -163,7 +163,7 @@ class Deduplication:
             yield
         begin = queue.head
         removed_from = begin
-        """No message before `begin` and from here on was kept."""
+        """No message from here up to `begin` was kept."""
         removed = 0
         journal = self._journal
         while _at_work(queue, generation):
@@ -190,9 +190,9 @@ class Deduplication:
             yield
 
     def _trim(self, queue: Queue, begin: bytes, end: bytes) -> None:
-        """Delete a stretch of removed messages as a range, around those that were published into it meanwhile.
+        """Range-delete a stretch of removed messages, sparing any that were published into it meanwhile.
 
-        As long as they are in memory tables a search has to pass them one by one all the same: 3 ms for 40,000.
+        While the tombstones are in memtables, a scan still passes them one by one: 3 ms for 40,000.
         """
         journal = self._journal
         for _ in range(MAX_TRIM_PIECES):
@@ -207,9 +207,9 @@ class Deduplication:
             begin = live + b"\x00"
 
     def _index_lock(self, queue: Queue, lock: Lock) -> int:
-        """Returns how many bytes of payload had to be read."""
+        """Index the payload of a locked message. Returns how many bytes of payload had to be read."""
         if lock.digest:
-            # From an earlier time without duplicates.
+            # It was set when the queue refused duplicates earlier.
             if not self.owner(queue, lock.digest):
                 self.own(queue, lock.digest, lock.id)
             return 0
@@ -217,7 +217,7 @@ class Deduplication:
         try:
             payload = self._payloads.of(stored.record)
         except PayloadBroken:
-            return 0  # its consumer has the payload, and nobody else will get it
+            return 0  # its consumer already has the payload, and nobody else will get it
         digest = records.digest_of(payload)
         if not self.owner(queue, digest):
             self.own(queue, digest, lock.id)
@@ -226,7 +226,7 @@ class Deduplication:
         return len(payload)
 
     def _index_message(self, queue: Queue, key: bytes, record: bytes) -> tuple[int, bool]:
-        """Returns how many bytes of payload had to be read, and whether the message stays."""
+        """Index an available message, or remove it. Returns the payload bytes read, and whether it was kept."""
         _, _, _, _, id_bytes = records.unpack_message(record)
         id = id_bytes.decode()
         reference = reference_of(record)
@@ -248,7 +248,7 @@ class Deduplication:
             return len(payload), False
         self.own(queue, digest, id)
         if reference and not external_digest(record):
-            # From now on the record has to tell its digest even when the payload is lost.
+            # From now on the record must hold its digest in case the payload is lost.
             journal.put(key, record + digest, journal.messages)
             queue.tier.replace(key, record + digest)
         return len(payload), True

@@ -1,15 +1,15 @@
-"""Who gets the next message: the waiting subscribers of a queue, in turn.
+"""Dispatch: the waiting subscribers of a queue get its messages in turn.
 
-Rule: a message is locked only for a subscriber that has credit and room for it, and a delivery costs the same whatever
-the number of subscribers. Every queue has a ring of the subscribers that can take a message now. The one at the head
-gets the next message and goes to the tail. One that has no credit or no room leaves the ring and is not looked at
-again until `resume` brings it back.
+Rule: a message is locked only for a subscriber that has credit and room for it. The cost of a delivery does not depend
+on the number of subscribers. Every queue has a ring of the subscribers that can take a message now. The one at the head
+gets the next message and moves to the tail. One without credit or room leaves the ring. It is ignored until `resume`
+brings it back.
 
-A subscription means a queue by name: it stays with its queue through a rename. When its queue is deleted it waits, and
-goes on with the next queue that gets that name, made anew or renamed to it.
+A subscriber names its queue once. The subscription follows that queue through a rename. When the queue is deleted, the
+subscription waits for the next queue of the name it was made with, whether newly created or renamed to it.
 
 Pure and synchronous, like the broker: nothing here waits or knows a socket. `pump` runs inside an engine transaction,
-after the operations of that transaction, so that a publish and its delivery are one batch.
+after the operations of that transaction, so that a publish and its delivery share one batch.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import PayloadUnreadable
 
 TURN = 32
-"""Messages one queue may hand out before the next queue with messages gets its turn."""
+"""Messages delivered from one queue before the next queue with messages gets its turn."""
 STEP_CHARACTERS = 512 * 1024
-"""Characters of payload handed out in one step, or one payload: those of 2 MiB take 2 ms at most."""
+"""Payload characters delivered in one step, or a single larger payload: 2 MiB take at most 2 ms."""
 
 
 class Locks(Protocol):
-    """What the dispatcher needs of the index of locks."""
+    """What the dispatcher needs of the lock index."""
 
     @property
     def full(self) -> bool: ...
@@ -62,13 +62,13 @@ class Sink(Protocol):
     """Where the deliveries of a subscription go: one connection."""
 
     def room(self) -> bool:
-        """Whether one more delivery may be handed over."""
+        """Whether it can take one more delivery."""
 
     def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         """Take a delivery. Never refuses: `room` was asked just before."""
 
     def parked(self, subscription: Subscription) -> None:
-        """The subscription left the ring for want of room; call `Dispatcher.resume` when there is room again."""
+        """The subscription left the ring for lack of room. Call `Dispatcher.resume` when there is room again."""
 
 
 class Subscription:
@@ -80,18 +80,18 @@ class Subscription:
         self, name: str, queue_number: int, consumer: str, lock_seconds: int, credits: int | None, sink: Sink
     ) -> None:
         self.name = name
-        """The queue's name when the subscription was made: what the subscriber calls it, also after a rename."""
+        """The name the subscriber asked for. A rename of the queue does not change it."""
         self.queue_number = queue_number
         """Changed by the dispatcher only."""
         self.consumer = consumer
         self.lock_seconds = lock_seconds
         self.credits = credits
-        """Deliveries it may still get; None is without limit."""
+        """Deliveries it may still get; None: no limit."""
         self.sink = sink
         self.active = False
-        """From `Dispatcher.add` to `Dispatcher.remove`; it can't come back."""
+        """True from `Dispatcher.add` to `Dispatcher.remove`. A removed subscription can't be added again."""
         self.generation = 0
-        """That of the dispatcher when it was added."""
+        """`Dispatcher.generation` when it was added."""
 
 
 _Subscriptions = OrderedDict[Subscription, None]
@@ -102,40 +102,43 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.generation = 0
-        """Counts the faults of the store: subscriptions from before the last one are void."""
+        """Counts the storage faults. Subscriptions from before the last one are void."""
         self._members: dict[int, _Subscriptions] = {}
         """Queue number -> its subscribers, whether they can take a message or not."""
         self._orphans: dict[str, _Subscriptions] = {}
-        """Name -> subscribers whose queue is gone: they wait for one of that name."""
+        """Name -> subscribers whose queue was deleted. They wait for a new queue of that name."""
         self._rings: dict[int, _Subscriptions] = {}
         """Queue number -> the subscribers that can take a message, next one first. No empty rings."""
         self._turns: OrderedDict[int, None] = OrderedDict()
         """Queues that may have messages for a waiting subscriber, next one first."""
         self._starved: OrderedDict[int, None] = OrderedDict()
-        """Those that have to wait for a free lock, next one first. While there are any, all others wait behind them."""
+        """Queues that wait for a free lock, next one first. While there are any, all others queue up behind them."""
         self._changed: set[int] = set()
-        """Queues whose ring came or went since the last pump, so that `Source.watched` has to follow."""
+        """Queues whose ring was created or removed since the last `pump`, so that `Source.watched` must be updated."""
         self._unreadable: set[int] = set()
-        """Queues whose first payload could not be read for now."""
+        """Queues whose first payload can't be read for now."""
         self.uncommitted = False
-        """Whether deliveries were made that are not written yet."""
+        """Whether there are deliveries that are not committed yet."""
         self._characters = 0
-        """Of payload that may still be handed out in this step."""
+        """Payload characters that may still be delivered in this step."""
 
     def add(self, subscription: Subscription) -> None:
-        """Let a new subscription take part. What is already in its queue is handed out by the next `pump`."""
+        """Add a new subscription. The next `pump` delivers messages that are already in its queue."""
         subscription.active = True
         subscription.generation = self.generation
         self._members.setdefault(subscription.queue_number, OrderedDict())[subscription] = None
         self.resume(subscription)
 
     def resume(self, subscription: Subscription) -> None:
-        """Credit or room came back. No effect when the subscription is void, still waits, or has no credit."""
+        """Bring back a subscription that has credit or room again.
+
+        No effect when it is void, is still in the ring, or has no credit.
+        """
         if not subscription.active or subscription.credits == 0 or subscription.generation != self.generation:
             return
         number = subscription.queue_number
         if number not in self._members:
-            return  # its queue is gone: it comes back with the next one of that name
+            return  # its queue was deleted; `_follow` resumes it when there is a new one of that name
         ring = self._rings.get(number)
         if ring is None:
             ring = self._rings[number] = OrderedDict()
@@ -146,7 +149,7 @@ class Dispatcher:
         self._line_up(number)
 
     def remove(self, subscription: Subscription) -> None:
-        """The subscription ends. What it was delivered stays locked; giving it back is the owner's business."""
+        """End a subscription. Its delivered messages stay locked; returning them is up to the owner."""
         if not subscription.active or subscription.generation != self.generation:
             return
         subscription.active = False
@@ -161,7 +164,7 @@ class Dispatcher:
             _take_out(self._orphans, subscription.name, subscription)
 
     def clear(self) -> None:
-        """The store had a fault: nobody is subscribed any more, and what was not committed has never been."""
+        """Drop all subscriptions after a storage fault. Uncommitted deliveries count as never made."""
         self.generation += 1
         self._changed.update(self._rings)
         self._members, self._orphans, self._rings = {}, {}, {}
@@ -171,7 +174,7 @@ class Dispatcher:
         self.uncommitted = False
 
     def retry_unreadable(self) -> bool:
-        """Try again where a payload could not be read; returns whether there is such a queue."""
+        """Retry the queues whose first payload could not be read. Returns whether there were any."""
         found = [number for number in self._unreadable if number in self._rings]
         self._unreadable.clear()
         for number in found:
@@ -179,14 +182,14 @@ class Dispatcher:
         return bool(found)
 
     def committed(self) -> None:
-        """The deliveries made so far have been written."""
+        """The deliveries made so far have been committed."""
         self.uncommitted = False
 
     def pump(self, broker: Source, now: int, limit: int) -> bool:
-        """Hand out up to `limit` messages of together about STEP_CHARACTERS; returns True when there may be more.
+        """Deliver up to `limit` messages, of about STEP_CHARACTERS in total. Returns True when there may be more.
 
-        `now` is wall time in milliseconds. Takes what became available and what was renamed; what it could not finish
-        is kept here for the next call.
+        `now` is wall time in milliseconds. Takes the ready queues from the broker and the renames from the catalog.
+        Unfinished work is kept for the next call.
         """
         named = broker.catalog.take_named()
         if named:
@@ -201,19 +204,19 @@ class Dispatcher:
             if turns:
                 number, share, line = next(iter(turns)), min(TURN, limit), turns
             elif starved and not broker.locks.full:
-                # One message each, so that every one that waits gets its share of the locks that come free.
+                # One message each, so that every waiting queue gets its share of the locks that become free.
                 number, share, line = next(iter(starved)), 1, starved
             else:
                 break
             ring = self._rings.get(number)
             left = self._serve(broker, number, ring, share, now) if ring is not None else share
-            # A queue that had nothing costs a little, too.
+            # An empty queue costs a little, too.
             limit -= max(1, share - left)
             del line[number]
             if not left:
                 line[number] = None
             elif ring and broker.locks.full:
-                # It may have been refused for that.
+                # The full lock index may be why it got less than its share.
                 starved[number] = None
         if self._changed:
             self._tell(broker)
@@ -228,7 +231,7 @@ class Dispatcher:
         self._changed.clear()
 
     def _line_up(self, number: int) -> None:
-        """A queue may have a message for a waiting subscriber."""
+        """Give a turn to a queue that may have a message for a waiting subscriber."""
         if self._starved:
             if number not in self._turns:
                 self._starved.setdefault(number)
@@ -236,7 +239,7 @@ class Dispatcher:
             self._turns[number] = None
 
     def _follow(self, named: list[tuple[int, str | None]]) -> None:
-        """Lead subscriptions from queues that were deleted to those that have their names now."""
+        """Move subscriptions from deleted queues to the queues that have their names now."""
         for number, name in named:
             if name is None:
                 for subscription in self._members.pop(number, ()):
@@ -252,9 +255,10 @@ class Dispatcher:
                     self.resume(subscription)
 
     def _serve(self, broker: Source, number: int, ring: _Subscriptions, share: int, now: int) -> int:
-        """Hand out up to `share` messages of one queue.
+        """Deliver up to `share` messages of one queue.
 
-        Returns what is left of the share; 0 when there may be more, also when the characters are used up.
+        Returns the unused part of the share. Returns 0 when there may be more, including when STEP_CHARACTERS are used
+        up.
         """
         while share:
             if not ring:
@@ -271,7 +275,7 @@ class Dispatcher:
                 self._unreadable.add(number)
                 return share
             if delivery is None:
-                # Empty, or the index of locks is full: the broker says when it is worth another look.
+                # The queue is empty or the lock index is full. The broker reports when to try again.
                 return share
             share -= 1
             if subscription.credits is None:

@@ -1,14 +1,14 @@
-"""Payloads outside the store: who owns which bytes of which segment file.
+"""Payloads outside the store: which message owns which bytes of which segment file.
 
-Rule: EXTERNAL has one entry for each reference that a record holds, put and deleted in the batch of the record, and
-META the sums per segment and queue. So dead space, and the messages that a lost segment takes along, are known without
-reading messages or files.
+Rule: EXTERNAL has one entry for each reference in a record. It is put and deleted in the same batch as the record. META
+has the sums per segment and queue. Dead space is therefore known without reading messages or files, and so are the
+messages of a lost segment.
 
     EXTERNAL   segment (4) | queue number (4) | kind (1) | offset (8)  ->  message id (36) | key of the message
     META       "S" | segment (4) | queue number (4) | kind (1)         ->  count (8) | bytes (8) | end (8)
 
-Kind is LIVE for messages in MESSAGES and LOCKS (the key is that in MESSAGES) and DEAD_LETTER for those in DEAD.
-`end` is where the last byte ever owned lies: a file that is shorter has lost something.
+Kind is LIVE for messages in MESSAGES and LOCKS, whose key is the one in MESSAGES. It is DEAD_LETTER for those in DEAD.
+`end` is the end of the last payload ever owned. A file that is shorter has lost something.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Owned(NamedTuple):
     offset: int
     id: str
     key: bytes
-    """Of the message: in MESSAGES (LIVE, also while it is locked) or in DEAD."""
+    """Key of the message: in MESSAGES (LIVE, even while it is locked) or in DEAD."""
 
     @property
     def place(self) -> tuple[int, int]:
@@ -76,13 +76,13 @@ class Externals:
         self._journal = journal
         self.store = store
         self._sums: dict[int, dict[tuple[int, int], Sums]] = {}
-        """Segment -> (queue number, kind) -> what it owns of it. None with a count of 0, no segment without any."""
+        """Segment -> (queue number, kind) -> sums. Sums with a count of 0 and empty segments are removed."""
         self.failures = 0
-        """Payloads that could not be read or stored just now, since the start."""
+        """Failed reads and writes of payloads since the start."""
         self.last_failure = ""
 
     def load(self) -> Iterator[None]:
-        """Read the sums; one step is about a millisecond."""
+        """Read the sums. One step takes about a millisecond."""
         self._sums.clear()
         begin, end = SEGMENT_SUMS, SEGMENT_SUMS + b"\xff" * (_GROUP.size + 1)
         while pairs := self._journal.scan(self._journal.meta, begin, end, _GROUPS_PER_STEP):
@@ -94,7 +94,7 @@ class Externals:
             yield
 
     def append(self, payload: bytes) -> bytes:
-        """Put a payload into a segment file; returns its packed reference. Raises PayloadNotStored."""
+        """Append a payload to a segment file; returns its packed reference. Raises PayloadNotStored."""
         try:
             return self.store.append(payload).pack()
         except StorageFault as fault:
@@ -102,7 +102,7 @@ class Externals:
             raise PayloadNotStored(fault) from fault
 
     def own(self, queue: Queue, packed: bytes, id: str, key: bytes, kind: int = LIVE) -> None:
-        """A record with this reference was put."""
+        """Note a new record with this reference."""
         ref = PayloadRef.unpack(packed)
         journal = self._journal
         index_key = _KEY.pack(ref.segment, queue.number, kind, ref.offset)
@@ -114,19 +114,19 @@ class Externals:
         journal.mark(sums)
 
     def free(self, queue: Queue, packed: bytes, kind: int = LIVE) -> None:
-        """The record with this reference is gone."""
+        """Note that the record with this reference is gone."""
         ref = PayloadRef.unpack(packed)
         journal = self._journal
         journal.delete(_KEY.pack(ref.segment, queue.number, kind, ref.offset), journal.external)
         self._less(ref.segment, queue.number, kind, ref.length)
 
     def forget(self, owned: Owned) -> None:
-        """There is no record for this entry, so nobody can say how long its payload was."""
+        """Delete an entry without a record. The length of its payload is unknown, so no bytes are subtracted."""
         self._journal.delete(owned.index_key, self._journal.external)
         self._less(owned.segment, owned.queue_number, owned.kind, 0)
 
     def free_all(self, queue: Queue, kind: int) -> None:
-        """All records of a queue are gone. Costs a range delete for each segment it owns something of."""
+        """Note that all records of a queue are gone. Costs one range delete for each segment with its payloads."""
         journal = self._journal
         for segment in [segment for segment, groups in self._sums.items() if (queue.number, kind) in groups]:
             sums = self._sums[segment][queue.number, kind]
@@ -136,7 +136,7 @@ class Externals:
             journal.delete_range(sums.group, sums.group + b"\xff" * 9, journal.external)
 
     def read(self, packed: bytes) -> bytes:
-        """The payload. Raises PayloadBroken and PayloadUnreadable."""
+        """Read a payload. Raises PayloadBroken, PayloadUnreadable."""
         try:
             return self.store.read(PayloadRef.unpack(packed))
         except PayloadUnreadable as error:
@@ -170,22 +170,22 @@ class Externals:
         if not groups:
             del self._sums[segment]
 
-    # What compaction and start-up ask
+    # For compaction and start-up
 
     def owned(self, segment: int) -> bool:
-        """Whether some record refers to a payload in this segment."""
+        """Whether any record refers to this segment."""
         return segment in self._sums
 
     def owned_bytes(self, segment: int) -> int:
-        """Bytes of a segment that some record refers to. 0.1 µs for each queue that owns some."""
+        """Bytes of a segment that records refer to. Takes 0.1 µs for each queue that owns some."""
         return sum(sums.octets for sums in self._sums.get(segment, {}).values())
 
     def least_sizes(self) -> dict[int, int]:
-        """Segment that some record refers to -> size below which its file has lost something."""
+        """Segment -> minimum size of its file in bytes; a smaller file has lost payloads. Only segments in use."""
         return {segment: max(sums.end for sums in groups.values()) for segment, groups in self._sums.items()}
 
     def entries(self, segment: int, begin: bytes, limit: int) -> list[Owned]:
-        """Up to `limit` entries of a segment with index key >= `begin` (b"": from its start)."""
+        """Up to `limit` entries of a segment with index key >= `begin` (b"": the start of the segment)."""
         first = prefix(segment)
         pairs = self._journal.scan(self._journal.external, max(begin, first), prefix(segment + 1), limit)
         found = []

@@ -1,9 +1,9 @@
 """The first messages of a queue, in memory.
 
-Rule: the tier holds *every* available message whose key is before its frontier; what is at or behind the frontier is
-in the store only. No frontier (None): the tier is the whole queue. What comes in before the frontier goes into the
-tier, and when that makes it too large the last one is dropped and becomes the frontier. So the first of the tier is
-always the first of the queue, whatever its size.
+Rule: the tier holds *every* available message whose key is before its frontier. Messages at or after the frontier are
+in the store only. Without a frontier (None), the tier is the whole queue. A message that arrives before the frontier
+goes into the tier. When that makes the tier too large, its last message is dropped and becomes the frontier. So the
+first message of the tier is always the first of the queue, whatever the size of the tier.
 """
 
 from __future__ import annotations
@@ -11,17 +11,17 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 TIERS_BYTES = 64 * 1024 * 1024
-"""Bound of the records held by all tiers together (each tier may always hold one)."""
+"""Limit in bytes for the records of all tiers together. Each tier may always hold one record."""
 READ_BYTES = 512 * 1024
-"""Bytes to read into a tier at once, more or less: about a millisecond."""
+"""Bytes to read into a tier at once, roughly: about a millisecond."""
 _UNKNOWN_RECORD = 64 * 1024
-"""Bytes that a record is taken to have when none was seen: the first piece read is a small one."""
+"""Assumed size of a record (bytes) before any was seen. So the first read is a small one."""
 _TRIM_AT = 512
-"""Popped places at the front of the list before they are cut off: a cut moves all that follow."""
+"""Popped entries at the front of the list before they are deleted. Deleting them moves all entries that follow."""
 
 
 class TierLimits:
-    """What one tier may hold. Shared by all tiers of a broker, which changes it."""
+    """The limits of one tier. All tiers of a broker share one instance, and the broker changes it."""
 
     __slots__ = ("entries", "low", "octets")
 
@@ -30,13 +30,16 @@ class TierLimits:
         self.octets = octets
 
     def resize(self, entries: int, low: int) -> None:
-        """A tier that holds fewer than `low` reads on, if there is more; at most half of `entries`, so in pieces."""
+        """Set the limits in messages. A tier with fewer than `low` messages reads more if there are any.
+
+        `low` is capped at half of `entries`, so that reads come in batches.
+        """
         self.entries = entries
         self.low = max(1, min(low, entries // 2))
 
 
 class Tiers:
-    """What the tiers of all queues may hold together."""
+    """The limits of the tiers of all queues together."""
 
     def __init__(self, entries: int, refill_threshold: int) -> None:
         self._entries = entries
@@ -45,12 +48,15 @@ class Tiers:
         self.limits = TierLimits(entries, refill_threshold)
 
     def resize(self, fraction: float) -> None:
-        """Every tier may hold this fraction of its messages, and all together of their bytes. Then `divide`."""
+        """Limit every tier to this fraction of its messages, and all tiers to this fraction of their bytes.
+
+        The byte limit takes effect with the next `divide`.
+        """
         self._fraction = fraction
         self.limits.resize(max(1, int(self._entries * fraction)), int(self._refill_threshold * fraction))
 
     def divide(self, queues: int) -> None:
-        """Share the bytes out among so many queues."""
+        """Divide the bytes among this many queues."""
         self.limits.octets = int(TIERS_BYTES * self._fraction) // max(1, queues)
 
 
@@ -63,12 +69,12 @@ class HotTier:
         self._limits = limits
         self.frontier = frontier
         self._keys: list[bytes] = []
-        """Sorted; those before `_start` are gone."""
+        """Sorted; those before `_start` have been popped."""
         self._start = 0
         self._records: dict[bytes, bytes] = {}
         self._octets = 0
         self._largest = _UNKNOWN_RECORD
-        """About the size of the largest record behind the frontier, as far as known."""
+        """Estimated size (bytes) of the largest record after the frontier."""
 
     def __len__(self) -> int:
         return len(self._records)
@@ -79,7 +85,7 @@ class HotTier:
         return self._octets
 
     def add(self, key: bytes, record: bytes) -> None:
-        """A message became available. Kept only when it stands before the frontier."""
+        """Add an available message. It is kept only if it is before the frontier."""
         frontier = self.frontier
         if frontier is not None and key >= frontier:
             if len(record) > self._largest:
@@ -102,7 +108,7 @@ class HotTier:
         return key, self._records[key]
 
     def pop(self) -> tuple[bytes, bytes]:
-        """Take the first message (key, record). Raises IndexError when the tier is empty."""
+        """Remove and return the first message (key, record). Raises IndexError when the tier is empty."""
         start = self._start
         key = self._keys[start]
         record = self._records.pop(key)
@@ -115,37 +121,37 @@ class HotTier:
         return key, record
 
     def discard(self, key: bytes) -> None:
-        """The message is gone from the queue, wherever it stood."""
+        """Remove a message that is gone from the queue. No effect when it is not in the tier."""
         record = self._records.pop(key, None)
         if record is not None:
             self._octets -= len(record)
             del self._keys[bisect_left(self._keys, key, lo=self._start)]
 
     def replace(self, key: bytes, record: bytes) -> None:
-        """The record of a message changed; no effect when it is not held."""
+        """Replace the record of a message. No effect when it is not in the tier."""
         old = self._records.get(key)
         if old is not None:
             self._records[key] = record
             self._octets += len(record) - len(old)
 
     def low(self) -> bool:
-        """Whether it is time to read on."""
+        """Whether it is time to read more messages."""
         held = len(self._records)
         limits = self._limits
         return self.frontier is not None and held < limits.low and (not held or self._octets < limits.octets // 4)
 
     def room(self) -> int:
-        """How many more records may be read into the tier at once, going by the size of earlier ones; at least one."""
+        """How many records to read into the tier at once, judging by the size of earlier ones; at least one."""
         limits = self._limits
         by_size = min(READ_BYTES, limits.octets - self._octets) // self._largest
         return max(1, min(limits.entries - len(self._records), by_size))
 
     def extend(self, pairs: list[tuple[bytes, bytes]], end: bool) -> None:
-        """Take in what the store holds from the frontier on, in order; `end`: there is no more behind it."""
+        """Append what was read from the store, starting at the frontier and in key order. `end`: nothing follows it."""
         assert self.frontier is not None
         keys, records = self._keys, self._records
         octets = 0
-        # A large one far behind is not forgotten for a few small ones before it.
+        # The estimate falls slowly: a few small records must not hide a large one further back.
         largest = max(1, self._largest // 2)
         for key, record in pairs:
             keys.append(key)
@@ -163,12 +169,12 @@ class HotTier:
         self.trim()
 
     def pass_over(self, begin: bytes, end: bytes) -> None:
-        """The queue has nothing with begin <= key < end: there is no need to look."""
+        """Skip begin <= key < end, where the queue has no messages."""
         if self.frontier is not None and begin <= self.frontier < end:
             self.frontier = end
 
     def trim(self) -> None:
-        """Drop what is over the limits from the end; at least one message stays."""
+        """Drop messages from the end until the tier is within its limits. At least one message stays."""
         limits = self._limits
         while len(self._records) > 1 and (len(self._records) > limits.entries or self._octets > limits.octets):
             key = self._keys.pop()
@@ -176,7 +182,7 @@ class HotTier:
             self.frontier = key
 
     def reset(self, frontier: bytes | None) -> None:
-        """Forget everything; what is before `frontier` is not in the queue."""
+        """Empty the tier. The queue must have no message before `frontier`."""
         self._keys.clear()
         self._start = 0
         self._records.clear()

@@ -1,8 +1,8 @@
-"""What has changed and is not written yet.
+"""The journal: changes that are pending, not yet written to the store.
 
-Rule: all changes of one transaction go into one batch, the counters of the queues they touch with them. Reads that
-could meet a pending change write it first, so nobody ever reads past it. After a storage fault (`fault`) memory and
-store may differ: nothing is written any more until the broker has loaded the store again.
+Rule: all changes of a transaction go into one batch, together with the counters of the queues they touch. A `scan`
+writes pending changes first, so it never misses one. After a storage fault (`fault`) memory and store may differ.
+Nothing is written then until the broker has loaded the store again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from qrusty_trio.storage.base import Batch, Family, Storage
 
 
 class Dirty(Protocol):
-    """Something with state to be stored along with the changes: a queue with its counters."""
+    """An object whose state is stored along with the changes, such as a queue with its counters."""
 
     dirty: bool
 
@@ -45,7 +45,7 @@ class Journal:
     )
 
     put: Callable[[bytes, bytes, Any], None]
-    """put(key, value, family); `mark` something dirty with it, or call `touch`."""
+    """put(key, value, family). Also `mark` a changed object or call `touch`: a put alone is not committed."""
     delete: Callable[[bytes, Any], None]
     delete_range: Callable[[bytes, bytes, Any], None]
 
@@ -53,22 +53,22 @@ class Journal:
         self.storage = storage
         self.dirty: list[Dirty] = []
         self.fresh_digests: dict[bytes, bytes] = {}
-        """Changes to DEDUP in the pending batch: key -> message id, or b"" when it was freed."""
+        """Changes to DEDUP in the pending batch: key -> message id, or b"" if the digest was freed."""
         self.fault: StorageFault | None = None
         self.batch_number = 0
-        """Counts the batches written: what was put under the current number can't be read back yet."""
+        """Counts the batches. What was put under the current number can't be read back yet."""
         self._pending = False
         self.attach()
 
     def attach(self) -> None:
-        """Take the families of a store that was (re)opened. Drops what is pending."""
+        """Take over the families of a store that was (re)opened. Drops pending changes."""
         families = self.storage.families
         self.meta, self.messages, self.locks, self.dead, self.dedup, self.external = (families[each] for each in Family)
         self.fault = None
         self._drop()
 
     def detach(self) -> None:
-        """Let go of the families, so that the store can be closed."""
+        """Release the families, so that the store can be closed. Drops pending changes."""
         if self.fault is not None:
             self.fault.forget_origin()
         self.meta = self.messages = self.locks = self.dead = self.dedup = self.external = None
@@ -91,33 +91,33 @@ class Journal:
         self.batch_number += 1
 
     def mark(self, changed: Dirty) -> None:
-        """Store the state of `changed` with the pending batch."""
+        """Store the state of `changed` in the pending batch, at the next commit."""
         if not changed.dirty:
             changed.dirty = True
             self.dirty.append(changed)
 
     def forget(self, gone: Dirty) -> None:
-        """Its state is not to be stored any more."""
+        """Undo `mark` for an object that is gone."""
         if gone.dirty:
             gone.dirty = False
             self.dirty.remove(gone)
 
     def touch(self) -> None:
-        """There is a change although nothing is marked."""
+        """Note that there is a change although nothing is marked."""
         self._pending = True
 
     @property
     def size(self) -> int:
-        """Changes that are pending, the counters not counted. 50 ns."""
+        """Number of pending changes, not counting counters. Takes 50 ns."""
         return len(self._batch)
 
     @property
     def position(self) -> tuple[int, int, int]:
-        """Another one after every change."""
+        """A value that differs after every change."""
         return self.batch_number, len(self._batch), len(self.dirty)
 
     def commit(self) -> None:
-        """Write what is pending. Raises StorageFault; then `fault` is set, and every commit raises it from then on."""
+        """Write the pending changes. Raises StorageFault. It is kept in `fault`, and every later commit raises it."""
         if self.fault is not None:
             raise self.fault
         if not self.dirty and not self._pending:
@@ -136,7 +136,7 @@ class Journal:
         self._begin()
 
     def get(self, family: Any, key: bytes) -> bytes | None:
-        """What is stored, pending changes not seen."""
+        """Read a value from the store, ignoring pending changes. Raises StorageFault."""
         try:
             return self.storage.get(family, key)
         except StorageFault as fault:
@@ -146,7 +146,7 @@ class Journal:
     def scan(
         self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """What `Storage.scan` gives, pending changes written first."""
+        """Write pending changes, then call `Storage.scan`. Raises StorageFault."""
         self.commit()
         try:
             return self.storage.scan(family, begin, end, limit, octets)
@@ -155,7 +155,7 @@ class Journal:
             raise
 
     def damaged(self, what: str) -> StorageFault:
-        """The fault to raise when the store contradicts itself."""
+        """Set `fault` and return it, for the caller to raise: the store contradicts itself."""
         fault = StorageFault(f"The store contradicts itself: {what}. Stop the server and put back a backup.")
         self.fault = fault
         return fault

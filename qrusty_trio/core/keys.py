@@ -1,13 +1,14 @@
-"""Keys: where a message stands in the order of the store.
+"""Keys: the place of a message in the order of the store.
 
-Rule: the bytes compare as the queue promises. A message key is the queue's number, then what its ordering sorts by,
-then its sequence number (first in, first out within a priority). It holds the priority exactly, so nothing else has to:
+Rule: keys compare bytewise in the order that the queue promises. A message key is the queue number, then what the
+queue's ordering sorts by, then the sequence number (first in, first out within a priority). The key holds the exact
+priority, which is stored nowhere else:
 
     MaxFirst, MinFirst   number (4) | order key | sequence (8)
     Fifo                 number (4) | sequence (8) | priority
 
-The order key of a number is its 8 bytes big-endian; of a text its UTF-8 bytes with 00 escaped as 00 FF, ended by 00 00
-(so that no key is the start of another). MaxFirst complements every byte of it.
+The order key of a number is its 8 bytes, big-endian. The order key of a text is its UTF-8 bytes with 00 escaped as
+00 FF and 00 00 at the end, so that no key is a prefix of another. MaxFirst complements every byte of the order key.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ COUNTERS = b"C"
 """META: COUNTERS + queue number (4) -> available, locked, dead, next sequence, next lock, next dead letter, length of
 `head` (each a u64), then `head`, then `trimmed_to`."""
 LOCKS_FROM = b"L"
-"""META: LOCKS_FROM + queue number (4) -> number of a lock (8); none before it is left. Missing: 0."""
+"""META: LOCKS_FROM + queue number (4) -> lock number (8); every lower one has been deleted. Missing means 0."""
 SEGMENT_SUMS = b"S"
 """META: SEGMENT_SUMS + segment (4), queue number (4), kind (1) -> see `externals`."""
 
 lock_key = struct.Struct(">IQ").pack
-"""(queue number, lock number) -> key in LOCKS; also (queue number, dead-letter sequence) -> key in DEAD."""
+"""(queue number, lock number) -> key in LOCKS, or (queue number, dead-letter sequence) -> key in DEAD."""
 
 
 def prefix(queue_number: int) -> bytes:
-    """The start of every key of a queue."""
+    """The prefix of every key of a queue."""
     return queue_number.to_bytes(PREFIX_BYTES, "big")
 
 
 def prefix_end(queue_number: int) -> bytes:
-    """The first key behind those of a queue."""
+    """The end of a queue's key range, exclusive."""
     return (queue_number + 1).to_bytes(PREFIX_BYTES, "big")
 
 
@@ -64,7 +65,7 @@ class KeyCoder:
     def encode(self, priority: Priority, sequence: int) -> bytes:
         """The key of a message.
 
-        `priority` is a u64 (checked by the schema) or a text. Raises PriorityKindMismatch and InvalidPriority.
+        `priority` is a u64 (checked by the schema) or a text. Raises PriorityKindMismatch, InvalidPriority.
         """
         if self._numeric:
             if type(priority) is not int:
@@ -96,13 +97,13 @@ class KeyCoder:
 
 
 def mismatch(expected: Kind) -> PriorityKindMismatch:
-    """The refusal that clients know word for word."""
+    """The error for the wrong kind of priority. Clients rely on its exact text."""
     got = Kind.TEXT if expected is Kind.NUMERIC else Kind.NUMERIC
     return PriorityKindMismatch(f"Priority kind mismatch: queue expects {expected.value} but got {got.value}")
 
 
 def text_bytes(priority: Priority) -> bytes:
-    """UTF-8 of a text priority. Raises PriorityKindMismatch for a number, InvalidPriority for a bad length."""
+    """A text priority as UTF-8. Raises PriorityKindMismatch for a number, InvalidPriority for a bad length."""
     if not isinstance(priority, str):
         raise mismatch(Kind.TEXT)
     if not priority:

@@ -1,7 +1,7 @@
-"""Reading a store into memory: at a start, and after a fault.
+"""Loading a store into memory: at start-up and after a fault.
 
-Rule: in steps of about a millisecond, and never more at once than a step needs. Counters are stored, so no messages are
-read; of locks only those that hold.
+Rule: work is done in steps of about a millisecond, and a step reads no more than it needs. No messages are read,
+because counters are stored. Of the locks, only those still in force are read.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from qrusty_trio.wording import counted
 QUEUES_PER_STEP = 100
 LOCKS_PER_STEP = 200
 LOCK_NUMBERS_PER_STEP = 4_000
-"""Numbers of locks that one step looks for: those that are over cost it 0.1 µs each."""
+"""Lock numbers that one step scans. Those of deleted locks cost 0.1 µs each."""
 
 log = logging.getLogger(__name__)
 
 
 class Loader:
-    """What reads a store into the parts of a broker."""
+    """Reads a store into the parts of a broker."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Loader:
         self._tiers = tiers
 
     def load(self, clock: ClockFrame, now: int) -> Iterator[None]:
-        """Read what is stored into memory, in steps of about a millisecond: queues with their counters, and locks.
+        """Read queues, their counters and locks into memory, in steps of about a millisecond. Raises StorageFault.
 
-        What was in memory before (the store had a fault) is let go of, but for the numbers that were given out: none of
-        queues and locks is used twice within a process. `clock` and `now` (wall ms) are those of this process.
+        After a fault, everything in memory is dropped except the next queue and lock numbers: none is used twice within
+        a process. `clock` and `now` (wall ms) are those of this process.
         """
         journal = self._journal
         journal.attach()
@@ -98,7 +98,10 @@ class Loader:
         self._catalog.enter(queue)
 
     def _check_orphans(self) -> Iterator[None]:
-        """A lock of a queue that is not there would be lost without a word. Looks between the queues."""
+        """Raise StorageFault if there are locks of a queue that does not exist; their messages would be lost silently.
+
+        Scans LOCKS between the numbers of the queues there are.
+        """
         journal = self._journal
         after = 0
         for index, number in enumerate([*sorted(self._catalog.by_number), 2**32 - 1], 1):
@@ -109,7 +112,10 @@ class Loader:
                 yield
 
     def _load_locks(self, queue: Queue, clock: ClockFrame, now: int) -> Iterator[None]:
-        """Read the locks of a queue. So many numbers a step, as those of locks that are over take time, too."""
+        """Read the locks of a queue.
+
+        A step is bounded by lock numbers as well as by locks, because the numbers of deleted locks also take time.
+        """
         journal = self._journal
         number = queue.locks_from
         while len(queue.locks) < queue.locked and number < queue.next_lock:

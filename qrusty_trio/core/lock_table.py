@@ -1,7 +1,7 @@
-"""Locks by message id, however many.
+"""A table of locks by message id, for any number of locks.
 
-Rule: an add or a remove costs the same however many there are, and never stops to move them all: the table is split
-before it grows large.
+Rule: the cost of an add or remove does not depend on the number of locks, and no add rehashes them all at once. To
+that end the table is split into shards before it grows large.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
 SPLIT_AT = 4096
-"""Locks in one dict from which on a table is split: a dict of 400,000 that grows holds the loop for 22 ms."""
+"""A table with this many locks is split: a dict of 400,000 entries that grows blocks the loop for 22 ms."""
 SHARDS = 256
 
 
 class Numbered(Protocol):
-    """What a table needs to know of a lock."""
+    """What a table needs to know about a lock."""
 
     id: str
     number: int
@@ -41,7 +41,7 @@ class LockTable(Generic[L]):
         return self.count > 0
 
     def __iter__(self) -> Iterator[L]:
-        """Every lock. The table must not change meanwhile."""
+        """All locks. The table must not change during the iteration."""
         for shard in self._shards:
             yield from shard.values()
 
@@ -71,7 +71,7 @@ class LockTable(Generic[L]):
             self.count -= 1
 
     def pop(self) -> L | None:
-        """Take any lock out; None when there is none."""
+        """Remove and return any lock; None when the table is empty. Nothing may be added after the first call."""
         while self._shards:
             shard = self._shards[-1]
             if shard:
@@ -79,7 +79,7 @@ class LockTable(Generic[L]):
                 return shard.popitem()[1]
             if len(self._shards) == 1:
                 return None
-            # A table that is being emptied takes nothing in any more.
+            # Nothing is added to a table that is being emptied.
             self._shards.pop()
         return None
 
@@ -89,7 +89,10 @@ class LockTable(Generic[L]):
         return min(firsts, default=None)
 
     def pages(self, size: int) -> Iterator[list[L]]:
-        """Every lock that is there throughout, in lists of about `size`; the table may change between two."""
+        """All locks in lists of up to `size`. The table may change between two lists.
+
+        Locks added or removed meanwhile may be missing or included.
+        """
         page: list[L] = []
         for shard in self._shards:
             for lock in list(shard.values()):

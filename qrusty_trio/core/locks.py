@@ -1,11 +1,12 @@
-"""Who has which message until when.
+"""The lock index: who holds which message, and until when.
 
-Rule: the index knows every lock there is, from the consume until the message is settled, and `due` gives those that
-have ended, earliest first. Ends are chained through the locks themselves, so an add or a remove costs the same however
-many there are.
+Rule: the index knows every lock, from the consume until the message is settled. `due` returns the expired ones,
+earliest first. Locks with the same end form a linked list, so the cost of an add or remove does not depend on the
+number of locks.
 
-Locks are unknown to the cycle collector, and they form cycles (with their queue, with their neighbours in a chain). So
-every lock that leaves is unlinked here: at once by `remove`, bit by bit by `tidy` when a whole queue is emptied.
+The cycle collector does not track locks, and locks form cycles: with their queue and with their neighbours in a list.
+So every lock is unlinked here when it leaves. `remove` does so at once; when a whole queue is emptied, `tidy` does so
+bit by bit.
 """
 
 from __future__ import annotations
@@ -17,34 +18,34 @@ from qrusty_trio.core.model import NEVER, is_websocket
 from qrusty_trio.core.queue import Lock, Queue
 
 CHAIN_PIECE = 1024
-"""Locks that end in the same millisecond and are put in order at a time. There may be any number: after a start with a
-clock that was set, all of those end together that last too long by it."""
+"""How many locks that end in the same millisecond are sorted at a time. There may be any number of them: at a start
+after the clock was set back, all locks that would last too long get the same end."""
 _WINDOW_BITS = 10
-"""Ends are grouped by the second (1,024 ms), then by the millisecond."""
+"""Ends are grouped by "second" (1,024 ms), then by millisecond."""
 
 
 class LockIndex:
-    """The locks of all queues (`Queue.locks`), how many there are, when they end, and which WebSocket holds which."""
+    """The locks of all queues (`Queue.locks`): their number, when they end, and which WebSocket holds which."""
 
     __slots__ = ("_connections", "_order", "_trash", "_windows", "count", "limit", "wake_at")
 
     def __init__(self, limit: int = 500_000) -> None:
         self.limit = limit
-        """Locks there may be at a time."""
+        """The maximum number of locks."""
         self.count = 0
         self.wake_at = NEVER
-        """No lock ends before this, wall milliseconds. `look_again` makes it exact."""
+        """No lock ends before this (wall milliseconds). `look_again` makes it exact."""
         self._windows: dict[int, dict[int, Lock]] = {}
-        """Second -> end (ms) -> the first of a chain of locks that end then, some of queues that were purged."""
+        """Second -> end (ms) -> the head of the list of locks that end then. May include locks of purged queues."""
         self._order: list[int] = []
         """The keys of `_windows`, sorted."""
         self._connections: dict[str, LockTable[Lock]] = {}
-        """Consumer id of a WebSocket -> what it holds, and some of queues that were purged."""
+        """Consumer id of a WebSocket -> the locks it holds. May include locks of purged queues."""
         self._trash: list[LockTable[Lock]] = []
 
     @property
     def full(self) -> bool:
-        """Whether no message can be locked before some lock is over."""
+        """Whether no message can be locked until another lock is gone."""
         return self.count >= self.limit
 
     # One lock
@@ -122,13 +123,13 @@ class LockIndex:
     # By WebSocket
 
     def held(self, consumer: str, id: str) -> Lock | None:
-        """The lock by which a WebSocket holds a message, if it does."""
+        """The lock by which a WebSocket holds a message; None if it does not hold it."""
         held = self._connections.get(consumer)
         lock = held.get(id) if held is not None else None
         return lock if lock is not None and valid(lock) else None
 
     def disconnect(self, consumer: str) -> LockTable[Lock] | None:
-        """A WebSocket is gone. Returns what it held, some of it perhaps no longer valid: see `valid`."""
+        """Remove a WebSocket that is gone and return the locks it held; None for none. Check each one with `valid`."""
         return self._connections.pop(consumer, None)
 
     @property
@@ -137,17 +138,17 @@ class LockIndex:
         return bool(self._connections)
 
     def disconnect_any(self) -> LockTable[Lock] | None:
-        """The same for any of them; None when no WebSocket holds anything."""
+        """Like `disconnect`, for any WebSocket that holds locks; None when there is none."""
         return self._connections.popitem()[1] if self._connections else None
 
     def forget_connections(self) -> None:
-        """Everything is read anew. The locks themselves are freed with those of their queues."""
+        """Forget all WebSockets, at the start of a load. Their locks are freed with those of their queues."""
         self._connections = {}
 
     # All locks of a queue
 
     def forget(self, queue: Queue) -> None:
-        """All locks of a queue are void. Costs the same however many; `tidy` frees their memory bit by bit."""
+        """Void all locks of a queue, in constant time. `tidy` frees their memory bit by bit."""
         if queue.locks:
             self.count -= len(queue.locks)
             self._trash.append(queue.locks)
@@ -159,14 +160,14 @@ class LockIndex:
         return bool(self._trash)
 
     def tidy(self, limit: int) -> bool:
-        """Free up to `limit` locks that were forgotten. Whether there are more."""
+        """Free up to `limit` void locks. Returns whether there are more."""
         while self._trash and limit > 0:
             void = self._trash[-1].pop()
             if void is None:
                 self._trash.pop()
                 continue
             self._unschedule(void)
-            # The same message may be locked anew, by the same WebSocket: everything was read anew meanwhile.
+            # After a load, the same WebSocket may hold a new lock of the same message; that one stays.
             if is_websocket(void.consumer) and self._holds(void):
                 self._release(void)
             limit -= 1
@@ -175,11 +176,14 @@ class LockIndex:
     # By end
 
     def look_again(self) -> None:
-        """Set `wake_at` to the end of the lock that ends first."""
+        """Set `wake_at` to the earliest end of any lock."""
         self.wake_at = min(self._windows[self._order[0]]) if self._order else NEVER
 
     def due(self, now: int, limit: int) -> list[Lock]:
-        """Up to `limit` locks with end <= now, earliest first. They stay in the index; `tidy` those that are void."""
+        """Up to `limit` valid locks with end <= now, earliest first. They stay in the index.
+
+        Void locks use up part of the work of a call; `tidy` removes them.
+        """
         found: list[Lock] = []
         void = 0
         for number in self._order:
@@ -195,7 +199,7 @@ class LockIndex:
                     else:
                         void += 1
                     lock = lock.after
-                # By message key: those of one queue that end together go back in their order.
+                # By message key: messages of a queue whose locks end together go back in queue order.
                 together.sort(key=_by_key)
                 found += together[: limit - len(found)]
                 if len(found) >= limit or void >= limit:
@@ -208,5 +212,5 @@ def _by_key(lock: Lock) -> bytes:
 
 
 def valid(lock: Lock) -> bool:
-    """Whether the lock still holds: its queue was not purged, and nobody settled it."""
+    """Whether the lock is still in force: its queue was not purged, and its message was not settled."""
     return lock.queue.locks.get(lock.id) is lock

@@ -14,21 +14,21 @@ import msgspec
 U64_MAX = 2**64 - 1
 U32_MAX = 2**32 - 1
 NEVER = 2**63
-"""Wall milliseconds that never come; also more bytes than anything has."""
+"""A wall time (ms) that never comes; also a size in bytes that nothing reaches."""
 MAX_QUEUE_NAME_BYTES = 255
 MAX_TEXT_PRIORITY_BYTES = 1024
 MAX_CONSUMER_BYTES = 1024
 MAX_QUEUES = 10_000
 MAX_BATCH_IDS = 50_000
-"""Message ids that one request may settle: nearly all that fit into a body, if they are such as are given out."""
+"""Message ids that one request may settle: nearly as many ids of our own as fit into a body."""
 MAX_LOCK_SECONDS = 10 * 365 * 86_400
-"""Longer lock timeouts are accepted and shortened to this (ten years)."""
+"""Ten years. Longer lock timeouts are accepted but capped at this."""
 
 WS_MARK = "\udcff"
-"""The first character of a WebSocket's consumer id, inside this process: a lone surrogate, which no JSON can hold. So
-no HTTP consumer can pass for a WebSocket, whatever it calls itself. Lock records hold a flag in its place."""
+"""The first character of a WebSocket's consumer id within this process: a lone surrogate, which valid JSON text can't
+contain. So no HTTP consumer can pass for a WebSocket. Lock records have a flag in its place."""
 WS_CONSUMER_PREFIX = WS_MARK + "ws-"
-"""The consumer id of a WebSocket is this and a UUID, made by the server for each connection."""
+"""A WebSocket's consumer id is this prefix and a UUID, which the server generates for each connection."""
 
 Priority = int | str
 
@@ -55,24 +55,24 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """A message handed to a consumer under a lock."""
 
     queue_number: int
-    """Stable for the life of the queue, also through a rename."""
+    """Stable for the life of the queue; a rename does not change it."""
     id: str
     """UUID text, 36 characters."""
     payload: str
     retry_count: int
-    """Deliveries so far, this one included: 1 on the first."""
+    """Deliveries so far, including this one: 1 on the first."""
     priority: Priority
     created_ms: int
     """Wall time of the publish, milliseconds since 1970."""
     lock_number: int = -1
-    """With the queue's number, the identity of this delivery: never used again within a process."""
+    """Identifies this delivery together with the queue number. Never reused within a process."""
 
 
 class NackOutcome(StrEnum):
     UNLOCKED = "unlocked"
     DEAD_LETTERED = "dead_lettered"
     DROPPED = "dropped"
-    """An equal message stands for it in a queue that refuses duplicates."""
+    """The queue refuses duplicates, and an equal message owns the payload."""
 
 
 class QueueStats(NamedTuple):
@@ -87,5 +87,5 @@ class QueueStats(NamedTuple):
 
 
 def is_websocket(consumer: str) -> bool:
-    """Whether a consumer id is that of a WebSocket."""
+    """Whether a consumer id belongs to a WebSocket."""
     return consumer[:1] == WS_MARK

@@ -1,7 +1,7 @@
 """Where payloads are: in the record of their message, or in a segment file.
 
-Rule: a record with a reference has an entry in the index of its kind (`externals`), put and freed in the same batch. A
-message whose payload is lost is removed rather than delivered wrong, and noted.
+Rule: every record with a reference has an entry in the index (`externals`). Both are put and deleted in the same batch.
+A message whose payload is lost is removed and noted; it is never delivered with wrong content.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Payloads:
     """The payloads of all messages."""
 
     def __init__(self, journal: Journal, store: PayloadStore | None, min_bytes: int | None) -> None:
-        """`store` keeps payloads of `min_bytes` and more (None: none that are new)."""
+        """`store` holds payloads of at least `min_bytes` (None: it takes no new ones)."""
         self.index = Externals(journal, store) if store is not None else None
-        """None: every payload is in its record."""
+        """None if every payload is in its record."""
         self.min_bytes = min_bytes if store is not None and min_bytes is not None else NEVER
         self.removed_total = 0
         """Messages removed since the start."""
@@ -42,17 +42,17 @@ class Payloads:
 
     @property
     def externals(self) -> Externals:
-        """The index. There is one wherever a record has a reference."""
+        """The index. It exists whenever any record has a reference."""
         assert self.index is not None, "a store with references is opened with its payload store"
         return self.index
 
     def of(self, record: bytes) -> bytes:
-        """The payload of a record (UTF-8). Raises PayloadBroken."""
+        """The payload of a record (UTF-8). Raises PayloadBroken, PayloadUnreadable."""
         reference = reference_of(record)
         return self.externals.read(reference) if reference else record[PAYLOAD_AT:]
 
     def lost(self, queue: Queue, key: bytes, id: str, reference: bytes, reason: str, kind: int = LIVE) -> None:
-        """A message has been taken out of its family, as its payload is lost: free its place, note who it was."""
+        """Free the bytes of a message that was removed because its payload is lost, and note it in `take_removed`."""
         self.externals.free(queue, reference, kind)
         ref = PayloadRef.unpack(reference)
         self.removed_total += 1
@@ -62,10 +62,10 @@ class Payloads:
 
     @property
     def removed(self) -> int:
-        """Removed messages that `take_removed` will give."""
+        """The number of messages that `take_removed` will return."""
         return len(self._removed)
 
     def take_removed(self) -> list[Removed]:
-        """The messages removed since this was called last."""
+        """The messages removed since the last call."""
         removed, self._removed = self._removed, []
         return removed

@@ -1,16 +1,16 @@
-"""When memory gets scarce, and what is done about it: the levels, the thresholds and the steps, as a state machine.
+"""Memory pressure as a state machine: the levels, the thresholds and the steps that free memory.
 
-Rule: pure. Usage, limit and time are arguments; `observe` answers with the steps to take, in order, and somebody else
-(`server/pressure.py`) takes them. The tables below are the whole policy.
+Rule: this module is pure. Usage, limit and time are arguments. `observe` returns the steps to take, in order, and
+`server/pressure.py` takes them. The tables below are the whole policy.
 
     normal ── usage >= warning ──> warning ── usage >= critical ──> critical
     normal <── usage < exit ────── warning <── usage < warning ──── critical
 
-Each way back is lower than the way there, so a level that was just entered is not left by the same reading. A jump
-from normal to critical, or back, happens in one reading.
+A level is left at a lower threshold than it was entered at, so usage near a threshold does not flap between levels. A
+jump from normal to critical, or back, happens in one reading.
 
-Two kinds of steps: standing ones (cache size, tier size, refused publishes) hold until they are undone; passing ones
-(flush, drop, shrink, compact) free what is there now and are repeated while the level lasts.
+There are two kinds of steps. Standing steps (cache size, tier size, refused publishes) hold until they are undone.
+Passing steps (flush, drop, shrink, compact) free what is there now and are repeated while the level lasts.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from qrusty_trio.errors import StartupRefused
 REPEAT_SECONDS = 30.0
 """Passing steps are repeated this often while a level lasts."""
 COMPACTION_COOLDOWN_SECONDS = 900.0
-"""At least this long from the start of one compaction of the whole store to the start of the next."""
+"""The minimum time from the start of one compaction of the whole store to the start of the next."""
 
 
 class Level(IntEnum):
-    """How scarce memory is. Ordered: `level >= Level.WARNING` is what clients see as memory pressure."""
+    """How scarce memory is. Levels are ordered: clients see `level >= Level.WARNING` as memory pressure."""
 
     NORMAL = 0
     WARNING = 1
@@ -36,7 +36,7 @@ class Level(IntEnum):
 
 
 class Step(Enum):
-    """One measure. The value is what the log calls it."""
+    """One measure against memory pressure. The value is its name in the log."""
 
     REFUSE_PUBLISHES = "refuse publishes"
     ACCEPT_PUBLISHES = "accept publishes"
@@ -59,7 +59,7 @@ EXIT_SHARE = 0.70
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Shares of the memory limit, 0 to 1. Raises `StartupRefused` when they make no sense together."""
+    """Thresholds as shares of the memory limit, 0 to 1. Raises StartupRefused unless 0 < exit < warning < critical."""
 
     warning: float = WARNING_SHARE
     critical: float = CRITICAL_SHARE
@@ -75,9 +75,9 @@ class Thresholds:
 
     @classmethod
     def around(cls, *, warning: float | None, critical: float | None, way_out: float | None) -> Self:
-        """The shares that are given, and for the others their defaults; a default that does not fit gives way.
+        """Thresholds with the given shares, and defaults for the others. A default that does not fit is adjusted.
 
-        Raises StartupRefused when those given do not fit each other.
+        Raises StartupRefused when the given shares do not fit together.
         """
         if critical is None:
             highest = max(warning or 0.0, way_out or 0.0)
@@ -97,22 +97,22 @@ PASSING: dict[Level, tuple[Step, ...]] = {
     Level.WARNING: (Step.DROP_IDLE, Step.SHRINK_INDEXES, Step.FLUSH_MEMTABLES),
     Level.CRITICAL: (Step.DROP_IDLE, Step.SHRINK_INDEXES, Step.FLUSH_MEMTABLES, Step.COMPACT_PAYLOADS),
 }
-"""Done on the way up into a level, and every `REPEAT_SECONDS` while it lasts."""
+"""Taken when usage rises into a level, and every `REPEAT_SECONDS` while the level lasts."""
 
 STANDING: dict[tuple[Level, Level], tuple[Step, ...]] = {
     (Level.NORMAL, Level.WARNING): (Step.QUARTER_CACHE,),
-    # What lets memory grow is stopped first. The minimal cache is also under a quarter: critical is warning and more.
+    # Stop the growth of memory first. No QUARTER_CACHE is needed: the minimum is less than a quarter.
     (Level.NORMAL, Level.CRITICAL): (Step.REFUSE_PUBLISHES, Step.MINIMAL_CACHE, Step.TRIM_TIERS),
     (Level.WARNING, Level.CRITICAL): (Step.REFUSE_PUBLISHES, Step.MINIMAL_CACHE, Step.TRIM_TIERS),
     (Level.CRITICAL, Level.WARNING): (Step.QUARTER_CACHE, Step.WIDEN_TIERS, Step.ACCEPT_PUBLISHES),
     (Level.CRITICAL, Level.NORMAL): (Step.RESTORE, Step.ACCEPT_PUBLISHES),
     (Level.WARNING, Level.NORMAL): (Step.RESTORE,),
 }
-"""Done once, when the level changes."""
+"""Taken once, when the level changes."""
 
 
 class PressureMachine:
-    """The level, and when what was last done. One instance per server; times are seconds of one monotonic clock."""
+    """The level, and when steps were last taken. One instance per server. Times are seconds of a monotonic clock."""
 
     __slots__ = ("_compacted_at", "_repeat_at", "level", "thresholds")
 
@@ -123,9 +123,9 @@ class PressureMachine:
         self._compacted_at: float | None = None
 
     def observe(self, usage: int, limit: int, now: float) -> tuple[Step, ...]:
-        """Take a reading (bytes in use, bytes allowed, more than 0); the steps to take now, in order.
+        """Take a reading and return the steps to take now, in order. Updates `level`.
 
-        `level` is the new level when this returns.
+        `usage` and `limit` are bytes; `limit` is more than 0.
         """
         before, self.level = self.level, self._next(usage / limit)
         steps = STANDING.get((before, self.level), ())
@@ -143,7 +143,7 @@ class PressureMachine:
         if share >= bounds.critical:
             return Level.CRITICAL
         if share >= bounds.warning:
-            # Between warning and critical: up from normal, but not yet down from critical.
+            # Between warning and critical: rise from normal, but do not yet fall from critical.
             return max(self.level, Level.WARNING)
         if share >= bounds.exit:
             return min(self.level, Level.WARNING)

@@ -1,19 +1,19 @@
-"""One queue: its configuration, its counters, its hot tier; and the lock of a message that it has handed out.
+"""One queue: its configuration, counters and hot tier. Also the lock of a message that was delivered from it.
 
-Rule: every change of a counter is one of the transitions below, which puts the change of the store into the same batch
-and marks the queue, so that its counters are stored with it. Nothing has to be counted at start-up. The change of the
-store comes first: what breaks off behind it is known by the batch to be half done.
+Rule: counters change only in the transitions below. Each puts its changes to the store into the batch and marks the
+queue, so that the counters are stored with them. Nothing has to be counted at start-up. The change to the store comes
+first, so that the batch shows an operation that failed halfway.
 
     put      a message becomes available             MESSAGES +
-    take     the first available one is handed out   MESSAGES -, then `lock`
+    take     the first available one is delivered    MESSAGES -, then `lock`
     drop     an available one is removed             MESSAGES -
-    lock     it is with a consumer                   LOCKS +
-    unlock   it is not any more                      LOCKS -
-    bury     it is a dead letter                     DEAD +
-    unbury   the dead letter is removed              DEAD -
+    lock     a message is locked by a consumer       LOCKS +
+    unlock   its lock is removed                     LOCKS -
+    bury     it becomes a dead letter                DEAD +
+    unbury   a dead letter is removed                DEAD -
 
-`head` is a bound: no available message stands before it, so everything there in the store is dead and every search may
-start at it. `locks_from` is the same for LOCKS.
+`head` is a lower bound: no available message is before it. Any key before it in the store is a tombstone, so every scan
+can start there. `locks_from` is the same for LOCKS.
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from qrusty_trio.core.records import StoredLock, pack_dead_letter, unpack_lock
 
 _COUNTERS = struct.Struct(">7Q")
 TRIM_EVERY = 5_000
-"""Messages taken from a queue, or locks ended in it, between two range deletes over what is dead at its front. Without
-them a search that has to start far back (behind messages of a higher priority that came later, after a restart) passes
-every one: 0.16 µs each, 0.8 ms at most. A cycle costs the same as with ten times as many."""
+"""Messages taken, or locks removed, before the consumed prefix of a queue is trimmed. Without trimming, a scan that
+starts far back passes every tombstone, at 0.16 µs each; one reason is a restart after messages of a higher priority
+arrived later. With this value it passes at most 0.8 ms of them. A cycle of publish, consume and ack is no slower than
+with a value ten times as high."""
 
 
 class StoredConfig(msgspec.Struct):
-    """What META keeps of a queue besides its counters."""
+    """What META stores for a queue besides its counters."""
 
     name: str
     ordering: Ordering
     kind: Kind
     allow_duplicates: bool
     deduplicating: bool = msgspec.field(default=False, name="settling")
-    """True while duplicates from before `allow_duplicates` was turned off are being looked for."""
+    """True while a search removes duplicates from before `allow_duplicates` was turned off."""
 
 
 _decode_config = msgspec.json.Decoder(StoredConfig).decode
@@ -54,35 +55,35 @@ _decode_config = msgspec.json.Decoder(StoredConfig).decode
 class Lock(msgspec.Struct, eq=False, gc=False):
     """One delivered message.
 
-    A Struct because one is made for every delivery (a class takes five times as long), and unknown to the cycle
-    collector, which would stop the loop for longer the more there are.
+    A Struct, because one is created for every delivery and a class takes five times as long. The cycle collector does
+    not track it: with many locks, its pauses would grow.
     """
 
     id: str
     queue: Queue
     number: int
-    """Its place in LOCKS, within the queue. Never used again within a process: with the queue's number, the identity of
-    a delivery."""
+    """Its key in LOCKS, within the queue. Never reused within a process. Identifies a delivery together with the queue
+    number."""
     key: bytes
-    """The key of the message in MESSAGES: where it goes back to."""
+    """The message's key in MESSAGES, where it goes back to."""
     consumer: str
     expires_at_ms: int
     """End of the lock, wall milliseconds."""
     deliveries: int
-    """The one that made the lock included."""
+    """Deliveries so far, including the one that made this lock."""
     digest: bytes
-    """Of the payload, when the queue refuses duplicates; else empty."""
+    """Digest of the payload if the queue refuses duplicates; otherwise empty."""
     external: bytes
-    """The reference of a payload in a segment file; else empty."""
+    """Reference to the payload if it is in a segment file; otherwise empty."""
     batch_number: int
-    """The batch that its record in LOCKS was put in."""
+    """The batch that its record in LOCKS was put in. Whoever puts the record sets it."""
     before: Lock | None = None
     after: Lock | None = None
-    """Its neighbours among those that end in the same millisecond."""
+    """Its neighbours among the locks that end in the same millisecond."""
 
 
 class Queue:
-    """A new queue, or with `Queue.stored` one that was read; changed by the broker only."""
+    """A new queue; `Queue.stored` restores one from the store. Changed by the broker only."""
 
     __slots__ = (
         "available",
@@ -117,7 +118,7 @@ class Queue:
         self.config = config
         self.deduplicating = False
         self.dedup_generation = 0
-        """Counts how often duplicates were allowed or refused: a search from before then is void."""
+        """Counts the changes of `allow_duplicates`. A search from before the last change is void."""
         self.coder = KeyCoder(number, config)
         self.encode = self.coder.encode
         self.prefix = prefix(number)
@@ -125,7 +126,7 @@ class Queue:
         self.available = 0
         self.locked = 0
         self.locks: LockTable[Lock] = LockTable()
-        """Kept by `LockIndex`."""
+        """Maintained by `LockIndex`."""
         self.dead = 0
         self.next_sequence = 0
         self.next_lock = 0
@@ -134,18 +135,18 @@ class Queue:
         self.trimmed_to = self.prefix
         """Every key below this one has been range-deleted."""
         self.taken = 0
-        """Messages taken since then."""
+        """Messages taken since the last trim."""
         self.locks_from = 0
         """Every lock with a lower number has been range-deleted."""
         self.unlocked = 0
-        """Locks that ended since then."""
+        """Locks removed since the last trim."""
         self.rates = Rates()
         self.tier = HotTier(limits, None)
         self.dirty = False
 
     @classmethod
     def stored(cls, number: int, config: bytes, counters: bytes, limits: TierLimits, locks_from: int = 0) -> Queue:
-        """A queue as `write_config` and `write_state` left it. Its tier is empty; the first consume fills it."""
+        """Restore a queue from what `write_config` and `write_state` wrote. The first consume fills its empty tier."""
         read = _decode_config(config)
         queue = cls(number, read.name, QueueConfig(read.ordering, read.allow_duplicates, read.kind), limits)
         queue.deduplicating = read.deduplicating
@@ -184,13 +185,13 @@ class Queue:
         journal.mark(self)
 
     def unload(self) -> None:
-        """Empty the tier; what is available will be read again from `head` on."""
+        """Empty the tier. Available messages will be read again, starting at `head`."""
         self.tier.reset(self.head if self.available else None)
 
     # Transitions
 
     def put(self, journal: Journal, key: bytes, record: bytes) -> None:
-        """A message becomes available: published, or back from a consumer."""
+        """Make a message available: published, or returned by a consumer."""
         journal.put(key, record, journal.messages)
         self.available += 1
         if key < self.head:
@@ -203,7 +204,7 @@ class Queue:
             journal.dirty.append(self)
 
     def take(self, journal: Journal, key: bytes) -> None:
-        """The first available message leaves: the one that `tier.first` gave."""
+        """Remove the first available message, the one that `tier.first` returned."""
         journal.delete(key, journal.messages)
         self.tier.pop()
         self.head = key
@@ -216,14 +217,14 @@ class Queue:
             self._trim(journal)
 
     def drop(self, journal: Journal, key: bytes) -> None:
-        """An available message is removed, wherever it stands."""
+        """Remove an available message from anywhere in the queue."""
         journal.delete(key, journal.messages)
         self.tier.discard(key)
         self.available -= 1
         journal.mark(self)
 
     def lock(self, journal: Journal, value: bytes) -> int:
-        """A message is with a consumer; `value` is its lock's. Returns the number of the lock."""
+        """Lock a message. `value` is its value in LOCKS. Returns the lock number."""
         number = self.next_lock
         self.next_lock = number + 1
         self.locked += 1
@@ -232,13 +233,13 @@ class Queue:
         return number
 
     def rewrite_lock(self, journal: Journal, lock: Lock, value: bytes) -> None:
-        """Store a lock anew."""
+        """Store the changed value of a lock."""
         journal.put(lock_key(self.number, lock.number), value, journal.locks)
         lock.batch_number = journal.batch_number
         journal.mark(self)
 
     def read_lock(self, journal: Journal, lock: Lock) -> StoredLock:
-        """What is stored of a lock. Raises StorageFault."""
+        """Read a lock from the store. Commits first if its record is still pending. Raises StorageFault."""
         if lock.batch_number == journal.batch_number:
             journal.commit()
         value = journal.get(journal.locks, lock_key(self.number, lock.number))
@@ -247,7 +248,7 @@ class Queue:
         return unpack_lock(value)
 
     def unlock(self, journal: Journal, lock: Lock) -> None:
-        """A lock is over. Its message is nowhere, until it is put back or buried."""
+        """Remove a lock. Its message is in no family until it is put back or buried."""
         journal.delete(lock_key(self.number, lock.number), journal.locks)
         self.locked -= 1
         if not self.dirty:
@@ -258,7 +259,7 @@ class Queue:
             self._trim_locks(journal)
 
     def bury(self, journal: Journal, key: bytes, record: bytes) -> bytes:
-        """A message becomes a dead letter. Returns its key in DEAD, which keeps its key in MESSAGES and the record."""
+        """Make a message a dead letter. Returns its key in DEAD; the value has its key in MESSAGES and its record."""
         dead_key = lock_key(self.number, self.next_dead)
         self.next_dead += 1
         self.dead += 1
@@ -267,15 +268,15 @@ class Queue:
         return dead_key
 
     def unbury(self, journal: Journal, dead_key: bytes) -> None:
-        """A dead letter is removed."""
+        """Remove a dead letter."""
         journal.delete(dead_key, journal.dead)
         self.dead -= 1
         journal.mark(self)
 
     def empty(self, journal: Journal) -> None:
-        """All messages are removed, locked ones too, dead letters not. Their locks are the caller's business.
+        """Remove all messages, including locked ones but not dead letters. The caller voids their locks in the index.
 
-        A range delete makes later reads dearer, so no family is touched that can hold nothing of the queue.
+        A range delete slows later reads, so a family that can't hold anything of the queue is not touched.
         """
         if self.available:
             journal.delete_range(self.trimmed_to, self.end, journal.messages)
@@ -287,14 +288,14 @@ class Queue:
         journal.mark(self)
 
     def _trim(self, journal: Journal) -> None:
-        """Delete the dead head as a range, so that no search has to pass its messages one by one."""
+        """Range-delete the consumed prefix, so that no scan has to pass its tombstones one by one."""
         self.taken = 0
         if self.trimmed_to < self.head:
             journal.delete_range(self.trimmed_to, self.head, journal.messages)
             self.trimmed_to = self.head
 
     def _trim_locks(self, journal: Journal) -> None:
-        """The same for locks that are over."""
+        """Range-delete the prefix of removed locks."""
         self.unlocked = 0
         oldest = self.locks.oldest_number()
         bound = self.next_lock if oldest is None else oldest

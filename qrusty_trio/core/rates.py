@@ -1,6 +1,6 @@
-"""Rates of a queue: how many messages a second are published, acked and nacked, and the last eleven seconds of it.
+"""Rates of a queue: messages published, acked and nacked per second, with the last eleven samples.
 
-Rule: operations only count; once a second `sample` turns the counts into rates, smoothed exponentially with alpha 1/5.
+Rule: operations only count. Once a second, `sample` turns the counts into rates, smoothed exponentially with alpha 1/5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ POINTS = WINDOW_SECONDS // RESOLUTION_SECONDS + 1
 class Point(msgspec.Struct, frozen=True, gc=False):
     """One sample. Rates are messages/s.
 
-    Unknown to the cycle collector: with 10,000 queues there are 110,000 of them.
+    Not tracked by the cycle collector: with 10,000 queues there are 110,000 of them.
     """
 
     t_ms: int
@@ -45,9 +45,9 @@ class Rates:
         self._sampled_at: int | None = None
 
     def sample(self, now: int, available: int, locked: int) -> None:
-        """Close the second that ends `now` (wall milliseconds)."""
+        """Add the sample for the second that ends at `now` (wall milliseconds)."""
         last = self.points[-1] if self.points else Point(now, 0, 0, 0.0, 0.0, 0.0)
-        # A sample that came late covers more than a second.
+        # A late sample covers more than a second.
         seconds = max((now - self._sampled_at) / 1000, 0.001) if self._sampled_at is not None else 1.0
         self._sampled_at = now
         self.points.append(
@@ -65,5 +65,5 @@ class Rates:
 
 def _smooth(last: float, current: float) -> float:
     rate = last + ALPHA * (current - last)
-    # What has decayed this far is noise to a reader.
+    # A rate this small is noise.
     return rate if rate >= 0.0005 else 0.0

@@ -1,16 +1,16 @@
-"""Records: what is stored of a message, and of its lock.
+"""Records: the stored form of a message and of its lock.
 
-Rule: a record never changes but for its count of deliveries, and moves as it is between the families.
+Rule: a record moves between the families unchanged, except for its count of deliveries.
 
     message  flags (1) | created, ms (8) | max retries (4) | deliveries (4) | id (36, ASCII) | payload
     dead     length of the message key (2) | message key | message
     lock     end, ms (8) | deliveries (4) | lengths of consumer (2), message key (2), digest and flags (1)
              | seconds (4) | clock: boot (4), offset, ms (8) | consumer | message key | digest | message
 
-The two flags in a lock, TIMED and WEBSOCKET, are the upper bits of the length of the digest. Without TIMED (locks of
-earlier versions) there are no seconds and no clock. The payload is UTF-8, or with flag EXTERNAL a reference into a
-segment file, behind which the digest may stand. `deliveries` of a lock counts the one that made it; the message inside
-still has the number from before. All integers are big-endian.
+The two flags of a lock, TIMED and WEBSOCKET, are the upper bits of the byte with the length of the digest. Without
+TIMED (locks of earlier versions) there are no seconds and no clock. The payload is UTF-8. With flag EXTERNAL it is a
+reference into a segment file, which the digest may follow. `deliveries` of a lock includes the delivery that made it.
+The message inside still has the count from before. All integers are big-endian.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SECONDS_BYTES = 4
 _FRAME = struct.Struct(">Iq")
 NO_FRAME = bytes(_FRAME.size)
 CLOCK_STEP_MS = 1000
-"""A clock that differs by less has not been set: it is slewed, or was read a little later."""
+"""A smaller difference does not mean that the clock was set: it may be slewed, or was read a little later."""
 _DELIVERIES_AT = 13
 PAYLOAD_AT = _MESSAGE.size
 
@@ -44,22 +44,22 @@ unpack_message = _MESSAGE.unpack_from
 
 
 def reference_of(record: bytes) -> bytes:
-    """The reference of a payload in a segment file; b"" when the record holds the payload itself."""
+    """The reference to the payload in a segment file; b"" when the record holds the payload itself."""
     return record[PAYLOAD_AT : PAYLOAD_AT + REFERENCE_BYTES] if record[0] & EXTERNAL else b""
 
 
 def with_reference(record: bytes, reference: bytes) -> bytes:
-    """The same message, its payload at another place in the segment files."""
+    """The same message with another reference to its payload."""
     return record[:PAYLOAD_AT] + reference + record[PAYLOAD_AT + REFERENCE_BYTES :]
 
 
 def external_digest(record: bytes) -> bytes:
-    """The digest that a record with a reference tells, even when the payload is lost; b"" for none."""
+    """The digest in a record with a reference, which outlives a lost payload; b"" for none."""
     return record[PAYLOAD_AT + REFERENCE_BYTES :]
 
 
 def pack_dead_letter(key: bytes, record: bytes) -> bytes:
-    """The value of a dead letter in DEAD: the message, and its key in MESSAGES."""
+    """The value of a dead letter in DEAD: its key in MESSAGES, then its record."""
     return len(key).to_bytes(2, "big") + key + record
 
 
@@ -70,7 +70,7 @@ def unpack_dead_letter(value: bytes) -> tuple[bytes, bytes]:
 
 
 def with_deliveries(record: bytes, deliveries: int) -> bytes:
-    """The same message, delivered `deliveries` times."""
+    """The same message with `deliveries` as its count of deliveries."""
     return b"%b%b%b" % (record[:_DELIVERIES_AT], deliveries.to_bytes(4, "big"), record[_DELIVERIES_AT + 4 :])
 
 
@@ -78,34 +78,35 @@ class StoredLock(NamedTuple):
     """A lock as it is stored."""
 
     expires_at_ms: int
-    """End of the lock, wall milliseconds as the process took them that made it."""
+    """End of the lock, wall milliseconds by the clock of the process that made it."""
     deliveries: int
     consumer: bytes
-    """UTF-8; of a WebSocket without the mark."""
+    """UTF-8; for a WebSocket without `WS_MARK`."""
     key: bytes
-    """The key of the message in MESSAGES: its place in the order."""
+    """The message's key in MESSAGES."""
     digest: bytes
-    """Of the payload, when the queue refuses duplicates; else empty."""
+    """Digest of the payload if the queue refuses duplicates; otherwise empty."""
     record: bytes
     websocket: bool = False
     """Whether the consumer is a WebSocket."""
     seconds: int | None = None
-    """Length of the lock; None in records of an earlier version, which do not tell."""
+    """Length of the lock; None in records of earlier versions, which do not have it."""
     frame: bytes = NO_FRAME
     """The clock of the process that made the lock: see `ClockFrame`."""
 
     @property
     def consumer_id(self) -> str:
-        """The consumer as the core knows it."""
+        """The consumer id as used in the core."""
         return WS_MARK + self.consumer.decode() if self.websocket else self.consumer.decode()
 
 
 class ClockFrame(NamedTuple):
-    """What a process takes the time to be: wall time, minus the time since the machine was started."""
+    """The clock of a process: which boot of the machine it ran in, and what its wall clock showed relative to it."""
 
     boot: int
-    """Tells one start of the machine from another; 0 when that is not known."""
+    """Identifies a boot of the machine; 0 when unknown."""
     offset_ms: int
+    """Wall time minus the time since boot, milliseconds."""
 
     def pack(self) -> bytes:
         return _FRAME.pack(self.boot, self.offset_ms)
@@ -142,7 +143,7 @@ def pack_lock(
 
 
 def repack_lock(lock: StoredLock) -> bytes:
-    """The value of a lock that was read, with some of it replaced."""
+    """The value of a lock that was read and changed."""
     flags = (_WEBSOCKET if lock.websocket else 0) | (_TIMED if lock.seconds is not None else 0)
     timing = lock.seconds.to_bytes(_SECONDS_BYTES, "big") + lock.frame if lock.seconds is not None else b""
     header = _LOCK.pack(
@@ -177,10 +178,10 @@ def unpack_lock(value: bytes) -> StoredLock:
 
 
 def end_now(lock: StoredLock, clock: ClockFrame, now: int) -> int:
-    """When a stored lock ends by the clock of this process, wall milliseconds.
+    """The end of a stored lock by the clock of this process, wall milliseconds.
 
-    The clock may have been set meanwhile. As long as the machine runs, the time since its start tells by how much. In
-    any case no lock lasts longer than it was made for.
+    The clock may have been set meanwhile. Within one boot of the machine, the offset shows by how much. In any case a
+    lock lasts no longer than the length it was made with.
     """
     boot, offset = _FRAME.unpack(lock.frame)
     end = lock.expires_at_ms
@@ -190,13 +191,13 @@ def end_now(lock: StoredLock, clock: ClockFrame, now: int) -> int:
 
 
 def digest_of(payload: bytes) -> bytes:
-    """128 bits of BLAKE2b: equal digests are taken for equal payloads."""
+    """128 bits of BLAKE2b. Equal digests are taken to mean equal payloads."""
     return hashlib.blake2b(payload, digest_size=16).digest()
 
 
 def _ids() -> Iterator[str]:
     while True:
-        # A random start, then a count: three times as fast as random bits for each.
+        # A random start followed by a counter is three times as fast as random bits for every id.
         start = os.urandom(15).hex()
         first = f"{start[:8]}-{start[8:12]}-4{start[12:15]}-{'89ab'[int(start[15], 16) & 3]}{start[16:19]}-"
         for count in range(int(start[19:], 16) >> 1, 2**44):
@@ -204,4 +205,4 @@ def _ids() -> Iterator[str]:
 
 
 new_id: Callable[[], str] = _ids().__next__
-"""A new UUID as text, in the form of version 4 (RFC 9562). Those of one process differ in their last 12 digits only."""
+"""A new UUID as text, in the form of version 4 (RFC 9562). Ids of one process differ only in their last 12 digits."""

@@ -1,7 +1,8 @@
-"""Moving and dropping payloads in segment files: what compaction and repair do to the messages that own them.
+"""Moving and dropping payloads in segment files: the changes that compaction and repair make to messages.
 
-Rule: a message is looked up, and changed, in one step of the event loop; the bytes are read, appended and synced in
-between. So whoever comes back is only believed as far as the record still refers to where the bytes came from.
+Rule: a message is looked up in one step of the event loop and changed in a later one; its payload is read, appended and
+synced in between. The message may have changed by then, so a change applies only if the record still refers to the
+place that the payload was read from.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from qrusty_trio.core.queue import Queue
 from qrusty_trio.storage.payloads import PayloadRef
 
 PIECE = 32
-"""Entries looked at in one step."""
+"""Entries examined in one step."""
 PIECE_BYTES = 512 * 1024
-"""Payload bytes appended in one step, or one payload: at most 2 MiB, about 1.5 ms."""
+"""Payload bytes appended in one step, or a single larger payload: at most 2 MiB, about 1.5 ms."""
 
 
 class Place(NamedTuple):
@@ -29,9 +30,9 @@ class Place(NamedTuple):
 
 
 def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
-    """The next payloads of a segment from index key `begin` on (b"": its start), and where to go on (None: nowhere).
+    """The next payloads of a segment, and the index key to continue from (None: there are no more).
 
-    Entries without a message are forgotten.
+    Starts at index key `begin` (b"": the start of the segment). Entries without a message are deleted.
     """
     externals = broker.payloads.externals
     entries = externals.entries(segment, begin, PIECE)
@@ -52,7 +53,10 @@ def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], byt
 
 
 def refer(broker: Broker, place: Place, reference: bytes) -> None:
-    """Let the message refer to its payload at the new place, where it has been synced."""
+    """Make the message refer to its payload at the new place, where it has been synced.
+
+    No effect if the message is gone or its payload is no longer at the old place.
+    """
     record = _record(broker, place.owned)
     if record is None or not _refers(record, place.reference):
         return
@@ -66,7 +70,10 @@ def refer(broker: Broker, place: Place, reference: bytes) -> None:
 
 
 def drop(broker: Broker, place: Place, reason: str) -> None:
-    """Remove the message: its payload is lost. One that is locked stays, as its consumer has it already."""
+    """Remove a message whose payload is lost. A locked one stays, because its consumer already has the payload.
+
+    No effect if the message is gone or its payload is no longer at this place.
+    """
     record = _record(broker, place.owned)
     if record is None or not _refers(record, place.reference):
         return
@@ -92,7 +99,7 @@ def _refers(record: bytes, reference: bytes) -> bool:
 
 
 def _record(broker: Broker, owned: Owned) -> bytes | None:
-    """The record that an entry of the index stands for, wherever the message is now."""
+    """The record that belongs to an index entry, in whichever family the message is now; None if it is gone."""
     queue = broker.catalog.by_number.get(owned.queue_number)
     if queue is None:
         return None

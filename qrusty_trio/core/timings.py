@@ -1,7 +1,7 @@
-"""How long operations took, second by second, for the last hour.
+"""Durations of operations, second by second, for the last hour.
 
-Rule: recording costs one look-up and a few list updates, and memory is bounded: per operation the running second and a
-ring of `WINDOW_SECONDS` packed slots (230 KB), made when the operation first runs.
+Rule: recording costs one look-up and a few list updates. Memory is bounded: each operation has the current second and a
+ring of `WINDOW_SECONDS` packed slots (230 KB). The ring is created when the operation first runs.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TypedDict
 WINDOW_SECONDS = 3600
 """How far back a series reaches."""
 SERIES_PIECE = 600
-"""Seconds that are looked at in one piece: 0.5 ms."""
+"""Seconds read in one piece, which takes 0.5 ms."""
 
 _PAIRS = {
     "ack": "storage_ack",
@@ -25,19 +25,19 @@ _PAIRS = {
     "queue_stats": "storage_get_queue_stats",
     "stats": "storage_get_all_queue_stats",
 }
-"""Operation -> the name of the broker's share of it."""
+"""Operation -> the series name of the broker's share of its time."""
 
 TIMED_OPERATIONS = tuple(sorted({*_PAIRS, *_PAIRS.values()} - {"stats"}))
-"""The names of the series. Of `stats`, only the broker's share is one."""
+"""The names of the series. `stats` has only the series of the broker's share."""
 
-# A slot: second, count; then shortest, longest, total (ns) of the whole and of the broker's share.
+# A slot: second and count, then the shortest, longest and total duration (ns), of the whole and of the broker's share.
 _FIELDS = 8
 _WHOLE, _SHARE = 2, 5
 _NEVER = -1
 _UNUSED = [_NEVER, 0, 2**62, 0, 0, 2**62, 0, 0]
 
 _PLACES = {name: (name, _WHOLE) for name in _PAIRS} | {share: (name, _SHARE) for name, share in _PAIRS.items()}
-"""Name of a series -> the operation, and where its three numbers start in a slot."""
+"""Series name -> the operation, and the index in a slot where its three durations start."""
 
 
 class TimingPoint(TypedDict):
@@ -51,7 +51,7 @@ class TimingPoint(TypedDict):
 
 
 class Timings:
-    """Durations of operations. Seconds are wall time; they may be given out of order."""
+    """Durations of operations. Seconds are wall time and may come out of order."""
 
     __slots__ = ("_rings", "_running")
 
@@ -60,7 +60,7 @@ class Timings:
         self._rings: dict[str, array[int]] = {}
 
     def record(self, operation: str, whole_ns: int, share_ns: int, now_s: int) -> None:
-        """Count one run of `operation`: how long all of it took, and the broker's share of that.
+        """Record one run of `operation`: its whole duration and the broker's share of it.
 
         Raises KeyError when the operation is not a timed one.
         """
@@ -80,10 +80,10 @@ class Timings:
         slot[7] += share_ns
 
     def series(self, name: str, seconds: int, now_s: int) -> Iterator[list[TimingPoint]]:
-        """The running second and the `seconds` before it, oldest first, leaving out those in which nothing happened.
+        """The current second and the `seconds` before it, oldest first. Seconds without a run are left out.
 
-        `name` is one of `TIMED_OPERATIONS`. In pieces, the last of which may be empty: what is recorded between two of
-        them is in the later one.
+        `name` is one of `TIMED_OPERATIONS`. Yields the series in pieces, which may be empty. A piece includes what was
+        recorded before it was asked for.
         """
         operation, first = _PLACES[name]
         oldest = now_s - min(seconds, WINDOW_SECONDS - 1)
@@ -101,7 +101,7 @@ class Timings:
             yield points
 
     def _turn(self, operation: str, slot: list[int], now_s: int) -> None:
-        """Put the running second away and start `now_s`, going on with what is known of it if the clock went back."""
+        """Store the current second and start `now_s`. If the clock went back, continue with what `now_s` has."""
         ring = self._rings.get(operation)
         if ring is None:
             ring = self._rings[operation] = array("q", _UNUSED * WINDOW_SECONDS)
