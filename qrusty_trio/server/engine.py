@@ -63,6 +63,9 @@ class Engine:
         """Set by whoever makes the engine, as the two need each other."""
         self.fault: StorageFault | None = None
         """Why nothing can be changed at the moment."""
+        self.faults = 0
+        """Faults since the start."""
+        self.last_fault: StorageFault | None = None
         self.broken = trio.Event()
         """Set while there is a fault to recover from."""
         self.unseen: set[tuple[int, int, str]] = set()
@@ -83,6 +86,7 @@ class Engine:
         """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`."""
         replies: list[Reply] = []
         octets = 0
+        faults = self.faults
         try:
             while len(replies) < len(calls) and octets < REPLY_BYTES:
                 seen = len(replies)
@@ -94,6 +98,10 @@ class Engine:
                     await trio.lowlevel.checkpoint()
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:
+                    if self.faults != faults and self.last_fault is not None:
+                        # The store failed between two steps. A sync that succeeds now may belong to the store that was
+                        # opened since: it says nothing about what was written before.
+                        raise self.last_fault.with_traceback(None)
                     await self.committer.durable()
                 except StorageFault as fault:
                     return [error_reply(fault) if reply.needs_sync else reply for reply in replies]
@@ -364,7 +372,8 @@ class Engine:
     def fail(self, fault: StorageFault) -> None:
         """The store failed: nothing can be changed until it has been read anew."""
         if self.fault is None:
-            self.fault = fault
+            self.fault = self.last_fault = fault
+            self.faults += 1
             self.dispatcher.clear()
             self.sessions.forget_departed()
             log.error("the store failed, changes are refused until it is back: %s", fault)

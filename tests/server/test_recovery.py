@@ -52,6 +52,34 @@ class Session:
         self.failed = True
 
 
+async def test_what_was_written_before_a_fault_is_not_answered_after_a_sync_of_the_store_that_was_opened_since(
+    store: WatchedStorage,
+) -> None:
+    """The burst is still at work when the store fails; it is over when the store is back, or nearly so."""
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        store.may_sync.clear()
+        nursery.start_soon(engine.run, [publish("being synced")])
+        await store.until_sync_begins()
+        replies: list[Reply] = []
+
+        async def burst() -> None:
+            long = call("POST", "/nack-batch/q", consumer_id="c", message_ids=[str(uuid.uuid4()) for _ in range(200)])
+            replies.extend(await engine.run([publish("in doubt"), long]))
+
+        nursery.start_soon(burst)
+        while store.writes < 2:  # the first step of the burst
+            await trio.lowlevel.checkpoint()
+        engine.fail(StorageFault("made up"))
+        # As if the store were back at once: what waits for a sync then must not be taken for safe.
+        engine.recovered()
+        store.may_sync.set()
+        with trio.fail_after(STEP_SECONDS):
+            while not replies:  # noqa: ASYNC110
+                await trio.sleep(0.001)
+        assert [reply.status for reply in replies[:1]] == [503]
+        nursery.cancel_scope.cancel()
+
+
 SMALL_TIER: dict[str, Any] = {"hot_tier_size": 2, "refill_threshold": 1}
 """Every second or so consume reads on, and for that writes what is pending."""
 
