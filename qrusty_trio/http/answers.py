@@ -1,6 +1,7 @@
-"""From replies to the bytes of HTTP/1.1 answers, and what both lanes answer without asking the engine.
+"""Serialize replies as HTTP/1.1 responses, including those that are sent without asking the engine.
 
-Rule: the statuses, headers and sentences that do not come from an operation are made here, for both lanes.
+Rule: a status, header or sentence that does not come from an operation is made here, for the fast path and the
+fallback alike.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ def too_many_connections() -> Unavailable:
 
 
 def cors_headers(origin: str | None, allowed: Collection[str]) -> dict[str, str]:
-    """The headers for a page of an allowed origin; none for any other."""
+    """The CORS headers for a page of an allowed origin; empty for any other."""
     if origin is None or origin not in allowed:
         return {}
     return {"access-control-allow-origin": origin, "vary": "Origin"}
 
 
 class Answers:
-    """Makes the bytes of answers. Keeps what comes before the length, as it changes but once a second, by the Date."""
+    """Serializes responses. Caches what precedes the length: only its Date changes, once a second."""
 
     def __init__(self) -> None:
         self._prefixes: dict[tuple[int, bool], bytes] = {}
@@ -42,7 +43,7 @@ class Answers:
         self._date = b""
 
     def tick(self) -> None:
-        """Bring Date up to the wall clock. To be called about once a second."""
+        """Update Date from the wall clock. Call this about once a second."""
         second = int(time.time())
         if second != self._second:
             self._second = second
@@ -50,7 +51,7 @@ class Answers:
             self._prefixes.clear()
 
     def prefix(self, status: int, json: bool) -> bytes:
-        """The answer up to the value of Content-Length."""
+        """The response up to the value of Content-Length."""
         found = self._prefixes.get((status, json))
         if found is None:
             if not self._date:
@@ -65,14 +66,14 @@ class Answers:
         return found
 
     def answer(self, reply: Reply, extra: bytes = b"", head_only: bool = False) -> bytes:
-        """A whole answer. `extra`: further header lines, each with a CR LF before it."""
+        """A whole response. `extra`: further header lines, each preceded by CR LF."""
         body = reply.body
         prefix = self._prefixes.get((reply.status, bool(body))) or self.prefix(reply.status, bool(body))
         return b"%b%d%b\r\n\r\n%b" % (prefix, len(body), extra, b"" if head_only else body)
 
 
 def with_phrase(head: bytes, status: int) -> bytes:
-    """The head of an HTTP/1.1 answer without a reason phrase, and one in its place. Anything else is left alone."""
+    """Add the reason phrase to an HTTP/1.1 response that lacks one. Anything else is returned unchanged."""
     line = b"HTTP/1.1 %d \r\n" % status
     if not head.startswith(line):
         return head
@@ -80,5 +81,5 @@ def with_phrase(head: bytes, status: int) -> bytes:
 
 
 def header_lines(headers: dict[str, str]) -> bytes:
-    """Header lines, each with a CR LF before it, for `Answers.answer`."""
+    """Header lines for `Answers.answer`, each preceded by CR LF."""
     return b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in headers.items())

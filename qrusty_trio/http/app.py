@@ -1,7 +1,7 @@
-"""The Quart-Trio app: every route, for connections that Hypercorn holds.
+"""The Quart-Trio app: every route, for connections that Hypercorn serves.
 
-Rule: an API path is resolved by the operation table from the undecoded path, as in the fast lane; Quart's own routing,
-which decodes first, is not used. Every error is JSON. A file is served only from inside the web UI's directory.
+Rule: the operation table resolves an API path before it is decoded, as on the fast path. Quart's own routing decodes
+first, so it is not used. Every error is JSON. A file is served only from inside the web UI's directory.
 """
 
 from __future__ import annotations
@@ -39,26 +39,26 @@ from qrusty_trio.http.root import DESCRIPTION, ROOT_PATH, UI_ADDRESS, is_browser
 from qrusty_trio.http.share import Share
 
 SHARE_KEY = "qrusty.share"
-"""Where the ASGI scope holds what the request makes the server hold, a `share.Share`."""
+"""Key in the ASGI scope: the request's `share.Share` of the byte budgets."""
 REPLY_KEY = "qrusty.reply"
-"""Where the ASGI scope holds the engine's reply, for whoever sees whether it could be sent."""
+"""Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
-"""Where the ASGI state holds what says that a request can't be trusted: see `handover.GuardedStream.refusal_of`."""
+"""Key in the ASGI state: the function that tells why a request was refused; see `guard.GuardedStream.refusal_of`."""
 WEBSOCKET_PATH = b"/ws"
 _OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""No descriptor, no memory: that says nothing about a file."""
+"""Out of descriptors or memory: transient, so it says nothing about the file."""
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
 PREFLIGHT_HEADERS = "Content-Type"
 PREFLIGHT_SECONDS = 600
-"""How long a browser may remember the answer to a preflight."""
+"""How long a browser may cache the response to a preflight."""
 
 logger = logging.getLogger(__name__)
 
 
 class _Last(Exception):
-    """The request is refused and nothing after it can be trusted: the connection ends with its answer."""
+    """The request is refused and nothing after it can be trusted: close the connection after the response."""
 
     def __init__(self, refusal: QrustyError) -> None:
         super().__init__(str(refusal))
@@ -66,14 +66,14 @@ class _Last(Exception):
 
 
 class UpgradeRequired(QrustyError):
-    """/ws was asked for without an upgrade (status 426)."""
+    """/ws was requested without an upgrade (status 426)."""
 
     status = 426
     code = "upgrade_required"
 
 
 def app_serves(path: bytes) -> bool:
-    """Whether an undecoded path is one that only the app serves: the root, the WebSocket and the web UI."""
+    """Whether only the app serves this undecoded path: the root, the WebSocket and the web UI."""
     return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 
@@ -81,10 +81,10 @@ class _App(QuartTrio):
     asgi_websocket_class = WebsocketConnection
 
     def create_url_adapter(self, request_websocket: object) -> None:
-        """No routing by Quart: it would decode paths before they are split, and fail on hosts it finds strange."""
+        """Disable Quart's routing: it decodes paths before splitting them, and fails on unusual hosts."""
 
     async def dispatch_websocket(self, websocket_context: object = None) -> None:
-        """Nothing is left to do: `serve_websocket` has served it to its end."""
+        """Do nothing: `serve_websocket` has already served the connection to its end."""
 
 
 def make_app(context: HttpContext) -> Quart:
@@ -92,10 +92,10 @@ def make_app(context: HttpContext) -> Quart:
     app = _App("qrusty_trio", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     app.config["BODY_TIMEOUT"] = BODY_SECONDS
-    app.config["RESPONSE_TIMEOUT"] = None  # A slow reader is the stream's business.
+    app.config["RESPONSE_TIMEOUT"] = None  # The stream handles slow readers.
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
 
-    # What these return is the answer, so nothing is dispatched.
+    # A return value here is the response, so Quart dispatches nothing.
     @app.before_request
     async def serve() -> Response:
         return await _serve(context)
@@ -109,7 +109,7 @@ def make_app(context: HttpContext) -> Quart:
 
     @app.errorhandler(HTTPException)
     async def refuse(error: HTTPException) -> Response:
-        # Nothing is known to come here but what goes wrong inside Quart, which has logged it.
+        # Only a failure inside Quart is known to arrive here, and Quart has logged it.
         unexpected = QrustyError("The server failed to answer; its log says why")
         return _response(error_reply(unexpected))
 
@@ -117,14 +117,14 @@ def make_app(context: HttpContext) -> Quart:
 
 
 async def _serve(context: HttpContext) -> Response:
-    """Answer the current request."""
+    """Respond to the current request."""
     browser = read_browser(request.headers.items())
     cors = cors_headers(browser.origin if browser is not None else None, context.allowed_origins)
     path, _ = split_target(request.scope["raw_path"])
     try:
         _check_trusted(path)
         if request.method == "OPTIONS" and browser is not None and "Access-Control-Request-Method" in request.headers:
-            # It is told what the request that it is for would be told.
+            # A preflight is refused whenever the request it asks about would be.
             check_host(browser, context.allowed_hosts)
             check_origin(browser, context.allowed_origins)
             if cors:
@@ -145,7 +145,7 @@ async def _serve(context: HttpContext) -> Response:
 
 
 def _check_trusted(path: bytes | None) -> None:
-    """Raise what the stream under Hypercorn found wrong with the bytes of this request."""
+    """Raise the fault that the stream under Hypercorn found in the bytes of this request."""
     state = cast(dict[str, Any], request.scope.get("state") or {})
     refusal_of = state.get(REFUSAL_KEY)
     if refusal_of is not None and (refusal := refusal_of(path)) is not None:
@@ -153,7 +153,7 @@ def _check_trusted(path: bytes | None) -> None:
 
 
 async def _run(context: HttpContext, path: bytes, browser: Browser | None) -> Reply:
-    # The body is read even when it is of no use, so that the connection can go on.
+    # Read the body even when it is not needed, so that the connection can be reused.
     try:
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
     except RequestEntityTooLarge:
@@ -198,7 +198,7 @@ def _preflight(cors: dict[str, str]) -> Response:
 
 
 async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Response:
-    """A file of the web UI, or what leads there."""
+    """A file of the web UI, or a redirect to it."""
     if request.method not in {"GET", "HEAD"}:
         if path == ROOT_PATH:
             raise NotFound(NOTHING_THERE)  # as the recorded server says
@@ -215,7 +215,7 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
     found = await trio.to_thread.run_sync(_read_inside, directory, relative or "index.html")
     if found is None and in_ui:
-        # The UI's own pages: it reads the address by itself.
+        # Addresses of the UI's own pages: its router reads them in the browser.
         relative = "index.html"
         found = await trio.to_thread.run_sync(_read_inside, directory, relative)
     if found is None:
@@ -241,7 +241,10 @@ def _serve_root(cors: dict[str, str]) -> Response:
 
 
 def _read_inside(directory: Path, relative: str) -> bytes | None:
-    """The bytes of a file inside `directory`, links resolved; None when there is none. Raises Unavailable."""
+    """The bytes of a file inside `directory`, with links resolved. None if there is no such file.
+
+    Raises Unavailable when descriptors or memory run out.
+    """
     try:
         root = directory.resolve(strict=True)
         file = (root / relative).resolve(strict=True)
@@ -251,7 +254,7 @@ def _read_inside(directory: Path, relative: str) -> bytes | None:
     except (OSError, ValueError, RuntimeError) as error:
         if isinstance(error, OSError) and error.errno in _PASSING:
             raise Unavailable(f"This file can't be read just now: {error.strerror}") from error
-        # Not there, not readable, a NUL in the name, links that go round.
+        # Missing, unreadable, a NUL in the name, or a loop of links.
         return None
 
 

@@ -1,8 +1,8 @@
-"""What goes wrong in one connection ends that connection, and nothing else.
+"""A failure in one connection ends that connection and no other.
 
-Rule: a failure is logged with its traceback and counted, and everybody else goes on. What a peer can cause again and
-again is not logged without end: past `TRACEBACKS` in `PERIOD_SECONDS` failures are only counted, and the next traceback
-tells how many there were. Cancellation passes.
+Rule: a failure is counted and logged with its traceback; the other connections go on. A peer may cause the same failure
+again and again, so at most `TRACEBACKS` are logged in `PERIOD_SECONDS`. Further ones are only counted, and the next
+traceback tells how many. Cancellation passes through.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 class Bulkheads:
-    """Those of all connections of a server."""
+    """Contains and counts the failures of all connections of a server."""
 
     def __init__(self) -> None:
         self.failures = 0
@@ -31,7 +31,10 @@ class Bulkheads:
 
     @contextmanager
     def around(self, what: str) -> Iterator[None]:
-        """Whatever raises inside ends there, cancellation and the end of the process excepted. `what`: for the log."""
+        """Contain every Exception raised inside. Cancellation and process exit pass through.
+
+        `what` names the connection in the log.
+        """
         try:
             yield
         except BaseExceptionGroup as group:
@@ -40,7 +43,7 @@ class Bulkheads:
                 self.note(what, failures)
             if others is not None:
                 raise others from None
-        except Exception as error:  # noqa: BLE001  # logged and counted there
+        except Exception as error:  # noqa: BLE001  # `note` logs and counts it
             self.note(what, error)
 
     def note(self, what: str, failure: Exception) -> None:

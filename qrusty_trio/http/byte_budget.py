@@ -1,9 +1,10 @@
-"""Bytes that all HTTP connections together make the server hold: requests not answered yet, and answers not sent yet.
+"""Budgets for what all HTTP connections hold together: requests not answered yet, and responses not sent yet.
 
-Rule: a large piece is not received, nor made, before there is room for it; who waits gets room in turn, and holds
-nothing of that budget meanwhile. Those who hold some wait for their peers alone, or for the other budget (requests for
-room for their answers), never the other way round; so nobody waits for ever. While somebody waits, a peer that brings
-or takes less than STALL_BYTES in STALL_SECONDS is cut off. What is up to SMALL_BYTES always passes and is not counted.
+Rule: a large request is not received, and a large response not made, before there is room for it. Waiters get room in
+turn, and hold nothing of that budget while they wait. A holder waits only for its peer, or, with a request in hand, for
+room for its response. Nobody who holds room for a response waits for a request's, so there is no deadlock. While
+anyone waits, a peer that moves less than STALL_BYTES in STALL_SECONDS is cut off. Pieces of up to SMALL_BYTES always
+pass and are not counted.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ from collections import deque
 import trio
 
 LIMIT_BYTES = 64 * 1024 * 1024
-"""Of requests, and again of answers."""
+"""Limit for requests, and the same again for responses."""
 LIMIT_SHARE = 8
-"""At most one part in so many of the memory limit."""
+"""A budget is at most this fraction (1/8) of the memory limit."""
 LARGE_BYTES = 2 * 1024 * 1024
-"""Room that is kept for an answer until its size is known."""
+"""Room reserved for a response until its size is known."""
 SMALL_BYTES = 8 * 1024
 STALL_SECONDS = 5.0
 STALL_BYTES = 64 * 1024
 
 
 def limit_for(memory_limit: int) -> int:
-    """The size of a budget for a server whose memory is limited to so many bytes."""
+    """The size of a budget in bytes. `memory_limit`: the server's memory limit in bytes."""
     return min(LIMIT_BYTES, memory_limit // LIMIT_SHARE)
 
 
@@ -37,7 +38,7 @@ class _Turn:
 
 
 class Budget:
-    """What all connections hold."""
+    """Bytes that all connections hold, with a limit and a queue of waiters."""
 
     def __init__(self, limit: int = LIMIT_BYTES) -> None:
         self.limit = limit
@@ -46,33 +47,33 @@ class Budget:
 
     @property
     def short(self) -> bool:
-        """Whether what is not small has to wait."""
+        """Whether a piece of more than SMALL_BYTES has to wait."""
         return self.held >= self.limit or bool(self.waiting)
 
     @property
     def tight(self) -> bool:
-        """Whether an answer that may be large has to wait."""
+        """Whether a response that may be large has to wait."""
         return bool(self.waiting) or not self.fits(LARGE_BYTES)
 
     def fits(self, octets: int) -> bool:
-        """Whether there is room. A piece that is larger than the whole budget gets it alone."""
+        """Whether there is room. A piece larger than the whole budget fits when nothing else is held."""
         return self.held + octets <= self.limit or self.held == 0
 
     def change(self, octets: int) -> None:
-        """That much more is held, or less when negative."""
+        """Count `octets` more, or fewer if negative."""
         self.held += octets
         if octets < 0:
             self._let_in()
 
     def take_now(self, octets: int) -> bool:
-        """Count it if there is room and nobody waits."""
+        """Count `octets` if there is room and nobody waits. Returns whether it did."""
         if self.waiting or not self.fits(octets):
             return False
         self.held += octets
         return True
 
     async def take(self, octets: int) -> None:
-        """Wait in turn until there is room, and count it."""
+        """Wait in turn until there is room, then count `octets`."""
         if self.take_now(octets):
             return
         turn = _Turn(octets)
@@ -95,9 +96,9 @@ class Budget:
 
 
 class Holding:
-    """What one connection, or one request of it, holds of a budget. To be set to 0 at its end.
+    """What one connection, or one of its requests, holds of a budget. Must be set to 0 at its end.
 
-    `among`: how many requests of a connection may hold some at a time.
+    `among`: limits how many requests of a connection may hold room at a time.
     """
 
     __slots__ = ("_among", "_entered", "_mark", "_since", "budget", "held")
@@ -111,7 +112,7 @@ class Holding:
         self._mark = 0
 
     async def reserve(self, octets: int) -> None:
-        """Hold so much, once there is room."""
+        """Wait until there is room for `octets`, then hold them."""
         self.set(0)
         if self._among is not None:
             await self._among.acquire()
@@ -120,7 +121,7 @@ class Holding:
         self.held = octets
 
     def reserve_now(self, octets: int) -> bool:
-        """Hold so much, if there is room at once."""
+        """Hold `octets` if there is room at once. Returns whether there was."""
         self.set(0)
         if not self.budget.take_now(octets):
             return False
@@ -128,7 +129,7 @@ class Holding:
         return True
 
     def set(self, octets: int) -> None:
-        """So much is held now, whether there is room or not."""
+        """Set what is held, whether there is room or not."""
         held = octets if octets > SMALL_BYTES else 0
         self._since = None
         if held != self.held:
@@ -139,7 +140,10 @@ class Holding:
             self._among.release()
 
     def lags(self, now: float, moved: int) -> bool:
-        """Whether others wait for what the peer, which has brought or taken `moved` bytes so far, hardly moves."""
+        """Whether others wait for room while this peer stalls.
+
+        `now`: seconds. `moved`: bytes that the peer has sent or taken so far.
+        """
         if not self.budget.waiting or not self.held:
             self._since = None
         elif self._since is None or moved - self._mark >= STALL_BYTES:

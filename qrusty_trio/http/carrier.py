@@ -1,7 +1,7 @@
-"""How the frames of a WebSocket move: what `websocket.Connection` needs of what is under it.
+"""The transport of a WebSocket: what `websocket.Connection` needs beneath it.
 
-Rule: a carrier knows frames and bytes, and nothing of what they mean. There are two: `fast_websocket.FastCarrier` on a
-raw stream, and `quart_websocket.QuartCarrier` on Hypercorn.
+Rule: a transport moves frames and does not know what they mean. There are two: `fast_websocket.FastCarrier` on a raw
+stream, and `quart_websocket.QuartCarrier` on Hypercorn.
 """
 
 from __future__ import annotations
@@ -12,52 +12,52 @@ from qrusty_trio.api.ws_ending import Ending
 
 
 class Finished(Exception):
-    """Nothing more will be received, but what is owed can still be sent."""
+    """Nothing more will be received, but pending responses can still be sent."""
 
 
 class Carrier(Protocol):
-    """How frames move. `receive` is called by one task, `send` by another; `close` when both have ended."""
+    """Moves frames. One task calls `receive`, another `send`. `close` is called when both have ended."""
 
     sends: int
     """Pieces that the peer has taken so far."""
     sending: bool
-    """Whether one is on its way."""
+    """Whether a piece is being sent."""
     held: int
-    """Bytes that came and were not served, as counted in the budget of all connections."""
+    """Bytes received and not served yet, as counted in the budget of all connections."""
 
     @property
     def last_heard(self) -> float:
-        """`trio.current_time()` when something last came from the peer; infinity when that can't be known."""
+        """`trio.current_time()` when bytes last arrived from the peer; infinity if that can't be known."""
 
     def unread(self) -> int:
-        """Bytes that came and were not read."""
+        """Bytes that wait in the socket to be read."""
 
     def acked(self) -> int:
-        """Bytes of ours that the peer's system has taken."""
+        """Bytes of ours that the peer's kernel has acknowledged."""
 
     def farewell(self) -> Ending | None:
-        """How the peer ended it, as far as is known."""
+        """How the peer ended the connection; None if that is not known."""
 
     def too_big(self) -> str | None:
-        """When the peer closed with 1009, message too big: what the largest frame was that it was sent."""
+        """If the peer closed with 1009 (message too big): a description of the largest frame it was sent."""
 
     async def receive(self) -> list[str | bytes]:
-        """The data frames that arrived together; may be empty. Raises Finished and ConnectionLost."""
+        """The data frames that arrived together; may be empty. Raises Finished or ConnectionLost."""
 
     async def send(self, frames: list[bytes]) -> None:
-        """Send text frames (UTF-8), and what control frames are waiting. Raises ConnectionLost."""
+        """Send text frames (UTF-8) and any control frames that wait. Raises ConnectionLost."""
 
     def control_bytes(self) -> int:
-        """Bytes of control frames waiting for `send`."""
+        """Bytes of the control frames that wait for `send`."""
 
     def ping(self) -> None:
-        """Make a ping wait for `send`."""
+        """Queue a ping for the next `send`."""
 
     def let_go(self) -> None:
-        """Forget what came: nothing more will be received."""
+        """Drop what was received: `receive` will not be called again."""
 
     def abort(self) -> None:
-        """Cut off a send that can't be cancelled."""
+        """Break off a send that can't be cancelled."""
 
     async def close(self, code: int, reason: str) -> None:
-        """The closing handshake. Raises nothing when the peer is gone. May take as long as the peer likes."""
+        """Do the closing handshake. Raises nothing if the peer is gone. Has no timeout of its own."""

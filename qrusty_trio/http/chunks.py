@@ -1,7 +1,7 @@
-"""A chunked body on its way to another parser: sizes and data pass, and nothing that could be read in two ways.
+"""Filters a chunked body for another parser: only sizes and data pass, so that it can't be read in two ways.
 
-Rule: extensions and trailers are read over, as RFC 9112 (7.1.1, 7.1.2) asks, and do not pass. Lines end with CR LF. A
-body that gets too large is refused by the size of the chunk that makes it so.
+Rule: extensions and trailers are checked and dropped, as RFC 9112 (7.1.1, 7.1.2) asks. Lines end with CR LF. A body
+that would grow too large is refused as soon as a chunk's size shows it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from qrusty_trio.http.answers import body_too_large
 from qrusty_trio.http.head import HeadTooLarge
 
 MAX_EXTRA_BYTES = 16 * 1024
-"""Extensions and trailers of a body together."""
+"""Limit on the extensions and trailers of a body together."""
 _SIZE_BYTES = 8
-"""Digits of a size."""
+"""Most digits in a chunk size."""
 _EXTENSIONS = rb"[ \t]*+(?:;[^\x00-\x08\x0a-\x1f\x7f]*+)"
 _NAME = rb"[-!#$%&'*+.^_`|~0-9A-Za-z]++"
 _VALUE = rb":[^\x00-\x08\x0a-\x1f\x7f]*+"
@@ -28,26 +28,26 @@ _BEGINS_TRAILERS = re.compile(rb"(?:" + _NAME + _VALUE + rb"\r\n)*+(?:" + _NAME 
 
 
 class Chunks:
-    """The chunks of one body. No input or output."""
+    """The chunks of one body. Does no I/O."""
 
     def __init__(self) -> None:
         self._step: Callable[[bytes], tuple[bytes, bytes]] = self._size
         self._left = 0
-        """Bytes of the current chunk that are still to pass."""
+        """Bytes of the current chunk still to pass."""
         self._total = 0
         self._extra = 0
         self.done = False
-        """The body has passed."""
+        """The whole body has passed."""
 
     def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """What passes of `data` next, and the rest. Nothing passes when more is needed.
+        """Returns the next bytes to pass on, and the rest of `data`. Nothing passes when more data is needed.
 
         Raises BadRequest, BodyTooLarge, HeadTooLarge.
         """
         return self._step(data)
 
     def broken_off(self) -> bytes:
-        """What brings the body to an end for whoever got what has passed."""
+        """Bytes that complete the body for a parser that received what has passed so far."""
         return (bytes(self._left) + b"\r\n" if self._step == self._data else b"") + b"0\r\n\r\n"
 
     def _size(self, data: bytes) -> tuple[bytes, bytes]:
@@ -82,7 +82,7 @@ class Chunks:
                 passed, rest = passed + b"\r\n", rest[2:]
                 self._step = self._size
             elif b"\r\n".startswith(rest):
-                passed, rest = passed[:-1], passed[-1:] + rest  # The last byte waits for what ends the chunk.
+                passed, rest = passed[:-1], passed[-1:] + rest  # Hold back the last byte until the chunk's CR LF.
             else:
                 raise BadRequest("A chunk ends with CR LF")
         self._left -= min(len(passed), self._left)

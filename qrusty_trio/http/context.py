@@ -1,6 +1,6 @@
-"""What the listener and both lanes are given.
+"""What the listener, the fast path and the fallback are given.
 
-Rule: everything a connection shares with others comes from here; there are no module globals beside caches.
+Rule: everything that connections share comes from here. The only module globals are caches.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from qrusty_trio.http.byte_budget import Budget
 from qrusty_trio.http.websocket import WebSocketServices
 
 MAX_TURNED_AWAY = 128
-"""Connections that are being turned away at once; what comes beyond that is closed without a word."""
+"""Connections being turned away at a time. Further ones are closed without a response."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +26,11 @@ class HttpContext:
 
     engine: Engine
     websocket: WebSocketServices
-    """Its `stopping` is to be the same event as `stopping` here."""
+    """Its `stopping` must be the same event as `stopping` here."""
     webui_dir: Path
     """The directory with index.html."""
     max_connections: int
-    """Open connections over all sockets; one more is turned away."""
+    """Open connections over all listening sockets. Further ones are turned away."""
     fast_lane: bool = True
     """False: Hypercorn serves every connection from its first byte."""
     allowed_origins: Collection[str] = ()
@@ -38,12 +38,12 @@ class HttpContext:
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down."""
     allowed_hosts: Collection[str] = ()
-    """Hosts, in lower case, under which browsers may use the server, besides localhost and IP addresses."""
+    """Host names, in lower case, that browsers may use for the server besides localhost and IP addresses."""
     bulkheads: Bulkheads = field(default_factory=Bulkheads)
-    """What ends with one connection."""
+    """Keeps a failure within its connection."""
     received: Budget = field(default_factory=Budget)
-    """Requests that are not answered yet."""
+    """Bytes of requests that are not answered yet."""
     unsent: Budget = field(default_factory=Budget)
-    """Answers that are not sent yet."""
+    """Bytes of responses that are not sent yet."""
     max_turned_away: int = MAX_TURNED_AWAY
-    """Connections too many that are told so at once; fewer where descriptors are short."""
+    """Surplus connections that get a response at a time; fewer where descriptors are scarce."""

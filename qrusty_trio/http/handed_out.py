@@ -1,6 +1,7 @@
-"""What a connection's answers handed out, until it is known whether they have left.
+"""Messages handed out in a connection's responses, until it is known whether those were sent.
 
-Rule: what never left to its end goes back, once. Over HTTP/2 most of an answer may wait for its peer to take it.
+Rule: if a response was not sent whole, its messages go back to their queue, once. Over HTTP/2 most of a response may
+still wait for the peer's window.
 """
 
 from __future__ import annotations
@@ -10,17 +11,17 @@ from qrusty_trio.http.http2_progress import Http2Progress
 
 
 class HandedOut:
-    """That of one connection. Holds no payloads."""
+    """The messages handed out on one connection. Holds no payloads."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self.given: list[Reply] = []
-        """What the last answer that left handed out."""
+        """The messages of the last response that was sent."""
         self._unsent: dict[int, Reply] = {}
-        """By HTTP/2 stream: what has not left to its end."""
+        """By HTTP/2 stream: the messages of responses that were not sent whole."""
 
     def answered(self, reply: Reply | None, written: bool, stream: int, http2: Http2Progress | None) -> None:
-        """The app has ended with a request."""
+        """The app has finished a request."""
         self.given = []
         if reply is None or reply.delivery is None:
             return
@@ -32,7 +33,7 @@ class HandedOut:
             self._engine.give_back(reply)
 
     def stream_ended(self, stream: int, whole: bool) -> None:
-        """An HTTP/2 stream is over; `whole`: all of its answer was sent."""
+        """An HTTP/2 stream has ended; `whole`: its response was sent whole."""
         reply = self._unsent.pop(stream, None)
         if reply is not None and whole:
             self.given = [reply]
@@ -40,6 +41,6 @@ class HandedOut:
             self._engine.give_back(reply)
 
     def give_back_unsent(self) -> None:
-        """The connection is over."""
+        """The connection has ended: return the messages of unsent responses."""
         while self._unsent:
             self._engine.give_back(self._unsent.popitem()[1])
