@@ -1,1 +1,1 @@
-"""The ordered key-value map that everything is kept in, and its backends."""
+"""Storage: the ordered key-value map that holds everything, and its backends."""

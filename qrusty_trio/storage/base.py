@@ -1,9 +1,9 @@
 """The storage protocol: an ordered key-value map with families, atomic batches and an explicit sync.
 
-Rule: a batch is applied whole or not at all, and is visible to reads as soon as `write` returns. It survives the end
-of the process from then on (the operating system holds it) and a power cut once a later `sync` has returned.
-Everything but `sync`, `flush`, `compact`, `reclaim` and `close` is called from one thread only (the event loop).
-Every backend passes tests/storage/test_conformance.py.
+Rule: a batch is applied whole or not at all, and reads see it as soon as `write` returns. From then on it survives the
+end of the process, because the operating system holds it. It survives a power cut once a later `sync` has returned.
+Everything but `sync`, `flush`, `compact`, `reclaim`, `check`, `reopen` and `close` is called from one thread only, that
+of the event loop. Every backend passes tests/storage/test_conformance.py.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from qrusty_trio.storage.reclaim import Span
 
 
 class Family(IntEnum):
-    """The key spaces. The number is the index into `Storage.families`."""
+    """The key spaces. The number is the index into `Storage.families`. The bytes are described in docs/format.md."""
 
     META = 0
-    """Schema version; queue number -> configuration; queue number -> counters."""
+    """Schema version; per queue its configuration and counters; per segment and queue the sums of its payloads."""
     MESSAGES = 1
     """Queue number, order key, sequence -> record. Available messages only."""
     LOCKS = 2
-    """Queue number, message id -> lock header and record. Locked messages only."""
+    """Queue number, lock number -> lock header and record. Locked messages only."""
     DEAD = 3
-    """Queue number, dead-letter sequence -> record."""
+    """Queue number, dead-letter sequence -> message key and record."""
     DEDUP = 4
     """Queue number, 128-bit payload digest -> message id."""
     EXTERNAL = 5
-    """Segment, offset -> where the record that owns this payload is."""
+    """Segment, queue number, kind, offset -> id and key of the message that owns this payload."""
 
 
 class Batch(Protocol):
@@ -43,25 +43,25 @@ class Batch(Protocol):
         """Delete every key with begin <= key < end."""
 
     def __len__(self) -> int:
-        """How many changes there are."""
+        """The number of changes."""
 
 
 class Storage(Protocol):
     """An open store.
 
-    Raises everywhere: `errors.DiskFull` when there is no space, `errors.StorageFault` for any other fault. After a
-    fault in `write` or `sync` the caller calls `reopen` before the next write.
+    Any method may raise `errors.DiskFull` when there is no space, or `errors.StorageFault` for any other fault. After a
+    fault in `write` or `sync` the caller must call `reopen` before the next write.
     """
 
     families: tuple[Any, ...]
     """One handle per `Family`, in its order."""
     persistent: bool
-    """False when everything is lost at the end of the process."""
+    """False if everything is lost at the end of the process."""
 
     def batch(self) -> Batch: ...
 
     def write(self, batch: Batch) -> None:
-        """Apply the batch atomically; not synced. Microseconds; runs on the loop."""
+        """Apply the batch atomically, without a sync. Takes microseconds; runs on the loop."""
 
     def sync(self) -> None:
         """Make all earlier writes survive a power cut. Blocks (0.2 ms on an SSD); releases the GIL. Any thread."""
@@ -71,25 +71,25 @@ class Storage(Protocol):
     def scan(
         self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        """Up to `limit` pairs with begin <= key < end, in key order. About 1.5 µs a pair after the seek.
+        """Up to `limit` pairs with begin <= key < end, in key order. Takes about 1.5 µs a pair after the seek.
 
-        With `octets`, no more pairs after the one whose value brings the bytes of all values to that many.
+        With `octets`, stops after the pair that brings the total size of the values to that many bytes.
         """
 
     def flush(self) -> None:
-        """Write memory tables to disk, so that a restart has little log to read. Blocks; any thread."""
+        """Write memtables to disk, so that a restart has little log to read. Blocks; any thread."""
 
     def compact(self) -> None:
         """Compact the whole key range. Blocks for seconds; any thread."""
 
     def reclaim(self, spans: Sequence[Span], at_least: int) -> bool:
-        """Give back the disk space of ranges that were deleted, if that is about `at_least` bytes or more.
+        """Free the disk space of deleted ranges if that is about `at_least` bytes or more. Returns whether it was.
 
-        Whether it was. Blocks for seconds; any thread. `close` and `reopen` make it give up: it raises `StorageFault`.
+        Blocks for seconds; any thread. `close` and `reopen` abort it; it then raises `StorageFault`.
         """
 
     def tidy(self) -> bool:
-        """Free some of what range deletes have taken out. Whether there is more. Well under a millisecond."""
+        """Free some of the memory of deleted ranges. Returns whether there is more. Well under a millisecond."""
 
     def set_cache_bytes(self, capacity: int) -> None:
         """Resize the block cache (memory pressure)."""
@@ -97,13 +97,13 @@ class Storage(Protocol):
     def disk_bytes(self) -> int: ...
 
     def check(self) -> None:
-        """Whether what is written still goes to where it belongs. Microseconds to a millisecond; any thread.
+        """Check that the directory is still in place. Takes microseconds to a millisecond; any thread.
 
-        Raises `StorageFault` when the directory was renamed, removed or replaced; `reopen` comes first then.
+        Raises `StorageFault` when it was renamed, removed or replaced. Then call `reopen` before the next write.
         """
 
     def reopen(self) -> None:
-        """Close and open again after a fault. Blocks; raises if the fault is still there."""
+        """Close and open again after a fault. Blocks. Raises if the fault persists."""
 
     def close(self) -> None:
         """Flush and close. Idempotent. Blocks."""

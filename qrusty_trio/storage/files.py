@@ -1,6 +1,6 @@
-"""What the stores need of files: names below a directory that stays open, whole writes, one translation of errors.
+"""File helpers for the stores: names relative to an open directory, complete writes, one translation of errors.
 
-Rule: nothing is closed while somebody uses it, and every refusal of the disk is a `DiskFull` or another `StorageFault`.
+Rule: no descriptor is closed while it is in use. Every disk error becomes a `DiskFull` or another `StorageFault`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qrusty_trio.errors import DiskFull, StorageFault
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN})
-"""Errors that say nothing about the disk: the process or the machine is out of something."""
+"""Transient errors that say nothing about the disk: the process or the machine lacks a resource."""
 _WAYS_OUT = {
     errno.EMFILE: "raise the limit of open files, ulimit -n",
     errno.ENFILE: "raise the limit of open files of the machine, fs.file-max",
@@ -26,9 +26,9 @@ _WAYS_OUT = {
 
 
 class Opened:
-    """A descriptor that is closed with the last reference to it.
+    """A descriptor that is closed when the last reference to it is gone.
 
-    So it may be taken out of a cache, or its owner be closed, while another thread is reading.
+    So a cache may drop it, or its owner may be closed, while another thread is still reading.
     """
 
     __slots__ = ("descriptor",)
@@ -41,13 +41,13 @@ class Opened:
 
 
 class Directory(Opened):
-    """An open directory: names in it are found even if its own path changes."""
+    """An open directory. Its files can be opened even if its own path changes."""
 
     def open(self, name: str, flags: int) -> int:
         return os.open(name, flags, 0o644, dir_fd=self.descriptor)
 
     def again(self) -> Directory:
-        """With a descriptor of its own, which hears of errors by itself."""
+        """The same directory with a descriptor of its own. The kernel reports write errors to each descriptor."""
         return Directory(self.open(".", os.O_RDONLY | os.O_DIRECTORY))
 
     def has(self, name: str) -> bool:
@@ -70,10 +70,10 @@ def sync_directory(directory: Path) -> None:
 
 
 def write_whole(descriptor: int, parts: list[bytes], offset: int) -> int:
-    """Write the parts one after the other and return the offset behind them. Raises `OSError` if not all went in."""
+    """Write all parts at `offset`, one after the other; returns the offset after them. Raises `OSError`."""
     written = os.pwritev(descriptor, parts, offset)
     if written < sum(map(len, parts)):
-        # Little room left, as a rule: the rest finds out why.
+        # Usually there is little room left. Writing the rest raises the actual error.
         rest = memoryview(b"".join(parts))[written:]
         while rest:
             written += (step := os.pwrite(descriptor, rest, offset + written))
@@ -82,7 +82,7 @@ def write_whole(descriptor: int, parts: list[bytes], offset: int) -> int:
 
 
 def disk_fault(error: OSError, what: str) -> StorageFault:
-    """The fault to raise for an error of the disk; `what` is what it happened to, such as "the payloads in /data"."""
+    """The fault to raise for a disk error. `what` names what is affected, such as "the payloads in /data"."""
     if error.errno in _NO_SPACE:
         return DiskFull(f"No space left on the device for {what}: free some.")
     if error.errno in PASSING:
@@ -91,7 +91,7 @@ def disk_fault(error: OSError, what: str) -> StorageFault:
 
 
 def explained(error: BaseException) -> str:
-    """What the system says, and the way out where there is one. Without a full stop."""
+    """The system's message, with a remedy if there is one. No full stop at the end."""
     said = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
     way_out = _WAYS_OUT.get(error.errno or 0) if isinstance(error, OSError) else None
     return f"{said} ({way_out})" if way_out else said

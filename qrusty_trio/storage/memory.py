@@ -1,7 +1,7 @@
 """The store in memory: the same protocol, sorted keys, nothing on disk. For tests and for STORAGE_MODE=memory.
 
-Rule: the same answers as RocksDB, batch by batch; the changes of a batch are applied in the order in which they were
-made. Nothing here waits or is safe to call from two threads.
+Rule: reads return the same as with RocksDB after every batch. The changes of a batch are applied in the order in which
+they were made. Nothing here waits, and nothing is thread-safe.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class MemoryStorage:
     def __init__(self) -> None:
         self.families: tuple[Any, ...] = tuple(SortedTable() for _ in Family)
         self._untidy: set[SortedTable] = set()
-        """Families with something to free."""
+        """Families with memory to free."""
         self._closed = False
 
     def batch(self) -> Batch:
@@ -67,7 +67,7 @@ class MemoryStorage:
                 self._untidy.add(table)
         batch.changes.clear()
         if self._untidy:
-            # Also when nobody calls `tidy`, what is gone is freed as fast as more comes.
+            # So memory is freed as fast as it is deleted even if nobody calls `tidy`.
             self.tidy()
 
     def sync(self) -> None:
@@ -101,7 +101,7 @@ class MemoryStorage:
         return True
 
     def tidy(self) -> bool:
-        """Free some of what range deletes have taken out. Whether there is more. About 0.05 ms, on the loop."""
+        """Free some of the memory of deleted ranges. Returns whether there is more. About 0.05 ms, on the loop."""
         for table in self._untidy:
             if not table.tidy():
                 self._untidy.discard(table)
@@ -115,7 +115,7 @@ class MemoryStorage:
         return 0
 
     def check(self) -> None:
-        """Nothing to do: memory stays where it is."""
+        """Nothing to do: there is no directory."""
 
     def reopen(self) -> None:
         """Nothing to do: there are no faults to recover from."""

@@ -1,7 +1,7 @@
-"""The bytes of a segment file, and the reference that a record keeps to a payload in one.
+"""The format of a segment file, and of the reference from a record to a payload in one.
 
-Rule: a payload is believed only when the checksum in its reference fits. The headers in the file serve those who have
-no reference: the check at start-up and `frames`, which lists a segment without any index.
+Rule: a payload is valid only if it matches the checksum in its reference. The headers in the file are for readers
+without a reference: the check at start-up, and `frames`, which lists a segment without any index.
 
 A segment, all numbers big-endian:
 
@@ -9,11 +9,10 @@ A segment, all numbers big-endian:
     header   16 bytes: b"QPAY", version (u32, 1), number of the segment (u32), CRC-32 of those 12 bytes (u32)
     frames   one after the other: length (u32), CRC-32 of the payload (u32), the payload
 
-The offset in a reference is that of the payload itself, eight bytes behind the start of its frame. After a crash the
-last frame may be torn or its bytes be missing; nothing is ever written behind it, because a new process begins a new
-segment.
+The offset in a reference is that of the payload itself, eight bytes after the start of its frame. After a crash the
+last frame may be torn or missing. Nothing is ever written after it, because a new process starts a new segment.
 
-    file     0000000042.highest: empty; says that segment 42 has been, though no file of a higher number may be left
+    file     0000000042.highest: empty; a mark that number 42 has been used, even if no segment is left from there on
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ _FRAME = struct.Struct(">II")
 _REFERENCE = struct.Struct(">IQII")
 HEADER_BYTES = _HEADER_FIELDS.size + _CHECKSUM.size
 FRAME_BYTES = _FRAME.size
-"""What a payload takes in its segment besides its own bytes."""
+"""Overhead of a payload in its segment, in bytes."""
 REFERENCE_BYTES = _REFERENCE.size
 
 MISSING_SEGMENT = "missing segment"
@@ -52,7 +51,7 @@ _FILE_NAME = re.compile(r"(\d{10})\.(payloads|highest)")
 
 
 class PayloadRef(NamedTuple):
-    """Where a payload is: number of the segment, offset and length in bytes, CRC-32 (as `zlib.crc32` gives it)."""
+    """Where a payload is: segment number, offset and length in bytes, and its CRC-32 (as from `zlib.crc32`)."""
 
     segment: int
     offset: int
@@ -60,17 +59,17 @@ class PayloadRef(NamedTuple):
     checksum: int
 
     def pack(self) -> bytes:
-        """`REFERENCE_BYTES` bytes; they sort by segment, then offset."""
+        """The reference as `REFERENCE_BYTES` bytes, which sort by segment, then offset."""
         return _REFERENCE.pack(*self)
 
     @classmethod
     def unpack(cls, data: bytes) -> Self:
-        """Raises `struct.error` unless there are exactly `REFERENCE_BYTES` bytes."""
+        """Reverse `pack`. Raises `struct.error` unless there are exactly `REFERENCE_BYTES` bytes."""
         return cls._make(_REFERENCE.unpack(data))
 
 
 class PayloadBroken(Exception):
-    """The payload cannot be had any more.
+    """The payload is lost for good.
 
     `reason` is `MISSING_SEGMENT`, `SHORT_SEGMENT`, `CHECKSUM` or `UNREADABLE`.
     """
@@ -82,7 +81,7 @@ class PayloadBroken(Exception):
 
 
 class Frame(NamedTuple):
-    """One payload as `frames` finds it; `whole` is False when its bytes do not have the checksum in its frame."""
+    """One payload as `frames` finds it. `whole` is False if its bytes do not match the checksum in its frame."""
 
     reference: PayloadRef
     whole: bool
@@ -97,7 +96,7 @@ def mark_name(number: int) -> str:
 
 
 def parse_name(name: str) -> tuple[int, bool] | None:
-    """Number and whether it is a segment (not a mark), or None for a file that is not ours."""
+    """(number, whether it is a segment rather than a mark); None for a file that is not ours."""
     match = _FILE_NAME.fullmatch(name)
     if match is None or int(match[1]) > MAX_SEGMENT:
         return None
@@ -116,7 +115,7 @@ def frame_header(length: int, checksum: int) -> bytes:
 def header_is_sound(header: bytes, number: int) -> bool:
     """Whether this is the header of segment `number`.
 
-    Raises `StartupRefused` for a sound header of another version: its payloads are not damaged, only not for us.
+    Raises `StartupRefused` for a sound header of another version: its payloads are not damaged, but we can't read them.
     """
     if len(header) != HEADER_BYTES:
         return False
@@ -133,10 +132,10 @@ def header_is_sound(header: bytes, number: int) -> bool:
 
 
 def frames(segment: Path) -> Iterator[Frame]:
-    """All frames of a segment file, in order, up to the first that the file is too short for.
+    """All frames of a segment file, in order, up to the first that extends past the end of the file.
 
-    Behind a damaged frame header there is no telling where the next frame starts; what is found there is not whole.
-    Reads one payload at a time. Blocks; raises `OSError`.
+    After a damaged frame header the start of the next frame is unknown. Frames found there are not `whole`. Reads one
+    payload at a time. Blocks; raises `OSError`.
     """
     parsed = parse_name(segment.name)
     if parsed is None:
@@ -156,7 +155,7 @@ def frames(segment: Path) -> Iterator[Frame]:
 
 
 def list_segments(directory: Path) -> tuple[dict[int, int], int]:
-    """Sizes of all segments, and the highest mark (0: none)."""
+    """(segment number -> size in bytes, highest mark). The mark is 0 if there is none. Raises `OSError`."""
     sizes: dict[int, int] = {}
     highest = 0
     with os.scandir(directory) as entries:

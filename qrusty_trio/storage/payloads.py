@@ -1,24 +1,25 @@
-"""The payload store: payloads too long for a record, in append-only segment files (their bytes: payload_format.py).
+"""The payload store: payloads too large for a record, in append-only segment files (format: payload_format.py).
 
-Rule: bytes once appended are never changed, `read` gives exactly what was appended or raises, and `sync` returns only
-when everything appended before it survives a power cut. Which message owns which payload is not known here.
+Rule: appended bytes never change. `read` returns exactly what was appended or raises. `sync` returns only when
+everything appended before it survives a power cut. This module does not know which message owns which payload.
 
-Numbers of segments are never used twice, so a reference that comes back with an old record finds nothing or its own
-bytes. Three things see to that: files are numbered upwards; removing the highest one leaves an empty file
-with its name; and `check` counts on from the segments that records still name, in case both were lost. A new process
-never appends to a segment that it finds: its end may be torn. What an earlier process had not synced is not synced
-later either; nobody was told that it was safe.
+Segment numbers are never reused. So the reference of an old record that comes back finds either nothing or its own
+bytes. Three things ensure that. Files are numbered upwards. Removing the highest one leaves an empty file that marks
+its number. In case both were lost, `check` continues after the segments that records still refer to.
 
-A failed fsync cannot be tried again: Linux drops the pages it could not write and reports the error once. So
-the bytes since the last good sync of that segment are in doubt for good. The segment is retired, and `sync` fails until
-the caller has taken note of the loss with `recover`, which names those bytes.
+A new process never appends to an existing segment, because its end may be torn. What an earlier process had not synced
+is not synced later either; nobody was told that it was safe.
 
-Whoever moves a payload syncs between `append` and the record that names the new place: the log with that record may
-reach the disk at any time, and before an unsynced payload.
+A failed fsync can't be retried: Linux drops the pages it could not write and reports the error once. So the bytes since
+the last successful sync of that segment stay in doubt. The segment is retired. `sync` fails until the caller has called
+`recover`, which returns those bytes.
 
-Threads: everything may be called from any thread, at the same time, but `append` and `retire` from one. `_lock`
-guards all that is known about segments and is held over no fsync, unlink or read; `_syncing` makes a second `sync` wait
-for the first, so that it claims nothing that is still under way.
+To move a payload, sync between `append` and the write of the record with the new reference. The log with that record
+may reach the disk at any time, even before an unsynced payload.
+
+Threads: everything may be called from any thread, concurrently. Only `append` and `retire` must come from a single
+thread. `_lock` guards the state of the segments. It is never held during an fsync, unlink or read. `_syncing` makes a
+second `sync` wait for the first, so that it does not report success for a sync still under way.
 """
 
 from __future__ import annotations
@@ -41,16 +42,18 @@ from qrusty_trio.storage.place import Place
 __all__ = ["PayloadBroken", "PayloadRef", "PayloadStore"]
 
 MAX_OPEN_SEGMENTS = 32
-"""Segments kept open for reading; the one read longest ago is closed for the next."""
+"""Segments kept open for reading. The least recently read one is closed for the next."""
 
 _GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
-"""Errors of a read that say the disk lost the bytes. Others (no descriptors, no memory) pass, and must cost nothing."""
+"""Read errors that mean the disk lost the bytes. Others (no descriptors, no memory) are transient: no message may be
+removed because of them."""
 
 
 class _Writer:
-    """A segment begun by this process.
+    """A segment started by this process.
 
-    Its descriptor stays open until all of it is synced: a failed write-back is reported to those who had the file open.
+    Its descriptor stays open until all of it is synced, because a failed write-back is reported only to descriptors
+    that were open at the time.
     """
 
     __slots__ = ("descriptor", "entered", "number", "size", "synced")
@@ -61,7 +64,7 @@ class _Writer:
         self.size = 0
         self.synced = 0
         self.entered = False
-        """The directory has been synced since the file was made."""
+        """Whether the directory has been synced since the file was created."""
 
 
 class PayloadStore:
@@ -82,7 +85,7 @@ class PayloadStore:
         self._unsynced: dict[int, _Writer] = {}
         self._doubtful: dict[int, int] = {}
         self._losses = 0
-        """Syncs that have failed."""
+        """Number of failed syncs."""
         self._readers: OrderedDict[int, Opened] = OrderedDict()
         self._lock = threading.Lock()
         self._syncing = threading.Lock()
@@ -90,11 +93,10 @@ class PayloadStore:
 
     @classmethod
     def open(cls, directory: Path, *, segment_max_bytes: int) -> Self:
-        """Open the store in `directory`, or make it. Writes nothing into it, so that it works on a full disk.
+        """Open the store in `directory`, or create it. Writes nothing into it, so it works on a full disk.
 
-        A segment that would grow past `segment_max_bytes` is followed by a new one; only one that holds a single
-        payload can be larger. The caller sees to it that no other process uses the directory.
-        Raises `StartupRefused` when the directory cannot be used.
+        No segment grows past `segment_max_bytes`, except for one that holds a single larger payload. The caller ensures
+        that no other process uses the directory. Raises `StartupRefused` when the directory can't be used.
         """
         try:
             if not directory.exists():
@@ -110,17 +112,17 @@ class PayloadStore:
 
     @property
     def needs_sync(self) -> bool:
-        """Whether there is anything that the last successful `sync` did not cover, or a loss to take note of."""
+        """Whether there are bytes since the last successful `sync`, or a loss that `recover` has not returned yet."""
         return bool(self._unsynced or self._doubtful)
 
     @property
     def active(self) -> int | None:
-        """The segment that the next `append` goes to, unless it is full; never to be removed."""
+        """The segment that the next `append` goes to, unless it is full. It must not be removed."""
         writer = self._active
         return None if writer is None else writer.number
 
     def segments(self) -> dict[int, int]:
-        """Number -> bytes, of all segments on disk, headers included."""
+        """Segment number -> size in bytes, including headers, of all segments on disk."""
         with self._lock:
             return dict(self._sizes)
 
@@ -128,9 +130,9 @@ class PayloadStore:
         return self._disk_bytes
 
     def append(self, data: bytes) -> PayloadRef:
-        """Write a payload; not synced.
+        """Append a payload, without a sync. Returns its reference.
 
-        Raises `DiskFull` or `StorageFault`; then nothing has been appended.
+        Raises `DiskFull` or `StorageFault`; then nothing was appended.
         """
         checksum = crc32(data)
         frame = [form.frame_header(len(data), checksum), data]
@@ -153,10 +155,10 @@ class PayloadStore:
         return PayloadRef(writer.number, end - len(data), len(data), checksum)
 
     def read(self, ref: PayloadRef) -> bytes:
-        """The payload, as it was appended.
+        """Read a payload.
 
-        Raises `PayloadBroken` when it is lost, `PayloadUnreadable` when it cannot be read just now (no descriptors, no
-        memory), `StorageFault` when the whole directory is gone.
+        Raises `PayloadBroken` when it is lost, `PayloadUnreadable` when it can't be read for now (no descriptors, no
+        memory) and `StorageFault` when the whole directory is gone.
         """
         with self._lock:
             directory = self._directory
@@ -173,7 +175,7 @@ class PayloadStore:
                 reader = self._open_reader(ref.segment, directory)
             data = os.pread(reader.descriptor, ref.length, ref.offset)
         except FileNotFoundError:
-            # Not one message may go because somebody has moved the directory away.
+            # No message may be removed because somebody moved the directory away.
             self.check_place()
             raise PayloadBroken(form.MISSING_SEGMENT, ref) from None
         except (OSError, MemoryError) as error:
@@ -191,10 +193,11 @@ class PayloadStore:
     def sync(self) -> None:
         """Make everything appended before the call survive a power cut. Blocks; any thread.
 
-        To be called now and then even if nobody waits for it: each segment that is not synced keeps a descriptor.
-        Raises `StorageFault` (`DiskFull`) when that failed, and from then on until `recover` has been called. So does a
-        call that waited while another one failed, even when `recover` was called meanwhile: what its caller appended
-        may be among what was lost, and would not be looked at again.
+        Call it from time to time even if nobody waits for it, because each unsynced segment keeps a descriptor.
+
+        Raises `StorageFault` (`DiskFull`) when the sync failed, and from then on until `recover` has been called. A
+        call that waited while another one failed raises too, even if `recover` was called meanwhile. What its caller
+        appended may be among the lost bytes, and no later sync would check them.
         """
         losses = self._losses
         with self._syncing:
@@ -214,7 +217,7 @@ class PayloadStore:
                     cause = error
                     continue
                 if not os.fstat(writer.descriptor).st_nlink:
-                    # It is synced, and nobody will find it again.
+                    # The file is synced but unlinked, so nothing will find it again.
                     failed[writer.number] = 0
                     missing = form.segment_name(writer.number)
             if not all(writer.entered for writer, _ in covered):
@@ -234,31 +237,31 @@ class PayloadStore:
                 )
 
     def check_place(self) -> None:
-        """Whether the directory is still where it was opened. Microseconds; any thread. Raises `StorageFault`."""
+        """Raise `StorageFault` unless the directory is still where it was opened. Takes microseconds; any thread."""
         self._place.check()
 
     def recover(self) -> dict[int, int]:
-        """Take note of what failed syncs lost, so that `sync` can succeed again for what is appended from now on.
+        """Return what failed syncs may have lost. `sync` can then succeed again for what is appended from now on.
 
-        Returns segment -> offset from which on its bytes are in doubt: they may be readable now (then appending them
-        anew saves them) and gone after the next power cut. Empty when no sync has failed.
+        Returns segment -> offset after which its bytes are in doubt. They may be readable now but gone after the next
+        power cut; appending them again saves them. Empty if no sync has failed.
         """
         with self._lock:
             doubtful, self._doubtful = self._doubtful, {}
             return doubtful
 
     def retire(self) -> None:
-        """Let the next `append` begin a new segment."""
+        """Make the next `append` start a new segment."""
         with self._lock:
-            # A segment in which nothing is yet stays: it is as good as new.
+            # An empty segment stays: it is as good as a new one.
             if self._active is not None and self._active.size > 0:
                 self._retire()
 
     def remove(self, segment: int) -> None:
-        """Delete a segment for good; nothing when it is not there. Blocks; any thread.
+        """Delete a segment for good. No effect when it does not exist. Blocks; any thread.
 
-        A `read` that has the file open ends well. Raises `ValueError` for the active segment, `StorageFault` when the
-        file could not be deleted; then it is still there or, at worst, there again after a power cut.
+        A `read` that has the file open still succeeds. Raises `ValueError` for the active segment and `StorageFault`
+        when the file could not be deleted. In that case it is still there, or may be back after a power cut.
         """
         with self._removing:
             with self._syncing, self._lock:
@@ -283,11 +286,12 @@ class PayloadStore:
                 raise self._fault(error) from error
 
     def check(self, expected: Mapping[int, int]) -> dict[int, str]:
-        """Which of the segments that records refer to (number -> least size) are damaged, and how. At start-up.
+        """Check the segments that records refer to, at start-up: `expected` is segment number -> minimum size.
 
-        Looks at sizes and headers only. The reasons are those of `PayloadBroken` and `DAMAGED_HEADER`; unless the
-        segment is missing, some of its payloads may still be whole, which `read` tells. Blocks; raises
-        `StartupRefused` for a segment of another version and `StorageFault` when there is no looking.
+        Returns number -> reason for each damaged segment. Only sizes and headers are checked. The reasons are those of
+        `PayloadBroken` and `DAMAGED_HEADER`. Unless the segment is missing, some of its payloads may still be intact;
+        `read` shows which. Blocks. Raises `StartupRefused` for a segment of another version and `StorageFault` when a
+        file can't be read for now.
         """
         with self._lock:
             directory = self._directory
@@ -300,7 +304,7 @@ class PayloadStore:
         return faults
 
     def close(self) -> None:
-        """Sync and close. Idempotent. Blocks. Raises `StorageFault` when the sync failed; it is closed all the same."""
+        """Sync and close. Idempotent. Blocks. Raises `StorageFault` when the sync failed; it is closed anyway."""
         if self._opened is None:
             return
         try:
@@ -321,15 +325,15 @@ class PayloadStore:
 
     @property
     def _directory(self) -> Directory:
-        """Raises `StorageFault` once the store is closed."""
+        """The open directory. Raises `StorageFault` once the store is closed."""
         if self._opened is None:
             raise StorageFault("The payload store is closed.")
         return self._opened
 
-    # --- with the lock held -------------------------------------------------------------------------------------
+    # --- Called with `_lock` held -------------------------------------------------------------------------------
 
     def _set_size(self, segment: int, size: int | None) -> int:
-        """Note a segment's size, or with None that it is gone; returns what it was."""
+        """Set a segment's size in bytes (None: it is gone). Returns its previous size."""
         before = self._sizes.pop(segment, 0)
         if size is not None:
             self._sizes[segment] = size
@@ -340,7 +344,7 @@ class PayloadStore:
         writer = self._active
         if writer is not None and (writer.size == 0 or writer.size + room <= self._segment_max_bytes):
             return writer
-        # Only a new file that could be made takes the old one's place.
+        # Keep the old segment unless a new file can be created.
         number = self._next
         if number > form.MAX_SEGMENT:
             raise StorageFault(f"The payloads in {self._path} have used up the numbers of segments.")
@@ -357,18 +361,18 @@ class PayloadStore:
             os.close(writer.descriptor)
 
     def _take_back(self, writer: _Writer) -> None:
-        """Cut off what a failed append left, so that the next one can have the same place."""
+        """Truncate what a failed append left, so that the next one can use the same place."""
         try:
             os.ftruncate(writer.descriptor, writer.size)
         except OSError:
             self._retire()
 
-    # --- without it ---------------------------------------------------------------------------------------------
+    # --- Called without `_lock` ---------------------------------------------------------------------------------
 
     def _open_reader(self, segment: int, directory: Directory) -> Opened:
         reader = Opened(directory.open(form.segment_name(segment), os.O_RDONLY))
         with self._lock:
-            # A segment removed meanwhile must not be held on disk by the cache.
+            # If the segment was removed meanwhile, caching its descriptor would keep its disk space in use.
             if segment in self._sizes and self._opened is not None:
                 self._readers[segment] = reader
                 if len(self._readers) > MAX_OPEN_SEGMENTS:
@@ -392,7 +396,7 @@ class PayloadStore:
                         self._retire()
 
     def _delete(self, segment: int, directory: Directory, *, leave_mark: bool) -> None:
-        # Not the descriptor that `sync` uses: it would never hear of an error that is reported here.
+        # Do not use the descriptor of `sync`: an error reported here would not be reported there again.
         directory = directory.again()
         if leave_mark:
             os.close(directory.open(form.mark_name(segment), os.O_WRONLY | os.O_CREAT))

@@ -1,10 +1,10 @@
-"""Whether a directory is still where it was opened, and its files are still in it.
+"""Checks that a directory is still where it was opened, and that its files are still in it.
 
-Rule: whoever writes into files that have been removed is told so before anybody is told that it is safe. RocksDB and
-the kernel write on into files without a name and report success; after the next start nothing of it is there.
+Rule: writes into removed files are detected before any client is told that its change is safe. RocksDB and the kernel
+keep writing into unlinked files and report success, but none of that is there after the next start.
 
-Looking is cheap enough for every sync: no entry comes or goes without a new time of change of the directory. As long as
-that is the same (one stat, 2 µs), the files were seen already.
+The check is cheap enough for every sync. Every entry that is created or removed changes the modification time of the
+directory. While that time is unchanged (one stat, 2 µs), the files need not be looked at again.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.files import PASSING, Opened, disk_fault
 
 SETTLED_NS = 50_000_000
-"""A time of change that is younger may stand for a later change, too: clocks of file systems tick every 1 to 10 ms."""
+"""A later change may leave a modification time younger than this as it is: file system clocks tick every 1 to 10 ms."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Place:
-    """A directory that is open. `what` says which in a sentence, such as "the data directory"."""
+    """An open directory. `what` names it in error messages, such as "the data directory"."""
 
     def __init__(self, path: Path, what: str, look: Callable[[], None]) -> None:
-        """`look` raises `StorageFault` when files are missing. Raises `OSError`."""
+        """`look` must raise `StorageFault` when files are missing. Raises `OSError`."""
         self._path = path
         self._what = what
         self._look = look
-        # Held, so that its number is not given to another one, and to tell renamed from removed.
+        # Kept open so that its inode number is not reused, and to tell a renamed directory from a removed one.
         self._opened: Opened | None = Opened(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
         found = os.fstat(self._opened.descriptor)
         self._identity = found.st_dev, found.st_ino
         self._seen: int | None = None
 
     def check(self) -> None:
-        """Any thread. Raises `StorageFault` with the way out."""
+        """Raise `StorageFault`, with a remedy, unless the directory and its files are in place. Any thread."""
         try:
             found = self._path.stat()
         except OSError as error:
@@ -62,11 +62,11 @@ class Place:
         except OSError as error:
             if error.errno not in PASSING:
                 raise disk_fault(error, f"{self._what} {self._path}") from error
-            return  # names can't be read just now, for want of a descriptor: that is no fault, and next time they can
+            return  # for lack of descriptors or memory: not a fault, and the next check looks again
         self._seen = found.st_mtime_ns if time.time_ns() - found.st_mtime_ns > SETTLED_NS else None
 
     def close(self) -> None:
-        """Let go of it. Idempotent."""
+        """Close the directory. Idempotent."""
         self._opened = None
 
     def _check_removed(self) -> None:
@@ -78,12 +78,12 @@ class Place:
             )
 
     def forget(self) -> None:
-        """Look at the files anew."""
+        """Make the next check look at the files again."""
         self._seen = None
 
 
 def removed(what: str, path: Path, file: str) -> StorageFault:
-    """The fault to raise when a file of an open directory is gone for good."""
+    """The fault to raise when a file was removed from an open directory."""
     return StorageFault(
         f"{file} was removed from {what} {path} under the running server. Stop the server, put back a backup of the "
         f"whole directory, and start it again."

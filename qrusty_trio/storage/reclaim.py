@@ -1,6 +1,6 @@
-"""Which key ranges are worth a compaction, after range deletes: they hide what is in tables, they free nothing.
+"""Which key ranges are worth a compaction after range deletes, which only hide entries and free no disk space.
 
-Rule: an estimate from the sizes of tables, cheap enough for a thread beside the event loop.
+Rule: this is an estimate from table sizes, cheap enough for a thread beside the event loop.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ class Span(NamedTuple):
     begin: bytes
     end: bytes
     keys: int
-    """How many."""
+    """How many keys were deleted."""
 
 
 def dead_bytes(span: Span, tables: Sequence[dict[str, Any]]) -> int:
-    """About how many bytes of tables the deleted keys take up: by the mean size of an entry where they may be."""
+    """Estimated bytes that the deleted keys still use, from the mean entry size of the tables that may hold them."""
     size = entries = 0
     for table in tables:
         if table["start_key"] < span.end and table["end_key"] >= span.begin:
@@ -30,7 +30,7 @@ def dead_bytes(span: Span, tables: Sequence[dict[str, Any]]) -> int:
 
 
 def worth_compacting(spans: Iterable[Span], tables: Sequence[dict[str, Any]], at_least: int) -> list[Span]:
-    """The ranges with dead bytes in them; none when these are fewer than `at_least` in all."""
+    """The ranges with dead bytes; none if their total is under `at_least` bytes."""
     found: list[Span] = []
     total = 0
     for span in spans:
@@ -38,6 +38,6 @@ def worth_compacting(spans: Iterable[Span], tables: Sequence[dict[str, Any]], at
         if octets:
             found.append(span)
             total += octets
-        # Let the event loop have the interpreter.
+        # Give up the GIL so that the event loop can run.
         time.sleep(0)
     return found if total >= at_least else []

@@ -1,7 +1,7 @@
-"""The list of messages that the server itself had to remove, for an operator to read.
+"""The list of messages that the server had to remove, for the operator.
 
-Rule: a removal is in this file, on the disk, before `record` returns; a line is there whole or not at all, but for the
-last one after a power cut. The file is bounded: past `MAX_BYTES` it becomes the older of two, and the one before goes.
+Rule: a removal is in this file, on disk, before `record` returns. A line is written whole or not at all, except that a
+power cut may tear the last one. The file is bounded: past `MAX_BYTES` it replaces the older of the two files.
 
     removed-messages.jsonl, removed-messages.1.jsonl (older)
     {"time": "2026-01-31T12:00:00Z", "queue": "mail", "id": "…", "priority": 5, "reason": "checksum",
@@ -22,15 +22,15 @@ from qrusty_trio.storage.files import disk_fault, sync_directory, write_whole
 CURRENT = "removed-messages.jsonl"
 OLDER = "removed-messages.1.jsonl"
 MAX_BYTES = 16 * 1024 * 1024
-"""Size of one file: some 80,000 messages."""
+"""Maximum size of one file: about 80,000 messages."""
 FIELDS = ("queue", "id", "priority", "reason", "segment", "offset", "length")
 
 Entry = tuple[str, str, "int | str", str, int, int, int]
-"""What is recorded of one message, in the order of `FIELDS`."""
+"""What is recorded for one message, in the order of `FIELDS`."""
 
 
 class RemovedLog:
-    """The file in the data directory. Holds nothing open; any thread."""
+    """The file in the data directory. Keeps no file open; any thread."""
 
     def __init__(self, directory: Path, *, max_bytes: int = MAX_BYTES) -> None:
         self._directory = directory
@@ -40,8 +40,8 @@ class RemovedLog:
     def record(self, time: str, messages: Iterable[Entry]) -> None:
         """Add messages removed at `time` (RFC 3339). One write and one fsync for all of them; blocks.
 
-        Raises `DiskFull` or `StorageFault`; then the file is as before, except that of more than `max_bytes` at
-        once some may be in it.
+        Raises `DiskFull` or `StorageFault`. The file is unchanged then, except that of more than `max_bytes` at once,
+        some may have been written.
         """
         with self._lock:
             try:

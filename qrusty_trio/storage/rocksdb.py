@@ -1,18 +1,18 @@
 """The store on disk: RocksDB through rocksdict, one column family per `Family`.
 
-Rule: nothing here is remembered outside RocksDB, so `reopen` after a fault brings back exactly what the log holds.
-rocksdict keeps the database open, and its lock taken, as long as any handle of it lives: read `families` anew for each
-batch or after each `reopen`, and hold no entry of it across.
+Rule: no data is kept outside RocksDB, so `reopen` after a fault restores exactly what the log holds. rocksdict keeps
+the database open and locked while any of its handles is alive. So read `families` again for each batch or after each
+`reopen`, and keep no entry of it across a `reopen`.
 
-Threads: `Rdict(...)` keeps the GIL while it reads the log (25 to 250 ms); `flush_wal`, `flush`, `compact_range` and
+Threads: `Rdict(...)` holds the GIL while it reads the log (25 to 250 ms). `flush_wal`, `flush`, `compact_range` and
 `close` release it.
 
-On a full disk (seen on a tmpfs of 24 MiB): the write whose log record or whose memory table's flush found no room
-raises, and so does every write after it until the database is opened again; reads go on. None of the batches refused
-is there after `reopen`, all others are, whole. A failed flush or compaction alone leaves the log as it was and writes
-go on while it has room. Opening needs room for the tables made from the log, and fails without, so `reopen` asks the
-file system first rather than give up the reads. Closing after a fault takes about a second: RocksDB's own recovery
-thread.
+On a full disk (observed on a tmpfs of 24 MiB), a write raises if there is no room for its log record or for a memtable
+flush. Every later write raises too, until the database is reopened; reads continue. After `reopen` none of the refused
+batches is there, and all others are complete. If only a flush or compaction fails, the log is intact and writes
+continue while it has room. Opening needs room for the tables made from the log. So `reopen` first asks the file system
+for free space; otherwise it could fail and reads would be lost, too. Closing after a fault takes about a second because
+of RocksDB's own recovery thread.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from qrusty_trio.storage.rocksdb_format import (
 from qrusty_trio.storage.rocksdb_options import MIB, tune
 
 KEYED_BY_QUEUE = (Family.MESSAGES, Family.LOCKS, Family.DEAD, Family.DEDUP)
-"""Families in which what is purged is a range."""
+"""Families in which a purge deletes a range."""
 SPARE_BYTES = 4 * MIB
-"""Room that `reopen` asks for besides the log: new manifest, new log, settings."""
+"""Free space that `reopen` requires in addition to the size of the log: for a new manifest, a new log and settings."""
 
 
 class RocksStorage:
-    """An open RocksDB store; see `Storage` for the protocol. Made by `RocksStorage.open`."""
+    """An open RocksDB store; see `Storage` for the protocol. Created by `RocksStorage.open`."""
 
     persistent = True
 
@@ -69,15 +69,15 @@ class RocksStorage:
         self._accepting = False
         self._log_number = 0
         self._place = Place(path, "the data directory", self._look)
-        # An existing database is never created anew: a lost CURRENT file must not cost the data.
+        # Never create a new database over an existing one: a lost CURRENT file must not cost the data.
         self._connect(create=not has_database(path))
 
     @classmethod
     def open(cls, path: str | Path, *, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Self:
-        """Open the store in directory `path`, or make a new one. Blocks for up to a second.
+        """Open the store in directory `path`, or create one. Blocks for up to a second.
 
-        `cache_mb` bounds blocks, indexes, filters and memory tables together, `write_buffer_mb` the memory tables
-        among them. Raises `StartupRefused` when the directory cannot or must not be used.
+        `cache_mb` (MiB) limits blocks, indexes, filters and memtables together. `write_buffer_mb` (MiB) limits the
+        memtables alone. Raises `StartupRefused` when the directory can't or must not be used.
         """
         directory = Path(path)
         lock = DirectoryLock.acquire(directory)
@@ -110,7 +110,7 @@ class RocksStorage:
                 raise type(self._fault)(f"The store must be reopened first: {self._fault}")
             try:
                 self._database.flush_wal(True)
-                # After it: what was synced into a file that nobody will find again is not safe.
+                # After the sync: a sync into a file that was unlinked makes nothing safe.
                 self._place.check()
             except Exception as error:
                 raise self._broken(error) from error
@@ -141,7 +141,7 @@ class RocksStorage:
                             return pairs
                 if len(pairs) == limit:
                     break
-                # items() ends alike at the end of the range and at an unreadable block: look which it was.
+                # items() ends the same way at the end of the range and at an unreadable block. Find out which it was.
                 begin = pairs[-1][0] + b"\0" if pairs else begin
                 probe = column.iter(bounds)
                 probe.seek(begin)
@@ -201,8 +201,8 @@ class RocksStorage:
         if self._closed:
             raise StorageFault("The store is closed.")
         try:
-            # What is open is kept until opening can succeed: in another directory RocksDB would write what is in its
-            # memory, and without room to write the log's content into tables even the reads would be gone.
+            # Keep the open database until a new one is likely to open. If another directory is in its place, closing
+            # would write memtables there. Without room to write the log into tables, reads would be lost as well.
             self._place.forget()
             self._place.check()
             self._check_room()
@@ -242,7 +242,7 @@ class RocksStorage:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """Keep `close` and `reopen` out while a call from another thread is inside RocksDB."""
+        """Make `close` and `reopen` wait while a call from another thread is inside RocksDB."""
         with self._idle:
             if not self._accepting:
                 raise StorageFault("The store is closed.")
@@ -255,9 +255,9 @@ class RocksStorage:
                 self._idle.notify_all()
 
     def _look(self) -> None:
-        """Whether the files are there by which the next start finds what is written now. Raises `StorageFault`."""
+        """Raise `StorageFault` if a file is gone that the next start needs to find what is written now."""
         self._lock.look(self._path)
-        # Numbers only rise. Looked at twice: a new log may be made, and the old one go, while names are read.
+        # Log numbers only rise. Look twice, because RocksDB may replace the log while the names are being read.
         newest = newest_log(self._path)
         if newest < self._log_number and (newest := newest_log(self._path)) < self._log_number:
             raise removed("the data directory", self._path, f"The log {self._log_number:06d}.log")
@@ -294,7 +294,7 @@ class RocksStorage:
             check_version(self._path, int.from_bytes(stored, "big"))
 
     def _disconnect(self) -> None:
-        """Keep new callers out, wait for those inside (a compaction is told to give up), let go of everything."""
+        """Refuse new callers, wait for current ones (aborting a compaction), and release all handles."""
         with self._idle:
             self._accepting = False
             if self._users and self._handles:
@@ -303,9 +303,9 @@ class RocksStorage:
         self._release()
 
     def _release(self) -> None:
-        """RocksDB closes, and gives up its lock, with the last handle.
+        """Close all handles. RocksDB closes, and releases its lock, with the last one.
 
-        Closing a handle flushes its family. When that fails nothing is lost: the log is only removed after a flush.
+        Closing a handle flushes its family. If that fails, nothing is lost: the log is only removed after a flush.
         """
         self.families = ()
         self._columns = {}
@@ -316,13 +316,13 @@ class RocksStorage:
 
     def _broken(self, error: Exception) -> StorageFault:
         fault = _translate(error, self._path)
-        # Another one: that which is raised keeps the stack that it came from, and handles on it.
+        # Store a copy: the fault that is raised keeps its stack alive, and handles of the database with it.
         self._fault = type(fault)(str(fault))
         return fault if fault is not error else type(fault)(str(fault))
 
 
 def _translate(error: Exception, path: Path) -> StorageFault:
-    """The fault to raise for anything that comes out of rocksdict: a sentence and the way out."""
+    """The fault to raise for any error from rocksdict: a sentence, with a remedy if there is one."""
     if isinstance(error, StorageFault):
         return error
     if isinstance(error, OSError) and error.errno is not None:

@@ -1,12 +1,12 @@
-"""Whose directory is it: what is checked before RocksDB may touch a directory.
+"""What is checked before RocksDB may touch a directory.
 
 Rule: a store that is in use, damaged, newer than this version or not ours is refused before anything in it is changed.
-RocksDB rotates its log file and rocksdict writes its settings on every attempt to open, so the questions are answered
-without them: a file of our own, `FORMAT`, names the schema, and a flock on it says that the store is in use.
+Every attempt to open a database changes files: RocksDB rotates its log file and rocksdict writes its settings. So the
+checks do without them. Our own file `FORMAT` names the schema, and a flock on it marks the store as in use.
 
-`FORMAT` is on the disk before anything else is made. So a directory without it is a new one, with nothing in it but
-what file systems and logs leave there; or a database that proves to be ours, such as a restored checkpoint; or not for
-us. A `FORMAT` that was not written to its end is a first start cut short.
+`FORMAT` is on disk before anything else is created. So a directory without it is one of three things. It may be new,
+with only what file systems and log writers leave there. It may be a database that proves to be ours, such as a restored
+checkpoint. Otherwise it is not ours. An incomplete `FORMAT` comes from a first start that was interrupted.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ SCHEMA_KEY = b"schema_version"
 
 FORMAT_FILE = "FORMAT"
 MAX_FORMAT_BYTES = 1024
-"""More than `FORMAT` ever holds."""
+"""`FORMAT` is never this long."""
 _FORMAT_TEXT = re.compile(r"qrusty-trio store, schema (\d+)\n")
 _OF_FILE_SYSTEMS = frozenset({"lost+found", ".snapshot"})
 """Directories that a file system may show at its root."""
 _NAMED_AT_MOST = 3
-"""Entries that a refusal names."""
+"""Unknown entries that a refusal names."""
 _TABLE = re.compile(r"\d+\.(sst|ldb)")
 _LOG = re.compile(r"\d+\.log")
-"""RocksDB takes any such file for a log of its own, whoever wrote it."""
+"""RocksDB takes any such file for one of its logs, whoever wrote it."""
 _OWN_FILES_OF_AN_OPEN_STORE = ("LOCK", "LOG", "rocksdict-config.json")
 
 
@@ -50,12 +50,12 @@ def family_name(family: Family) -> str:
 
 
 def has_database(directory: Path) -> bool:
-    """True when RocksDB has been here, even if its CURRENT file is gone."""
+    """Whether there is a RocksDB database, even if its CURRENT file is gone."""
     return any(name == "CURRENT" or is_log(name) or _TABLE.fullmatch(name) for name in os.listdir(directory))
 
 
 def newest_log(directory: Path) -> int:
-    """Number of the log that RocksDB writes to; 0 when it is gone, or what leads to it. Raises `OSError`."""
+    """Number of the log that RocksDB writes to. 0 if it, CURRENT or the manifest is gone. Raises `OSError`."""
     names = os.listdir(directory)
     if "CURRENT" not in names or not any(name.startswith("MANIFEST-") for name in names):
         return 0
@@ -63,12 +63,12 @@ def newest_log(directory: Path) -> int:
 
 
 def is_log(name: str) -> bool:
-    """Whether that is the name of a log that RocksDB reads when it opens: those of others have no number."""
+    """Whether `name` is a log that RocksDB reads when it opens. Log files of other programs have no number."""
     return _LOG.fullmatch(name) is not None
 
 
 def check_version(directory: Path, version: int) -> None:
-    """Raises `StartupRefused` for any schema but ours."""
+    """Raise `StartupRefused` for any schema but ours."""
     if version != SCHEMA_VERSION:
         raise StartupRefused(
             f"The store in {directory} was written by another version of the server (schema {version}; this one knows "
@@ -84,7 +84,7 @@ class DirectoryLock:
 
     @classmethod
     def acquire(cls, directory: Path) -> Self:
-        """Make the directory if needed, check what is in it and take it. Raises `StartupRefused`."""
+        """Create the directory if needed, check its contents and lock it. Raises `StartupRefused`."""
         if directory.is_symlink() and not directory.exists():
             raise StartupRefused(
                 f"The data directory {directory} is a link to {directory.readlink()}, which is missing."
@@ -113,7 +113,7 @@ class DirectoryLock:
         return cls(descriptor)
 
     def look(self, directory: Path) -> None:
-        """Whether the file that is locked is still the one in the directory. Raises `StorageFault`."""
+        """Raise `StorageFault` unless the locked file is still the one in the directory."""
         if self._descriptor is None:
             return
         try:
@@ -124,7 +124,7 @@ class DirectoryLock:
             raise removed("the data directory", directory, FORMAT_FILE)
 
     def release(self) -> None:
-        """Give the directory back. Idempotent."""
+        """Unlock the directory. Idempotent."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -135,13 +135,13 @@ def _format_text() -> bytes:
 
 
 def _cut_short(text: bytes) -> bool:
-    """Whether this is what a first start that was cut short left in `FORMAT`: a part, or room that was never filled."""
+    """Whether `FORMAT` comes from an interrupted first start: it has only a part of its text, or only zero bytes."""
     whole = _format_text()
     return (len(text) < len(whole) and whole.startswith(text)) or (len(text) <= len(whole) and not text.strip(b"\0"))
 
 
 def _foreign(directory: Path) -> list[str]:
-    """What is in a directory that we have not made, nor file systems, nor those who write logs into it."""
+    """Entries of a directory that come neither from us, nor from the file system, nor from programs that log there."""
     with os.scandir(directory) as entries:
         return sorted(
             entry.name
@@ -156,7 +156,7 @@ def _check_content(directory: Path) -> None:
     marker = directory / FORMAT_FILE
     try:
         if not stat.S_ISREG(marker.stat().st_mode):
-            # Opening a pipe would wait for whoever writes to it.
+            # Opening a pipe would block until another process opens it for writing.
             raise StartupRefused(f"The data directory {directory} cannot be used: {FORMAT_FILE} is no file.")
         with marker.open("rb") as file:
             content = file.read(MAX_FORMAT_BYTES)
@@ -180,7 +180,7 @@ def _check_content(directory: Path) -> None:
         check_version(directory, int(match[1]))
     if not has_database(directory):
         return
-    # Reads CURRENT and the manifest, writes nothing.
+    # This reads CURRENT and the manifest, and writes nothing.
     try:
         names = set(Rdict.list_cf(str(directory), Options(raw_mode=True)))
     except Exception as error:
@@ -194,7 +194,8 @@ def _check_content(directory: Path) -> None:
     if not text:
         _check_unmarked(directory, names)
     elif names != expected and _has_data(directory):
-        # Families are made before the first write; fewer are a start that was cut short only as long as nothing is in.
+        # All families are created before the first write. With data, a missing one means damage. Without data, the
+        # first start was interrupted.
         raise _damaged(directory, "families are missing")
 
 
@@ -212,7 +213,10 @@ def _damaged(directory: Path, what: object) -> StartupRefused:
 
 
 def _check_unmarked(directory: Path, names: set[str]) -> None:
-    """A database without `FORMAT`, such as a restored checkpoint: ask META, through links in a place of our own."""
+    """Check a database without `FORMAT`, such as a restored checkpoint, by the schema in META. Raises `StartupRefused`.
+
+    It is opened through symbolic links in a temporary directory, so that nothing is changed.
+    """
     if family_name(Family.META) not in names:
         raise StartupRefused(
             f"The data directory {directory} holds a database of another program: give another data directory."

@@ -1,7 +1,7 @@
-"""How RocksDB is set up: every knob that is turned, with the reason.
+"""The RocksDB options, with the reason for each one that is set.
 
-Rule: memory and start-up time are bounded by three numbers. Blocks, indexes, filters and memory tables are all charged
-to one cache; the log that a restart must read never grows past `WAL_FACTOR` times the memory tables.
+Rule: memory and start-up time are bounded by three numbers. Blocks, indexes, filters and memtables are all charged to
+one cache. The log that a restart must read never grows past `WAL_FACTOR` times the size of the memtables.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ WAL_FACTOR = 1
 BLOCK_BYTES = 8 * 1024
 BLOOM_BITS = 10
 POINT_LOOKUPS = frozenset({Family.LOCKS, Family.DEDUP})
-"""Families read by exact key, often for keys that are not there: a bloom filter saves the disk read."""
+"""Families read by exact key, often for missing keys. A bloom filter saves the disk read."""
 
 MAX_RANGE_DELETIONS = 300
-"""Range deletes in a memory table from which on it is flushed. Each that is added makes the next read of its family go
-through all of them: 55 µs with this many, 500 µs with 4,000, which is what came together by itself."""
+"""A memtable with this many range deletes is flushed. After each new one, the next read of its family goes through all
+of them: 55 µs with this many, 500 µs with 4,000, which is how many there were without a limit."""
 UNCACHE_AGGRESSIVENESS = 1000
-"""How hard RocksDB looks for the blocks of a table that a compaction removed, to take them out of the cache."""
+"""How thoroughly RocksDB removes the blocks of a compacted table from the cache."""
 _SCRATCH = "options.tmp"
 _OPTIONS = """[Version]
   rocksdb_version=9.8.4
@@ -52,7 +52,7 @@ _OPTIONS = """[Version]
 
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """One store's settings: the cache shared by all families and the options that refer to it."""
+    """The settings of one store: the cache shared by all families, and the options that refer to it."""
 
     cache: Cache
     database: Options
@@ -60,35 +60,35 @@ class Tuning:
 
 
 def tune(directory: Path, *, cache_mb: int, write_buffer_mb: int, max_open_files: int) -> Tuning:
-    """Settings for a store that keeps at most about `cache_mb` MiB in memory, `write_buffer_mb` of it memory tables.
+    """Settings for a store that keeps about `cache_mb` MiB in memory at most, `write_buffer_mb` MiB of it in memtables.
 
-    `directory` is used for a moment. Raises `OSError`.
+    Creates a temporary directory in `directory` and removes it. Raises `OSError`.
     """
     cache = Cache(cache_mb * MIB)
     write_buffer = write_buffer_mb * MIB
     database = Options(raw_mode=True)
     database.create_missing_column_families(True)
-    # One budget: memory tables of all families are charged to the block cache. No stall: a writer that waits for a
-    # flush would hold the GIL; a short overdraft is better.
+    # One budget: memtables of all families are charged to the block cache. Stalls are off: a writer that waits for a
+    # flush would hold the GIL. To exceed the budget for a moment is better.
     database.set_write_buffer_manager(
         WriteBufferManager.new_write_buffer_manager_with_cache(write_buffer, False, cache)
     )
-    # A family that is seldom written (META) would otherwise hold back the log of all the others.
+    # Otherwise a family that is rarely written (META) would keep the logs of all the others from being deleted.
     database.set_max_total_wal_size(WAL_FACTOR * write_buffer)
-    # After a power cut the unsynced end of the log may have holes. Everything before the first hole is taken, the rest
-    # (never answered as durable) is dropped. The stricter modes refuse to open such a log.
+    # After a power cut the unsynced end of the log may have holes. Everything before the first hole is recovered; the
+    # rest is dropped, which was never reported as durable. The stricter modes refuse to open such a log.
     database.set_wal_recovery_mode(DBRecoveryMode.point_in_time())
     database.set_max_background_jobs(2)
-    # On two cores a compaction takes the processor from the loop: 0.2 % of batches of 64 took over 2 ms (4.3 ms at
-    # p99.9) at equal priority, 0.05 % or less (0.6 to 1.6 ms) with compactions at low priority. Flushes stay as
-    # they are: at low priority they fall behind, and the tail is back.
+    # On two cores a compaction competes with the loop for the CPU. At equal priority, 0.2 % of batches of 64 took over
+    # 2 ms (4.3 ms at p99.9). With compactions at low priority it is 0.05 % or less (0.6 to 1.6 ms at p99.9). Flushes
+    # keep their priority: at a low one they fall behind and the tail is back.
     environment = Env()
     environment.lower_thread_pool_cpu_priority()
     database.set_env(environment)
     database.set_max_open_files(max_open_files)
-    # Flushed and compacted files reach the disk in small steps, so that a sync of the log never queues behind them.
+    # Write flushed and compacted files to disk in small steps, so that a sync of the log never queues behind them.
     database.set_bytes_per_sync(MIB // 2)
-    # Deleting an old file of many megabytes takes milliseconds; not on the thread that writes.
+    # Deleting an old file of many megabytes takes milliseconds, so keep it off the thread that writes.
     database.set_avoid_unnecessary_blocking_io(True)
     database.set_allow_concurrent_memtable_write(False)
     database.set_skip_stats_update_on_db_open(True)
@@ -104,9 +104,9 @@ def tune(directory: Path, *, cache_mb: int, write_buffer_mb: int, max_open_files
 
 
 def _base_options(directory: Path) -> Options:
-    """RocksDB's defaults, and two options for which rocksdict has no setter, by way of a file of options.
+    """RocksDB's defaults, plus two options for which rocksdict has no setter. They are loaded from an options file.
 
-    `set_options` on an open store changes them, too, but only for memory tables made from then on.
+    `set_options` on an open store would change them only for memtables created from then on.
     """
     scratch = directory / _SCRATCH
     scratch.mkdir(exist_ok=True)
@@ -133,10 +133,10 @@ def _family_options(family: Family, cache: Cache, write_buffer: int, directory: 
     options.set_compression_type(DBCompressionType.lz4())
     options.set_level_compaction_dynamic_level_bytes(True)
     options.set_write_buffer_size(write_buffer // 2)
-    # Writes are slowed down when so many but one wait to be flushed, as after 1,000 purges a second. Their memory is
-    # bounded by the budget of all.
+    # RocksDB slows writes down when all but one of this many memtables wait for a flush, as after 1,000 purges a
+    # second. Their memory is bounded by the common budget.
     options.set_max_write_buffer_number(6)
-    # A stalled write would stop the loop: let reads search more files for a while instead.
+    # A stalled write would block the loop. Instead, reads search more files for a while.
     options.set_level_zero_slowdown_writes_trigger(40)
     options.set_level_zero_stop_writes_trigger(80)
     options.set_target_file_size_base(16 * MIB)

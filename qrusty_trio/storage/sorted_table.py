@@ -1,7 +1,7 @@
-"""A sorted map of bytes from which a range goes at the same cost however much is in it.
+"""A sorted map of bytes in which a range delete is fast whatever the size of the range.
 
-Rule: keys are in pieces of at most `PIECE` entries. A range delete cuts the pieces within it out of the table,
-and `tidy` frees them later, bit by bit: freeing a million entries at once takes a tenth of a second.
+Rule: keys are in pieces of at most `PIECE` entries. A range delete only moves the pieces within it out of the table.
+`tidy` frees them later, bit by bit, because freeing a million entries at once takes a tenth of a second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from collections.abc import Iterator
 PIECE = 512
 TIDY_ENTRIES = 256
 TIDY_BYTES = 1024 * 1024
-"""What `tidy` frees at most in one go, but for one value: 0.03 ms of small ones, and as long for a large one."""
+"""The most that one call of `tidy` frees, plus at most one larger value. It takes 0.03 ms, with small values as with a
+large one."""
 
 
 class SortedTable:
@@ -26,7 +27,7 @@ class SortedTable:
         self._keys: list[list[bytes]] = []
         self._values: list[list[bytes]] = []
         self._trash: list[list[bytes]] = []
-        """Keys and values that are gone from the table."""
+        """Keys and values removed from the table and not freed yet."""
         self.count = 0
 
     def __len__(self) -> int:
@@ -64,7 +65,7 @@ class SortedTable:
             self._split(piece)
 
     def _split(self, piece: int) -> None:
-        # Keys mostly come in order: a last piece is left nearly full.
+        # Keys mostly arrive in order, so the last piece is left nearly full.
         middle = PIECE * 7 // 8 if piece == len(self._lasts) - 1 else PIECE // 2
         for pieces in (self._keys, self._values):
             whole = pieces[piece]
@@ -73,7 +74,7 @@ class SortedTable:
         self._lasts.insert(piece, self._keys[piece][-1])
 
     def delete(self, key: bytes) -> None:
-        """Nothing happens when it is not there."""
+        """Delete a key. No effect when it is not there."""
         piece = bisect_left(self._lasts, key)
         if piece == len(self._lasts):
             return
@@ -85,7 +86,7 @@ class SortedTable:
             self._shrunk(piece)
 
     def delete_range(self, begin: bytes, end: bytes) -> None:
-        """Delete every key with begin <= key < end. Well under a millisecond for a million."""
+        """Delete every key with begin <= key < end. Takes well under a millisecond for a million keys."""
         if begin >= end:
             return
         first = bisect_left(self._lasts, begin)
@@ -119,7 +120,10 @@ class SortedTable:
             self.count -= end - begin
 
     def _shrunk(self, piece: int) -> None:
-        """Entries of a piece are gone: it may be empty, have another last, or be small enough to join its neighbour."""
+        """Restore the invariants after entries of a piece were removed.
+
+        It may be empty, have another last key, or be small enough to join its neighbour.
+        """
         keys = self._keys[piece]
         if not keys:
             del self._keys[piece], self._values[piece], self._lasts[piece]
@@ -133,7 +137,7 @@ class SortedTable:
                 del self._lasts[left]
 
     def items(self, begin: bytes, end: bytes) -> Iterator[tuple[bytes, bytes]]:
-        """The pairs with begin <= key < end, in order. The table must not change meanwhile."""
+        """The pairs with begin <= key < end, in order. The table must not change during the iteration."""
         for piece in range(bisect_left(self._lasts, begin), len(self._lasts)):
             keys = self._keys[piece]
             at = bisect_left(keys, begin) if keys[0] < begin else 0
@@ -143,7 +147,7 @@ class SortedTable:
                 return
 
     def tidy(self) -> bool:
-        """Free some of what is gone. Whether there is more."""
+        """Free some of the removed entries. Returns whether there are more."""
         entries, octets = TIDY_ENTRIES, TIDY_BYTES
         while self._trash and entries > 0 and octets > 0:
             gone = self._trash[-1]
