@@ -1,1 +1,1 @@
-"""The nursery tree: what runs, in which order it starts and stops."""
+"""The server: the tree of tasks, and the order in which they start and stop."""

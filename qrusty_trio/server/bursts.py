@@ -1,6 +1,6 @@
-"""Running the calls of a burst: each becomes a reply, or turns out to take more than one step.
+"""Running the calls of a burst: each one gives a reply, or turns out to take more than one step.
 
-Rule: nothing here knows transactions. Whoever calls `run_calls` is inside one; `run_reads` needs none.
+Rule: nothing here knows about transactions. `run_calls` must be called inside one; `run_reads` needs none.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError, Starting, StorageFault
 
 REPLY_BYTES = 512 * 1024
-"""Bytes of answers from which on the rest of a burst is left to a further step: those of 2 MiB take 2 ms at most."""
+"""After this many bytes of replies, the rest of a burst is left to a later step. A reply of 2 MiB takes up to 2 ms."""
 REQUEST_WEIGHT = 2
-"""A byte of a request counts as so many: a round of 64 publishes of 64 KiB took 10 ms, and 18 where duplicates are
-refused."""
+"""How much a byte of a request counts compared to a byte of a reply. 64 publishes of 64 KiB in one step took 10 ms, or
+18 ms in queues that refuse duplicates."""
 
 Long = Generator[None, None, Reply]
 """An operation that takes more than one step."""
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 
 
 def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], now: int) -> Long | None:
-    """Run calls from number len(replies) on, up to one that takes long: that one is returned, begun.
+    """Run the calls that have no reply yet, up to one that takes more than one step. Returns that one, started.
 
-    None: all were run, or there is a lot to be answered. Raises StorageFault.
+    Appends to `replies`. Returns None when all calls were run, or when `REPLY_BYTES` were reached. Raises StorageFault.
     """
     starting = services.gate.starting
     octets = 0
@@ -59,7 +59,7 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
 def run_reads(
     services: Services, calls: Sequence[Call], replies: list[Reply], now: int, fault: StorageFault
 ) -> Long | None:
-    """The same while the store is not to be used: changes are refused with the fault."""
+    """Like `run_calls`, while the store is unusable: calls that change something are answered with `fault`."""
     octets = 0
     for index in range(len(replies), len(calls)):
         call = calls[index]
@@ -83,7 +83,7 @@ def run_reads(
 
 
 def next_step(long: Long) -> Reply | None:
-    """Take a step of a long operation. Its reply when it is done."""
+    """Run one step of a long operation. Returns its reply when it is done, otherwise None."""
     try:
         next(long)
     except StopIteration as stop:
@@ -93,13 +93,13 @@ def next_step(long: Long) -> Reply | None:
 
 
 def failed_read(operation: Operation, error: Exception) -> Reply:
-    """The answer to a request that failed in a way that nobody thought of."""
+    """Log an unexpected error of a request, and return the reply to it."""
     log.error("%s failed in a way that should not be possible", operation.name, exc_info=error)
     return error_reply(QrustyError("The server failed to answer; its log says why"))
 
 
 def only_synced(replies: list[Reply]) -> bool:
-    """Whether a sync is waited for and no message was handed out."""
+    """Whether some reply needs a sync and none has a delivery."""
     synced = False
     for reply in replies:
         if reply.delivery is not None:

@@ -1,11 +1,11 @@
-"""Group commit: one sync for all changes that came in while the last one was under way.
+"""Group commit: one sync for all changes that arrived while the previous one was running.
 
-Rule: `durable` returns only after a sync that began after the caller's changes were written, or raises. What the three
-policies promise:
+Rule: `durable` returns only after a sync that began after the caller's changes were written; otherwise it raises. The
+three policies promise:
 
-    always     an answer leaves after its change is on the disk: it survives a power cut
-    everysec   a sync every second: a power cut may take the last second of answered changes
-    never      the operating system writes when it likes; kill -9 takes nothing, a power cut may take about 30 s
+    always     a response leaves after its change is on disk, so the change survives a power cut
+    everysec   a sync every second: a power cut may lose the last second of acknowledged changes
+    never      the operating system decides when to write: kill -9 loses nothing, a power cut may lose about 30 s
 
 Payload segments are synced before the log that refers to them.
 """
@@ -28,15 +28,15 @@ from qrusty_trio.storage.files import explained
 from qrusty_trio.storage.payloads import PayloadStore
 
 SYNC_SECONDS = 1.0
-"""Between two syncs of policy `everysec`."""
+"""Interval between two syncs of policy `everysec`."""
 ANSWERS_PER_STEP = 64
-"""Answers that leave in one step after a sync: about 1 ms. Those of 600 connections took 11."""
+"""Responses sent in one step after a sync, which takes about 1 ms. Those of 600 connections at once took 11 ms."""
 
 log = logging.getLogger(__name__)
 
 
 class _Group:
-    """Those who wait for the same sync."""
+    """The tasks and callbacks that wait for the same sync."""
 
     __slots__ = ("_callbacks", "done", "fault")
 
@@ -49,7 +49,7 @@ class _Group:
         self._callbacks.append((callback, answers))
 
     def finish(self) -> bool:
-        """Let go on who waits in a task, and of the others so many as one step answers. Whether some are left."""
+        """Wake the waiting tasks, and run callbacks up to `ANSWERS_PER_STEP`. Returns whether callbacks are left."""
         self.done.set()
         answers = ANSWERS_PER_STEP
         while self._callbacks and answers > 0:
@@ -62,8 +62,8 @@ class _Group:
 class Committer:
     """Syncs a store.
 
-    `write` writes what has changed since the last write; it is called on the loop before each sync. `on_fault` is
-    called on the loop, before any waiter runs, when a sync has failed. Both see to it that a fault reaches the engine.
+    `write` writes pending changes. It is called on the loop before each sync. `on_fault` is called on the loop when a
+    sync has failed, before any waiter runs. Both must report a fault to the engine.
     """
 
     def __init__(
@@ -83,19 +83,19 @@ class Committer:
         self._limiter = trio.CapacityLimiter(1)
         self._group = _Group()
         self._under_way: set[_Group] = set()
-        """Groups whose sync is at work."""
+        """Groups whose sync is running."""
         self._unfinished: deque[_Group] = deque()
-        """Groups of which some are still to be let go on."""
+        """Groups that still have callbacks to run after their sync."""
         self._more = trio.Event()
         self._wanted = trio.Event()
         self._trouble = Trouble(log, "a sync failed, will try again with the next change")
         self.syncs = 0
-        """Syncs done since the start."""
+        """Syncs since the start."""
 
     async def durable(self) -> None:
-        """Wait until everything written so far is as durable as the policy says. Raises StorageFault.
+        """Wait until everything written so far is as durable as the policy promises. Raises StorageFault.
 
-        Nothing is lost when the wait is cancelled: the sync goes on.
+        Cancelling the wait loses nothing: the sync continues.
         """
         if not self._waits:
             return
@@ -103,22 +103,22 @@ class Committer:
         self._wanted.set()
         await group.done.wait()
         if group.fault is not None:
-            # Afresh: everybody who waits would add his stack to it.
+            # Without the traceback, to which every waiter would add its own stack.
             raise group.fault.with_traceback(None)
 
     def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
-        """The same without a task that waits: call back when `durable` would return or raise. Only when `waits`.
+        """Like `durable`, with a callback: call it when `durable` would return (None) or raise (the fault).
 
-        `answers`: how many the callback sends.
+        Use it only when `waits` is true. `answers` is the number of responses that the callback sends.
         """
         self._group.add(callback, answers)
         self._wanted.set()
 
     def abandon(self, fault: StorageFault) -> None:
-        """The store failed: nobody who waits may be told that his change is safe.
+        """Fail all waiters after a storage fault, because no change may be reported as safe.
 
-        What waits for the next sync was not written, and never will be. Of what is being synced now, part may be lost:
-        a sync that succeeds after one that failed did not look at the same bytes again.
+        Changes that wait for the next sync were not written and never will be. Some of those being synced now may be
+        lost: a sync that succeeds after a failed one does not check the same bytes again.
         """
         for each in self._under_way:
             each.fault = fault
@@ -137,7 +137,7 @@ class Committer:
         return self._waits
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sync as the policy says, until cancelled. A sync at work is waited for: it takes well under a second."""
+        """Sync according to the policy until cancelled. Waits for a running sync, which takes well under a second."""
         try:
             async with Worker("sync", self._sync_in_thread) as worker, trio.open_nursery() as nursery:
                 nursery.start_soon(self._finish_rest)
@@ -149,7 +149,7 @@ class Committer:
                     pass
 
     async def _finish_rest(self) -> None:
-        """Go on where one step would have had to send too many answers."""
+        """Run the callbacks that were too many for one step."""
         while True:
             await self._more.wait()
             self._more = trio.Event()
@@ -178,12 +178,12 @@ class Committer:
             group.fault = fault
             self._on_fault(fault)
         except (OSError, MemoryError) as error:
-            # The system did not let it begin. Those who wait are told; what they changed is written, and the next sync
-            # has it.
+            # The system could not even start the sync. The waiters get an error, but their changes are written and the
+            # next sync includes them.
             group.fault = StorageFault(f"What was changed could not be synced: {explained(error)}")
             self._trouble.note(error)
         except BaseException:
-            # Cancelled, or a crash: whoever waits must not take it for done.
+            # Cancelled, or a crash: no waiter may take the sync for done.
             group.fault = StorageFault("The server stopped before the change was known to be on the disk.")
             self.abandon(group.fault)
             raise
@@ -193,7 +193,7 @@ class Committer:
             self._finish(group)
 
     async def sync_now(self) -> None:
-        """Sync whatever the policy says, for a step that must not come before it. Raises StorageFault."""
+        """Sync whatever the policy, for a caller whose next step requires it. Raises StorageFault."""
         group = _Group()
         await self._sync(group, self._sync_apart)
         if group.fault is not None:
@@ -203,7 +203,7 @@ class Committer:
         try:
             await trio.to_thread.run_sync(self._sync_in_thread, limiter=self._limiter)
         except RuntimeError as error:
-            # There is no thread to be had.
+            # No thread could be started.
             raise OSError(errno.EAGAIN, str(error)) from error
 
     def _sync_in_thread(self) -> None:

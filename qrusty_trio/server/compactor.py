@@ -1,9 +1,9 @@
 """The segment files of large payloads: checked at start-up, compacted regularly, repaired when something is lost.
 
-Rule: a crash at any step loses nothing. A payload that moves is appended and synced before a record names its new
-place (the log with that record may reach the disk at any time), and a segment file goes only after nothing refers to it
-and that is synced. Files are read, synced and removed in threads; on the loop there are short steps, between which
-everybody else is served.
+Rule: a crash at any step loses nothing. A moved payload is appended and synced before a record refers to its new place,
+because the log with that record may reach the disk at any time. A segment file is removed only after the changes that
+remove the last reference to it are synced. Files are read, synced and removed in threads. The loop runs only short
+steps, and serves requests in between.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
 from qrusty_trio.wording import counted
 
 LIVE_SHARE = 0.5
-"""A segment of which a smaller share is still owned by messages is rewritten."""
+"""A segment is rewritten when messages own a smaller share of its bytes than this."""
 LOOK_SECONDS = 1.0
-"""How often messages that a consume had to remove are written down, and payloads that may be lost are looked for."""
+"""Interval for recording removed messages and for checking whether payloads need repair."""
 RETRY_SECONDS = 10.0
-"""Between two tries to repair what could not be repaired."""
+"""Interval between attempts to repair payloads."""
 NOTE_AT = 1000
-"""Removed messages that are written down without waiting for more."""
+"""With this many removed messages, they are recorded without waiting for more."""
 NOTE_PIECE = 200
-"""Of them in one write: making the lines of more would hold the interpreter for over 2 ms, in whatever thread."""
+"""Removed messages recorded in one write. Formatting more would hold the GIL for over 2 ms, whatever the thread."""
 NOTE_SECONDS = 5.0
-"""Bound on writing them down when the server stops meanwhile."""
+"""Deadline for recording removed messages when the server stops meanwhile."""
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +54,13 @@ class Compactor:
         self._interval = interval_seconds
         self._limiter = trio.CapacityLimiter(1)
         self._at_work = trio.Lock()
-        """Held by whoever moves payloads: what was appended and is not referred to yet looks dead."""
+        """Held while payloads move. A payload that was appended but has no reference yet looks dead."""
         self._suspects: dict[int, str] = {}
         """Segment -> what is wrong with its file."""
         self._doubtful: dict[int, int] = {}
-        """Segment -> offset from which on its bytes may not be on the disk, though they may be readable."""
+        """Segment -> offset after which its bytes may not be on disk, although they may be readable."""
         self._doubts = 0
+        """Counts the calls of `doubt`."""
         self._trouble = Trouble(log, "payload segments could not be put in order, will try again")
 
     @property
@@ -69,16 +70,19 @@ class Compactor:
         return externals
 
     async def check(self) -> None:
-        """At start-up, before anything is appended: which segments are missing, short or damaged. Cheap."""
+        """Find segments that are missing, short or damaged. Call it at start-up, before anything is appended. Cheap.
+
+        Raises StartupRefused for a segment of another version, and StorageFault.
+        """
         expected = self._externals.least_sizes()
         self._suspects = await trio.to_thread.run_sync(self._store.check, expected, limiter=self._limiter)
         for segment, reason in self._suspects.items():
             log.error("payload segment %d: %s; its messages are checked one by one now", segment, reason)
 
     def doubt(self) -> None:
-        """After a fault: take note of what a failed sync may have lost, so that the store can be synced again.
+        """After a fault, note what a failed sync may have lost, so that the store can be synced again. Any thread.
 
-        Any thread. `run` moves those payloads to where they are safe.
+        `run` moves those payloads to a new segment.
         """
         self._doubts += 1
         for segment, offset in self._store.recover().items():
@@ -86,7 +90,7 @@ class Compactor:
             self._doubtful[segment] = min(offset, self._doubtful.get(segment, offset))
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Repair what `check` and `doubt` found, compact every interval, note what was removed, until cancelled."""
+        """Repair what `check` and `doubt` found, compact at every interval, and record removals, until cancelled."""
         task_status.started()
         compact_at = trio.current_time() + self._interval
         repair_at = 0.0
@@ -105,18 +109,18 @@ class Compactor:
             await self._note()
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
-        """Whatever goes wrong ends the step only: it is tried again later."""
+        """Run a step. An error ends only this step, which is tried again later."""
         try:
             await step()
-        except Exception as error:  # noqa: BLE001  # told there
+        except Exception as error:  # noqa: BLE001  # logged there
             self._trouble.note(error)
 
     async def compact(self) -> None:
-        """One round: drop dead segments, rewrite those that are mostly dead, one by one. Raises StorageFault."""
+        """Drop dead segments, then rewrite those that are mostly dead, one by one. Raises StorageFault."""
         async with self._at_work:
             store, externals = self._store, self._externals
             if store.needs_sync:
-                # Without a policy that syncs, every segment would keep its descriptor.
+                # Under policy `never`, every segment would otherwise keep its descriptor.
                 await self._engine.committer.sync_now()
             if store.active is not None and not externals.owned(store.active):
                 store.retire()
@@ -135,7 +139,7 @@ class Compactor:
                 )
 
     async def _sparse(self) -> list[int]:
-        """Segments to be rewritten. Those with the least to move come first: they make room for the others."""
+        """Segments to rewrite. Those with the least to move come first, because they make room for the others."""
         live: dict[int, int] = {}
         for segment, size in self._store.segments().items():
             octets = self._externals.owned_bytes(segment)
@@ -151,14 +155,14 @@ class Compactor:
             if not self._externals.owned(segment) and segment != self._store.active
         ]
         if dead:
-            # That nothing refers to them must be as durable as their removal.
+            # Sync the removal of the references before the files are removed.
             await self._engine.committer.sync_now()
         for segment in dead:
             await trio.to_thread.run_sync(self._store.remove, segment, limiter=self._limiter)
         return len(dead)
 
     async def _rewrite(self, segment: int, first: int = 0) -> None:
-        """Move the payloads at offset `first` and behind to other segments; drop the messages whose are broken."""
+        """Move the payloads at offset `first` and later to other segments. Drop messages whose payload is broken."""
         begin: bytes | None = b""
         while begin is not None:
             places, begin = await self._places(segment, begin)
@@ -177,13 +181,13 @@ class Compactor:
             try:
                 moved.append((place, self._store.append(payload).pack()))
             except StorageFault as fault:
-                # What found room shall have moved, or every try would fill more of the disk.
+                # Finish moving those that found room. Otherwise every attempt would fill more of the disk.
                 failed = fault
                 break
         if moved:
             await self._engine.committer.sync_now()
             if self._doubts != doubts:
-                # Another sync may have failed on these bytes; the one that succeeded did not look at them again.
+                # Another sync may have failed on these bytes; the one that succeeded did not check them again.
                 raise StorageFault("The store was opened again while payloads moved.")
         await self._engine.transact(partial(_settle, moved, broken), sync=False)
         await self._note_many()
@@ -191,7 +195,7 @@ class Compactor:
             raise failed
 
     async def repair(self) -> None:
-        """Look at the payloads that may be lost: see which are, and save those that are not. Raises StorageFault."""
+        """Check the payloads that may be lost. Save those that are intact and drop the others. Raises StorageFault."""
         async with self._at_work:
             for segment in list(self._suspects):
                 doubts = self._doubts
@@ -206,10 +210,10 @@ class Compactor:
                 log.info("payload segment %d: what was behind %d is written anew", segment, offset)
 
     async def _settled(self, doubts: int) -> None:
-        """What was done since there were so many doubts has come to stay. Raises StorageFault when it may not have.
+        """Sync what was done since `_doubts` was `doubts`. Raises StorageFault if it may have been undone.
 
-        A fault takes back what was not synced: records name the old place again, also of what had moved before. And
-        it may have brought the same segment into doubt from an earlier offset on.
+        A fault undoes what was not synced: records then refer to the old place again, even those of payloads that were
+        moved before. It may also have put the same segment in doubt from an earlier offset on.
         """
         await self._engine.committer.sync_now()
         if self._doubts != doubts:
@@ -252,7 +256,7 @@ class Compactor:
             await self._note()
 
     async def _note(self) -> None:
-        """Write down the messages that were removed."""
+        """Record the removed messages in the log of removed messages."""
         broker = self._engine.broker
         if not broker.payloads.removed:
             return
@@ -272,17 +276,17 @@ class Compactor:
         )
         written = 0
         why: object = f"it took more than {NOTE_SECONDS:.0f} s"
-        # Shielded: they are gone from the store, nobody else will ever name them.
+        # Shielded, because they are gone from the store and recorded nowhere else.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTE_SECONDS):
             try:
                 while written < len(removed):
                     piece = removed[written : written + NOTE_PIECE]
                     await trio.to_thread.run_sync(self._removed_log.record, when, piece, limiter=self._limiter)
                     written += len(piece)
-            except Exception as error:  # noqa: BLE001  # told below
+            except Exception as error:  # noqa: BLE001  # logged below
                 why = explained(error)
         if written < len(removed):
-            # The log is the only place left to name them.
+            # The server log is the only place left to name them.
             log.error("removed messages could not be written down: %s: %s", why, _listed(removed[written:]))
 
 

@@ -1,7 +1,7 @@
-"""How many file descriptors the process may have, and who gets them.
+"""The limit of file descriptors, and how it is divided.
 
-Rule: connections get what the store and the rest leave, never the other way round. So no number of idle connections
-keeps the store from opening a file.
+Rule: connections get what the store and the rest leave, never the other way round. So no number of idle connections can
+keep the store from opening a file.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from qrusty_trio.errors import StartupRefused
 from qrusty_trio.http.context import MAX_TURNED_AWAY
 
 LEAST = 64
-"""With fewer the server does not start: it has 35 open by itself."""
+"""With fewer descriptors the server does not start: it needs 35 for itself."""
 OWN = 96
-"""For the server's own: 35 from the start on, 32 segments that are open for reading, segments being written, a
-compaction. With a limit of less than 128 it gets three quarters: fewer segments find room then."""
+"""Reserved for the server itself: 35 from the start, 32 segments open for reading, segments being written, and a
+compaction. With a limit under 128 it gets three quarters of it, which leaves room for fewer segments."""
 UNCACHED_TABLES = 10
-"""RocksDB keeps so many fewer tables open than it is told."""
+"""RocksDB keeps this many fewer tables open than its limit."""
 LEAST_TABLES = 16
-"""What it can be told at least."""
+"""The minimum for RocksDB's limit of open tables."""
 
 
 class Shares(NamedTuple):
-    """What a limit of descriptors is spent on."""
+    """How a limit of descriptors is divided."""
 
     tables: int
-    """What RocksDB is told."""
+    """RocksDB's limit of open tables."""
     turned_away: int
-    """Connections too many, that are told so at the same time."""
+    """Connections over the limit that may be open at a time while they are being refused."""
     connections: int
 
 
 def shares(limit: int, tables: int) -> Shares:
-    """Divide `limit`. `tables` is what RocksDB is to get if there is enough."""
+    """Divide `limit` descriptors. `tables` is what RocksDB should get if there are enough."""
     rest = limit - min(OWN, limit * 3 // 4)
     tables = min(tables, max(LEAST_TABLES, rest // 4))
     turned_away = min(MAX_TURNED_AWAY, rest // 8)
@@ -45,18 +45,18 @@ def shares(limit: int, tables: int) -> Shares:
 
 
 class Fitted(NamedTuple):
-    """What the server can do with the descriptors that it gets."""
+    """The settings that fit the descriptors available."""
 
     settings: Settings
     turned_away: int
     notes: tuple[tuple[int, str], ...]
-    """What is to be said of that in the log, each with its level."""
+    """(level, message) pairs for the log."""
 
 
 def fit(settings: Settings) -> Fitted:
-    """Raise the soft limit of this process to the hard one, and hold the settings against it.
+    """Raise the soft limit of this process to the hard limit, and adapt the settings to it.
 
-    Raises StartupRefused when there are too few descriptors to serve anybody.
+    Raises StartupRefused when the limit is under `LEAST`.
     """
     notes = _raise_limit()
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -79,7 +79,7 @@ def fit(settings: Settings) -> Fitted:
 
 
 def _raise_limit() -> tuple[tuple[int, str], ...]:
-    """Nothing here uses select(2), for which the usual soft limit of 1,024 was made."""
+    """Raise the soft limit to the hard one. The usual soft limit of 1,024 is for select(2), which nothing here uses."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == hard:
         return ()
