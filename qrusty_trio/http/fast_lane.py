@@ -1,10 +1,11 @@
-"""The fast lane: HTTP/1.1 requests for the operation table, answered on the raw stream.
+"""The fast path: HTTP/1.1 requests for the operation table, answered on the raw stream.
 
 Rule: one read, one burst, one `engine.run`, one write. Requests that arrived together run together, at most BURST at a
-time, and are answered in order. What is not a plain request for the operation table goes to Hypercorn with every byte
-not yet served, for good; what two parsers could read differently (see `head`) is refused with 400 and a close.
+time, and are answered in order. Anything but a plain request for the operation table hands the connection over to
+Hypercorn for good, with every byte not yet served. A request that two parsers could read differently (see `head`) is
+refused with 400, and the connection is closed.
 
-A connection has no timer of its own. It notes in which phase it is and since which tick; see `lane`.
+A connection has no timer of its own. It records its phase and the tick at which that began; see `lane`.
 """
 
 from __future__ import annotations
@@ -42,13 +43,13 @@ from qrusty_trio.http.shared import BODY, HEAD, IDLE, SENDING, WORKING, Shared
 from qrusty_trio.http.targets import Target
 
 BURST = 64
-"""Requests of a connection that run together at most."""
+"""Most requests of a connection that run together."""
 CLOSE = b"\r\nconnection: close"
 KEEP_ALIVE = b"\r\nconnection: keep-alive"
 
 
 class Connection:
-    """One connection. Parsing fills `_plan` and `_calls`, answering empties them."""
+    """One connection. Parsing fills `_plan` and `_calls`; answering empties them."""
 
     def __init__(self, shared: Shared, stream: trio.abc.Stream) -> None:
         self._shared = shared
@@ -59,30 +60,30 @@ class Connection:
         self._rounds = shared.rounds if isinstance(self._pipe, SocketPipe) else None
         self.fd = self._pipe.fd if isinstance(self._pipe, SocketPipe) else -1
         self.task: trio.lowlevel.Task | None = None
-        """While the connection is parked in `rounds`: its task there."""
+        """The connection's task while it is parked in `rounds`; else None."""
         self.busy = False
-        """A request was read in a round and is not answered yet."""
+        """A request was read in `rounds` and is not answered yet."""
         self.muted = False
-        """Parked, but not listened to."""
+        """Parked, but not polled: reading is paused."""
         self._served = False
-        """Some request has been served: what comes now is not the beginning of a connection."""
+        """A request has been served, so an HTTP/2 preface can no longer come."""
         self._data = b""
-        """Received and not served."""
+        """Bytes received and not served yet."""
         self._need = 0
-        """Bytes of the first request in `_data`, once its head is known."""
+        """Size in bytes of the first request in `_data`, once its header block is known; else 0."""
         self._empty_lines = 0
-        """Read over since the last request."""
+        """Empty lines skipped since the last request."""
         self._arrived = 0
-        """Bytes of it that have been received."""
+        """Bytes received of the first request in `_data`."""
         self.received = Holding(shared.context.received)
         self.unsent = Holding(shared.context.unsent)
         self._calls: list[Call] = []
         self._plan: list[tuple[Reply | None, bytes, bool]] = []
-        """For each answer: the reply (None: that of the next call), further header lines, whether without its body."""
+        """The pending responses: (reply, or None for that of the next call; further header lines; omit the body)."""
         self._leave: Callable[[], Awaitable[None]] | None = None
-        """What happens after the answers of this burst, instead of reading on."""
+        """What to do after the responses of this burst instead of reading on."""
         self._given: list[Reply] = []
-        """The deliveries among the answers sent last, without their payloads."""
+        """The deliveries among the responses sent last, without their payloads."""
         self.scope = trio.CancelScope()
         self.phase = IDLE
         self.since = shared.now
@@ -96,7 +97,7 @@ class Connection:
         self.since = self._shared.now
 
     async def run(self) -> None:
-        """Serve the connection. Closing the stream is the caller's business."""
+        """Serve the connection to its end. The caller closes the stream."""
         try:
             with self.scope:
                 await self._serve()
@@ -131,7 +132,7 @@ class Connection:
                 await self._leave()
                 return
             if full:
-                # Neither the engine nor the socket need have made it wait.
+                # Neither the engine nor the socket may have yielded, so give other tasks a turn.
                 await trio.lowlevel.checkpoint()
                 continue
             self._await_request()
@@ -142,11 +143,11 @@ class Connection:
     def _await_request(self) -> None:
         phase = BODY if self._need else HEAD if self._data else IDLE
         if phase != self.phase:
-            # The clock of a head or a body that comes in pieces runs on.
+            # While a header block or body arrives in pieces, its clock runs on.
             self._enter(phase)
 
     async def _read(self) -> bool:
-        """Read on, to the end of the first request when that is known. False: the peer sends no more."""
+        """Read more, to the end of the first request if that is known. False: the peer has closed its side."""
         if self._data:
             return await self._read_rest()
         if self._rounds is None:
@@ -158,7 +159,7 @@ class Connection:
             if not isinstance(arrived, Unsent):
                 break
             await self._send_rest(arrived)
-            del arrived  # else it stays until the next one arrives
+            del arrived  # else it is kept until the next request arrives
             if self.stopping:
                 self._leave = self._linger
                 return True
@@ -176,7 +177,7 @@ class Connection:
         if self._need <= SMALL_BYTES and self._arrived < SMALL_BYTES:
             most = SMALL_BYTES
         elif self.received.held < whole:
-            # The clock of a request does not run while it waits for the server.
+            # Stop the request's clock while it waits for the server.
             phase, self.phase = self.phase, WORKING
             await self.received.reserve(whole)
             self._enter(phase)
@@ -192,7 +193,7 @@ class Connection:
         return bool(piece)
 
     def lags(self) -> bool:
-        """Whether others wait for what this peer hardly brings or takes."""
+        """Whether others wait for room while this peer stalls."""
         now = self._shared.now
         if self.phase == SENDING:
             return self.unsent.lags(now, self._pipe.sent) or self.received.lags(now, self._pipe.sent)
@@ -202,11 +203,11 @@ class Connection:
 
     @property
     def stopping(self) -> bool:
-        """The connection is to be closed after the answer it is at."""
+        """The connection is to be closed after its current response."""
         return self._shared.stopping
 
     def quick_call(self, data: bytes) -> Call | None:
-        """The call, if what has arrived is one plain request of a kind that is known; see `rounds`."""
+        """The call, if `data` is exactly one plain request for a quick operation; else None. See `rounds`."""
         end = data.find(b"\r\n\r\n") + 4
         line_end = data.find(b"\r\n")
         if end < 4 or self.stopping:
@@ -223,11 +224,11 @@ class Connection:
                 check_content_type(operation, block.content_type, not block.length)
                 block.allowed_types.add(operation.name)
         except QrustyError:
-            return None  # Refused in the connection's own task.
+            return None  # The connection's own task refuses it.
         return Call(operation, target.params, data[end:], target.query)
 
     def begin_quick(self) -> None:
-        """Its call is going to be run."""
+        """Its call is about to run."""
         self.busy = True
         self._served = True
         self._empty_lines = 0
@@ -238,7 +239,7 @@ class Connection:
         return self._shared.answers.answer(reply, CLOSE if self.stopping else b"")
 
     def end_quick(self, reply: Reply) -> None:
-        """The answer has left."""
+        """The response has been sent."""
         self._enter(IDLE)
         if reply.delivery is not None:
             self._given = [reply.receipt()]
@@ -255,7 +256,7 @@ class Connection:
         self.end_quick(unsent.reply)
 
     def _parse(self) -> bool:
-        """Take the complete requests of `_data` over. True: the burst is full, and there may be more of them."""
+        """Plan the complete requests in `_data`. True: the burst is full, and `_data` may hold more."""
         position = 0
         self._need = 0
         try:
@@ -277,9 +278,9 @@ class Connection:
         return True
 
     def _take(self, position: int) -> int:
-        """Take over the request that begins at `position`. Returns where it ends, or `position` if it is not whole.
+        """Plan the request that begins at `position`. Returns where it ends, or `position` if nothing was planned.
 
-        Raises QrustyError when nothing that follows can be trusted.
+        Raises QrustyError if the request is refused and nothing after it can be trusted.
         """
         data = self._data
         if position == len(data) or self._leave is not None:
@@ -361,7 +362,7 @@ class Connection:
         await serve_fast_websocket(self._stream, data, self._context.websocket)
 
     async def _answer(self) -> None:
-        """Run the calls of the plan and send its answers."""
+        """Run the planned calls and send the responses."""
         self._given = []
         self._served = True
         while self._plan:
@@ -379,19 +380,19 @@ class Connection:
             try:
                 await self._pipe.send(data, self._progress)
             except BaseException:
-                # Whoever got a whole answer keeps what is in it; the rest never left.
+                # Responses sent whole keep their messages; those of the rest go back.
                 for end, reply in given:
                     if end > self._pipe.sent:
                         self._engine.give_back(reply)
                 raise
             self.unsent.set(0)
             self._given.extend(reply for _, reply in given)
-            del data, given  # not to be held while more is run
+            del data, given  # do not hold them while more calls run
 
     def _answer_first(self, replies: list[Reply]) -> tuple[bytes, list[tuple[int, Reply]]]:
-        """The bytes of the answers up to the last of `replies`, and where in them each delivery ends.
+        """Returns the responses up to the last of `replies`, and each delivery with the offset where it ends.
 
-        Takes them, and their calls, off the plan.
+        Removes them and their calls from the plan.
         """
         plan = self._plan
         whole = len(replies) == len(self._calls)
@@ -417,7 +418,7 @@ class Connection:
         return b"".join(parts), given
 
     async def _linger(self) -> None:
-        """Close after an answer, and find out whether it was taken."""
+        """Linger after the last response. Give back what it handed out if the peer refused it."""
         self.phase = WORKING
         await linger(self._stream)
         with trio.move_on_after(LINGER_SECONDS):

@@ -1,11 +1,11 @@
-"""The fast WebSocket carrier: `websockets`' sans-IO protocol on a raw Trio stream.
+"""The fast WebSocket transport: `websockets`' sans-IO protocol on a raw Trio stream.
 
-Rule: incoming bytes go through the library's protocol, which keeps the rules of RFC 6455 (masks, fragments, control
-frames, sizes, the closing handshake). Outgoing text frames are framed here: a server's frame is a header of two to ten
-bytes and the text. No extensions are offered, so no frame is compressed.
+Rule: incoming bytes go through the library's protocol, which enforces RFC 6455 (masks, fragments, control frames,
+sizes, the closing handshake). Outgoing text frames are built here: a server's frame is a header of two to ten bytes and
+the text. No extensions are offered, so no frame is compressed.
 
-Whatever the protocol itself wants to say at the end (echo a close frame, or fail with 1002, 1007, 1009) waits until
-the requests that came before have been answered.
+The protocol's own last frame (an echoed close, or a failure with 1002, 1007 or 1009) waits until the requests received
+before it have been answered.
 """
 
 from __future__ import annotations
@@ -42,37 +42,37 @@ from qrusty_trio.wording import shortened
 
 READ_BYTES = 64 * 1024
 PARSE_BYTES = 16 * 1024
-"""Bytes parsed in one step of the event loop, at most."""
+"""Most bytes parsed in one step of the event loop."""
 FIRST_PARSE_BYTES = 2 * 1024
-"""In the first step, when it is not known how small the frames are. Six bytes are enough for one."""
+"""The same for the first step, when the size of the frames is unknown. A frame may be as small as six bytes."""
 PARSE_FRAMES = 300
-"""Frames to be parsed in one step: about 1 ms."""
+"""Frames to parse in one step: about 1 ms."""
 BURST_FRAMES = 256
-"""Frames given at once: decoding them takes under 1 ms. Their bytes need no bound: they came with one read, but for
-the start of the first one, which is bounded by itself."""
+"""Most frames that `receive` returns at once: decoding them takes under 1 ms. Their bytes need no bound: they came with
+one read, except the start of the first frame, which has a limit of its own."""
 SEND_BYTES = 64 * 1024
-"""Bytes sent in one go."""
+"""Most bytes passed to one send."""
 NOT_UTF8 = "a text frame is not UTF-8"
 FRAME_OVERHEAD = 64
-"""Bytes that a received frame takes besides those that came, about."""
+"""Approximate memory in bytes that a received frame takes besides its data."""
 NAMED_FROM_BYTES = 1024
-"""Size of a frame from which on it is remembered as the largest one sent, should the peer say that it was too big."""
+"""Larger frames than this are candidates for the largest one sent, in case the peer says that a frame was too big."""
 NAMED_BYTES = 600
-"""So much of its start: it holds the queue's name and the id of the message."""
+"""Bytes kept of its start: they hold the queue's name and the message id."""
 HANDSHAKE_SECONDS = 10
 MAX_HANDSHAKE_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.WARNING)
-"""The library tells of every connection opened and closed."""
+"""Below WARNING the library logs every connection that opens or closes."""
 
 
 async def serve_fast_websocket(
     stream: trio.abc.Stream, data: bytes, services: WebSocketServices, *, overloaded: bool = False
 ) -> None:
-    """Serve the WebSocket upgrade whose first bytes are `data`, to the end of the connection. Closes the stream.
+    """Serve a WebSocket upgrade, whose first bytes are `data`, to the end of the connection. Closes the stream.
 
-    The path is not looked at. `overloaded`: answer the handshake and close with 1013, try again later.
+    The path is not checked. `overloaded`: answer the handshake, then close with 1013 (try again later).
     """
     protocol = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=logger)
     try:
@@ -87,10 +87,10 @@ async def serve_fast_websocket(
                 await carrier.close(TRY_AGAIN_LATER, "too many connections")
             return
         carrier.first = rest
-        del data, rest  # They would be kept as long as the connection.
+        del data, rest  # else they are kept as long as the connection
         await serve_connection(carrier, services)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
-        pass  # The peer went away during the handshake: there is nobody left to tell.
+        pass  # The peer left during the handshake: there is nobody to respond to.
     finally:
         _take_apart(protocol)
         await trio.aclose_forcefully(stream)
@@ -99,7 +99,7 @@ async def serve_fast_websocket(
 async def _handshake(
     stream: trio.abc.Stream, data: bytes, protocol: ServerProtocol, services: WebSocketServices
 ) -> bytes:
-    """Answer the upgrade request. Returns what came after it."""
+    """Answer the upgrade request. Returns the bytes that followed it."""
     while (end := data.find(b"\r\n\r\n")) < 0:
         more = await stream.receive_some(READ_BYTES)
         if not more or len(data) > MAX_HANDSHAKE_BYTES:
@@ -113,7 +113,7 @@ async def _handshake(
         response = _answer(event, protocol, services)
         protocol.send_response(response)
     await stream.send_all(response.serialize())
-    protocol.data_to_send()  # The response once more.
+    protocol.data_to_send()  # Discard the protocol's own copy of the response.
     if protocol.state is not OPEN:
         await linger(stream)
     return data[end + 4 :]
@@ -145,9 +145,9 @@ def _refusal(status: int, phrase: str, code: str, sentence: str) -> Response:
 
 
 def _take_apart(protocol: ServerProtocol) -> None:
-    """A protocol that is done with refers to itself, by its parser and by what that raised: end it here.
+    """Break the reference cycles of a finished protocol: its parser, and the exceptions that raised.
 
-    Else what it holds of the peer's, up to 2 MiB, waits for the collector, which seldom runs.
+    Otherwise up to 2 MiB of the peer's data waits for the garbage collector, which seldom runs.
     """
     protocol.parser.close()
     protocol.parser_exc = protocol.handshake_exc = None
@@ -178,25 +178,26 @@ class FastCarrier:
         self._budget = budget if budget is not None else Budget()
         self._control = bytearray()
         self._partial = bytearray()
-        """The fragments so far of a message that is not complete."""
+        """The fragments so far of an incomplete message."""
         self._partial_opcode = Opcode.TEXT
         self._frames: list[str | bytes] = []
         self._piece = FIRST_PARSE_BYTES
-        """Bytes that are parsed in one step, by how many frames the last ones held."""
+        """Bytes to parse in one step, adapted to the size of the latest frames."""
         self._largest = NAMED_FROM_BYTES
-        """Size of the largest frame sent, and its start. Smaller ones do not matter."""
+        """Size in bytes of the largest frame sent; smaller ones than NAMED_FROM_BYTES do not matter."""
         self._largest_start = b""
+        """The start of that frame."""
         self.first: bytes | bytearray = b""
-        """What came with the handshake."""
+        """Bytes that arrived with the handshake."""
         self.sends = 0
         self.sending = False
-        """Also after a send that was cut off, perhaps in the middle of a frame: nothing sensible can follow."""
+        """Stays true after an interrupted send: that may have stopped inside a frame, so nothing can follow it."""
         self.held = 0
         self.last_heard = trio.current_time()
 
     async def receive(self) -> list[str | bytes]:
         if not self._frames:
-            # All that came is served, but for what waits for its end.
+            # Everything received has been served, except incomplete messages.
             self._hold(self._unfinished())
             if self._protocol.state is not OPEN:
                 raise Finished
@@ -206,12 +207,12 @@ class FastCarrier:
                 raise ConnectionLost from error
             self.first = b""
             if not data:
-                # Without a close frame; a peer that has only closed its half of the stream is not waiting for us.
+                # EOF without a close frame: the peer expects nothing more, even if it only half-closed.
                 raise ConnectionLost
             self.last_heard = trio.current_time()
             await self.feed(data)
         else:
-            # Those before may have been served without a pause.
+            # The previous frames may have been served without a checkpoint.
             await trio.lowlevel.checkpoint()
         frames = self._frames
         self._frames = frames[BURST_FRAMES:]
@@ -219,7 +220,7 @@ class FastCarrier:
         return frames
 
     async def feed(self, data: bytes | bytearray) -> None:
-        """Parse received bytes; what is complete is given by the next calls of `receive`."""
+        """Parse received bytes. The next calls of `receive` return the complete frames."""
         self._hold(self.held + len(data))
         size = self._piece
         if len(data) <= size:
@@ -245,16 +246,16 @@ class FastCarrier:
             self.held = octets
 
     def _parse(self, data: bytes | bytearray) -> int:
-        """Parse a piece; returns how many frames ended in it."""
+        """Parse a piece. Returns how many frames ended in it."""
         protocol = self._protocol
         if protocol.state is not OPEN or not data:
             return 0
         protocol.receive_data(data)
-        # No requests among them: that was the handshake.
+        # All events are frames: the handshake's request came before.
         events = cast("list[Frame]", protocol.events_received())
         for event in events:
             if event.opcode is Opcode.TEXT and event.fin:
-                # The library's parser keeps the last frame until the next one has come.
+                # The library's parser keeps a frame until the next one arrives: detach its data.
                 text, event.data = event.data, b""
                 try:
                     self._frames.append(str(text, "utf-8"))
@@ -268,7 +269,7 @@ class FastCarrier:
         return len(events)
 
     def _take_frame(self, frame: Frame) -> bool:
-        """Take a frame that is not all of a text. Returns False when the connection ends with it."""
+        """Take any frame but an unfragmented text. Returns False if it ends the connection."""
         opcode = frame.opcode
         data: bytes | bytearray | memoryview = frame.data
         frame.data = b""
@@ -278,7 +279,7 @@ class FastCarrier:
         elif opcode is Opcode.CONT:
             self._partial += data
         else:
-            return True  # Control frames are the library's business, and it refuses all other opcodes.
+            return True  # The library handles control frames and refuses all other opcodes.
         if frame.fin:
             whole, self._partial = self._partial, bytearray()
             if self._partial_opcode is Opcode.BINARY:
@@ -292,14 +293,14 @@ class FastCarrier:
         return True
 
     def _queue_control(self) -> None:
-        # The last words of a protocol that has ended stay with it until `close`.
+        # Once the protocol has ended, its last frame stays with it until `close`.
         if self._protocol.state is OPEN:
             for chunk in self._protocol.data_to_send():
                 self._control += chunk
 
     async def send(self, frames: list[bytes]) -> None:
         if len(frames) == 1 and len(frames[0]) > SEND_BYTES:
-            # Not copied.
+            # A separate send avoids copying a large frame.
             self._remember(frames[0])
             await self._send_all(self._take_control() + text_frame_header(len(frames[0])))
             await self._send_all(frames[0])
@@ -363,7 +364,7 @@ class FastCarrier:
         return f"{_named(self._largest_start)}, {self._largest} bytes"
 
     def abort(self) -> None:
-        """A cancelled send of ours ends at once."""
+        """Do nothing: a send of this transport can be cancelled."""
 
     def let_go(self) -> None:
         self._frames = []
@@ -377,14 +378,14 @@ class FastCarrier:
         protocol = self._protocol
         if protocol.state is OPEN:
             if protocol.reader.buffer:
-                # In the middle of a frame that may never come to its end.
+                # The peer is in the middle of a frame that may never be complete.
                 protocol.fail(code, reason)
             else:
                 protocol.send_close(code, reason)
         try:
             await self._send_all(b"".join([self._take_control(), *protocol.data_to_send()]))
             while not protocol.eof_sent:
-                # It was us who began: the peer's close frame is still to come.
+                # We began the closing handshake: wait for the peer's close frame.
                 data = await self._stream.receive_some(READ_BYTES)
                 if not data:
                     return
@@ -393,10 +394,10 @@ class FastCarrier:
                 protocol.data_to_send()
             await linger(self._stream)
         except (ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # Gone before the handshake was over: as closed as it can be.
+            pass  # The peer left before the handshake was complete: nothing remains to close.
 
 
 def _named(start: bytes) -> str:
-    """The message of a delivery frame by its start: its queue and id come first."""
+    """Describe a frame by its start. In a delivery the queue and the message id come first."""
     found = _DELIVERY(start)
     return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "an answer"
