@@ -1,8 +1,9 @@
-"""What Hypercorn sees of a connection: a stream that lets only good requests pass.
+"""The stream that Hypercorn reads and writes: it passes only valid requests.
 
-Rule: a request's head passes when it is whole and `head` finds it good, so h11 never sees what another parser might
-read differently. A request that is refused is replaced by one for which the app answers with the refusal, in its turn.
-The guard bounds how long heads and readers may take, and knows whether an answer could be written.
+Rule: a request line and header block pass once they are complete and `head` accepts them, so h11 never sees what
+another parser might read differently. A refused request is replaced by one that makes the app send the refusal, in
+order. The guard limits how long a header block and a slow reader may take, and knows whether a response could be
+written.
 """
 
 from __future__ import annotations
@@ -39,20 +40,20 @@ from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused,
 from qrusty_trio.http.share import ConnectionShare
 
 PAUSE_SECONDS = 0.25
-"""Between two looks whether a pause is over."""
+"""How often to check whether a pause is over."""
 OPAQUE_BYTES = 2 * 1024
-"""Passed on in one step of what is no longer HTTP/1.1. It may be frames of six or nine bytes, of which Hypercorn takes
-at most 100 in a millisecond."""
+"""Most bytes passed on in one step once they are no longer HTTP/1.1. They may be frames of six or nine bytes, and
+Hypercorn handles at most 100 of those in a millisecond."""
 WATCH_SECONDS = 1.0
-"""How often HTTP/2 connections are looked at: limits hold to within that."""
+"""How often a connection is checked: limits hold to within that."""
 
 logger = logging.getLogger(__name__)
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
-    """A stream for Hypercorn over another one.
+    """A stream for Hypercorn over another stream.
 
-    `refusal_of`, `answered` and `last_heard` are for the app, by way of the ASGI state.
+    The app reaches `refusal_of`, `answered` and `last_heard` through the ASGI state.
     """
 
     def __init__(self, stream: trio.abc.Stream, data: bytes, engine: Engine, share: ConnectionShare) -> None:
@@ -60,26 +61,27 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._pipe = pipe_over(stream)
         self._engine = engine
         self.share = share
-        """What its requests hold."""
+        """What the connection's requests hold of the byte budgets."""
         self._moved = 0
-        """Bytes that came and left, without those of the last send."""
+        """Bytes received and sent so far, without those of the last send."""
         self._data = data
-        """Received and not passed on."""
+        """Bytes received and not passed on yet."""
         self._pass: Callable[[], bytes] = self._pass_head
-        """What to pass on next of `_data`; b"" when more is needed. Raises QrustyError."""
+        """Takes the next bytes to pass on from `_data`; b"" when more are needed. Raises QrustyError."""
         self._left = 0
-        """Bytes of the body that may still pass."""
+        """Bytes of the body still to pass."""
         self._chunks = Chunks()
-        """The chunked body that passes, or the last one."""
+        """The current chunked body, or the last one."""
         self._empty_lines = 0
-        """Read over since the last request."""
+        """Empty lines skipped since the last request."""
         self._begun: float | None = None if not data else trio.current_time()
-        """When the head in `_data` began."""
+        """When the request in `_data` began, while its header block is incomplete."""
         self._first = True
+        """No request has passed yet, so an HTTP/2 preface may come."""
         self._eof = False
-        """The peer sends no more."""
+        """The peer has closed its side."""
         self._last = False
-        """Nothing is passed on after the current request."""
+        """Nothing passes after the current request."""
         self._closing = False
         self._closed = trio.Event()
         self._sent_eof = False
@@ -88,49 +90,49 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._read_ended = trio.Event()
         self._read_ended.set()
         self._in_hand = 0
-        """Requests passed on and not answered."""
+        """Requests passed on and not answered yet."""
         self._upgrading = False
-        """An upgrade to h2c was passed on; frames begin behind the first answer."""
+        """An upgrade to h2c was passed on. Frames begin after the first response."""
         self._handshake: trio.Event | None = None
-        """Set when an upgrade to WebSocket has been answered. Frames that came with it wait for that: Hypercorn
-        can't take them before."""
+        """Set when an upgrade to WebSocket has been answered. Frames that arrive earlier wait for it: Hypercorn can't
+        take them before."""
         self._changed = trio.Event()
         self.handed_out = HandedOut(engine)
         self._refused_path = b"/" + secrets.token_hex(16).encode()
         self._refused_head: QrustyError | None = None
         self._refused_body: QrustyError | None = None
         self.scope = trio.CancelScope()
-        """Of the whole connection."""
+        """Cancels the whole connection."""
         self.pauses: dict[Callable[[], bool], None] = {}
-        """Nothing more is read while one of these says so."""
+        """Reading pauses while any of these returns True."""
         self.http2: Http2Progress | None = None
-        """Of a connection that speaks HTTP/2."""
+        """The progress of an HTTP/2 connection; None for any other."""
         self._got_on = trio.current_time()
         """When Hypercorn last read or sent something."""
         self.broken = False
         self.answering: int | None = None
-        """The status of an answer that has begun, until its head is sent. Hypercorn sends heads without a phrase."""
+        """Status of a response that has begun, until its status line is sent. Hypercorn sends that without a phrase."""
         self._answer_begun = False
-        """The head of the current answer was sent."""
+        """The status line of the current response was sent."""
         self.last_heard = trio.current_time()
         self.socket = socket_of(stream)
 
-    # What the app asks.
+    # For the app.
 
     def refusal_of(self, path: bytes | None) -> QrustyError | None:
-        """What is wrong with the request for `path`, or (None) with the body of the current request."""
+        """Why the request for `path` is refused, or, if `path` is None, the body of the current request."""
         if path is None:
             return self._refused_body
         return self._refused_head if path == self._refused_path else None
 
     def answered(self, reply: Reply | None, written: bool, stream: int) -> None:
-        """The app has ended with a request."""
+        """The app has finished a request."""
         self._in_hand -= 1
         self._answer_begun = False
         self._changed.set()
         self.handed_out.answered(reply, written, stream, self.http2)
 
-    # What Hypercorn asks.
+    # For Hypercorn.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
@@ -163,7 +165,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 raise trio.BrokenResourceError from error
 
     async def _read(self) -> None:
-        while self.pauses and any([pause() for pause in list(self.pauses)]):  # noqa: C419, ASYNC110  # each one counts
+        while self.pauses and any([pause() for pause in list(self.pauses)]):  # noqa: C419, ASYNC110  # call each: it also counts
             await trio.sleep(PAUSE_SECONDS)
         deadline = float("inf") if self._begun is None else self._begun + HEAD_SECONDS
         data = None
@@ -180,9 +182,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             self._begun = self.last_heard
 
     async def _at_end(self) -> bytes:
-        """The peer sends no more, but may wait for answers: Hypercorn, told of the end, would drop them."""
+        """The peer has closed its side, but may wait for responses: Hypercorn would drop them if it saw the EOF."""
         if self._pass in (self._pass_body, self._pass_chunks):
-            # Inside a request: there is nothing to answer, as in the fast lane.
+            # The request is incomplete, so there is nothing to answer, as on the fast path.
             self.scope.cancel()
         while self._in_hand > 0 and self._pass == self._pass_head:
             self._changed = trio.Event()
@@ -197,7 +199,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.handed_out.given = []
 
     def _refuse(self, error: QrustyError) -> bytes:
-        """Make the app answer `error` in its turn, as the last answer."""
+        """Make the app send `error` in order, as the last response."""
         before = self._pass
         self._data = b""
         self._last = True
@@ -206,7 +208,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             self._refused_head = error
             self._in_hand += 1
             return b"GET %b HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n" % self._refused_path
-        # In a chunked body: bring it to an end, for the app to see that it is none.
+        # Inside a chunked body: complete it, so that the app runs and finds the refusal.
         self._refused_body = error
         return self._chunks.broken_off()
 
@@ -247,7 +249,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     def _skip_empty_lines(self) -> bytes:
         start, self._empty_lines = skip_empty_lines(self._data, 0, self._empty_lines)
         if start:
-            self._first = False  # HTTP/2 begins with its preface and nothing else.
+            self._first = False  # An HTTP/2 connection must begin with the preface.
             if start == len(self._data):
                 self._begun = None
         return self._data[start:]
@@ -299,7 +301,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             self.answering = None
             self._answer_begun = True
         elif not self._answer_begun:
-            # What Hypercorn says by itself before an answer: go on, or go over to HTTP/2.
+            # Hypercorn itself sends 100 Continue, or 101 for HTTP/2, before the response.
             data = with_phrase(with_phrase(bytes(data), 100), 101)
         with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
             self._sending = scope
@@ -325,7 +327,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         raise trio.BrokenResourceError("the peer reads nothing")
 
     def _begin_http2(self, data: bytes) -> None:
-        """The upgrade to h2c is answered: the first bytes are HTTP/1.1, up to an empty line."""
+        """The upgrade to h2c is answered: `data` is HTTP/1.1 up to the empty line, then HTTP/2."""
         self._upgrading = False
         end = data.find(b"\r\n\r\n") + 4
         if data.startswith(b"HTTP/1.1 101") and end >= 4:
@@ -338,11 +340,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     @property
     def opaque(self) -> bool:
-        """Whether what passes is no longer HTTP/1.1."""
+        """Whether the bytes are no longer HTTP/1.1."""
         return self._pass == self._pass_all
 
     async def watch(self) -> None:
-        """Cut off a connection that does not get on, or when this is cancelled. Never returns otherwise."""
+        """Cut off the connection if it stalls, or when this task is cancelled. Never returns."""
         while True:
             try:
                 await trio.sleep(WATCH_SECONDS)
@@ -358,7 +360,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 self._break()
 
     def _waits_for_itself(self, now: float) -> str | None:
-        """Hypercorn's reader may wait for room in a window that only something it reads can open."""
+        """Detect a deadlock: Hypercorn's reader waits for room in a window that only a frame it reads could open."""
         if self._read_ended.is_set() and now - self._got_on >= SEND_SECONDS:
             return "an answer that is not taken"
         return None
@@ -366,14 +368,14 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     def _answer_handshake(self, beginning: bytes) -> None:
         assert self._handshake is not None
         if beginning != b"HTTP/1.1 101":
-            # Refused: what follows it is nothing that anybody reads.
+            # The handshake was refused: nobody reads what follows it.
             self._data = b""
             self._last = True
             self._go(self._pass_head)
         self._handshake.set()
 
     def _break(self) -> None:
-        """Nothing can be sent any more. Hypercorn by itself would wait for ever with requests not yet looked at."""
+        """Nothing can be sent any more: cancel the connection. Hypercorn would wait for ever with unread requests."""
         self.broken = True
         self.scope.cancel()
         self._sending.cancel()  # Hypercorn shields it.
@@ -387,9 +389,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             await self._stream.send_eof()
 
     async def aclose(self) -> None:
-        """Close, but let a peer that is still sending read the answer first, within bounds."""
+        """Close. A peer that is still sending may read the response first, within limits."""
         if self._closing:
-            # Hypercorn closes from two tasks; the second is not to cut the first one short.
+            # Hypercorn closes from two tasks. The second must not cut the first short.
             await self._closed.wait()
             return
         self._closing = True

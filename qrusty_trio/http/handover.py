@@ -1,11 +1,10 @@
-"""Hypercorn on a connection whose first bytes have been read already.
+"""Runs Hypercorn on a connection whose first bytes have already been read.
 
-Rule: Hypercorn sees the connection through a `guard.GuardedStream` and nothing else, and its connections end as soon
-as those of the fast lane do.
+Rule: Hypercorn sees the connection only through a `guard.GuardedStream`, and its connections end as soon as those of
+the fast path do.
 
-Uses of Hypercorn that are not its public interface: `TCPServer`, `WorkerContext`, `ASGIWrapper`, the ASGI state, and
-whose method `send` is.
-tests/http/test_handover.py fails when they move.
+This uses parts of Hypercorn that are not public: `TCPServer`, `WorkerContext`, `ASGIWrapper`, the ASGI state, and the
+object that `send` is a method of. tests/http/test_handover.py fails when they change.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from qrusty_trio.http.share import ConnectionShare, Share
 
 GUARD_KEY = "qrusty.guard"
 QUEUED_MESSAGES = 2
-"""Pieces of a body, or messages of a WebSocket, that wait for the app. What is beyond that waits in the socket."""
+"""Pieces of a body, or messages of a WebSocket, that may wait for the app. Further ones wait in the socket."""
 MAX_REQUESTS = 2**62
-"""Requests on a connection before Hypercorn closes it: no limit."""
+"""Requests before Hypercorn closes a connection: in effect, no limit."""
 
 install()
 
@@ -45,7 +44,7 @@ Send = Callable[[Any], Awaitable[None]]
 
 
 def make_config(ping_interval: float) -> Config:
-    """Hypercorn's settings: the limits of the fast lane, no access log, errors into `logging`."""
+    """Hypercorn's settings: the fast path's limits, no access log, errors to `logging`. `ping_interval`: seconds."""
     config = Config()
     config.accesslog = None
     config.errorlog = logging.getLogger("qrusty_trio.http.hypercorn")
@@ -60,7 +59,7 @@ def make_config(ping_interval: float) -> Config:
 
 
 class _Context(WorkerContext):
-    """Hypercorn's context of one connection. What sleeps between two pings wakes when the connection is over."""
+    """Hypercorn's context of one connection. A task that sleeps between pings wakes when the connection ends."""
 
     def __init__(self, shared: WorkerContext) -> None:
         super().__init__(None)
@@ -73,24 +72,24 @@ class _Context(WorkerContext):
 
 
 class _Server(TCPServer):
-    """Hypercorn's server of one connection, which lets go of a connection when its peer has."""
+    """Hypercorn's server of one connection. It ends when the peer has closed."""
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # They would otherwise keep the connection until the idle timeout, or the next ping.
+        # Otherwise these tasks would keep the connection until the idle timeout or the next ping.
         await self.idle_task.stop()
         assert isinstance(self.context, _Context)
         self.context.over.set()
         guard = cast(GuardedStream, self.stream)
         if guard.opaque:
-            # Nobody is there to take an answer; without a request to cancel, Hypercorn would wait for ever to send one.
+            # The peer can't take a response. Without a request to cancel, Hypercorn would wait for ever to send one.
             guard.scope.deadline = min(guard.scope.deadline, trio.current_time() + LINGER_SECONDS)
 
 
 def _take_apart(server: _Server) -> None:
-    """A server of a connection that is over, its protocol and its streams refer to each other: end it here.
+    """Break the reference cycles between a finished server, its protocol and its streams.
 
-    Else what they hold of the peer's, a message of 2 MiB in four bytes a character, waits for the collector.
+    Otherwise what they hold (a message of 2 MiB at four bytes a character) waits for the garbage collector.
     """
     wrapper = vars(server).pop("protocol", None)
     protocol = vars(wrapper).pop("protocol", None) if wrapper is not None else None
@@ -105,7 +104,7 @@ def _take_apart(server: _Server) -> None:
 
 
 def _note_status(guard: GuardedStream, message: dict[str, Any]) -> None:
-    """Tell the stream which answer begins."""
+    """Tell the stream the status of the response that begins."""
     if message["type"] in {"http.response.start", "websocket.http.response.start"}:
         guard.answering = message["status"]
     elif message["type"] == "websocket.accept":
@@ -113,13 +112,13 @@ def _note_status(guard: GuardedStream, message: dict[str, Any]) -> None:
 
 
 def _stream_of(send: Send) -> int:
-    """The number of the HTTP/2 stream that Hypercorn answers by this."""
+    """The number of the HTTP/2 stream that `send` responds on."""
     number: int = cast(Any, send).__self__.stream_id
     return number
 
 
 class Handover:
-    """Serves connections by Hypercorn and the Quart app."""
+    """Serves connections through Hypercorn and the Quart app."""
 
     def __init__(self, context: HttpContext) -> None:
         self._context = context
@@ -130,7 +129,7 @@ class Handover:
         self._wrapped = ASGIWrapper(cast(Any, self._asgi))
 
     async def serve(self, stream: trio.abc.Stream, data: bytes = b"") -> None:
-        """Serve one connection to its end. Closes the stream. `data`: bytes that were read already."""
+        """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
         guarded = GuardedStream(stream, data, self._engine, share)
         state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded, REFUSAL_KEY: guarded.refusal_of}
@@ -155,11 +154,11 @@ class Handover:
             await trio.aclose_forcefully(stream)
 
     async def stop(self) -> None:
-        """Close idle connections now, the others after the answer they are at."""
+        """Close idle connections now, and the others after their current response."""
         await self._worker.terminated.set()
 
     async def _asgi(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """The app, with an eye on whether its answer could be written."""
+        """Run the app, and record whether its response could be written."""
         guard: GuardedStream = scope["state"][GUARD_KEY]
         if scope["type"] != "http":
             scope["state"][STREAM_KEY] = HypercornStream(send)
@@ -176,7 +175,7 @@ class Handover:
         async def hold_last(message: dict[str, Any]) -> None:
             nonlocal last, written
             if message["type"] == "http.response.body" and not message.get("more_body", False):
-                # The body went before it, it only says so.
+                # The body has already been sent; this message only ends it.
                 last = message
                 written = not guard.broken
             else:
@@ -187,16 +186,17 @@ class Handover:
         try:
             await self._run_app(scope, partial(share.receive, receive), hold_last)
         finally:
-            # Hypercorn keeps the scope until the next request, and must not keep the answer with it.
+            # Hypercorn keeps the scope until the next request, so take the reply out of it.
             guard.answered(scope.pop(REPLY_KEY, None), written, _stream_of(send))
             share.close()
         if last is not None:
             await _finish(receive, send, last)
 
     async def _run_app(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
-        """Raises what the app raises; a cancellation never as a group.
+        """Run the app and raise what it raises, but a cancellation as a single exception, never as a group.
 
-        Hypercorn would tie a group to its own frames in a cycle. What the request held would wait for the collector.
+        Hypercorn ties a group to its own frames in a cycle. What the request held would then wait for the garbage
+        collector.
         """
         try:
             await self._app(cast(Any, scope), cast(Any, receive), cast(Any, send))
@@ -214,10 +214,10 @@ class Handover:
 
 
 async def _finish(receive: Receive, send: Send, last: dict[str, Any]) -> None:
-    """Send the last message of an answer, after the app has ended.
+    """Send the last message of a response after the app has returned.
 
-    Hypercorn then tells the app that the client is done with and closes or goes on. Told inside the app, Quart would
-    cancel just that; told while nobody receives, Hypercorn would wait for ever behind what is left of the body.
+    Hypercorn then tells the app that the client has disconnected, and closes or reuses the connection. If the app were
+    still running, Quart would cancel that. If nobody received, Hypercorn would wait for ever behind the unread body.
     """
 
     async def drain() -> None:

@@ -1,12 +1,12 @@
-"""The head of an HTTP/1.x request, read in the one way that no parser reads otherwise.
+"""Reads the request line and header block of an HTTP/1.x request, and refuses whatever is ambiguous.
 
-Rule: what llhttp (fast lane) and h11 (Hypercorn) could see differently is refused: obsolete folds, bare line feeds,
-control characters, two lengths, a length and a transfer coding, unknown codings, no or several hosts. Both lanes put
-every head through here, so neither is more lenient than the other.
+Rule: anything that llhttp (fast path) and h11 (Hypercorn) could read differently is refused: obsolete line folding,
+bare line feeds, control characters, two lengths, a length and a transfer coding, unknown codings, no Host or several.
+Both paths send every request through here, so neither is more lenient than the other.
 
-A head is a request line and a header block. The block (from the line's CR LF to the empty line) is often the same from
-request to request of one client, but for the length; so what llhttp and the checks found out about it is kept under
-its very bytes. One that changes each time is read each time (5 to 10 µs) and displaces none of those.
+A header block runs from the request line's CR LF to the empty line. A client often repeats it from request to request,
+except for the length, so the result of parsing it is cached under its exact bytes. A block that changes each time is
+parsed each time (5 to 10 µs) and evicts none of those that repeat.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from qrusty_trio.http.origins import Browser
 from qrusty_trio.http.remembered import Remembered
 
 MAX_HEAD_BYTES = 64 * 1024
-"""Request line and headers together; more is answered with 431."""
+"""Limit on the request line and headers together. More is answered with 431."""
 MAX_HEADERS = 256
-"""More header lines are answered with 431, too: each costs both parsers time on the event loop."""
+"""Limit on header lines. More are answered with 431 too, because each costs both parsers time on the event loop."""
 IDLE_SECONDS = 75.0
-"""A connection without a request, before the first or between two."""
+"""Timeout of a connection without a request, before the first or between two."""
 HEAD_SECONDS = 10.0
-"""From the first byte of a request to the last of its headers."""
+"""Timeout from the first byte of a request to the last of its headers."""
 BODY_SECONDS = 30.0
-"""From the last byte of the headers to the last of the body."""
+"""Timeout from the last byte of the headers to the last of the body."""
 SEND_SECONDS = 30.0
-"""A reader that takes nothing."""
+"""Timeout of a send while the peer takes nothing."""
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 MAX_EMPTY_LINES = 100
-"""Before one request. Some clients send one after a body; more than these are no slip."""
+"""Most empty lines before a request. Some clients send one after a body; so many are no accident."""
 
 MAX_KEPT_BLOCKS = 2048
-"""Header blocks whose meaning is remembered, per HTTP version: so many that came again, and so many that came once."""
+"""Cached header blocks per HTTP version: so many that were repeated, and so many that were seen once."""
 MAX_KEPT_BLOCK_BYTES = 1024
-"""Longer blocks are read anew each time, so that the memory is bounded (4 MiB a version)."""
+"""Longer blocks are not cached, which bounds the memory (4 MiB per version)."""
 MAX_QUICK_BLOCK_BYTES = 2048
-"""Blocks up to here, and of no more than `MAX_QUICK_HEADERS` lines, take some 20 µs at most to read anew."""
+"""Blocks of at most this size and `MAX_QUICK_HEADERS` lines take at most about 20 µs to parse."""
 MAX_QUICK_HEADERS = 32
 
 _LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
@@ -85,7 +85,7 @@ class Line(NamedTuple):
 
 
 class Block:
-    """What a header block says, as far as a carrier needs it."""
+    """What a header block says, as far as the fast path and the guard need it."""
 
     __slots__ = (
         "allowed_types",
@@ -108,19 +108,19 @@ class Block:
         self.keep_alive = True
         self.content_type: str | None = None
         self.browser: Browser | None = None
-        """What a browser says of where the request comes from."""
+        """What a browser says about the request's origin; None if it is not from a browser."""
         self.upgrade = ""
-        """What to upgrade to, in lower case; '' when no upgrade is asked for."""
+        """The protocol to upgrade to, in lower case; '' if no upgrade is requested."""
         self.handshake_fault = ""
-        """What is wrong with an upgrade to WebSocket; '' when nothing is."""
+        """What is wrong with an upgrade to WebSocket; '' if nothing."""
         self.settings_fault = ""
-        """What is wrong with an upgrade to HTTP/2; '' when nothing is."""
+        """What is wrong with an upgrade to HTTP/2; '' if nothing."""
         self.plain = True
-        """Nothing is asked for but an answer: no chunks, no upgrade, no expectation."""
+        """No chunked body, no upgrade, no Expect."""
         self.quick = False
-        """Plain, and nothing more is to be looked at or said in the answer: no closing, no browser."""
+        """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
         self.allowed_types: set[str] = set()
-        """Names of operations that this content type was found right for."""
+        """Names of the operations that accept this content type, as far as checked."""
 
 
 def split_target(target: bytes) -> tuple[bytes, str]:
@@ -159,7 +159,7 @@ def read_block(block: bytes, http11: bool) -> Block:
 
 
 def read_quick_block(block: bytes) -> Block | None:
-    """What an HTTP/1.1 header block says, if that is known or found out in microseconds.
+    """Read an HTTP/1.1 header block if it is cached, or small enough to parse in microseconds; else None.
 
     Headers may change from request to request (traceparent, X-Request-Id). Raises BadRequest.
     """
@@ -170,7 +170,7 @@ def read_quick_block(block: bytes) -> Block | None:
 
 
 class _Headers:
-    """Collects what llhttp tells."""
+    """Collects the headers that llhttp reports."""
 
     def __init__(self) -> None:
         self.values: dict[bytes, list[bytes]] = {}
@@ -187,10 +187,10 @@ def _read_block(block: bytes, http11: bool) -> Block:
     headers = _Headers()
     parser = httptools.HttpRequestParser(headers)
     try:
-        # The real request line was matched apart; of a request with a body llhttp checks all that it checks at all.
+        # The real request line is matched separately. llhttp applies all its checks only to a method with a body.
         parser.feed_data((b"POST / HTTP/1.1" if http11 else b"POST / HTTP/1.0") + block)
     except httptools.HttpParserUpgrade:
-        pass  # The head is whole and asks for an upgrade.
+        pass  # The header block is complete and requests an upgrade.
     except httptools.HttpParserError as error:
         raise BadRequest(f"The headers can't be read: {error}") from None
     return _interpret(headers.values, http11)
@@ -220,7 +220,7 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
 
 
 def check_host_header(host: bytes) -> None:
-    """Raise BadRequest for what is no host, perhaps with a port."""
+    """Raise BadRequest unless this is a host, with or without a port."""
     if not _HOST.fullmatch(host):
         raise BadRequest("The Host header must be a host and perhaps a port")
 
@@ -234,7 +234,7 @@ def _browser(values: dict[bytes, list[bytes]], hosts: list[bytes]) -> Browser | 
 
 
 def _handshake_fault(values: dict[bytes, list[bytes]], tokens: set[bytes], http11: bool) -> str:
-    """What RFC 6455, 4.2.1, asks of the headers and these do not have; '' for nothing."""
+    """Which requirement of RFC 6455, 4.2.1, the headers fail; '' if none."""
     if not http11:
         return "A WebSocket needs HTTP/1.1"
     keys = values.get(b"sec-websocket-key", [])
@@ -248,11 +248,11 @@ def _handshake_fault(values: dict[bytes, list[bytes]], tokens: set[bytes], http1
 
 
 _SETTINGS = {2: range(2), 4: range(2**31), 5: range(2**14, 2**24), 8: range(2)}
-"""Settings of HTTP/2 that do not take every value (RFC 9113, 6.5.2; RFC 8441, 3)."""
+"""The HTTP/2 settings with a limited range of values (RFC 9113, 6.5.2; RFC 8441, 3)."""
 
 
 def _settings_fault(values: list[bytes]) -> str:
-    """What RFC 7540, 3.2.1, asks of HTTP2-Settings and these do not have; '' for nothing."""
+    """Which requirement of RFC 7540, 3.2.1, the HTTP2-Settings headers fail; '' if none."""
     if len(values) != 1:
         return "An upgrade to h2c needs one HTTP2-Settings header"
     try:
@@ -297,9 +297,9 @@ def _tokens(values: list[bytes]) -> set[bytes]:
 
 
 def skip_empty_lines(data: bytes, position: int, before: int) -> tuple[int, int]:
-    """Read over the empty lines at `position`, as RFC 9112 (2.2) asks. `before`: so many came before them.
+    """Skip the empty lines at `position`, as RFC 9112 (2.2) asks. `before`: the number skipped already.
 
-    Returns where they end, and how many there were since the last request. Raises BadRequest when they are too many.
+    Returns where they end, and how many there were since the last request. Raises BadRequest if there are too many.
     """
     while data.startswith(b"\r\n", position):
         position += 2
@@ -310,9 +310,9 @@ def skip_empty_lines(data: bytes, position: int, before: int) -> tuple[int, int]
 
 
 def check_beginning(data: bytes) -> None:
-    """Refuse the beginning of a head as soon as it can't become a good one. Raises BadRequest and HeadTooLarge."""
+    """Refuse an incomplete request as soon as it can't become valid. Raises BadRequest or HeadTooLarge."""
     if data == b"\r":
-        return  # perhaps of an empty line
+        return  # possibly the start of an empty line
     if len(data) > MAX_HEAD_BYTES:
         raise head_too_large()
     if not data[:1].isalpha() or not data[:1].isupper():

@@ -1,9 +1,9 @@
-"""HTTP/2 in Hypercorn, where what is wrong with one request is that request's business, not its connection's.
+"""Hypercorn's HTTP/2, changed so that a fault in one request does not end the connection.
 
-Rule: Hypercorn sees only requests whose method, path and host the other lanes would take. What it does not know how to
-handle (data for a request that is answered already, trees of priorities) does not reach it.
+Rule: Hypercorn sees only requests whose method, path and host HTTP/1.1 would accept here. What it can't handle (data
+for a request already answered, priority trees) does not reach it.
 
-A subclass of what is not Hypercorn's public interface; tests/http/test_http2.py fails when that moves.
+This subclasses a class that is not public in Hypercorn; tests/http/test_http2.py fails when that changes.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from qrusty_trio.http.head import check_host_header, read_line
 
 
 class Http2(H2Protocol):
-    """One connection."""
+    """One HTTP/2 connection."""
 
     async def _handle_events(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event, RequestReceived) and (refusal := refusal_of(event)) is not None:
-                with suppress(ProtocolError):  # the peer has taken it back, or has left
+                with suppress(ProtocolError):  # the peer has reset the stream, or has left
                     self._refuse(event.stream_id, refusal)
             elif isinstance(event, DataReceived) and event.stream_id not in self.streams:
                 self._let_go(event)
             else:
                 if isinstance(event, StreamReset) and (unsent := self.stream_buffers.get(event.stream_id)) is not None:
-                    # Without a window it would be kept as long as the connection.
+                    # Without a window, the response would be kept as long as the connection.
                     await unsent.close()
-                with suppress(StreamClosedError):  # the peer has taken back what was to be refused, as the server stops
+                with suppress(StreamClosedError):  # the server stops, and the peer reset a stream it would refuse
                     await super()._handle_events([event])
         await self._flush()
 
     async def _priority_updated(self, event: PriorityUpdated) -> None:
-        """RFC 9113 has given priorities up. A peer could make their tree as large as it likes."""
+        """Ignore priorities: RFC 9113 deprecates them, and a peer could make their tree as large as it likes."""
 
     def _refuse(self, stream_id: int, refusal: QrustyError) -> None:
-        """Answer with `refusal`, as far as the peer has room for it."""
+        """Respond with `refusal`; without its body if the peer's window has no room for that."""
         reply = error_reply(refusal)
         fits = len(reply.body) <= min(
             self.connection.local_flow_control_window(stream_id), self.connection.max_outbound_frame_size
@@ -57,20 +57,20 @@ class Http2(H2Protocol):
             self.connection.send_data(stream_id, reply.body, end_stream=True)
 
     def _let_go(self, event: DataReceived) -> None:
-        """Data of a request that was answered before it was whole: too large, say."""
+        """Drop data of a request that was answered before it was complete, because it was too large, for example."""
         stream_id = event.stream_id
         self.connection.acknowledge_received_data(event.flow_controlled_length, stream_id)
         stream = self.connection.streams.get(stream_id)
         if stream is not None and stream.state_machine.state == StreamState.HALF_CLOSED_LOCAL:
-            # The answer is out: no more is wanted (RFC 9113, 8.1).
+            # The response is complete: ask for no more data (RFC 9113, 8.1).
             self.connection.reset_stream(stream_id, ErrorCodes.NO_ERROR)
 
 
 def refusal_of(request: RequestReceived) -> QrustyError | None:
-    """What is wrong with the head of a request; h2 has checked the rest."""
+    """What is wrong with a request's method, path or host; None if nothing. h2 has checked the rest."""
     found = dict(request.headers)
     try:
-        # One that lacks a path is a CONNECT.
+        # Only a CONNECT lacks a path.
         read_line(b"%b %b HTTP/1.1" % (found.get(b":method", b""), found.get(b":path", b"")))
         check_host_header(found.get(b":authority", found.get(b"host", b"")))
     except QrustyError as refusal:
@@ -79,5 +79,5 @@ def refusal_of(request: RequestReceived) -> QrustyError | None:
 
 
 def install() -> None:
-    """Let Hypercorn speak HTTP/2 by this class."""
+    """Make Hypercorn use this class for HTTP/2."""
     hypercorn.protocol.H2Protocol = Http2  # type: ignore[attr-defined]  # there is no setting for it

@@ -1,12 +1,12 @@
-"""Rounds: the plain requests that many connections sent at the same time, served as one burst.
+"""Request batching: plain requests that arrive on many connections at once are served as one burst.
 
-Rule: what is served here is what a connection's own task would serve, with the same answers; here it takes no task
-switch, and the calls of a round share one transaction. Served here is only a single whole request of a quick kind with
-a short head, which asks for nothing but an answer; and its answer is sent if the socket takes it at once. Everything
-else wakes the connection's task with what has arrived.
+Rule: a response from here is the one that the connection's own task would send. Batching saves the task switch, and the
+calls of a batch share one transaction. Only a single complete request for a quick operation is served here, with a
+short header block and no special demands. Its response is sent here if the socket takes it at once. Anything else wakes
+the connection's task with what has arrived.
 
-A connection is parked here while its task waits for a request. From its request to its answer, which
-may wait for a sync, the connection is busy: nothing more is read from it.
+A connection is parked here while its task waits for a request. From its request to its response, which may wait for a
+sync, the connection is busy: nothing more is read from it.
 """
 
 from __future__ import annotations
@@ -26,43 +26,43 @@ from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
 
 ROUND = 64
-"""Connections served in one step of the event loop: 1 to 2 ms."""
+"""Most connections served in one step of the event loop: 1 to 2 ms."""
 QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
 """Operations that take microseconds."""
 
 
 class Connection(Protocol):
-    """What is asked of a connection that is parked here."""
+    """What batching needs of a parked connection."""
 
     fd: int
     task: trio.lowlevel.Task | None
-    """While it is parked: its task."""
+    """Its task while it is parked; else None."""
     busy: bool
     """A request was read and is not answered yet."""
     muted: bool
-    """Not listened to."""
+    """Reading is paused: the connection is not polled."""
     unsent: Holding
-    """Its share of what has not been sent yet."""
+    """Its share of the budget for unsent responses."""
 
     @property
     def stopping(self) -> bool:
-        """It is to be closed after the answer it is at."""
+        """The connection is to be closed after its current response."""
 
     def quick_call(self, data: bytes) -> Call | None:
-        """The call, if what has arrived is one plain request of a kind in QUICK."""
+        """The call, if `data` is exactly one plain request for an operation in QUICK; else None."""
 
     def begin_quick(self) -> None:
-        """Its call is going to be run."""
+        """Its call is about to run."""
 
     def quick_answer(self, reply: Reply) -> bytes:
-        """The bytes of the answer."""
+        """The bytes of the response."""
 
     def end_quick(self, reply: Reply) -> None:
-        """The answer has left."""
+        """The response has been sent."""
 
 
 class Unsent(NamedTuple):
-    """An answer that the socket did not take whole."""
+    """A response for the connection's task to finish: the socket took `sent` bytes of it."""
 
     data: bytes
     sent: int
@@ -70,7 +70,7 @@ class Unsent(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request of a round. The connection has left when its task is another one, or none."""
+    """A request of a batch. If the connection's task is no longer `task`, the connection has left."""
 
     connection: Connection
     task: trio.lowlevel.Task
@@ -78,7 +78,7 @@ class Asked(NamedTuple):
 
 
 class Rounds:
-    """The parked connections of a lane."""
+    """The parked connections of the fast path."""
 
     def __init__(self, engine: Engine, received: Budget, unsent: Budget) -> None:
         self._engine = engine
@@ -89,7 +89,7 @@ class Rounds:
         """By file descriptor."""
 
     async def run(self) -> None:
-        """Serve rounds, until cancelled."""
+        """Serve batches until cancelled."""
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
@@ -104,16 +104,17 @@ class Rounds:
             self._epoll.close()
 
     def _leave_large(self, asked: Asked) -> bool:
-        """Leave a call whose answer may be large to the connection's task, as there is no room for it now."""
+        """Leave a call to the connection's task if its response may be large. Returns whether it did."""
         if asked.call.operation.large:
             self._wake(asked.connection, outcome.Value(asked.call))
             return True
         return False
 
     async def receive(self, connection: Connection) -> bytes | Call | Unsent:
-        """Park a connection until something arrives that is not served here; b"": the peer sends no more.
+        """Park a connection until its task is needed. Raises ConnectionLost.
 
-        Unsent: the task has to send the rest of an answer first. Raises ConnectionLost.
+        Returns the bytes that arrived (b"" if the peer has closed its side), a Call that the task must run, or an
+        Unsent response that it must finish sending first.
         """
         self._epoll.register(connection.fd, select.EPOLLIN)
         connection.task = trio.lowlevel.current_task()
@@ -145,18 +146,18 @@ class Rounds:
         self._wake(connection, outcome.Error(lost))
 
     def _fail(self, connection: Connection, task: trio.lowlevel.Task | None, error: Exception) -> None:
-        """What went wrong for one connection ends its task, and nobody else's."""
+        """Raise `error` in the task of this connection, and in no other."""
         if connection.task is not None and connection.task is task:
             self._wake(connection, outcome.Error(error))
 
     def _read(self, events: list[tuple[int, int]]) -> list[Asked]:
-        """Read from the connections that something has arrived on. Returns what is to be served here."""
+        """Read from the ready connections. Returns the requests to serve here."""
         asked: list[Asked] = []
         most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
         for fd, _ in events:
             connection = self._parked[fd]
             if connection.busy:
-                # It sends on, or is gone, before its answer: not before that.
+                # The peer pipelined or hung up before its response; stop polling it until then.
                 connection.muted = True
                 self._epoll.unregister(fd)
                 continue
@@ -181,7 +182,7 @@ class Rounds:
         return asked
 
     def _serve(self, asked: list[Asked]) -> list[Asked]:
-        """Run the calls and answer, or leave that to the sync. Returns those that it did not get to."""
+        """Run the calls and respond now or after the sync. Returns the requests that did not run yet."""
         if not asked:
             return asked
         engine = self._engine
@@ -195,7 +196,7 @@ class Rounds:
         later: list[tuple[Asked, Reply]] = []
         for each, reply in zip(asked, replies, strict=False):
             if reply.needs_sync and waits:
-                each.call.body = b""  # stored, and a sync may take its time
+                each.call.body = b""  # stored, so it need not be kept during the sync
                 later.append((each, reply))
             else:
                 self._answer(each, reply)
@@ -204,9 +205,9 @@ class Rounds:
         return asked[len(replies) :]
 
     def _answer_later(self, later: list[tuple[Asked, Reply]], fault: StorageFault | None) -> None:
-        """The sync is over, or failed with `fault`."""
+        """The sync has completed, or failed with `fault`."""
         for each, reply in later:
-            # Whoever has left meanwhile was cancelled; nothing was handed out to it.
+            # A connection that left meanwhile was cancelled; nothing was handed out to it.
             if each.connection.task is each.task:
                 self._answer(each, reply if fault is None else error_reply(fault))
 
