@@ -1,11 +1,11 @@
-"""The engine: bursts of calls in, replies out, one batch and one sync for all that came together.
+"""The engine: bursts of calls in, replies out, with one batch and one sync for everything that arrived together.
 
-Rule: everything that touches the broker runs in a transaction, on the loop, without a pause: operations, then
-deliveries to waiting subscribers, then one write. An answer leaves after the sync that covers it.
+Rule: everything that touches the broker runs in a transaction, on the loop, without a checkpoint: operations, then
+deliveries to waiting subscribers, then one write. A reply leaves after the sync that makes its change durable.
 
 When the store fails, memory and store may differ. From then on every change is refused with that fault, and
-`server/recovery.py` goes the way of a start. Operations that only read never touch the store: they are answered all the
-while.
+`server/recovery.py` loads the store as at start-up. Read-only operations never touch the store, so they are answered
+throughout.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.sessions import Session, Sessions
 
 EXPIRED_PER_STEP = 64
-"""Ended locks handled in one step: about 1 ms."""
+"""Expired locks handled in one step, which takes about 1 ms."""
 DELIVERIES_PER_STEP = 128
-"""About 1.5 ms."""
+"""Deliveries in one step, which takes about 1.5 ms."""
 GIVEN_BACK_PER_STEP = 64
-"""Messages given back in one step: about 1 ms."""
+"""Messages returned to their queues in one step, which takes about 1 ms."""
 TIDIED_PER_STEP = 1000
-"""Locks of purged queues freed in one step: under 1 ms."""
+"""Locks of purged queues freed in one step, which takes under 1 ms."""
 PAUSE_SECONDS = 1.0
-"""Of a task whose step failed, though the store did not: a payload that can't be read just now, or want of memory."""
+"""Pause of a task whose step failed although the store did not. A payload can't be read for now, or memory is short."""
 PENDING_CHANGES = 512
-"""Changes from which on a batch is written without waiting for the sync: the write of all that would come together
-until then took 16 ms with 128 clients."""
+"""A batch with this many changes is written without waiting for the sync. With 128 clients, the write of everything
+that arrived until the sync took 16 ms."""
 
 CRASHED = "The server failed to make a change; its log says why."
 
@@ -49,7 +49,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """See `api.call.Engine` for what carriers may expect."""
+    """See `api.call.Engine` for what transports may expect."""
 
     def __init__(self, services: Services, dispatcher: Dispatcher, clock: Clock) -> None:
         self.services = services
@@ -60,27 +60,27 @@ class Engine:
         self.dispatcher = dispatcher
         self.clock = clock
         self.committer: Committer
-        """Set by whoever makes the engine, as the two need each other."""
+        """Set by the creator of the engine, because the two refer to each other."""
         self.fault: StorageFault | None = None
-        """Why nothing can be changed at the moment."""
+        """The fault with which every change is refused for now; None while the store works."""
         self.faults = 0
         """Faults since the start."""
         self.last_fault: StorageFault | None = None
         self.broken = trio.Event()
         """Set while there is a fault to recover from."""
         self.unseen: set[tuple[int, int, str]] = set()
-        """Deliveries that nobody saw, of which the store may know: queue number, lock number, message id. Taken back by
-        the recovery before anything else changes."""
+        """Deliveries that nobody saw but the store may have: queue number, lock number, message id. The recovery undoes
+        them before anything else changes."""
         self.reading_anew = trio.Lock()
-        """Held by whoever reads the store into memory: a start, or a recovery that begins meanwhile."""
+        """Held while the store is loaded into memory, by start-up or by a recovery that begins meanwhile."""
         self.transactions = 0
-        """Counts what was done, for those who wait for a quiet moment."""
+        """Counts transactions, so that tasks can tell when the server is quiet."""
         self._pump_wanted = trio.Event()
         self._search_wanted = trio.Event()
         self._reaper_wake = trio.Event()
         self._reaper_due = 0
 
-    # What carriers call
+    # For transports
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
         """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`."""
@@ -99,8 +99,8 @@ class Engine:
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:
                     if self.faults != faults and self.last_fault is not None:
-                        # The store failed between two steps. A sync that succeeds now may belong to the store that was
-                        # opened since: it says nothing about what was written before.
+                        # The store failed between two steps. A sync that succeeds now may be one of the reopened store.
+                        # It says nothing about what was written before.
                         raise self.last_fault.with_traceback(None)
                     await self.committer.durable()
                 except StorageFault as fault:
@@ -112,7 +112,7 @@ class Engine:
         return replies
 
     def run_now(self, calls: Sequence[Call]) -> list[Reply]:
-        """The same at once, without waiting for a sync, for calls that take no time of their own."""
+        """Run all calls to their end at once, without a checkpoint and without waiting for a sync."""
         replies: list[Reply] = []
         while len(replies) < len(calls):
             long = self._run_some(calls, replies, defer=False)
@@ -125,7 +125,7 @@ class Engine:
 
     @property
     def waits(self) -> bool:
-        """Whether an answer that needs a sync has to wait for it (policy `always`)."""
+        """Whether a reply that needs a sync has to wait for it (policy `always`)."""
         return self.committer.waits
 
     def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
@@ -138,13 +138,13 @@ class Engine:
         return replies
 
     def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
-        """Call `callback` after the sync that covers everything run so far, or with the fault that it met."""
+        """Call `callback` after the sync that makes everything run so far durable, with the fault if it failed."""
         self.committer.when_durable(callback, answers)
 
     async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
-        """Run `function(broker, now)` as one batch; with `sync`, wait until it is as durable as the policy says.
+        """Run `function(broker, now)` as one batch. With `sync`, wait until it is as durable as the policy promises.
 
-        Raises StorageFault; what `function` did is then not stored.
+        Raises StorageFault; the changes of `function` are not stored then.
         """
         with self._transaction(defer=sync and self.committer.waits) as now:
             result = function(self.broker, now)
@@ -153,13 +153,13 @@ class Engine:
         return result
 
     def give_back(self, reply: Reply) -> None:
-        """The answer could not be written: its message is available again at once, the delivery not counted."""
+        """Undo the delivery of a reply that could not be sent. The message is available again; nothing is counted."""
         delivery = reply.delivery
         if delivery is None:
             return
         if self.fault is None:
             try:
-                # Locks that have ended wait: this one may be among them, and must not count.
+                # Do not expire locks here: this one may have expired, and its delivery must not count.
                 with self._transaction(expire=False):
                     self.broker.take_back(delivery.queue_number, delivery.lock_number, delivery.id)
                 return
@@ -168,38 +168,38 @@ class Engine:
         self._note_unseen(delivery)
 
     def join(self, session: Session) -> None:
-        """A WebSocket was opened."""
+        """Register a WebSocket that was opened."""
         self.sessions.join(session)
 
     def leave(self, session: Session, counts: bool, unsent: frozenset[str]) -> None:
-        """A WebSocket is gone: what it holds goes back to the queues in small steps, at once; see `Sessions.leave`."""
-        # After a fault of the store nothing counts: the recovery gives back what any WebSocket held.
+        """Return what a closed WebSocket held to the queues, in small steps from now on; see `Sessions.leave`."""
+        # After a storage fault no delivery counts: the recovery returns what any WebSocket held.
         self.sessions.leave(session, counts and self.fault is None, unsent)
         if self.sessions.departed:
             self._pump_wanted.set()
 
     def pump_soon(self) -> None:
-        """A subscriber can take messages again."""
+        """Schedule deliveries, for example because a subscriber can take messages again."""
         self._pump_wanted.set()
 
     # Transactions
 
     def _begin(self, expire: bool = True) -> int:
-        """Begin a transaction; returns the time. Raises StorageFault."""
+        """Begin a transaction. Returns the time in wall milliseconds. Raises StorageFault."""
         if self.fault is not None:
-            raise self.fault.with_traceback(None)  # else each time it is raised it grows
+            raise self.fault.with_traceback(None)  # otherwise its traceback grows with every raise
         self.transactions += 1
         now = self.clock.now_ms()
-        # Times are cut to whole milliseconds. A lock that ends at `now` may still hold for a part of one.
+        # Times are rounded down to milliseconds. A lock that ends at `now` may hold for another fraction of one.
         if expire and now > self.broker.locks.wake_at and not self.services.gate.starting:
             self.broker.expire(now - 1, EXPIRED_PER_STEP)
         return now
 
     def _end(self, now: int, *, defer: bool) -> None:
-        """Deliver and write. Raises StorageFault.
+        """End a transaction: deliver and write. Raises StorageFault.
 
-        `defer`: leave the write to the committer, which is about to sync and writes what has come together by then. Not
-        when messages were handed out: an answer with a message leaves at once.
+        `defer`: leave the write to the committer, which writes everything pending before its next sync. The write is
+        not deferred when messages were delivered, because a reply with a message leaves at once.
         """
         dispatcher = self.dispatcher
         broker = self.broker
@@ -214,9 +214,9 @@ class Engine:
             self._search_wanted.set()
 
     def write(self) -> None:
-        """Write what was deferred. The committer calls it before a sync. Raises StorageFault."""
+        """Write deferred changes. The committer calls it before a sync. Raises StorageFault."""
         if self.fault is not None:
-            raise self.fault.with_traceback(None)  # else each time it is raised it grows
+            raise self.fault.with_traceback(None)  # otherwise its traceback grows with every raise
         try:
             self.broker.commit()
         except StorageFault as fault:
@@ -230,7 +230,7 @@ class Engine:
 
     @contextmanager
     def _transaction(self, *, defer: bool = False, expire: bool = True) -> Iterator[int]:
-        """Gives the time. On leaving, deliveries are made and everything is written. Raises StorageFault."""
+        """A transaction. Yields the time in wall milliseconds; delivers and writes at its end. Raises StorageFault."""
         with self._guarded():
             now = self._begin(expire)
             yield now
@@ -238,7 +238,10 @@ class Engine:
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        """What may leave memory and store apart. Raises StorageFault, whatever went wrong inside."""
+        """Guard code that may leave memory and store different: any unexpected error becomes a StorageFault.
+
+        Raises StorageFault; other QrustyErrors pass through.
+        """
         journal = self.broker.journal
         before = journal.position
         try:
@@ -247,20 +250,21 @@ class Engine:
             self.fail(fault)
             raise
         except QrustyError:
-            raise  # refused before anything changed
+            raise  # the operation was refused before anything changed
         except Exception as error:
             crash = StorageFault(CRASHED)
             log.exception("a change failed in a way that should not be possible")
             if journal.position != before:
-                # It broke off halfway: what is in memory can't be trusted any more, what is stored can.
+                # It failed halfway. Memory can't be trusted any more, but the store can.
                 self.fail(crash)
             raise crash from error
 
     def _run_some(self, calls: Sequence[Call], replies: list[Reply], defer: bool) -> Long | None:
-        """Run calls from number len(replies) on, up to one that takes long: that one is returned, begun.
+        """Run the calls that have no reply yet, up to one that takes more than one step. Returns that one, started.
 
-        None: all were run, or the others are left to a further step: there is a lot to be answered and it is time for
-        others, or the store has just failed.
+        Returns None when all calls were run, or when the rest is left to a later step. That happens when the replies
+        are large, so that other tasks get their turn, or when the store has just failed.
+
         `defer`: the caller waits for a sync if any reply needs one.
         """
         first = len(replies)
@@ -279,12 +283,12 @@ class Engine:
                 replies.append(error_reply(fault))
                 return None
             if self.fault is None and len(replies) == first:
-                # It failed, and the store did not: that call is not to be tried for ever.
+                # The call failed but the store did not. Answer this call, so that it is not retried forever.
                 return run_reads(self.services, calls[: first + 1], replies, self.clock.now_ms(), fault)
         return long
 
     def _refuse(self, calls: Sequence[Call], replies: list[Reply], first: int, fault: StorageFault) -> None:
-        """The store failed: of the calls that were run, those that change something are answered with the fault."""
+        """After a storage fault, replace the replies of calls that change something, from number `first` on."""
         for index in range(first, len(replies)):
             if calls[index].operation.mutating:
                 delivery = replies[index].delivery
@@ -304,7 +308,7 @@ class Engine:
         return reply
 
     def _step(self, long: Long, operation: Operation) -> Reply | None:
-        """One step of a long operation; of one that changes something, as a transaction. Its reply when it is done."""
+        """Run one step of a long operation, in a transaction if it changes something. Returns its reply when done."""
         try:
             if not operation.mutating:
                 return next_step(long)
@@ -318,7 +322,7 @@ class Engine:
     # Tasks
 
     async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Take back messages when their locks end, until cancelled. Sleeps until the next end, not by the tick."""
+        """Return messages to their queues when their locks expire, until cancelled. Sleeps until the next expiry."""
         task_status.started()
         while True:
             self._reaper_wake = trio.Event()
@@ -328,14 +332,14 @@ class Engine:
             with trio.move_on_after(max(0.0, self.clock.seconds_until(self._reaper_due + 1))):
                 await self._reaper_wake.wait()
             if self.fault is not None:
-                # The recovery wakes this task.
+                # `recovered` wakes this task.
                 self._reaper_due = 0
                 await self._reaper_wake.wait()
                 continue
             await self._try_to("locks are looked at", lambda: None)
 
     async def pump(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Make the deliveries that were too many for one step, and give back what WebSockets held, until cancelled."""
+        """Make deliveries left over from other steps, and return what WebSockets held, until cancelled."""
         task_status.started()
         while True:
             await self._pump_wanted.wait()
@@ -346,7 +350,7 @@ class Engine:
                     self._pump_wanted.set()
 
     async def search(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look for duplicates where they are refused by now, whoever asked for it, until cancelled."""
+        """Run the searches for duplicates, even if the client that asked for one is gone, until cancelled."""
         task_status.started()
         while True:
             while self.broker.deduplication.searching and self.fault is None:
@@ -359,7 +363,7 @@ class Engine:
             self.broker.deduplication.search_on()
 
     async def _try_to(self, what: str, change: Callable[[], None]) -> None:
-        """Run a step of a task, then let others run."""
+        """Run `change` in a transaction, then a checkpoint. `what` names the step in the log."""
         try:
             with self._transaction():
                 change()
@@ -370,7 +374,7 @@ class Engine:
         await trio.lowlevel.checkpoint()
 
     def fail(self, fault: StorageFault) -> None:
-        """The store failed: nothing can be changed until it has been read anew."""
+        """Refuse all changes after a storage fault, until the store has been loaded again."""
         if self.fault is None:
             self.fault = self.last_fault = fault
             self.faults += 1
@@ -381,7 +385,7 @@ class Engine:
         self.broken.set()
 
     def recovered(self) -> None:
-        """The store is back, and memory is what it says."""
+        """Accept changes again: the store has been loaded into memory."""
         self.fault = None
         self.broken = trio.Event()
         self._reaper_due = 0

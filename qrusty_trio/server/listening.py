@@ -1,7 +1,7 @@
 """The sockets that the server listens on.
 
-Rule: an address says what it says. `[::]` is every address of the machine, those of IPv4 included; an address is shown
-as it is to be written.
+Rule: an address means what it says. `[::]` is every address of the machine, including IPv4. Addresses are shown in the
+form in which they are configured.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from qrusty_trio.config import Address
 from qrusty_trio.errors import StartupRefused
 
 BACKLOG = 1024
-"""Connections that the kernel holds until they are accepted."""
+"""Connections that the kernel queues until they are accepted."""
 EVERY_ADDRESS = "::"
 
 
 async def listen(address: Address) -> list[trio.SocketListener]:
-    """Listen on `address`, a name on all its addresses. Raises StartupRefused."""
+    """Listen on `address`. A host name means all of its addresses. Raises StartupRefused."""
     try:
         if address.host == EVERY_ADDRESS:
             return [await _listen_everywhere(address.port)]
@@ -29,7 +29,7 @@ async def listen(address: Address) -> list[trio.SocketListener]:
 
 
 async def _listen_everywhere(port: int) -> trio.SocketListener:
-    """What Trio opens for `::` takes IPv6 only."""
+    """Listen on `::` for IPv6 and IPv4. Trio's own listener for `::` takes only IPv6. Raises OSError."""
     opened = trio.socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
     try:
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -43,7 +43,7 @@ async def _listen_everywhere(port: int) -> trio.SocketListener:
 
 
 def described(listener: trio.SocketListener) -> str:
-    """Where it listens, for the log."""
+    """The address of a listener, for the log."""
     host, port = listener.socket.getsockname()[:2]
     family = listener.socket.family
     if family == socket.AF_INET6 and not listener.socket.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY):

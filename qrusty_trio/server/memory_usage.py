@@ -1,14 +1,15 @@
-"""How much memory is in use and how much is allowed, from where the kernel accounts it.
+"""How much memory is in use and how much is allowed, according to the kernel's accounting.
 
-Rule: what is reported is what counts against the limit that would kill the process. Order of preference:
+Rule: the reported usage is what counts against the limit that would kill the process. In order of preference:
 
-1. A limit set by the operator: resident memory of this process against it.
-2. The tightest limit among the process's control group (version 1 or 2) and its parents: what that group has charged,
-   inactive file pages excluded (the kernel takes those back at once), against it. Others in the group count, too.
-3. No limit, or none below the machine's memory: resident memory of this process against the machine's memory.
+1. A limit set by the operator: resident memory of this process against that limit.
+2. The tightest limit of the process's control group (version 1 or 2) and its parents: the memory charged to that group,
+   other processes included, against its limit. Inactive file pages are excluded, because the kernel reclaims them at
+   once.
+3. No limit below the machine's memory: resident memory of this process against the machine's memory.
 
-Limits are read anew each time: they may be changed while the process runs. A reading takes about 0.1 ms. The files stay
-open from the first reading on, so that memory is watched when there are no descriptors left, too.
+Limits are read again each time, because they may change while the process runs. A reading takes about 0.1 ms. The files
+stay open after the first reading, so that memory is still watched when no descriptors are left.
 Formats: cgroups(7), proc_pid_mountinfo(5), and the kernel's admin-guide/cgroup-v1/memory and admin-guide/cgroup-v2.
 """
 
@@ -40,7 +41,7 @@ class UsageSource(Protocol):
     """Where readings come from."""
 
     def read(self) -> Usage:
-        """Now. Well under 2 ms: called on the event loop."""
+        """Take a reading. Well under 2 ms, because it is called on the event loop. May raise OSError."""
 
     def resident_bytes(self) -> int:
         """Resident memory of this process, in bytes. Microseconds."""
@@ -54,7 +55,7 @@ class Hierarchy:
     current: str
     limit: str
     inactive: str
-    """The line of `memory.stat` with the inactive file pages, descendants included."""
+    """The line of `memory.stat` with the inactive file pages, including those of descendants."""
 
 
 V1 = Hierarchy("cgroup v1", "memory.usage_in_bytes", "memory.limit_in_bytes", "total_inactive_file")
@@ -66,7 +67,7 @@ PAGE_BYTES = os.sysconf("SC_PAGESIZE")
 
 
 class _Source:
-    """A file of the kernel's that is read again and again."""
+    """A kernel file that is read repeatedly."""
 
     __slots__ = ("_file", "_path")
 
@@ -75,18 +76,18 @@ class _Source:
         self._file: Opened | None = None
 
     def read(self) -> str:
-        """Raises `OSError`."""
+        """The whole text of the file. Raises `OSError`."""
         if self._file is not None:
             try:
                 return self._read(self._file)
             except OSError:
-                # The group was removed, and perhaps made again.
+                # The group was removed and may have been created again.
                 self._file = None
         self._file = Opened(os.open(self._path, os.O_RDONLY))
         return self._read(self._file)
 
     def close(self) -> None:
-        """Let go of the descriptor; reading opens the file again."""
+        """Close the file. The next read opens it again."""
         self._file = None
 
     @staticmethod
@@ -108,8 +109,8 @@ class _Group(NamedTuple):
 class MemoryUsage:
     """The `UsageSource` of the running process.
 
-    `limit_mb` is QRUSTY_MEMORY_LIMIT_MB in MiB, None for automatic. `root` is where proc and the mount points of
-    control groups are looked for.
+    `limit_mb` is QRUSTY_MEMORY_LIMIT_MB in MiB; None means automatic. `root` is the directory that contains proc and
+    the mount points of control groups.
     """
 
     def __init__(self, limit_mb: int | None = None, root: Path = Path("/")) -> None:
@@ -129,7 +130,7 @@ class MemoryUsage:
         return Usage(_working_set(group, self._hierarchy), limit, self._hierarchy.name)
 
     def close(self) -> None:
-        """Let go of the descriptors, which are kept open as there may be none to be had when memory is short."""
+        """Close the files. They were kept open because there may be no descriptors left when memory is short."""
         for source in (self._statm, *(file for group in self._groups for file in group)):
             source.close()
 
@@ -137,7 +138,10 @@ class MemoryUsage:
         return int(self._statm.read().split()[1]) * PAGE_BYTES
 
     def _tightest(self) -> tuple[_Group | None, int]:
-        """The group with the lowest limit, the innermost of equals; None when none is below the machine's memory."""
+        """The group with the lowest limit (the innermost of equals) and that limit in bytes.
+
+        The group is None when no limit is below the machine's memory.
+        """
         tightest, lowest = None, self._machine
         for group in self._groups:
             limit = _limit(group.limit)
@@ -147,15 +151,15 @@ class MemoryUsage:
 
 
 def find_groups(root: Path = Path("/")) -> tuple[Hierarchy, list[Path]]:
-    """The directories of this process's memory control group and its parents, innermost first; none without groups.
+    """The directories of this process's memory control group and its parents, innermost first.
 
-    A process is in one group of each hierarchy; memory is accounted in version 1 exactly when /proc/self/cgroup has a
-    line for that controller.
+    The list is empty without control groups. A process is in one group of each hierarchy. Memory is accounted in
+    version 1 exactly when /proc/self/cgroup has a line for that controller.
     """
     try:
         memberships = (root / "proc/self/cgroup").read_text()
         mounts = (root / "proc/self/mountinfo").read_text()
-    except (FileNotFoundError, PermissionError):  # not Linux, or hidden: there is nothing to be limited by that we see
+    except (FileNotFoundError, PermissionError):  # not Linux, or hidden: no limit is visible
         return V2, []
     paths = {}
     for line in memberships.splitlines():
@@ -169,8 +173,8 @@ def find_groups(root: Path = Path("/")) -> tuple[Hierarchy, list[Path]]:
     inside, (mount_root, mount_point) = PurePosixPath(group), mount
     top = root / mount_point.lstrip("/")
     inner = top
-    # In a container only a part of the hierarchy may be mounted, and the group may lie outside of it (or above: `..`);
-    # the top of what is mounted is the nearest then.
+    # In a container only a part of the hierarchy may be mounted, and the group may be outside of it (or above: `..`).
+    # The top of the mounted part is the nearest directory then.
     if inside.is_relative_to(mount_root) and ".." not in inside.parts:
         inner = top / inside.relative_to(mount_root)
     if not inner.is_dir():
@@ -179,7 +183,7 @@ def find_groups(root: Path = Path("/")) -> tuple[Hierarchy, list[Path]]:
 
 
 def _mount(mounts: str, hierarchy: Hierarchy) -> tuple[str, str] | None:
-    """(which part of the hierarchy is mounted, where), of the last such line: later mounts cover earlier ones."""
+    """(mounted part of the hierarchy, mount point) of the last matching line: later mounts hide earlier ones."""
     found = None
     for line in mounts.splitlines():
         left, _, right = line.partition(" - ")
@@ -191,12 +195,12 @@ def _mount(mounts: str, hierarchy: Hierarchy) -> tuple[str, str] | None:
 
 
 def _unescape(field: str) -> str:
-    """Spaces and their like are octal in mountinfo: `\\040`."""
+    """Decode a mountinfo field, in which spaces and similar characters are octal: `\\040`."""
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def _limit(file: _Source) -> int | None:
-    """The limit in bytes; None for `max`, and where the file is hidden or does not exist (the root of version 2)."""
+    """The limit in bytes. None for `max`, and if the file is hidden or missing (as in the root of version 2)."""
     try:
         text = file.read().strip()
     except (FileNotFoundError, PermissionError):
@@ -214,11 +218,14 @@ def _working_set(group: _Group, hierarchy: Hierarchy) -> int:
 
 
 def return_freed() -> None:
-    """Give back to the system what is freed but kept by the C allocator. Blocks for milliseconds; releases the GIL.
+    """Return memory to the system that was freed but is kept by the C allocator.
 
-    glibc keeps freed blocks between those in use: after the block cache went from 128 MiB to 1 MiB, resident memory was
-    157 MiB as before, and 31 MiB after this call. It holds the allocator's lock meanwhile (0.13 ms for each MiB given
-    back), so threads that allocate may wait for it. Other allocators have no such call: then nothing happens.
+    Blocks for milliseconds; releases the GIL.
+
+    glibc keeps freed blocks that lie between used ones. After the block cache was reduced from 128 MiB to 1 MiB,
+    resident memory was still 157 MiB; after this call it was 31 MiB. The call holds the allocator's lock (0.13 ms for
+    each MiB returned), so threads that allocate may have to wait. With an allocator that has no such call, nothing
+    happens.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
