@@ -1,8 +1,8 @@
-"""Whether an HTTP/2 connection gets on, seen from the frames that pass in both directions.
+"""Detects stalled HTTP/2 connections from the frames that pass in both directions.
 
-Rule: sans-IO. Nothing of a frame is interpreted but its header (RFC 9113, 4.1): its length, type, flags and stream.
-Hypercorn has no limits of its own for these. A peer that sends half a frame or half a header block, that gives no
-window for an answer, or that asks for nothing at all would keep its connection for ever.
+Rule: sans-IO. Only frame headers are read (RFC 9113, 4.1): length, type, flags and stream. Hypercorn sets no such
+limits. Without them a peer could keep its connection for ever: with half a frame or header block, with no window for a
+response, or with no request at all.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _HEADER_BYTES = 9
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
 _END_STREAM, _END_HEADERS = 1, 4
 MAX_STREAMS = 1000
-"""Unfinished streams that are told apart: far more than Hypercorn lets a peer open (100)."""
+"""Most unfinished streams that are tracked: far more than Hypercorn lets a peer open (100)."""
 
 
 class _Frames:
@@ -25,7 +25,7 @@ class _Frames:
 
     def __init__(self, skip: int) -> None:
         self._skip = skip
-        """Bytes that belong to no frame header: the preface, payloads."""
+        """Bytes to skip before the next frame header: the preface, or the rest of a payload."""
         self._header = b""
 
     @property
@@ -34,7 +34,7 @@ class _Frames:
         return bool(self._header or self._skip)
 
     def feed(self, data: bytes) -> list[tuple[int, int, int, int]]:
-        """(length, type, flags, stream) of each frame that begins in `data`."""
+        """(length, type, flags, stream) of each frame whose header ends in `data`."""
         found = []
         at = 0
         while at < len(data):
@@ -55,21 +55,21 @@ class _Frames:
 
 
 class _Stream:
-    """A request that is not answered to its end."""
+    """A request whose response is not complete."""
 
     __slots__ = ("answering", "asked", "since")
 
     def __init__(self, now: float) -> None:
         self.asked = False
-        """The request is whole."""
+        """The request is complete."""
         self.answering = False
-        """The answer has begun."""
+        """The response has begun."""
         self.since = now
-        """When it last got on."""
+        """When the request or response last progressed."""
 
 
 class Http2Progress:
-    """One connection. Times are seconds of one clock."""
+    """The progress of one connection. All times are seconds of the same clock."""
 
     def __init__(self, preface_bytes: int, now: float) -> None:
         self._received = _Frames(preface_bytes)
@@ -77,17 +77,17 @@ class Http2Progress:
         self._streams: dict[int, _Stream] = {}
         self._in_block = False
         self._part_since: float | None = None
-        """When a frame or a header block began that is not whole."""
+        """When the frame or header block began that is incomplete; None if none is."""
         self._idle_since = now
         self.on_end: Callable[[int, bool], None] = lambda stream, whole: None
-        """Told of each stream that ends, and whether all of its answer was sent."""
+        """Called with each stream that ends, and whether its response was sent whole."""
 
     def unfinished(self, stream: int) -> bool:
-        """Whether a request is not answered to its end, and was not taken back."""
+        """Whether the stream's response is incomplete and the stream was not reset."""
         return stream in self._streams
 
     def received(self, data: bytes, now: float) -> None:
-        """The peer sent this."""
+        """Record bytes received from the peer."""
         for length, kind, flags, stream in self._received.feed(data):
             self._part_since = None
             if kind in (_HEADERS, _CONTINUATION):
@@ -107,7 +107,7 @@ class Http2Progress:
             self._part_since = now
 
     def sent(self, data: bytes, now: float) -> None:
-        """The peer was sent this."""
+        """Record bytes sent to the peer."""
         for length, kind, flags, stream in self._sent.feed(data):
             known = self._streams.get(stream)
             if known is None:
@@ -126,13 +126,13 @@ class Http2Progress:
         self.on_end(stream, whole)
 
     def stuck(self, now: float) -> str | None:
-        """Why the connection is to be cut off; None when it is not."""
+        """Why the connection must be cut off; None if it need not be."""
         if self._part_since is not None and now - self._part_since >= HEAD_SECONDS:
             return "half a frame or header block"
         if not self._streams:
             return "no request" if now - self._idle_since >= IDLE_SECONDS else None
         for stream in self._streams.values():
-            # Both ways open is a WebSocket, which has its pings.
+            # A stream open in both directions is a WebSocket; its pings detect silence.
             limit = SEND_SECONDS if stream.asked else None if stream.answering else BODY_SECONDS + SEND_SECONDS
             if limit is not None and now - stream.since >= limit:
                 return "an answer that is not taken"

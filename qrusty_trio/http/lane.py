@@ -1,6 +1,6 @@
-"""The connections of the fast path, and who watches them.
+"""The connections of the fast path, and the task that enforces their timeouts.
 
-Rule: one watcher compares all connections with LIMITS once a second.
+Rule: one task checks all connections against LIMITS once a second.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from qrusty_trio.http.fast_lane import Connection
 from qrusty_trio.http.shared import IDLE, LIMITS, HandOver, Shared
 
 TICK_SECONDS = 1.0
-"""How often the watcher looks: limits hold to within two ticks."""
+"""How often connections are checked: timeouts hold to within two ticks."""
 
 
 class Lane:
@@ -36,7 +36,7 @@ class Lane:
             await trio.sleep(TICK_SECONDS)
 
     def stop(self) -> None:
-        """Close idle connections now, the others after the answer they are at."""
+        """Close idle connections now, and the others after their current response."""
         self.shared.stopping = True
         for connection in self._connections:
             if connection.phase == IDLE:

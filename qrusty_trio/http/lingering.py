@@ -1,8 +1,8 @@
-"""How a connection ends that the server closes first: so that the peer can read what it was told last.
+"""Closes a connection from the server's side so that the peer can still read the last response.
 
-Rule: a socket that is closed with unread bytes is reset, and a reset takes the answer from a peer that has not read it
-yet. Many clients read only when their whole body is sent. So the server closes its half, reads away what still comes,
-within bounds, and then closes.
+Rule: closing a socket with unread bytes resets it, and a reset discards a response that the peer has not read yet. Many
+clients read only after sending their whole body. So the server shuts down its sending side, discards what still
+arrives, within limits, and then closes.
 """
 
 from __future__ import annotations
@@ -10,16 +10,16 @@ from __future__ import annotations
 import trio
 
 LINGER_SECONDS = 2.0
-"""For the peer to send more, or to close."""
+"""How long to wait for the peer to send more, or to close."""
 LINGER_WHOLE_SECONDS = 30.0
-"""In all."""
+"""Limit on the whole wait."""
 LINGER_BYTES = 100_000_000
-"""What is read and thrown away."""
+"""Most bytes that are read and discarded."""
 _READ_BYTES = 64 * 1024
 
 
 async def linger(stream: trio.abc.Stream) -> None:
-    """Close our half and read until the peer closes its own, within bounds. The stream is still to be closed."""
+    """Shut down our sending side and read until the peer closes, within limits. The caller closes the stream."""
     left = LINGER_BYTES
     with trio.move_on_after(LINGER_WHOLE_SECONDS), trio.move_on_after(LINGER_SECONDS) as silence:
         try:
@@ -29,4 +29,4 @@ async def linger(stream: trio.abc.Stream) -> None:
                 left -= len(data)
                 silence.deadline = trio.current_time() + LINGER_SECONDS
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # Reset, perhaps by the answer itself.
+            pass  # The peer reset the connection, perhaps because of the response.

@@ -1,7 +1,7 @@
-"""The listener: accepts connections, counts them, and gives each to the fast lane or to Hypercorn.
+"""The listener: accepts connections, counts them, and passes each to the fast path or to Hypercorn.
 
-Rule: one nursery holds a task per connection, and ends when the last of them has; so when `serve` returns, nothing of
-it is left. One connection more than allowed gets an answer and a close, never a hang.
+Rule: one nursery holds a task per connection and ends after the last of them, so nothing is left when `serve` returns.
+A connection beyond the limit gets a response and is closed; it never hangs.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
 STOP_SECONDS = 10.0
-"""What is in hand when the server stops may take so long."""
+"""When the server stops, requests in hand may take this long."""
 TURN_AWAY_SECONDS = 1.0
-"""For reading the first request of a connection too many, and again for its reading the answer."""
+"""Time to read the first request of a surplus connection, and again for the peer to read the response."""
 ACCEPTS_PER_STEP = 32
-"""Connections accepted in one step of the loop. A loop that is busy has few steps, and one for each is not enough."""
+"""Most connections accepted in one step of the loop. A busy loop has few steps, so one connection each is too few."""
 ACCEPT_PAUSE_SECONDS = 0.1
-"""After the system could give no file descriptor or memory for a connection."""
+"""Pause after the system had no file descriptor or memory for a connection."""
 TELL_SECONDS = 10.0
-"""Between two log lines about that."""
+"""Least time between two log lines about that."""
 CLOSED_ERRNOS = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 NO_CAPACITY = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
@@ -52,7 +52,7 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `context.stopping`, then close the listeners, finish what is in hand and return."""
+    """Serve until `context.stopping`. Then close the listeners, finish the requests in hand and return."""
     await _Server(context).run(listeners, task_status)
 
 
@@ -99,12 +99,12 @@ class _Server:
             except OSError as error:
                 if error.errno in CLOSED_ERRNOS:
                     raise  # the listener itself is gone
-                # Anything else concerns the one connection, or passes; a pause, as it may come again at once.
+                # Any other error concerns one connection or is transient. Pause, because it may recur at once.
                 self._note_refused(error)
                 await trio.sleep(ACCEPT_PAUSE_SECONDS if error.errno in NO_CAPACITY else 0)
 
     def _take_in(self, stream: trio.SocketStream, connections: trio.Nursery) -> None:
-        # No checkpoint between counting and starting: the count is exact.
+        # No checkpoint between counting and starting, so the count is exact.
         if self._open < self._context.max_connections:
             self._open += 1
             connections.start_soon(self._serve, stream)
@@ -128,7 +128,7 @@ class _Server:
         self._refused += 1
         now = trio.current_time()
         if now >= self._tell_at:
-            logger.error(  # the traceback says nothing
+            logger.error(  # a traceback would add nothing
                 "%s could not be accepted: %s. Trying again; with 'Too many open files', raise the limit of "
                 "descriptors (ulimit -n) or lower MAX_CONNECTIONS",
                 counted(self._refused, "connection"),
@@ -155,14 +155,14 @@ class _Server:
                 await stream.send_all(self._answers.answer(error_reply(too_many_connections()), CLOSE))
                 await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            pass  # Gone before it could be told.
+            pass  # The peer left before the response.
         finally:
             self._turned_away -= 1
             await trio.aclose_forcefully(stream)
 
 
 class _Backlog:
-    """The connections that wait at a listener, without a step of the loop for each."""
+    """Accepts the connections that wait at a listener without taking a step of the loop for each."""
 
     def __init__(self, listener: trio.abc.Listener[trio.SocketStream]) -> None:
         self._twin: socket.socket | None = None
@@ -171,12 +171,12 @@ class _Backlog:
             self._twin.setblocking(False)
 
     def close(self) -> None:
-        """Close what is this one's own: the listener stays as it is."""
+        """Close the duplicate descriptor. The listener stays open."""
         if self._twin is not None:
             self._twin.close()
 
     def at_once(self) -> Iterator[trio.SocketStream]:
-        """Those that are there, up to a limit. Raises OSError."""
+        """The waiting connections, up to ACCEPTS_PER_STEP with the one already accepted. Raises OSError."""
         for _ in range(ACCEPTS_PER_STEP - 1 if self._twin is not None else 0):
             assert self._twin is not None
             try:

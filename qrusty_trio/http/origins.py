@@ -1,13 +1,15 @@
-"""What pages in a browser may do: the one answer for HTTP and WebSocket, whoever holds the connection.
+"""What pages in a browser may do: one policy for HTTP and WebSocket, on the fast path and the fallback.
 
-Rule: a browser tells on whose behalf it asks, and a page can't keep it from that: `Origin` with everything that changes
-something, `Sec-Fetch-*` where the address can be trusted. Clients that send neither are not browsers and are not
-affected.
+Rule: a browser says which page makes a request, and the page can't prevent that. It sends `Origin` with every request
+that changes something, and `Sec-Fetch-*` to a trustworthy address. Clients that send neither are not browsers and are
+not affected.
 
-Two things are kept from pages of others. To change anything, or to open a WebSocket: a page of another origin is
-refused, and so is one of the same site, for that may be another port of this machine or another customer of one host.
-To pose as a page of this server, by a name of its own that it lets point here (DNS rebinding): a browser is served only
-under a host that such a name can't be.
+Foreign pages are kept from two things:
+
+- Changing anything, or opening a WebSocket. A page of another origin is refused, even one of the same site: that may be
+  another port of this machine, or another customer of the same host.
+- Posing as a page of this server through a name of their own that resolves to it (DNS rebinding). A browser is served
+  only under host names that such a name can't be.
 """
 
 from __future__ import annotations
@@ -23,35 +25,35 @@ _ORIGIN = re.compile(r"(https?)://([^/?#@\\\s]+)", re.ASCII)
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::([0-9]{0,5}))?", re.ASCII)
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _OWN_SITES = frozenset({"same-origin", "none"})
-"""Values of Sec-Fetch-Site: a page of this server, and the user, who typed the address or chose a bookmark."""
+"""Values of Sec-Fetch-Site: a page of this server, or the user, who typed the address or chose a bookmark."""
 
 
 class OriginNotAllowed(QrustyError):
-    """A page of another origin wants to change something, or a WebSocket (status 403)."""
+    """A page of another origin tried to change something or to open a WebSocket (status 403)."""
 
     status = 403
     code = "origin_not_allowed"
 
 
 class HostNotAllowed(QrustyError):
-    """A browser asks under a name that this server does not know as its own (status 403)."""
+    """A browser used a host name that this server does not accept as its own (status 403)."""
 
     status = 403
     code = "host_not_allowed"
 
 
 class Browser(NamedTuple):
-    """What a browser's request says of where it comes from."""
+    """What a browser's request says about its origin."""
 
     host: str
-    """The Host header, or what HTTP/2 has in its place; '' for none."""
+    """The Host header, or HTTP/2's :authority; '' if there is none."""
     origin: str | None
     site: str | None
     """Sec-Fetch-Site."""
 
 
 def read_browser(headers: Iterable[tuple[str, str]]) -> Browser | None:
-    """What the headers say, if they are a browser's. Those that come twice are joined: nothing good has two."""
+    """The origin headers, if they are a browser's; else None. Repeated headers are joined, so they match nothing."""
     found: dict[str, str] = {}
     browser = False
     for name, value in headers:
@@ -65,7 +67,7 @@ def read_browser(headers: Iterable[tuple[str, str]]) -> Browser | None:
 
 
 def check_host(browser: Browser | None, allowed: Collection[str]) -> None:
-    """Raise HostNotAllowed unless a browser asks under an IP address, localhost or one of `allowed` (lower case)."""
+    """Raise HostNotAllowed unless a browser's host is an IP address, localhost or one of `allowed` (lower case)."""
     if browser is None:
         return
     match = _HOST.fullmatch(browser.host)
@@ -108,6 +110,6 @@ def _is_own(origin: str, host: str) -> bool:
     theirs, ours = _HOST.fullmatch(page[2]), _HOST.fullmatch(host)
     if theirs is None or ours is None or theirs[1].lower() != ours[1].lower():
         return False
-    # The scheme of this side may be a proxy's business, and is not known.
+    # Our own scheme is unknown, because a proxy may terminate TLS; assume the page's.
     default = _DEFAULT_PORTS[page[1]]
     return int(theirs[2] or default) == int(ours[2] or default)

@@ -1,7 +1,7 @@
-"""What a socket tells of a peer from which nothing has been read: a sign of life without a byte received.
+"""Signs that a peer is alive although nothing has been read from it.
 
-Rule: only asked when a connection has been quiet for long; each is a system call of a microsecond. A stream that is not
-over a socket gives no signs. Linux; elsewhere there are fewer signs, so a connection is closed that might have stayed.
+Rule: ask only when a connection has long been quiet; each sign costs a system call of a microsecond. A stream without a
+socket gives none. This is for Linux; other systems give fewer signs, so a live connection may be closed there.
 """
 
 from __future__ import annotations
@@ -15,33 +15,33 @@ import termios
 import trio
 
 _BYTES_ACKED = 120
-"""Where struct tcp_info of Linux has tcpi_bytes_acked, 64 bits (linux/tcp.h)."""
+"""Offset of tcpi_bytes_acked (64 bits) in Linux's struct tcp_info (linux/tcp.h)."""
 
 
 def socket_of(stream: object) -> trio.socket.SocketType | None:
-    """The socket under a stream of Trio's; None when there is none."""
+    """The socket under a Trio stream; None if there is none."""
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     return stream.socket if isinstance(stream, trio.SocketStream) else None
 
 
 def unread_bytes(sock: trio.socket.SocketType | None) -> int:
-    """Bytes that came and wait to be read."""
+    """Bytes that wait in the socket to be read."""
     if sock is None:
         return 0
     try:
         return int(struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.FIONREAD, bytes(4)))[0])
     except (OSError, ValueError):
-        return 0  # Closed meanwhile.
+        return 0  # The socket was closed meanwhile.
 
 
 def acked_bytes(sock: trio.socket.SocketType | None) -> int:
-    """Bytes of ours that the peer's system has taken since the connection began."""
+    """Bytes of ours that the peer's kernel has acknowledged since the connection began."""
     option = getattr(socket, "TCP_INFO", None)
     if sock is None or option is None:
         return 0
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, option, _BYTES_ACKED + 8)
     except OSError:
-        return 0  # Closed meanwhile, or no TCP.
+        return 0  # The socket was closed meanwhile, or is not TCP.
     return int.from_bytes(info[_BYTES_ACKED:], sys.byteorder) if len(info) == _BYTES_ACKED + 8 else 0

@@ -1,11 +1,11 @@
-"""Bytes in and out of a connection, for both lanes.
+"""Reads and writes the bytes of a connection, for the fast path and the fallback.
 
-Rule: `sent` says how much of the last `send` has left, whatever became of it: a message that was handed out in an
-answer that never left goes back to its queue.
+Rule: `sent` says how much of the last `send` was sent, even if that failed. A message handed out in a response that
+was not sent goes back to its queue.
 
-On a socket the system calls are made directly: a Trio stream tries once before it waits, and gives up its turn after
-each success, which a connection that answers one burst at a time does not need (10 µs a request less). Any other
-stream (TLS, memory) is used as it is.
+On a socket the system calls are made directly, which saves 10 µs a request. A Trio stream tries once before it waits,
+and yields after each success; a connection that answers one burst at a time does not need that. Any other stream (TLS,
+memory) is used as it is.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from qrusty_trio.api.call import Engine, Reply
 
 READ_BYTES = 64 * 1024
 SEND_BYTES = 64 * 1024
-"""Bytes sent in one go where a stream does not say how far it got."""
+"""Most bytes passed to one send of a stream that does not report partial progress."""
 REFUSAL_SECONDS = 1.0
-"""How long to wait for the peer's kernel to take or refuse the last answer, when the peer has closed."""
+"""When the peer has closed: how long to wait for its kernel to take or refuse the last response."""
 
 
 class ConnectionLost(Exception):
@@ -36,29 +36,29 @@ class ConnectionLost(Exception):
 
 
 class Pipe(Protocol):
-    """One connection."""
+    """The bytes of one connection."""
 
     sent: int
-    """Bytes of the last `send` that have left."""
+    """Bytes of the last `send` that were sent."""
 
     async def receive(self, most: int = READ_BYTES) -> bytes:
-        """What has arrived; b"" when the peer sends no more. Raises ConnectionLost."""
+        """Up to `most` bytes that have arrived; b"" if the peer has closed its side. Raises ConnectionLost."""
 
     async def send(self, data: bytes, progress: Callable[[], None], sent: int = 0) -> None:
-        """Send all but the first `sent` bytes, which have left already. Raises ConnectionLost.
+        """Send all but the first `sent` bytes, which were sent before. Raises ConnectionLost.
 
-        `progress` is called whenever some of it left after a wait.
+        `progress` is called whenever bytes are sent after a wait.
         """
 
     def refused(self) -> bool | None:
-        """Whether the peer's kernel refused the last bytes because its socket was closed. None: not known yet."""
+        """Whether the peer's kernel refused the last bytes because its socket was closed. None if not known yet."""
 
     def gone(self) -> bool:
         """Whether the peer has reset the connection."""
 
 
 class SocketPipe:
-    """See `Pipe`. Over a socket."""
+    """A `Pipe` over a socket."""
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
@@ -104,8 +104,8 @@ class SocketPipe:
         return bool(poll.poll(0))
 
     def refused(self) -> bool | None:
-        # EPIPE: the peer's FIN came, and later a reset. A reset without a FIN before it (ECONNRESET) does not say what
-        # the peer has read.
+        # EPIPE: the peer sent a FIN, and later a reset. A reset without a FIN (ECONNRESET) does not tell what the peer
+        # has read.
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
             return error == errno.EPIPE
@@ -114,7 +114,7 @@ class SocketPipe:
 
 
 class StreamPipe:
-    """See `Pipe`. Over any other stream."""
+    """A `Pipe` over any other stream."""
 
     def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
@@ -151,9 +151,9 @@ def pipe_over(stream: trio.abc.Stream) -> Pipe:
 
 
 async def give_back_refused(pipe: Pipe, engine: Engine, given: Iterable[Reply]) -> None:
-    """The peer has closed: give back what the last answers handed out, when they found its socket gone.
+    """After the peer has closed: give back what the last responses handed out, if its kernel refused them.
 
-    A peer that has only closed its sending half takes the answers, and keeps what it got.
+    A peer that has only closed its sending side still takes the responses, and keeps their messages.
     """
     pause = 0.001
     waited = 0.0
@@ -167,7 +167,7 @@ async def give_back_refused(pipe: Pipe, engine: Engine, given: Iterable[Reply]) 
 
 
 class NoSocket:
-    """What Hypercorn learns of a stream that is not over a socket."""
+    """Stands in for the socket when Hypercorn asks a stream that has none."""
 
     family = 0
 
@@ -179,7 +179,7 @@ class NoSocket:
 
 
 def socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | NoSocket:
-    """The socket under a stream."""
+    """The socket under a stream, or a stand-in."""
     if isinstance(stream, trio.SSLStream):
         stream = stream.transport_stream
     return stream.socket if isinstance(stream, trio.SocketStream) else NoSocket()
