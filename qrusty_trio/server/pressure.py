@@ -1,8 +1,8 @@
 """The task that watches memory and sheds load before the kernel kills the process.
 
-Rule: the reading never waits for a measure that may take long. Every `POLL_SECONDS` there is a reading; what blocks
-(flush, compaction) runs in threads and child tasks meanwhile, each at most once at a time, so publishes are accepted
-again as soon as memory allows, whatever is still at work. The policy (levels, thresholds, steps): core/pressure.py.
+Rule: memory is read every `POLL_SECONDS`, and a reading never waits for a slow step. Blocking steps (flush, compaction)
+run in threads and child tasks, each at most once at a time. So publishes are accepted again as soon as memory allows,
+even if other steps are still running. The policy (levels, thresholds, steps) is in core/pressure.py.
 """
 
 from __future__ import annotations
@@ -26,8 +26,9 @@ MIB = 1024 * 1024
 MINIMAL_CACHE_BYTES = MIB
 TIER_FRACTION = 0.10
 CACHE_PIECE_BYTES = 4 * MIB
-"""The block cache shrinks in pieces of this size, or in `CACHE_PIECES` pieces when those are larger. After each, freed
-memory is returned: 127 MiB at once stop the loop for 16 ms, in pieces of 4 MiB for under 4 ms at a time."""
+"""The block cache shrinks in pieces of this size, or in `CACHE_PIECES` pieces if those are larger. Freed memory is
+returned to the system after each piece. 127 MiB at once block the loop for 16 ms; pieces of 4 MiB block it for under
+4 ms at a time."""
 CACHE_PIECES = 32
 PIECE_PAUSE_SECONDS = 0.02
 
@@ -35,60 +36,61 @@ log = logging.getLogger(__name__)
 
 
 class PressureTarget(Protocol):
-    """What can be made smaller. Every method may be called again in the same state and then does little.
+    """What can free memory. Every method is idempotent, and cheap when repeated.
 
-    The async ones run on the loop in pieces under 2 ms. Any may raise `StorageFault`: logged, and the rest goes on.
+    The async ones run on the loop in pieces under 2 ms. Any may raise `StorageFault`, which is logged; the other steps
+    continue.
     """
 
     def refuse_publishes(self, refuse: bool) -> None:
-        """True: publishes are answered with `errors.MemoryPressure` from now on; consume, ack and nack go on."""
+        """True: refuse publishes with `errors.MemoryPressure` from now on. Consume, ack and nack still work."""
 
     def set_cache_bytes(self, capacity: int) -> None:
-        """Resize the block cache. Called in a thread (0.15 ms for each MiB freed)."""
+        """Resize the block cache to `capacity` bytes. Called in a thread (0.15 ms for each MiB freed)."""
 
     async def trim_tiers(self, fraction: float) -> None:
-        """Every hot tier holds at most this fraction of its configured size, now and until the next call."""
+        """Limit every hot tier to this fraction of its configured size until the next call."""
 
     async def drop_idle_structures(self) -> None:
-        """Forget what is held in memory for empty queues and can be built again on their next use."""
+        """Free the structures of empty queues that can be rebuilt on their next use."""
 
     async def shrink_indexes(self) -> None:
-        """Lock index and dedup caches to what correctness needs. They stay small until `restore`."""
+        """Shrink the lock index and dedup caches to what correctness needs. They stay small until `restore`."""
 
     async def compact_payloads(self) -> None:
-        """One round of payload compaction. Cancelled at shutdown."""
+        """Compact payload segments once. Cancelled at shutdown."""
 
     def flush_memtables(self) -> None:
-        """Write memory tables to disk. Called in a thread; see `compact_range` for shutdown."""
+        """Write memtables to disk. Called in a thread; see `compact_range` for shutdown."""
 
     def compact_range(self) -> None:
-        """Compact the whole store. Called in a thread, takes seconds to minutes.
+        """Compact the whole store. Called in a thread; takes seconds to minutes.
 
-        On cancellation the thread is abandoned: closing the store must make it give up and wait until it has.
+        On cancellation the thread is abandoned. Closing the store must abort the compaction and wait for its end.
         """
 
     async def restore(self) -> None:
-        """Hot tiers, lock index and dedup caches to their configured sizes. The caller restores the block cache."""
+        """Restore hot tiers, lock index and dedup caches to their configured sizes. The caller restores the cache."""
 
 
 @dataclass(frozen=True, slots=True)
 class PressureSettings:
-    """How large things are without pressure, and when there is pressure."""
+    """The normal size of the block cache, and the thresholds of memory pressure."""
 
     cache_bytes: int
-    """The block cache without pressure."""
+    """Size of the block cache without pressure."""
     thresholds: Thresholds = field(default_factory=Thresholds)
 
 
 @dataclass(slots=True)
 class PressureStatus:
-    """The last reading, for /stats and /health. Written by `monitor` only; complete once that has started."""
+    """The last reading, for /stats and /health. Written only by `monitor`; valid once that has started."""
 
     level: Level = Level.NORMAL
     usage_bytes: int = 0
     limit_bytes: int = 0
     source: str = ""
-    """Where the two come from, see `memory_usage.Usage`."""
+    """Where the two figures come from; see `memory_usage.Usage`."""
 
     @property
     def under_pressure(self) -> bool:
@@ -104,10 +106,10 @@ async def monitor(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Read memory every `POLL_SECONDS` and take the steps that the level asks for, until cancelled.
+    """Read memory every `POLL_SECONDS` and take the steps for its level, until cancelled.
 
-    Started after the first reading. On cancellation, tasks end at once and nothing is restored; a flush or compaction
-    in a thread is abandoned to the closing of the store.
+    Reports as started after the first reading. On cancellation, tasks end at once and nothing is restored. A flush or
+    compaction in a thread is abandoned; closing the store ends it.
     """
     async with trio.open_nursery() as nursery:
         watch = _Watch(source, target, settings, status, nursery)
@@ -119,7 +121,7 @@ async def monitor(
 
 
 class _Watch:
-    """One `monitor`: the machine, and what is at work in child tasks."""
+    """The state of one `monitor`: the state machine, and which child tasks are running."""
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class _Watch:
         self._trouble = Trouble(log, "memory could not be read, trying again every second")
         self._cache_bytes = settings.cache_bytes
         self._cache_now = self._cache_goal = settings.cache_bytes
-        # Flush, compaction, cache and allocator: none waits for another's thread.
+        # One thread each for flush, compaction, cache and allocator, so that none waits for another.
         self._threads = trio.CapacityLimiter(4)
         self._at_work: set[str] = set()
         self._short: dict[Step, Callable[[], Awaitable[None]]] = {
@@ -161,10 +163,10 @@ class _Watch:
         }
 
     async def poll(self) -> None:
-        """One reading and what follows from it. Whatever keeps it from being read or done, it is tried again."""
+        """Take one reading and its steps. A reading that fails is logged, and the next poll tries again."""
         try:
             usage = self._source.read()
-        except Exception as error:  # noqa: BLE001  # told there
+        except Exception as error:  # noqa: BLE001  # logged there
             self._trouble.note(error)
             return
         before = self._machine.level
@@ -196,7 +198,7 @@ class _Watch:
             self._start(step.value, partial(self._logged, step.value, action))
 
     def _start(self, name: str, action: Callable[[], Awaitable[object]]) -> None:
-        """Run it in a child task, unless that is at work already: a passing step will be repeated."""
+        """Run `action` in a child task unless it is already running. A passing step will be repeated anyway."""
         if name not in self._at_work:
             self._at_work.add(name)
             self._nursery.start_soon(self._child, name, action)
@@ -208,7 +210,7 @@ class _Watch:
             self._at_work.discard(name)
 
     async def _logged(self, name: str, action: Callable[[], Awaitable[None]]) -> bool:
-        """Take the step and log what it freed. Whatever goes wrong fails this step only (False)."""
+        """Take a step and log what it freed. Returns whether it succeeded. An error fails only this step."""
         resident, started = self._resident(), trio.current_time()
         try:
             await action()
@@ -228,10 +230,10 @@ class _Watch:
         return True
 
     def _resident(self) -> int:
-        """For the log only: 0 when it can't be read."""
+        """Resident memory in bytes, for the log only. 0 if it can't be read."""
         try:
             return self._source.resident_bytes()
-        except Exception as error:  # noqa: BLE001  # told there
+        except Exception as error:  # noqa: BLE001  # logged there
             self._trouble.note(error)
             return 0
 
@@ -246,14 +248,14 @@ class _Watch:
         await trio.to_thread.run_sync(return_freed, limiter=self._threads)
 
     async def _resize_cache(self) -> None:
-        """Bring the block cache to its goal, which may move meanwhile."""
+        """Resize the block cache to its goal, which may change meanwhile."""
         while self._cache_now != self._cache_goal:
             goal = self._cache_goal
             if not await self._logged(f"block cache to {goal / MIB:.1f} MiB", partial(self._resize_cache_to, goal)):
                 return
 
     async def _resize_cache_to(self, goal: int) -> None:
-        """Grows at once, shrinks in pieces; ends early when the goal moves."""
+        """Grow the cache at once or shrink it in pieces. Ends early when the goal changes."""
         piece = max(CACHE_PIECE_BYTES, self._cache_bytes // CACHE_PIECES)
         while self._cache_now != goal == self._cache_goal:
             shrinks = goal < self._cache_now

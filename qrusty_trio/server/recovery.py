@@ -1,8 +1,8 @@
-"""How memory comes to what the store says: at a start, and after a fault.
+"""Loading the store into memory: at start-up, and after a fault.
 
-Rule: both go the same way. Everything is read anew; what nobody can have seen or can settle any more is given back,
-without counting; only then may anything change. What was answered is in the store; what was in hand at the fault was
-answered with an error.
+Rule: both work in the same way. Everything is loaded again. Messages that no consumer can have seen, or that none can
+settle any more, are returned to their queues without counting the delivery. Only then may anything change. Acknowledged
+changes are in the store. Requests in progress at the fault got an error.
 
     fault    every change is refused, all WebSockets are closed (1013), the store is opened again
     load     queues, counters and locks, in steps (`Broker.load`)
@@ -20,9 +20,9 @@ from qrusty_trio.errors import StartupRefused, StorageFault
 from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
 
 RETRY_SECONDS = 1.0
-"""Between two tries to open a store that failed."""
+"""Interval between attempts to reopen a store that failed."""
 TOLD_EVERY = 60
-"""Tries between two log lines that say it is not back yet: about a minute."""
+"""Attempts between two log lines that it is not back yet: about a minute."""
 SESSIONS_PER_STEP = 100
 
 log = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 async def recover(
     engine: Engine, reopen: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Bring a store that failed back into service, until cancelled. `reopen` runs in a thread."""
+    """Bring the store back into service after each fault, until cancelled. `reopen` runs in a thread."""
     task_status.started()
     while True:
         await engine.broken.wait()
@@ -45,7 +45,7 @@ async def recover(
                     await trio.to_thread.run_sync(reopen)
                     await _load(engine)
                     engine.recovered()
-            except Exception as error:  # whatever keeps the store away, reads go on and it is tried again
+            except Exception as error:  # whatever the reason, reads continue and the next attempt follows
                 engine.fault = _fault(error)
                 if tries % TOLD_EVERY == 0:
                     expected = isinstance(error, StorageFault | StartupRefused | OSError)
@@ -60,7 +60,7 @@ async def recover(
 
 
 async def load(engine: Engine) -> None:
-    """Read the store and restore what nobody can settle. A recovery waits for its end. Raises StorageFault."""
+    """Load the store, and return messages that nobody can settle. A recovery waits for its end. Raises StorageFault."""
     async with engine.reading_anew:
         await _load(engine)
 
@@ -106,6 +106,6 @@ def _fault(error: Exception) -> StorageFault:
 
 
 async def in_pieces(steps: Iterator[None]) -> None:
-    """Run a generator to its end, letting other tasks run at each step."""
+    """Run a generator to its end, with a checkpoint after each step."""
     for _ in steps:
         await trio.lowlevel.checkpoint()

@@ -1,7 +1,7 @@
-"""Once a second: the sample that rates and metrics are made of, and what operators should hear of.
+"""The task that samples every second: rates and metrics, and warnings for the operator.
 
-Rule: samples are a second apart by the monotonic clock; one that is late covers the time since the last. What could
-come with every request is logged at most once a minute.
+Rule: samples are a second apart by the monotonic clock. A late sample covers the time since the last one. A warning
+that every request could cause is logged at most once a minute.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Take samples until cancelled."""
+    """Sample every `SAMPLE_SECONDS` until cancelled, and log what operators need to know."""
     task_status.started()
     due = trio.current_time() + SAMPLE_SECONDS
     warn_at = payloads_at = 0.0

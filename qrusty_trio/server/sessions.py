@@ -1,6 +1,7 @@
-"""The open WebSockets, and what those held that are gone.
+"""The open WebSockets, and the messages held by closed ones.
 
-Rule: what a WebSocket held goes back in small steps, however much it was: the connection itself waits for none of them.
+Rule: the messages of a closed WebSocket go back to their queues in small steps, however many there are. The connection
+itself waits for none of them.
 """
 
 from __future__ import annotations
@@ -19,43 +20,43 @@ class Session(Protocol):
     consumer: str
 
     def has_left(self, id: str) -> bool:
-        """Whether the delivery of a message was handed out to the connection's writer."""
+        """Whether the delivery of a message was handed to the connection's writer."""
 
     def store_failed(self) -> None:
-        """Close the connection: what it holds is given back to the queues."""
+        """Close the connection. The recovery returns the messages that it holds to their queues."""
 
 
 class Departed(NamedTuple):
-    """What a WebSocket held that is gone."""
+    """What a closed WebSocket held."""
 
     consumer: str
     locks: LockTable[Lock]
     counts: bool
     """Whether its deliveries count."""
     unsent: frozenset[str]
-    """Messages whose delivery never left: they do not count in any case."""
+    """Ids of messages whose delivery was never sent. Those deliveries never count."""
 
 
 class Sessions:
-    """By consumer id. Used by the engine only."""
+    """All WebSockets by consumer id. Used only by the engine."""
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
         self._open: dict[str, Session] = {}
         self.departed: deque[Departed] = deque()
-        """What is still to be given back."""
+        """Closed WebSockets with messages that still have to be returned."""
         self._unsent: dict[str, frozenset[str]] = {}
-        """Of those: consumer id -> messages whose delivery never left. Their locks may end before that."""
+        """For these: consumer id -> messages whose delivery was never sent. Their locks may expire before that."""
 
     def join(self, session: Session) -> None:
-        """A WebSocket was opened."""
+        """Register a WebSocket that was opened."""
         self._open[session.consumer] = session
 
     def leave(self, session: Session, counts: bool, unsent: frozenset[str]) -> None:
-        """A WebSocket is gone.
+        """Remove a WebSocket that was closed, and queue the return of its messages.
 
-        `counts`: its deliveries count towards `max_retries`. `unsent`: messages whose delivery never left, which do
-        not in any case.
+        `counts`: its deliveries count towards `max_retries`. `unsent`: ids of messages whose delivery was never sent;
+        those deliveries never count.
         """
         self._open.pop(session.consumer, None)
         locks = self._broker.locks.disconnect(session.consumer)
@@ -65,21 +66,21 @@ class Sessions:
                 self._unsent[session.consumer] = unsent
 
     def forget_departed(self) -> None:
-        """The recovery gives back what any WebSocket held."""
+        """Drop the pending returns, because the recovery returns what any WebSocket held."""
         self.departed.clear()
         self._unsent.clear()
 
     def everyone(self) -> list[Session]:
-        """Those that are open now."""
+        """The WebSockets that are open now."""
         return list(self._open.values())
 
     def has_left(self, consumer: str, id: str) -> bool:
-        """Whether the delivery of a message has left, as far as is known."""
+        """Whether the delivery of message `id` to `consumer` was sent. True if nothing is known about it."""
         session = self._open.get(consumer)
         return session.has_left(id) if session is not None else id not in self._unsent.get(consumer, ())
 
     def give_back(self, limit: int) -> None:
-        """Give back up to `limit` messages of those that are gone."""
+        """Return up to `limit` messages of closed WebSockets to their queues."""
         while self.departed and limit > 0:
             consumer, locks, counts, unsent = self.departed[0]
             lock = locks.pop()

@@ -1,6 +1,6 @@
-"""What the memory monitor can make smaller: the `PressureTarget` of the running server.
+"""What the memory monitor can free: the `PressureTarget` of the running server.
 
-Rule: correctness never depends on what is dropped here; every message stays in the store.
+Rule: correctness never depends on what is freed here. Every message stays in the store.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from qrusty_trio.server.upkeep import Collector
 from qrusty_trio.storage.base import Storage
 
 LOCKS_PER_STEP = 1000
-"""Locks freed in one step: about 1 ms."""
+"""Locks freed in one step, which takes about 1 ms."""
 
 
 class Shedding:
@@ -40,7 +40,7 @@ class Shedding:
         self._collector.collect_frozen()
 
     async def shrink_indexes(self) -> None:
-        """Free the locks of purged queues; all others are needed. Digests of payloads are in the store only."""
+        """Free the locks of purged queues; all others are needed. Payload digests are only in the store anyway."""
         while self._engine.broker.locks.tidy(LOCKS_PER_STEP):
             await trio.lowlevel.checkpoint()
 

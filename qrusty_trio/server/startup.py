@@ -1,7 +1,7 @@
-"""Start-up: open what the settings name, and read the store behind the closed gate.
+"""Start-up: open the stores, then load them while the gate is closed.
 
-Rule: nothing is changed, and nothing listens, before the store is open and ours. From then on reads are answered while
-`load` works in pieces; the gate opens when everything that was stored is known.
+Rule: nothing is changed, and nothing listens, before the store is open and known to be ours. From then on reads are
+answered while `load` works in pieces. The gate opens when everything is loaded.
 """
 
 from __future__ import annotations
@@ -28,21 +28,22 @@ PAYLOADS_DIRECTORY = "payloads"
 """Segment files, under DATA_PATH."""
 
 GC_THRESHOLDS = (10_000, 20, 50)
-"""New objects, and collections of the younger generation, that start a collection: for garbage in cycles only."""
+"""Thresholds for `gc.set_threshold`: new objects, then collections of the younger generation. The collector only has to
+find garbage in cycles."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class Stores:
-    """What is open."""
+    """The open stores."""
 
     storage: Storage
     payloads: PayloadStore | None
     removed_log: RemovedLog | None
 
     def check(self) -> None:
-        """Whether all is where it was opened. Blocks as long as the disk does. Raises StorageFault."""
+        """Raise StorageFault unless all directories are where they were opened. Blocks as long as the disk does."""
         self.storage.check()
         if self.payloads is not None:
             self.payloads.check_place()
@@ -53,7 +54,7 @@ class Stores:
         self.storage.reopen()
 
     def close(self) -> None:
-        """Blocks; idempotent."""
+        """Close the stores. Blocks; idempotent. Raises StorageFault when the last sync failed."""
         try:
             if self.payloads is not None:
                 self.payloads.close()
@@ -83,7 +84,7 @@ def open_stores(settings: Settings) -> Stores:
 
 
 async def load(engine: Engine, compactor: Compactor | None) -> None:
-    """Read the store in pieces, then open the gate. Raises StartupRefused when it contradicts itself."""
+    """Load the store in pieces, then open the gate. Raises StartupRefused when the store has a fault."""
     began = trio.current_time()
     try:
         await recovery.load(engine)
@@ -102,9 +103,10 @@ async def load(engine: Engine, compactor: Compactor | None) -> None:
 
 
 def _spare_the_loop() -> None:
-    """Let the cycle collector stop the loop less often, and look at less when it does.
+    """Make the cycle collector run less often and examine fewer objects.
 
-    What is there now stays; a full collection that had to look at it took 20 ms. Messages and locks hold no cycles.
+    The objects that exist now will stay. A full collection that examined them took 20 ms. Messages and locks leave no
+    cycles behind.
     """
     gc.collect()
     gc.freeze()
