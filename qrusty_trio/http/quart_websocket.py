@@ -1,9 +1,9 @@
-"""The WebSocket carrier of the Quart-Trio app: `/ws` when Hypercorn holds the connection.
+"""The WebSocket transport of the Quart-Trio app: `/ws` when Hypercorn serves the connection.
 
-Rule: ASGI shows messages, not frames. Fragments, control frames, masks and the closing handshake are Hypercorn's, and
-so is sending pings (its `websocket_ping_interval`). What ASGI does not show is whether the peer ever answers one:
-whoever hands the connection to Hypercorn can put an object with `last_heard` (see `PeerActivity`) into the ASGI state
-under ACTIVITY_KEY; a peer that stays silent through a ping is then closed with 1001, as on the fast carrier.
+Rule: ASGI shows messages, not frames. Hypercorn handles fragments, control frames, masks and the closing handshake, and
+sends pings (its `websocket_ping_interval`). ASGI does not show whether the peer answers them. So the caller that hands
+the connection to Hypercorn can put a `PeerActivity` into the ASGI state under ACTIVITY_KEY. A peer that stays silent
+after a ping is then closed with 1001, as on the fast transport.
 """
 
 from __future__ import annotations
@@ -30,48 +30,48 @@ from qrusty_trio.http.websocket import WebSocketServices, check_handshake, serve
 
 ACTIVITY_KEY = "qrusty.activity"
 STREAM_KEY = "qrusty.stream"
-"""Where the ASGI state of a WebSocket holds its `HypercornStream`."""
+"""Key in the ASGI state of a WebSocket: its `HypercornStream`."""
 RECEIVED_FRAMES = 256
 RECEIVED_CHARACTERS = 256 * 1024
-"""Frames and their length taken over from Hypercorn and not looked at yet; what is beyond that waits in the socket."""
+"""Limits on the frames, and their total length, that wait for `receive`. Further ones wait in the socket."""
 UNSEEN_COPIES = 2
-"""Of a message that has not ended: Hypercorn's buffer grows by half at a time, and is copied at the end."""
+"""Copies of an incomplete message: Hypercorn's buffer grows by half at a time, and is copied at the end."""
 COPIES = 3
-"""Of a frame on its way out: as text, as the frame and as what the stream sends, besides the one in the outbox."""
+"""Copies of a frame being sent, besides the one in the outbox: the text, the frame, and what the stream sends."""
 
 
 class PeerActivity(Protocol):
-    """What is known of the transport under Hypercorn."""
+    """What is known about the stream under Hypercorn."""
 
     last_heard: float
-    """`trio.current_time()` when bytes last came from the peer."""
+    """`trio.current_time()` when bytes last arrived from the peer."""
     socket: Any
-    """The socket under it, or something else."""
+    """The socket under it, or a stand-in."""
     pauses: dict[Callable[[], bool], None]
-    """Nothing more is read while one of these says so."""
+    """Reading pauses while any of these returns True."""
 
 
 class HypercornStream:
-    """What ASGI does not show of a WebSocket. `send` is what Hypercorn gives the app: a method of its stream."""
+    """What ASGI does not show of a WebSocket. `send` is Hypercorn's callable for the app: a method of its stream."""
 
     def __init__(self, send: object) -> None:
         self._stream: Any = getattr(send, "__self__", None)
 
     def farewell(self) -> Ending | None:
-        """How the peer ended it. ASGI does not tell a close frame from a connection that broke."""
+        """How the peer ended the connection. ASGI does not distinguish a close frame from a broken connection."""
         connection = getattr(self._stream, "connection", None)
         if connection is not None and connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             return Ending.CLOSED
         return Ending.LOST if getattr(self._stream, "closed", True) else None
 
     def unseen(self) -> int:
-        """Bytes that came and were not given to the app, about: a message that has not ended."""
+        """Approximate bytes received and not passed to the app: those of an incomplete message."""
         buffer = getattr(self._stream, "buffer", None)
         return UNSEEN_COPIES * buffer.length if buffer is not None else 0
 
 
 class WebsocketConnection(TrioASGIWebsocketConnection):
-    """Quart's side of a WebSocket, which by itself holds ten messages, each of up to 2 MiB, besides Hypercorn's."""
+    """Quart's side of a WebSocket, without its queue: that holds ten messages of up to 2 MiB besides Hypercorn's."""
 
     def __init__(self, app: QuartTrio, scope: Any) -> None:
         super().__init__(app, scope)
@@ -81,7 +81,7 @@ class WebsocketConnection(TrioASGIWebsocketConnection):
 async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
     """Serve the WebSocket of the current Quart context to the end of the connection.
 
-    Returns a response when the upgrade is refused.
+    Returns a response if the upgrade is refused.
     """
     try:
         check_handshake(read_browser(websocket.headers.items()), services)
@@ -90,16 +90,16 @@ async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
         return Response(refusal.body, refusal.status, content_type="application/json")
     await websocket.accept()
     await _serve(services)
-    # A cancellation that ended it is raised here anew: see there.
+    # If a cancellation ended `_serve`, raise it again here; see there.
     await trio.lowlevel.checkpoint_if_cancelled()
     return None
 
 
 async def _serve(services: WebSocketServices) -> None:
-    """Returns when it was cancelled, too.
+    """Serve the connection. Returns even when it was cancelled.
 
-    What is raised holds the frames that it came through, and with them all that the connection held. Hypercorn and
-    Quart keep it in reference cycles, until the collector runs.
+    An exception refers to the stack frames it passed through, and so to all that the connection held. Hypercorn and
+    Quart would keep it in reference cycles until the garbage collector runs.
     """
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
     carrier = QuartCarrier(state.get(ACTIVITY_KEY), state.get(STREAM_KEY), services.budget)
@@ -120,7 +120,7 @@ async def _serve(services: WebSocketServices) -> None:
 
 
 class QuartCarrier:
-    """See `carrier.Carrier`. Runs in a Quart WebSocket context; `collect` runs beside it."""
+    """A `carrier.Carrier`. Runs in a Quart WebSocket context, with `collect` as a second task."""
 
     def __init__(self, activity: PeerActivity | None, stream: HypercornStream | None, budget: Budget) -> None:
         self._activity = activity
@@ -130,14 +130,14 @@ class QuartCarrier:
         self._budget = budget
         self._frames: list[str | bytes] = []
         self._size = 0
-        """Of the frames that wait."""
+        """Characters or bytes of the frames that wait for `receive`."""
         self._came = trio.Event()
         self._taken = trio.Event()
         self._unserved = 0
-        """The same, with those that were given last."""
+        """The same, including the frames that `receive` returned last."""
         self._copies = 0
         self._unseen = 0
-        """What Hypercorn holds, when it was looked at last."""
+        """Bytes that Hypercorn held when last checked."""
         self.sends = 0
         self.sending = False
         self.held = 0
@@ -149,10 +149,10 @@ class QuartCarrier:
         return self._activity.last_heard if self._activity is not None else math.inf
 
     async def collect(self) -> None:
-        """Take over frames as they come, so that `receive` can give those that came together. Never returns."""
+        """Take frames as they arrive, so that `receive` can return those that arrived together. Never returns."""
         while True:
             received = cast("str | bytes | None", await websocket.receive())
-            # None is what Quart makes of an empty binary frame.
+            # Quart turns an empty binary frame into None.
             frame = b"" if received is None else received
             del received
             self._size += len(frame)
@@ -171,14 +171,14 @@ class QuartCarrier:
         self.held = octets
 
     def pause(self) -> bool:
-        """Count what Hypercorn holds at the moment, before it is given more. Whether that has to wait."""
+        """Count what Hypercorn holds now. Returns whether it must wait for more."""
         if self._stream is not None:
             self._unseen = self._stream.unseen()
             self._count()
         return self._budget.full
 
     async def receive(self) -> list[str | bytes]:
-        # What was given before has been served.
+        # The frames returned before have been served.
         self._unserved = self._size
         self._count()
         if not self._frames:
@@ -206,7 +206,7 @@ class QuartCarrier:
         return 0
 
     def ping(self) -> None:
-        """Hypercorn sends them."""
+        """Do nothing: Hypercorn sends the pings."""
 
     def unread(self) -> int:
         return unread_bytes(self._socket)
@@ -218,11 +218,11 @@ class QuartCarrier:
         return self._stream.farewell() if self._stream is not None else Ending.LOST
 
     def too_big(self) -> str | None:
-        """Hypercorn keeps no close codes."""
+        """Always None: Hypercorn keeps no close codes."""
         return None
 
     def abort(self) -> None:
-        # Hypercorn shields what it sends. Over HTTP/2 it waits for the stream's window instead, without a shield.
+        # Hypercorn shields its sends. Over HTTP/2 it waits for the stream's window instead, without a shield.
         if self._socket is not None and websocket.scope["http_version"] != "2":
             with suppress(OSError):
                 self._socket.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
-"""What bytes were found to mean, kept under the bytes.
+"""A cache of parsed results, keyed by the bytes that were parsed.
 
-Rule: bounded in number, and what comes once only never displaces what comes again and again: it is kept apart until it
-comes a second time. So a client whose every request is different costs the others nothing.
+Rule: the number of entries is bounded, and an entry seen once never evicts one that repeats. New entries are kept apart
+until they are seen a second time. So a client whose every request is different costs the others nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ Meaning = TypeVar("Meaning")
 
 
 class Remembered(Generic[Meaning]):
-    """At most `most` entries that came again, and as many that came once."""
+    """Holds at most `most` repeated entries, and as many that were seen once."""
 
     __slots__ = ("_again", "_most", "_once")
 
@@ -22,17 +22,17 @@ class Remembered(Generic[Meaning]):
         self._once: dict[bytes, Meaning] = {}
 
     def get(self, text: bytes) -> Meaning | None:
-        """What `text` means, if that is known."""
+        """The cached result for `text`, or None."""
         found = self._again.get(text)
         if found is None and (found := self._once.pop(text, None)) is not None:
             if len(self._again) >= self._most:
-                # The oldest goes. Is it still in use, it is back after two more requests.
+                # Evict the oldest entry. If it is still in use, two more requests bring it back.
                 del self._again[next(iter(self._again))]
             self._again[text] = found
         return found
 
     def put(self, text: bytes, meaning: Meaning) -> None:
-        """Remember what `get` did not know."""
+        """Cache a result that `get` did not find."""
         if len(self._once) >= self._most:
             self._once.clear()
         self._once[text] = meaning

@@ -1,6 +1,6 @@
-"""What `GET /` answers: a browser is sent to the web UI, everybody else is told what is served here.
+"""The response to `GET /`: a browser is redirected to the web UI, other clients get a list of what is served here.
 
-Rule: all addresses are relative, so that they hold behind a proxy that serves the server under a prefix.
+Rule: all addresses are relative, so they also work behind a proxy that adds a path prefix.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from qrusty_trio.api.operations import OPERATIONS
 
 ROOT_PATH = b"/"
 MAX_ACCEPT_CHARACTERS = 2048
-"""What is read of an Accept header; browsers send 100 to 200."""
+"""Most characters read of an Accept header; browsers send 100 to 200."""
 UI_ADDRESS = "ui/"
-"""The web UI, seen from the root and from `/ui`."""
+"""The address of the web UI, relative to the root and to `/ui`."""
 
 DESCRIPTION = msgspec.json.encode(
     {
@@ -35,7 +35,7 @@ DESCRIPTION = msgspec.json.encode(
 
 
 def is_browser(accept: str | None) -> bool:
-    """Whether an Accept header asks for a page: it names text/html, and likes JSON less."""
+    """Whether an Accept header asks for a page: it names text/html and prefers it to JSON."""
     qualities = {"text/html": 0.0, "application/json": 0.0}
     for media_range in (accept or "")[:MAX_ACCEPT_CHARACTERS].lower().split(","):
         media_type, *parameters = (part.strip() for part in media_range.split(";"))

@@ -1,7 +1,7 @@
-"""What a request that Hypercorn serves makes the server hold: its part of the budgets of `byte_budget`.
+"""The share of the byte budgets held by a request that Hypercorn serves; see `byte_budget`.
 
-Rule: a body over HTTP/1.1 waits in its socket until there is room. One over HTTP/2 shares its connection with others,
-which must not wait behind it: it is dropped as it comes, and answered with 503.
+Rule: an HTTP/1.1 body waits in its socket until there is room. An HTTP/2 body shares its connection with other
+requests, which must not wait behind it. So it is dropped as it arrives, and the request is answered with 503.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from qrusty_trio.errors import Unavailable
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
 
 LARGE_ANSWERS = 2
-"""Requests of an HTTP/2 connection that may hold a large answer at a time."""
+"""Most requests of an HTTP/2 connection that hold a large response at a time."""
 
 
 class ConnectionShare:
-    """What a connection holds."""
+    """What a connection holds of the budgets."""
 
     def __init__(self, received: Budget, unsent: Budget) -> None:
         self.received = received
@@ -29,14 +29,17 @@ class ConnectionShare:
         self.shares: set[Share] = set()
 
     def lags(self, now: float, moved: int) -> bool:
-        """Whether others wait for what this peer hardly brings or takes."""
+        """Whether others wait for room while this peer stalls.
+
+        `now`: seconds. `moved`: bytes that the peer has sent or taken so far.
+        """
         if not (self.received.waiting or self.unsent.waiting):
             return False
         return any(share.unsent.lags(now, moved) or share.received.lags(now, moved) for share in self.shares)
 
 
 class Share:
-    """What one request holds. To be closed at its end."""
+    """What one request holds of the budgets. Must be closed at its end."""
 
     def __init__(self, whole: ConnectionShare, http2: bool) -> None:
         self._whole = whole
@@ -48,18 +51,18 @@ class Share:
         whole.shares.add(self)
 
     def close(self) -> None:
-        """Nothing is held any more."""
+        """Release everything."""
         self._whole.shares.discard(self)
         self.received.set(0)
         self.unsent.set(0)
 
     def check(self) -> None:
-        """Raise Unavailable when the body was dropped."""
+        """Raise Unavailable if the body was dropped."""
         if self._dropped:
             raise Unavailable("Too much is being received. Try again later.")
 
     async def receive(self, receive: Callable[[], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-        """The next message, once there is room for what it brings."""
+        """The next ASGI message, once there is room for its body. An HTTP/2 body without room is dropped."""
         message = await receive()
         if message["type"] == "http.request":
             self._arrived += len(message.get("body", b""))

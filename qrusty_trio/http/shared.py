@@ -14,16 +14,16 @@ from qrusty_trio.http.rounds import Rounds
 from qrusty_trio.http.targets import Targets
 
 IDLE, HEAD, BODY, WORKING, SENDING = range(5)
-"""The phases of a connection. WORKING is the engine's time, or another carrier's."""
+"""The phases of a connection. WORKING: the engine, Hypercorn or a WebSocket is at work."""
 LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
 """Seconds a connection may stay in each phase."""
 
 HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
-"""Serves a stream, of which some bytes have been read already, to its end."""
+"""Serves a stream to its end. The bytes are those already read from it."""
 
 
 class Shared:
-    """Made once for all connections."""
+    """State shared by all connections of the fast path."""
 
     def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
         self.context = context
@@ -33,5 +33,5 @@ class Shared:
         self.now = trio.current_time()
         """The time of the last tick."""
         self.stopping = False
-        """Connections close after the answer they are at."""
+        """Connections close after their current response."""
         self.rounds = Rounds(context.engine, context.received, context.unsent)

@@ -1,7 +1,7 @@
-"""Request lines that were read before, and what they mean.
+"""A cache of request lines and the operations they resolve to.
 
-Rule: what is remembered is what reading the line anew would give. Bounded in number and in bytes; lines that come once
-only (a query that changes) displace none that come again.
+Rule: a cached result is what parsing the line again would give. The cache is bounded in entries and bytes. A line seen
+once (its query changes, for example) evicts none that repeats.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from qrusty_trio.http.head import Line, read_line
 from qrusty_trio.http.remembered import Remembered
 
 MAX_KEPT_TARGETS = 1024
-"""Request lines whose meaning is remembered: so many that came again, and so many that came once; the same for lines up
-to a message id."""
+"""Cached request lines: so many that were repeated, and so many that were seen once. The same again for request lines
+up to a message id."""
 MAX_KEPT_LINE_BYTES = 1024
-"""Longer lines are read anew each time, so that the memory is bounded (4 MiB)."""
+"""Longer lines are not cached, which bounds the memory (4 MiB)."""
 _HTTP11 = b" HTTP/1.1"
 _PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
-"""A message id that is not percent-encoded, and no query."""
+"""A message id without percent-encoding, and without a query."""
 
 
 class Target(NamedTuple):
-    """What a request line means."""
+    """What a request line resolves to."""
 
     operation: Operation
     params: tuple[str, ...]
@@ -35,15 +35,15 @@ class Target(NamedTuple):
 
 
 class Targets:
-    """The request lines of all connections of a lane."""
+    """The request lines of all connections of the fast path."""
 
     def __init__(self) -> None:
         self._targets: Remembered[Target] = Remembered(MAX_KEPT_TARGETS)
         self._up_to_id: Remembered[Target] = Remembered(MAX_KEPT_TARGETS)
-        """Without the message id, which comes once only: request lines up to the slash before it."""
+        """Request lines up to the slash before the message id, since each id is seen only once."""
 
     def of(self, line: bytes) -> Target | None:
-        """What a request line means, if that is known from lines before it."""
+        """The target of a request line, if earlier lines tell it; else None."""
         target = self._targets.get(line)
         if target is None and line.endswith(_HTTP11):
             before, _, message_id = line[: -len(_HTTP11)].rpartition(b"/")
@@ -54,14 +54,14 @@ class Targets:
         return target
 
     def quick(self, line: bytes) -> Target | None:
-        """The same, found out if need be and if the line is not long. Raises what `resolve` and `read_line` raise."""
+        """The same, but also parses a line that is not long. Raises NotFound, MethodNotAllowed, BadRequest."""
         target = self.of(line)
         if target is None and len(line) <= MAX_KEPT_LINE_BYTES:
             return self.resolve(line, read_line(line))
         return target
 
     def resolve(self, text: bytes, line: Line) -> Target:
-        """Find out what a request line means. Raises NotFound, MethodNotAllowed, BadRequest."""
+        """Resolve a request line and cache the result. Raises NotFound, MethodNotAllowed, BadRequest."""
         operation, params = resolve(line.method, line.path, line.query)
         target = Target(operation, params, line.query, line.http11, line.method == "HEAD")
         if len(text) > MAX_KEPT_LINE_BYTES:

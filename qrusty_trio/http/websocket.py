@@ -1,12 +1,12 @@
-"""A WebSocket connection at work: the tasks between a carrier (how frames move) and a session (what they mean).
+"""The tasks of a WebSocket connection, between its transport (which moves frames) and its session (what they mean).
 
-Rule: one task reads, one writes, one watches for silence, and they share nothing but the session. The reader runs a
-burst through the engine and only then reads on; it also waits while the outbox is full. The writer is the only one
-that sends. So a peer that reads slowly stops its own requests and deliveries, and nobody else's.
+Rule: one task reads, one writes and one watches for silence; they share only the session. The reader runs a burst
+through the engine before it reads on, and waits while the outbox is full. Only the writer sends. So a peer that reads
+slowly delays its own requests and deliveries, and nobody else's.
 
-When the connection ends, for whatever reason, the subscriptions leave the dispatcher at once and the engine gives back
-what was delivered and not settled, before anything that waits for the peer. A connection is a bulkhead: an
-exception in it is logged and closes it with 1011. And it leaves no reference cycle: what it held is free at once.
+When the connection ends, for whatever reason, its subscriptions leave the dispatcher at once, and the engine takes back
+what was delivered and not settled. Only then may anything wait for the peer. A connection is a bulkhead: an exception
+in it is logged and closes it with 1011. It leaves no reference cycle, so what it held is freed at once.
 """
 
 from __future__ import annotations
@@ -41,19 +41,19 @@ from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.pipe import ConnectionLost
 
 BUDGET = 128
-"""Requests run in one step of the event loop: about 2 ms."""
+"""Most requests run in one step of the event loop: about 2 ms."""
 CLOSE_SECONDS = 2
-"""Bound on the closing handshake: a peer that does not answer it is cut off."""
+"""Limit on the closing handshake: a peer that does not answer it is cut off."""
 DRAIN_SECONDS = 10
-"""Bound on sending what is owed to a peer that has said it will send no more."""
+"""Limit on sending the pending frames of a connection that is ending."""
 HEAR_SECONDS = 2
-"""Bound on serving what a peer sent before the connection broke under a send."""
+"""Limit on serving what a peer sent before a send to it failed."""
 CONTROL_BYTES = 64 * 1024
-"""Pongs waiting to be sent from which on nothing more is read."""
+"""Reading pauses once this many bytes of pongs wait to be sent."""
 LOG_SECONDS = 1.0
-"""Between two lines of a kind that peers can cause."""
+"""Least time between two log lines of a kind that peers can cause."""
 UNREAD_SECONDS = 300
-"""So long bytes that wait in the socket, because we do not read, show that a peer lives."""
+"""For this long, bytes that wait in the socket because we do not read them are a sign of life."""
 
 logger = logging.getLogger(__name__)
 
@@ -61,23 +61,23 @@ T = TypeVar("T")
 
 
 class TransactEngine(Protocol):
-    """What a connection needs of the engine."""
+    """What a connection needs from the engine."""
 
     async def transact(self, function: Callable[[SessionBroker, int], T], *, sync: bool) -> T: ...
 
     def join(self, session: Connection) -> None:
-        """A connection was opened."""
+        """A connection has opened."""
 
     def leave(self, session: Connection, counts: bool, unsent: frozenset[str]) -> None:
-        """A connection is gone; see `server.engine.Engine.leave`."""
+        """A connection has ended; see `server.engine.Engine.leave`."""
 
     def pump_soon(self) -> None:
-        """A subscriber can take messages again: make deliveries at the next opportunity."""
+        """A subscriber can take messages again: dispatch at the next opportunity."""
 
 
 @dataclass(slots=True)
 class Seldom:
-    """A line in the log that peers can cause, at most once per second."""
+    """A log line that peers can cause, limited to once every LOG_SECONDS."""
 
     next: float = -math.inf
     count: int = 0
@@ -85,7 +85,7 @@ class Seldom:
     kept_back: int = 0
 
     def log(self, line: str, failure: BaseException | None = None) -> None:
-        """A warning; with `failure`, an error and its traceback."""
+        """Log a warning, or, with `failure`, an error and its traceback."""
         self.count += 1
         if trio.current_time() < self.next:
             self.kept_back += 1
@@ -108,37 +108,37 @@ class WebSocketServices:
     ping_interval: float
     """Seconds of silence before a ping."""
     ping_timeout: float
-    """Seconds that the peer has to show a sign of life after it."""
+    """Seconds that the peer then has to show a sign of life."""
     allowed_origins: Collection[str] = ()
     allowed_hosts: Collection[str] = ()
     """See `HttpContext`."""
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down: connections close with 1001."""
     budget: Budget = field(default_factory=Budget)
-    """Of what all connections hold."""
+    """Counts the bytes that all connections hold."""
     connections: dict[Connection, None] = field(default_factory=dict)
-    """Those that are open."""
+    """The open connections."""
     too_big: Seldom = field(default_factory=Seldom)
-    """Lines on clients that refused a frame for its size."""
+    """Log lines about clients that refused a frame for its size."""
     failures: Seldom = field(default_factory=Seldom)
-    """Lines on connections that the server failed to serve."""
+    """Log lines about connections that the server failed to serve."""
     return_freed: Callable[[], None] = lambda: None
-    """Gives memory that was freed back to the system. Blocks: it is called in a thread, after a shortage."""
+    """Returns freed memory to the system. It blocks, so it is called in a thread, after a shortage."""
 
 
 def check_handshake(browser: Browser | None, services: WebSocketServices) -> None:
-    """Raise HostNotAllowed or OriginNotAllowed when a page in a browser may not connect."""
+    """Raise HostNotAllowed or OriginNotAllowed if a page in a browser may not connect."""
     check_host(browser, services.allowed_hosts)
     check_origin(browser, services.allowed_origins)
 
 
 async def serve_connection(carrier: Carrier, services: WebSocketServices) -> None:
-    """Serve one connection after its handshake, until it has ended. Closing the transport is the caller's business."""
+    """Serve one connection from its handshake to its end. The caller closes the stream."""
     await Connection(carrier, services).run()
 
 
 class _Signal:
-    """Wakes one task. Refers to nothing, so whoever has it to set keeps no connection."""
+    """Wakes one task. It refers to nothing, so holding one to set it keeps no connection alive."""
 
     __slots__ = ("_event",)
 
@@ -154,7 +154,7 @@ class _Signal:
 
 
 class Connection:
-    """One connection. Other tasks see of it what `http.websocket_watch` needs."""
+    """One connection. Other tasks use only what `http.websocket_watch` needs."""
 
     def __init__(self, carrier: Carrier, services: WebSocketServices) -> None:
         self._carrier = carrier
@@ -164,9 +164,9 @@ class Connection:
         self._drained = _Signal()
         self._lost = False
         self._tasks = trio.CancelScope()
-        """Of the nursery, once it is open."""
+        """The nursery's cancel scope, once it is open."""
         self.at_work = False
-        """Whether a burst is in the engine."""
+        """Whether the engine is running a burst."""
         self.bursts = 0
         """Bursts served so far."""
         self.consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
@@ -198,10 +198,11 @@ class Connection:
                 await self._carrier.close(session.close_code or NORMAL, session.close_reason)
 
     async def _work(self) -> None:
-        """Read, write and watch, until the connection is over. Returns when it was cancelled, too.
+        """Read, write and watch until the connection ends. Returns even when it was cancelled.
 
-        The cancellation is raised anew at the next checkpoint. This one holds all frames that it came through, and what
-        they were sending; Hypercorn and Quart would keep it in reference cycles, until the collector runs.
+        The next checkpoint raises the cancellation again. This exception refers to all the stack frames it passed
+        through, and to what they were sending. Hypercorn and Quart would keep it in reference cycles until the garbage
+        collector runs.
         """
         try:
             async with trio.open_nursery() as nursery:
@@ -226,11 +227,11 @@ class Connection:
                 del failures, others, fatal  # They refer to this frame.
 
     def _ending(self) -> Ending:
-        """Why it is over, when no task said so."""
+        """Why the connection ended, if no task has recorded it."""
         farewell = self._carrier.farewell()
         if farewell is None:
             return Ending.LOST if self._lost else Ending.STOPPED
-        # Hypercorn cancels us when its side of the connection is over; so does a server that stops.
+        # Hypercorn cancels us when its side of the connection ends, and so does a server that stops.
         stopped = farewell is Ending.LOST and self._services.stopping.is_set()
         return Ending.STOPPED if stopped else farewell
 
@@ -254,7 +255,7 @@ class Connection:
                 burst = session.receive(await carrier.receive())
                 if burst.requests:
                     await self._serve(burst)
-                # Nothing of what came is kept while more is waited for.
+                # Do not keep the burst while waiting for more.
                 del burst
                 self.bursts += 1
                 if carrier.control_bytes():
@@ -276,7 +277,7 @@ class Connection:
             if burst.weight <= BUDGET:
                 await self._engine.transact(run, sync=burst.changes)
             else:
-                # In pieces, so that other connections get their turn; one sync at the end covers them all.
+                # Run it in steps, so that other connections get their turn. One sync at the end covers them all.
                 while await self._engine.transact(run, sync=False):
                     await trio.lowlevel.checkpoint()
                 await self._engine.transact(lambda broker, now: None, sync=burst.changes)
@@ -296,7 +297,7 @@ class Connection:
                 if frames or carrier.control_bytes():
                     await carrier.send(frames)
                     if session.sent():
-                        # Not a transaction of its own: a store that fails must not end the connection.
+                        # Not in a transaction of its own: a store failure must not end the connection.
                         session.resume()
                         self._engine.pump_soon()
                     self._drained.set()
@@ -309,7 +310,7 @@ class Connection:
         await self._hear_out()
 
     async def _hear_out(self) -> None:
-        """Nothing can be sent any more. Serve what the peer sent before: its acks, and perhaps its close frame."""
+        """Nothing can be sent any more. Serve what the peer has sent: its acks, and perhaps its close frame."""
         session = self.session
         self._tasks.deadline = min(self._tasks.deadline, trio.current_time() + HEAR_SECONDS)
         while session.close_code is None or self.at_work:
@@ -321,7 +322,7 @@ class Connection:
             await self._output.wait()
 
     async def _watch(self) -> None:
-        """Close with 1001 when the peer shows no sign of life after a ping."""
+        """Close with 1001 if the peer shows no sign of life after a ping."""
         carrier = self._carrier
         interval, timeout = self._services.ping_interval, self._services.ping_timeout
         while True:
@@ -332,7 +333,7 @@ class Connection:
             carrier.ping()
             self._output.set()
             asked = trio.current_time()
-            # While a piece waits to be sent, all buffers in between are full: what is taken then, its program took.
+            # While a send waits, all buffers on the way are full. Anything taken then was taken by the peer's program.
             sends, acked = (carrier.sends, carrier.acked()) if carrier.sending else (None, 0)
             await trio.sleep(timeout)
             if self._last_heard() >= asked:
@@ -359,30 +360,30 @@ class Connection:
                 self._carrier.abort()
 
     def _end(self, code: int, reason: str, seconds: float, ending: Ending) -> None:
-        """Close when the outbox is empty, or after `seconds`."""
+        """Close once the outbox is empty, or after `seconds`."""
         self.session.end(code, reason, ending)
         self._tasks.deadline = min(self._tasks.deadline, trio.current_time() + seconds)
 
-    # What the watch over all connections asks.
+    # For `http.websocket_watch`
 
     @property
     def held(self) -> int:
-        """Bytes that are kept for the peer."""
+        """Bytes held for the peer."""
         return self.session.outbox.size + self._carrier.held
 
     @property
     def progress(self) -> int:
-        """Grows when the peer takes what it is sent, or when what it sends comes to an end."""
+        """Grows whenever the peer takes a piece that was sent, or a burst it sent has been served."""
         return self._carrier.sends + self.bursts
 
     def relieve(self) -> None:
-        """There is room again in the budget of all connections."""
+        """There is room again in the shared budget: resume reading and deliveries."""
         self._drained.set()
         if self.session.can_resume():
             self.session.resume()
             self._engine.pump_soon()
 
     def cut_off(self) -> None:
-        """The peer takes nothing, and room is needed."""
+        """The peer has stalled and room is needed: end the connection at once."""
         self.session.end(TRY_AGAIN_LATER, "nothing was taken for too long", Ending.STALLED)
         self._tasks.cancel()

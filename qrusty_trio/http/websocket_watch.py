@@ -1,7 +1,8 @@
-"""What is done when all WebSockets together hold more than their budget: see `api.ws_budget`.
+"""Frees memory when all WebSockets together hold more than their budget; see `api.ws_budget`.
 
-Rule: only those are cut off that hold more than a little and have taken nothing, or brought nothing to its end, for so
-long; of them first those that held most for longest, and no more than it takes. Their messages go back, uncounted.
+Rule: a connection is cut off only if it holds more than a little and has made no progress for STALL_SECONDS, or
+EXHAUSTED_STALL_SECONDS when the budget is exhausted. Those that held most for longest go first, and no more of them
+than needed. Their messages go back, uncounted.
 """
 
 from __future__ import annotations
@@ -14,19 +15,19 @@ from qrusty_trio.api.ws_outbox import SHORT_ROOM_BYTES
 from qrusty_trio.http.websocket import Connection, WebSocketServices
 
 STALL_SECONDS = 30.0
-"""So long a connection may take nothing while the budget is short."""
+"""How long a connection may make no progress while the budget is short."""
 EXHAUSTED_STALL_SECONDS = 2.0
-"""The same when nothing is delivered any more, to anyone."""
+"""The same while the budget is exhausted, so that nobody gets deliveries."""
 LOOK_SECONDS = 0.25
-"""Between two looks."""
+"""Time between two checks."""
 LOOKS_PER_STEP = 500
-"""Connections looked at in one step of the event loop: under 1 ms."""
+"""Most connections checked in one step of the event loop: under 1 ms."""
 
 logger = logging.getLogger(__name__)
 
 
 async def watch_budget(services: WebSocketServices) -> None:
-    """Keep the connections within their budget, until cancelled."""
+    """Keep the connections within their budget until cancelled."""
     budget = services.budget
     short = trio.Event()
     budget.when_short = lambda: short.set()
@@ -37,14 +38,14 @@ async def watch_budget(services: WebSocketServices) -> None:
         await _while_short(services)
         try:
             await trio.to_thread.run_sync(services.return_freed)
-        except Exception as error:  # noqa: BLE001  # memory is short, there may be none for a thread
+        except Exception as error:  # noqa: BLE001  # memory is short: even starting a thread may fail
             logger.warning("freed memory could not be given back to the system: %r", error)
 
 
 async def _while_short(services: WebSocketServices) -> None:
     budget = services.budget
     marks: dict[Connection, tuple[int, float]] = {}
-    """Of each connection that holds something: how far it had come, and when it was first seen there."""
+    """By connection that holds more than a little: its progress, and when that was first seen."""
     while budget.short:
         marks = await _look(services, marks)
         if not budget.full:
