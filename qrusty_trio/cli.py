@@ -1,7 +1,8 @@
-"""The command `qrusty-trio`: read the settings, set up the log, run the server, turn its end into an exit status.
+"""The command `qrusty-trio`: reads the settings, sets up the log, runs the server and returns an exit status.
 
-Rule: 0 for a clean stop, 78 (EX_CONFIG of sysexits.h) with one line on stderr when the server must not start like
-this, 1 for a crash, with its traceback in the log, or for a store that could not be closed in order.
+Rule: the exit status is 0 after a clean stop. It is 78 (EX_CONFIG of sysexits.h), with one line on stderr, when the
+server must not start. It is 1 after a crash, with the traceback in the log, or when the store could not be closed in
+order.
 """
 
 from __future__ import annotations
@@ -30,9 +31,9 @@ logger = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status. `arguments` are those of the command line unless given."""
+    """Run the command and return its exit status. `arguments` default to those of the command line."""
     _parser().parse_args(arguments)
-    # A terminal that hangs up, or somebody who wants settings read anew, is not to end it: neither now nor at its end.
+    # A terminal that hangs up, or a request to reload the settings, must not end the process, not even while it stops.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         settings = Settings.from_environment(os.environ)
@@ -46,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(settings: Settings, ring: LogRing) -> int:
-    # Not before the settings are known to be good: --version and a refusal should not wait for RocksDB to load.
+    # Imported late, so that --version and a refusal do not wait for RocksDB to load.
     from qrusty_trio.server.supervisor import serve
 
     try:
@@ -54,14 +55,14 @@ def _run(settings: Settings, ring: LogRing) -> int:
     except StartupRefused:
         raise
     except Exception as crash:
-        # A nursery wraps what comes out of it, a refusal too.
+        # A nursery wraps every exception, including a refusal.
         if isinstance(crash, ExceptionGroup):
             refusals, crashes = crash.split(StartupRefused)
             if refusals is not None and crashes is None:
                 raise _first(refusals) from None
             faults, crashes = crash.split(StorageFault)
             if faults is not None and crashes is None:
-                # While it runs a fault ends nothing: it is the last sync, or the closing.
+                # A running server survives faults, so this one comes from the last sync or from closing the store.
                 logger.critical("The store could not be closed in order: %s", _first(faults))
                 return EXIT_CRASHED
         logger.critical("The server crashed.", exc_info=crash)

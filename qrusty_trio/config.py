@@ -1,7 +1,7 @@
 """Every setting of the server: its variable, default, check, unit and meaning, in one table.
 
-Rule: the class body of `Settings` is that table. Whoever needs a setting gets it from there; nothing else in the
-server reads the environment, and what is not allowed refuses to start (exit status 78) rather than being mended.
+Rule: the class body of `Settings` is that table. Nothing else in the server reads the environment. A value that is not
+allowed is never corrected: the server refuses to start (exit status 78).
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ T = TypeVar("T")
 Choice = TypeVar("Choice", bound=StrEnum)
 
 SHOWN_CHARS = 100
-"""Characters of a refused value that the refusal shows."""
+"""How many characters of an invalid value the error message shows."""
 AUTO = -1
-"""The value of a setting that is still to be worked out from others."""
+"""The value of a setting that is still to be derived from others."""
 HOT_TIER_SIZE, MAX_HOT_TIER_SIZE = 1000, 100_000
 CACHE_MB, WRITE_BUFFER_MB = 128, 16
-"""The defaults of settings that give way to others."""
+"""Defaults that are adjusted to other settings (cache and write buffer in MiB)."""
 OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
-"""A variable that starts like this and is no setting is taken for a slip of the pen."""
+"""An unknown variable with one of these prefixes is reported as a likely typo."""
 _OF_KUBERNETES = re.compile(
     r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
 )
-"""What Kubernetes puts into every container for each service, one called qrusty or qrusty-something, too."""
+"""Variables that Kubernetes sets in every container for each service, even one named qrusty or qrusty-something."""
 
 
 class StorageMode(StrEnum):
@@ -45,7 +45,7 @@ class StorageMode(StrEnum):
 
 
 class Fsync(StrEnum):
-    """When a change is synced to disk. An answer waits for it with `always` only."""
+    """When a change is synced to disk. A response waits for the sync only with `always`."""
 
     ALWAYS = "always"
     EVERYSEC = "everysec"
@@ -53,7 +53,7 @@ class Fsync(StrEnum):
 
 
 class Address(NamedTuple):
-    """Where to listen. `host` is without brackets; port 0 takes any free one."""
+    """Where to listen. `host` is without brackets; port 0 means any free port."""
 
     host: str
     port: int
@@ -64,7 +64,7 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Check(Generic[T]):
-    """What a variable may say. `parse` raises ValueError for anything else."""
+    """The allowed values of a variable. `parse` raises ValueError for anything else."""
 
     allowed: str
     parse: Callable[[str], T]
@@ -81,7 +81,7 @@ class Setting:
     meaning: str
 
     def read(self, value: str) -> object:
-        """The value as the server takes it. Raises `StartupRefused`."""
+        """Parse a value. Raises `StartupRefused`."""
         try:
             return self.check.parse(value)
         except ValueError:
@@ -115,7 +115,7 @@ def _path() -> Check[Path]:
     def parse(text: str) -> Path:
         if not text.strip() or "\0" in text:
             raise ValueError
-        text.encode()  # RocksDB takes no other names; a UnicodeEncodeError is a ValueError
+        text.encode()  # RocksDB takes only UTF-8 names; a UnicodeEncodeError is a ValueError
         return Path(text)
 
     return Check("the path of a directory, in UTF-8", parse)
@@ -143,7 +143,7 @@ def _address() -> Check[Address]:
 
 
 def _derived(number: Check[int]) -> Check[int]:
-    """For a setting that follows from another one unless it is set."""
+    """A check for a setting that is derived from others unless it is set."""
     return Check(f"auto or {number.allowed}", lambda text: AUTO if text == "auto" else number.parse(text))
 
 
@@ -177,9 +177,9 @@ def _hosts() -> Check[frozenset[str]]:
 
 
 def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, unset: T | None = None) -> T:
-    """A field of `Settings` that is also a row of the table: what the type checker sees is its value.
+    """A field of `Settings` that is also a row of the table. The type checker sees the type of its value.
 
-    `unset`: what the field says when nobody set it, for a default that gives way to other settings.
+    `unset`: the field's default in place of the parsed one, for settings that are derived from others.
     """
     row = Setting(variable, default, cast(Check[object], check), unit, meaning)
     return field(default=check.parse(default) if unset is None else unset, metadata={"row": row})
@@ -187,7 +187,7 @@ def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What the server was told. Raises `StartupRefused` when the values make no sense together."""
+    """The settings of a server. Raises `StartupRefused` when the values do not fit together."""
 
     data_path: Path = _row("DATA_PATH", "/data", _path(), "", "Directory of the store. It is created if missing.")
     bind_addr: Address = _row("BIND_ADDR", "0.0.0.0:6784", _address(), "", "Where to listen.")
@@ -368,13 +368,13 @@ class Settings:
             )
 
     def _work_out(self, name: str, value: float) -> None:
-        """Give a setting that nobody set its value."""
+        """Set a setting to its derived value, unless it was configured."""
         if getattr(self, name) == AUTO:
             object.__setattr__(self, name, value)
 
     @property
     def thresholds(self) -> Thresholds:
-        """The shares of the memory limit at which something is done."""
+        """The thresholds of memory pressure, as shares of the memory limit."""
         return Thresholds(
             warning=self.memory_pressure_threshold,
             critical=self.memory_critical_threshold,
@@ -383,11 +383,11 @@ class Settings:
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> Self:
-        """What the variables say; a default for each that is missing. Raises `StartupRefused` for the first bad one."""
+        """Read the settings; missing variables get their defaults. Raises `StartupRefused` for the first bad value."""
         values = {
             name: row.read(environment[row.variable]) for name, row in TABLE.items() if row.variable in environment
         }
-        return cls(**values)  # type: ignore[arg-type]  # each row's check gives what its field takes
+        return cls(**values)  # type: ignore[arg-type]  # each row's check returns the type of its field
 
 
 def _given(value: float) -> float | None:
@@ -399,7 +399,7 @@ TABLE: dict[str, Setting] = {entry.name: entry.metadata["row"] for entry in fiel
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that looks like a setting but is none, with the one that may be meant."""
+    """A sentence for each variable that looks like a setting but is not one, with a suggestion if a name is similar."""
     known = {row.variable for row in TABLE.values()}
     sentences = []
     for variable in sorted(environment):
@@ -411,7 +411,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
 
 
 def webui_directory(configured: Path) -> Path | None:
-    """Where the web UI is: as configured, else inside the package, else in its checkout. None: nowhere."""
+    """The directory of the web UI: the configured one, else in the package, else in its checkout. None if not found."""
     package = Path(__file__).resolve().parent
     candidates = (configured, package / "webui", package.parent / "webui")
     return next((directory for directory in candidates if (directory / "index.html").is_file()), None)

@@ -1,14 +1,14 @@
-"""What can go wrong, each with its HTTP status, its stable code and a sentence.
+"""The errors of the server, each with an HTTP status, a stable code and a sentence.
 
-Rule: every refusal the server makes is one of these classes. `code` never changes once released (clients match on
-it); `status` is the HTTP status of the recorded contract. The sentence names the field and what is allowed.
+Rule: every refusal is one of these classes. `code` never changes once released, because clients match on it. `status`
+is the HTTP status of the recorded contract. The sentence names the field and what is allowed.
 """
 
 from __future__ import annotations
 
 
 class QrustyError(Exception):
-    """Base of every refusal. `str(error)` is the sentence sent to the client."""
+    """Base class of all refusals. `str(error)` is the sentence sent to the client."""
 
     status = 500
     code = "internal"
@@ -22,7 +22,7 @@ class BadRequest(QrustyError):
 
 
 class MalformedJson(BadRequest):
-    """The body is not JSON at all."""
+    """The body is not JSON (status 400)."""
 
     code = "malformed_json"
 
@@ -40,7 +40,7 @@ class InvalidPriority(BadRequest):
 
 
 class PriorityKindMismatch(BadRequest):
-    """A number was given to a text queue or the other way round."""
+    """A number was given to a text queue, or a text to a numeric queue."""
 
     code = "priority_kind_mismatch"
 
@@ -52,13 +52,13 @@ class DuplicatePayload(BadRequest):
 
 
 class LimitReached(BadRequest):
-    """A bound of the server (number of queues, length of an identifier) is reached."""
+    """A limit of the server (number of queues, length of an identifier) is reached."""
 
     code = "limit_reached"
 
 
 class WrongShape(QrustyError):
-    """Valid JSON that is not what the route takes (status 422)."""
+    """The body is valid JSON but not what the route takes (status 422)."""
 
     status = 422
     code = "wrong_shape"
@@ -79,7 +79,7 @@ class BodyTooLarge(QrustyError):
 
 
 class NotFound(QrustyError):
-    """Nothing is known under that path (status 404)."""
+    """The path does not exist (status 404)."""
 
     status = 404
     code = "not_found"
@@ -103,7 +103,7 @@ class MethodNotAllowed(QrustyError):
     status = 405
     code = "method_not_allowed"
     allow = ""
-    """The methods that the path has, as the Allow header names them."""
+    """The methods of the path, as the value of the Allow header."""
 
 
 class QueueExists(QrustyError):
@@ -121,24 +121,24 @@ class Unavailable(QrustyError):
 
 
 class Starting(Unavailable):
-    """The start-up loader is at work; only reads are answered."""
+    """The store is still being loaded; only reads are answered."""
 
     code = "starting"
 
 
 class MemoryPressure(Unavailable):
-    """Publishing is refused while memory is critical."""
+    """Publishes are refused while memory is critical."""
 
     code = "memory_pressure"
 
 
 class StorageFault(Unavailable):
-    """The disk refused a read or a write; what was not answered may be lost, what was answered is not."""
+    """The disk refused a read or a write. Changes that were not acknowledged may be lost; acknowledged ones are not."""
 
     code = "storage_error"
 
     def forget_origin(self) -> None:
-        """Let go of the stack that it came from: handles of the store are on it, which keep it from being reopened."""
+        """Drop the traceback. Its frames hold handles of the store, which would keep it from being reopened."""
         self.__cause__ = self.__context__ = self.__traceback__ = None
 
 
@@ -150,7 +150,10 @@ class DiskFull(StorageFault):
 
 
 class PayloadNotStored(Unavailable):
-    """The file for large payloads could not take one (status 503, or 507 when the disk is full); no more than that."""
+    """A large payload could not be written to its file (status 503, or 507 when the disk is full).
+
+    Unlike `StorageFault`, it concerns only this publish.
+    """
 
     code = "storage_error"
 
@@ -161,15 +164,15 @@ class PayloadNotStored(Unavailable):
 
 
 class PayloadUnreadable(Unavailable):
-    """A large payload can't be read just now, for want of a file descriptor or of memory (status 503).
+    """A large payload can't be read for now, for lack of descriptors or memory (status 503).
 
-    The message stays where it is, and nothing else is concerned.
+    The message stays where it is, and nothing else is affected.
     """
 
     code = "storage_error"
 
 
 class StartupRefused(QrustyError):
-    """The server must not start like this; the process ends with exit status 78 (EX_CONFIG of sysexits.h)."""
+    """The server must not start like this. The process ends with exit status 78 (EX_CONFIG of sysexits.h)."""
 
     code = "startup_refused"

@@ -1,9 +1,9 @@
-"""How the server speaks to its operator: one line a record on stderr, and a ring of the last records for subscribers.
+"""Logging: one line a record on stderr, and a ring of the last records for subscribers.
 
-Rule: logging never waits and never ends. stderr is written to by a thread of its own; a reader of it that stands still,
-or a disk that is full, costs records, which are counted, and no time. A record is one line, whatever a client put into
-it, but for the traceback in console format. Other packages are heard from WARNING on, whatever the level: a frame
-logger of theirs that reports each log frame sent would feed itself.
+Rule: logging never blocks and never stops. A thread of its own writes to stderr. If the reader of stderr stalls or the
+disk is full, records are dropped and counted, but nothing waits. A record is one line, whatever a client put into it,
+except for tracebacks in console format. Other packages log only from WARNING on, whatever the level. Otherwise a logger
+that reports each frame sent would feed itself with log frames.
 
 Times are UTC, RFC 3339 with milliseconds. Level names are those of the contract: error, warn, info, debug.
 """
@@ -31,22 +31,22 @@ from qrusty_trio.wording import counted
 RING_RECORDS = 1000
 """Records kept for `subscribe-logs`."""
 MAX_MESSAGE_CHARS = 8192
-"""Characters of one record in the ring, traceback included; the rest is cut off. stderr gets all of it."""
+"""Characters of a record in the ring, including its traceback. The rest is truncated; stderr gets all of it."""
 MAX_TRACEBACK_LINE = 500
-"""Characters of a line in a traceback; the rest is cut off."""
+"""Characters of a line in a traceback; the rest is truncated."""
 OUTPUT_RECORDS = 10_000
-"""Records that wait for stderr; past it they are counted and dropped."""
+"""Records that may wait for stderr. Further ones are dropped and counted."""
 OUTPUT_CLOSE_SECONDS = 2.0
-"""At the end of the process, what still waits is written for this long."""
+"""How long the waiting records are written for at the end of the process."""
 
 STUCK_SECONDS = 1.0
-"""How long to wait for a stream that takes nothing before it is asked again."""
+"""How long to wait for a stream that takes no bytes before trying again."""
 
 OWN_LOGGER = "qrusty_trio"
 
 
 class LogLevel(StrEnum):
-    """What is logged: this level and what is more serious."""
+    """What is logged: this level and more serious ones."""
 
     ERROR = "error"
     WARN = "warn"
@@ -55,7 +55,7 @@ class LogLevel(StrEnum):
 
 
 class LogFormat(StrEnum):
-    """How a record looks on stderr."""
+    """The format of records on stderr."""
 
     CONSOLE = "console"
     JSON = "json"
@@ -67,21 +67,21 @@ NUMBERS = {
     LogLevel.INFO: logging.INFO,
     LogLevel.DEBUG: logging.DEBUG,
 }
-"""Our levels as the numbers of `logging`."""
+"""Our levels as numbers of `logging`."""
 
 
 def level_name(number: int) -> str:
-    """The contract's name for a level of `logging`: the most serious one that is not above it."""
+    """The contract's name for a level of `logging`: the most serious one that is not higher."""
     return next((level.value for level, bound in NUMBERS.items() if number >= bound), LogLevel.DEBUG.value)
 
 
 def timestamp(record: logging.LogRecord) -> str:
-    """When the record was made, such as 2031-05-04T03:02:01.006Z."""
+    """The time of a record, such as 2031-05-04T03:02:01.006Z."""
     return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def one_line(text: str) -> str:
-    """The text with what would break or colour the line (line ends, control and unpaired characters) escaped."""
+    """The text with whatever could break or colour the line escaped: line ends, control characters, lone surrogates."""
     if text.isprintable():
         return text
     return "".join(
@@ -92,7 +92,7 @@ def one_line(text: str) -> str:
 
 class _Formatter(logging.Formatter):
     def traceback(self, record: logging.LogRecord) -> str:
-        """Lines of the traceback and of the stack that go with the record; empty without."""
+        """The traceback and stack of a record, if any; otherwise empty."""
         parts = []
         if record.exc_info and record.exc_info[0] is not None:
             parts.append(self.formatException(record.exc_info))
@@ -102,7 +102,7 @@ class _Formatter(logging.Formatter):
 
 
 def _shortened(line: str) -> str:
-    """A line of a traceback. An exception may quote all that a peer has sent."""
+    """A line of a traceback, truncated. An exception may quote everything that a peer has sent."""
     return line if len(line) <= MAX_TRACEBACK_LINE else f"{line[:MAX_TRACEBACK_LINE]} ... ({len(line)} characters)"
 
 
@@ -134,10 +134,10 @@ class JsonFormatter(_Formatter):
 
 
 class Output(logging.Handler):
-    """Writes to a stream from a thread of its own, in the order of the records. `close` writes what still waits.
+    """Writes records in order to a stream, from a thread of its own. `close` writes the waiting ones.
 
-    The stream is not closed. A record that comes after `close`, or while `OUTPUT_RECORDS` wait, or that the stream does
-    not take, is lost; the stream is told how many were, once it takes records again.
+    The stream is not closed. A record is lost after `close`, while `OUTPUT_RECORDS` are waiting, or when writing to the
+    stream fails. Once the stream takes records again, a line reports how many were lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -145,14 +145,14 @@ class Output(logging.Handler):
         self._sink = _Sink(stream)
         self._waiting: queue.Queue[str | None] = queue.Queue(OUTPUT_RECORDS)
         self._dropped = 0
-        # A daemon: a stream that stands still must not keep the process from ending.
+        # A daemon, because a stalled stream must not keep the process from ending.
         self._thread = threading.Thread(target=self._write_all, name="log output", daemon=True)
         self._thread.start()
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001  # arguments that don't fit their format: reported as all handlers do it
+        except Exception:  # noqa: BLE001  # arguments that do not fit the format; reported as by any handler
             self.handleError(record)
             return
         try:
@@ -161,7 +161,7 @@ class Output(logging.Handler):
             self._dropped += 1
 
     def close(self) -> None:
-        """Write what waits, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
+        """Write the waiting records, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
         deadline = time.monotonic() + OUTPUT_CLOSE_SECONDS
         if self._thread.is_alive():
             with suppress(queue.Full):
@@ -175,7 +175,7 @@ class Output(logging.Handler):
         while True:
             line = self._waiting.get()
             try:
-                # Not told before it is written: a disk that is still full loses this line, too.
+                # Reset the counts only after the report is written: a disk that is still full loses the report, too.
                 if (dropped := self._dropped) > told:
                     self._tell(dropped - told, "not taken fast enough")
                     told = dropped
@@ -185,7 +185,7 @@ class Output(logging.Handler):
                 if line is not None:
                     self._sink.write(line)
             except (OSError, ValueError, MemoryError) as error:
-                # Full, gone or closed: the next record may find it well again.
+                # The stream is full, gone or closed. It may work again for the next record.
                 why = error
                 failed += line is not None
             if line is None:
@@ -198,21 +198,21 @@ class Output(logging.Handler):
 
 
 class _Sink:
-    """Writes lines to a stream so that a line that fails is gone, whole or torn, and does not come out later."""
+    """Writes lines to a stream. A line whose write fails is lost, whole or in part, and never appears later."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
         self._torn = False
-        """The last thing written was not the end of a line."""
+        """Whether the last write did not end with a whole line."""
         try:
-            # Past the stream's buffer, which keeps what could not be written; and of our own, as that of a stream that
-            # is closed may soon be another file.
+            # Bypass the stream's buffer, which keeps what could not be written. Use a descriptor of our own, because
+            # that of a closed stream may soon belong to another file.
             self._descriptor: int | None = os.dup(stream.fileno())
         except (OSError, ValueError):
             self._descriptor = None
 
     def write(self, line: str) -> None:
-        """Raises `OSError` or `ValueError`."""
+        """Write a line. Raises `OSError` or `ValueError`."""
         if self._stream.closed:
             raise ValueError("it is closed")
         if self._descriptor is None:
@@ -225,7 +225,7 @@ class _Sink:
             try:
                 taken = os.write(self._descriptor, rest)
             except BlockingIOError:
-                # Somebody who shares it does not want to wait. This thread does.
+                # Another process that shares the stream made it non-blocking. This thread may wait.
                 waiting = select.poll()
                 waiting.register(self._descriptor, select.POLLOUT)
                 waiting.poll(STUCK_SECONDS * 1000)
@@ -234,7 +234,7 @@ class _Sink:
             self._torn = bool(rest)
 
     def close(self) -> None:
-        """Does not close the stream."""
+        """Close our descriptor, not the stream."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -243,9 +243,9 @@ class _Sink:
 class LogRing(logging.Handler):
     """The last `RING_RECORDS` records, numbered from 0 since the start of the process; see `api.ws_logs.LogRing`.
 
-    Records may come from any thread. Readers and listeners live on the event loop's thread; `attach` says how to get
-    there. Any number of records between two turns of the loop cost one call of each listener, and a record that is
-    made inside a listener calls none: delivering log records can't keep itself going.
+    Records may come from any thread. Readers and listeners run on the event loop's thread; `attach` provides the way
+    there. However many records come between two turns of the loop, each listener is called once. A record made inside a
+    listener calls none, so that delivering log records can't go on forever by itself.
     """
 
     def __init__(self) -> None:
@@ -258,21 +258,21 @@ class LogRing(logging.Handler):
         self._formatter = _Formatter()
 
     def attach(self, call_soon: Callable[[Callable[[], None]], object]) -> None:
-        """Reach the event loop by `call_soon(function)` from any thread.
+        """Call listeners through `call_soon(function)`, which runs a function on the event loop from any thread.
 
-        `call_soon` drops a function that already waits to be called: Trio's `run_sync_soon` with idempotent=True.
+        `call_soon` must drop a function that is already waiting: Trio's `run_sync_soon` with idempotent=True.
         """
         self._call_soon = call_soon
 
     def detach(self) -> None:
-        """The event loop ends: call no listener any more. Records are still kept."""
+        """Stop calling listeners, because the event loop ends. Records are still kept."""
         self._call_soon = None
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             message = record.getMessage()
             traceback = self._formatter.traceback(record)
-        except Exception:  # noqa: BLE001  # arguments that don't fit their format: reported as all handlers do it
+        except Exception:  # noqa: BLE001  # arguments that do not fit the format; reported as by any handler
             self.handleError(record)
             return
         if traceback:
@@ -284,18 +284,19 @@ class LogRing(logging.Handler):
             return
         try:
             call_soon(self._notify)
-        except RuntimeError:  # trio.RunFinishedError: the loop ended, and this thread was faster than `detach`
+        except RuntimeError:  # trio.RunFinishedError: the loop has ended, but `detach` was not called yet
             self.detach()
 
     def oldest(self) -> int:
-        """The number of the oldest record that is still kept; of the next one when there is none."""
+        """The number of the oldest record still kept, or of the next record if there is none."""
         with self._held():
             return self._next - len(self._records)
 
     def read(self, position: int, limit: int) -> tuple[int, Sequence[tuple[str, str, str]]]:
-        """Up to `limit` records (timestamp, level, message) from number `position` on, or from the oldest kept.
+        """(next position, records): up to `limit` records from number `position` on, or from the oldest kept.
 
-        The first value is the number after the last record returned; `position` itself when there is none.
+        A record is (timestamp, level, message). The next position is the number after the last record returned, or
+        `position` if none is.
         """
         with self._held():
             first = self._next - len(self._records)
@@ -304,11 +305,11 @@ class LogRing(logging.Handler):
         return (start + len(records), records) if records else (position, records)
 
     def add_listener(self, listener: Callable[[], None]) -> None:
-        """Call `listener` on the event loop's thread when there are new records. Once, however often it is added."""
+        """Call `listener` on the event loop's thread when there are new records. Adding it again has no effect."""
         self._listeners[listener] = None
 
     def remove_listener(self, listener: Callable[[], None]) -> None:
-        """Forget `listener`; silent when it is unknown."""
+        """Remove a listener. No effect when it is unknown."""
         self._listeners.pop(listener, None)
 
     def _notify(self) -> None:
@@ -325,7 +326,7 @@ class LogRing(logging.Handler):
 
 
 def set_up(level: LogLevel, layout: LogFormat, stream: TextIO | None = None) -> LogRing:
-    """Log to `stream` (stderr) and to the ring that is returned, from now on, in place of what was set up before."""
+    """Log to `stream` (default: stderr) and to the returned ring from now on. Replaces all earlier handlers."""
     number = NUMBERS[level]
     ring = LogRing()
     handlers: list[logging.Handler] = [ring]

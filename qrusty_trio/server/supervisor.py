@@ -1,14 +1,14 @@
-"""The nursery tree: what runs, in which order it starts and stops.
+"""The nursery tree: which tasks run, and in which order they start and stop.
 
     serve
-      stores open (in a thread; refuses before anything is touched)
-      background: committer, recovery, pump, reaper, sampler, watch, memory monitor, upkeep, payload
-                  compactor
+      stores open (in a thread; refuses before anything is changed)
+      background: committer, recovery, pump, search, reaper, sampler, watch, memory monitor, upkeep,
+                  payload compactor
         front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
 
-Rule: what is inside ends before what is around it. SIGTERM or SIGINT stops the front: no new connections, requests in
-hand are finished, WebSockets closed with 1001 (10 s at most); then the background, then the last sync and the store.
-A crash of any task cancels all others and comes out of `serve` with its traceback.
+Rule: inner tasks end before outer ones. SIGTERM or SIGINT stops the front: no new connections are accepted, requests in
+progress are finished, and WebSockets are closed with 1001 (10 s at most). Then the background stops, then comes the
+last sync, and the store is closed. A crash of any task cancels all others. `serve` raises it with its traceback.
 """
 
 from __future__ import annotations
@@ -50,9 +50,10 @@ from qrusty_trio.server.upkeep import Collector, Upkeep
 from qrusty_trio.server.watch import watch
 
 CLOSE_SECONDS = 60.0
-"""Bound on the last sync and on closing the store: after it the process ends all the same; the log has it all."""
+"""Deadline for the last sync and for closing the store. After it the process ends anyway; the write-ahead log has
+everything."""
 SAME_SIGNAL_SECONDS = 1.0
-"""A signal that comes so soon after the first is the same wish: terminals and runners send it to whole groups."""
+"""A signal this soon after the first is taken for a duplicate: terminals and runners signal whole process groups."""
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +75,11 @@ async def serve(
     memory: UsageSource | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Run a server until SIGTERM or SIGINT. `memory` says how much is in use (default: what the kernel accounts).
+    """Run a server until SIGTERM or SIGINT. `memory` reads the memory usage (default: from the kernel's accounting).
 
-    Started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
+    Reports as started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
     """
-    # From the first moment on: a signal that comes while the store is being opened stops the server in order, too.
+    # First of all, so that a signal while the store is being opened also stops the server in order.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
         stopping = trio.Event()
         hurry = trio.CancelScope()
@@ -100,13 +101,13 @@ async def _serve(
     stopping: trio.Event,
     task_status: trio.TaskStatus[Server],
 ) -> None:
-    """Run on open stores, and close them."""
+    """Run with open stores, and close them at the end."""
     try:
         ring.attach(_reach_loop())
         await _run(fitted, stores, ring, memory, stopping, task_status)
     finally:
         ring.detach()
-        # Also when cancelled: what was answered under `everysec` or `never` is still to be synced.
+        # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS) as scope:
             await trio.to_thread.run_sync(stores.close, abandon_on_cancel=True)
         if scope.cancelled_caught:
@@ -164,10 +165,10 @@ async def _run(
                         await background.start(compactor.run)
             background.cancel_scope.cancel()
     finally:
-        # Without a checkpoint, which would end this when cancelled.
+        # No checkpoint here: it would raise when cancelled.
         for each in listeners:
             each.socket.close()
-        # Whoever still has the engine must not keep the store from closing.
+        # A remaining reference to the engine must not keep the store from closing.
         engine.broker.journal.detach()
 
 
@@ -179,7 +180,7 @@ def reopen(stores: Stores, compactor: Compactor | None) -> None:
 
 
 async def _load(engine: Engine, compactor: Compactor | None, stopping: trio.Event) -> None:
-    """Load the store; give up when the server is to stop meanwhile."""
+    """Load the store. Stops early when `stopping` is set. Raises StartupRefused."""
     async with trio.open_nursery() as nursery:
 
         async def give_up() -> None:
@@ -244,7 +245,7 @@ def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event
 
 
 async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope) -> None:
-    """Set `stopping` at the first signal that is to stop; at one that comes later, wait for nothing but the store."""
+    """Set `stopping` at the first stop signal. At a later one, cancel everything but the closing of the store."""
     patient_until = 0.0
     async for number in signals:
         name = signal.Signals(number).name
@@ -260,6 +261,6 @@ async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurr
 
 
 def _reach_loop() -> Callable[[Callable[[], None]], object]:
-    """How other threads get a function called on this event loop."""
+    """A function by which other threads can call a function on this event loop."""
     token = trio.lowlevel.current_trio_token()
     return partial(token.run_sync_soon, idempotent=True)

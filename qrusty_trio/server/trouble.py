@@ -1,6 +1,6 @@
-"""What goes wrong in a background task, for its log: told once a minute, however often it happens.
+"""Logging of repeated errors in background tasks: at most one line a minute, however often an error happens.
 
-Rule: no trouble with the system (no descriptors, no memory, a disk that fails) ends a background task. It tells, and
+Rule: no system error (no descriptors, no memory, a failing disk) ends a background task. The task logs the error and
 tries again.
 """
 
@@ -14,11 +14,11 @@ from qrusty_trio.storage.files import explained
 from qrusty_trio.wording import counted
 
 TELL_SECONDS = 60.0
-"""Between two lines about the same task."""
+"""Minimum interval between two lines about the same task."""
 
 
 class Trouble:
-    """That of one task. `what` begins the line: "memory could not be read, trying again every second"."""
+    """The errors of one task. `what` begins the line: "memory could not be read, trying again every second"."""
 
     def __init__(self, log: logging.Logger, what: str) -> None:
         self._log = log
@@ -27,7 +27,7 @@ class Trouble:
         self._untold = 0
 
     def note(self, error: Exception) -> None:
-        """It went wrong. What is no trouble with the system is told with its traceback."""
+        """Log an error, unless one was logged within `TELL_SECONDS`. An unexpected one is logged with its traceback."""
         now = time.monotonic()
         if now < self._next:
             self._untold += 1

@@ -1,12 +1,12 @@
-"""What keeps memory and disk from creeping over hours.
+"""Upkeep: keeps the use of memory and disk from creeping up over hours.
 
-Rule: nobody is held up by it. What would hold the loop for more than `LONG_SECONDS` waits until nothing was asked of
-the server for a second. A server that is never quiet goes on without until memory is short; see `server/pressure.py`.
+Rule: upkeep delays no request. What would block the loop for more than `LONG_SECONDS` waits until the server had no
+request for a second. On a server that is never quiet it is not done until memory is short; see `server/pressure.py`.
 
-    garbage in reference cycles, which no automatic collection may come to see in an hour
-    memory that was freed, and that the C allocator keeps
-    what range deletes took out of a store in memory
-    disk space of what was purged, which RocksDB gives back only when more is written
+    garbage in reference cycles, which automatic collections may not reach for an hour
+    memory that was freed but is kept by the C allocator
+    entries that range deletes removed from a store in memory
+    disk space of purged messages, which RocksDB frees only when more is written
 """
 
 from __future__ import annotations
@@ -30,43 +30,44 @@ from qrusty_trio.wording import counted
 MIB = 1024 * 1024
 LOOK_SECONDS = 1.0
 MEMORY_SECONDS = 30.0
-"""Between two collections, and between two returns of freed memory. The latter take 5 to 20 ms with 120 MiB, most of it
-with the allocator's lock held and however little there is to give back: so they are for quiet moments only."""
+"""Interval between two collections, and between two returns of freed memory. Returning memory takes 5 to 20 ms with
+120 MiB in use, however little there is to return, and mostly holds the allocator's lock. So it waits for a quiet
+moment."""
 LONG_SECONDS = 0.002
 YOUNG_COLLECTIONS = 1
-"""Automatic collections of the youngest objects that leave so few for the next generation (10,000 each) that this one
-can be collected at any time: up to 2 ms."""
+"""Up to this many automatic collections of the youngest generation (10,000 objects each), the next generation is small
+enough to be collected at any time. That takes up to 2 ms."""
 DISK_SECONDS = 10.0
-"""Between two looks at what was purged."""
+"""Interval for checking whether purged messages still use disk space."""
 RETRY_SECONDS = 300.0
-"""Between two tries when it could not be given back."""
+"""Interval between attempts when that space could not be freed."""
 DEAD_BYTES = 32 * MIB
-"""From so much on a compaction is worth it."""
+"""A compaction is worth it from this many dead bytes on."""
 DEAD_MESSAGES = 64
-"""With fewer nobody looks how many bytes they are."""
+"""With fewer purged messages, their bytes are not estimated at all."""
 MAX_SPANS = 64
-"""Runs of queues that are compacted in one go, those with the most messages; the rest is left to the compactions that
-writing causes."""
+"""Runs of adjacent queues compacted at a time, those with the most messages first. The rest is left to the compactions
+that writes cause."""
 QUEUES_PER_STEP = 1000
 
 log = logging.getLogger(__name__)
 
 
 class Collector:
-    """Collects garbage in cycles, on the loop: there is no other place, as it stops all threads."""
+    """Collects garbage in cycles. It does so on the loop, because a collection stops all threads anyway."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
-        """What a full collection would take by now, of processor time."""
+        """Estimated CPU time of a full collection."""
         self._middle: int | None = None
-        """Collections of the middle generation since the last full one, as far as they are known here."""
+        """Collections of the middle generation since the last full one, as far as known here."""
         self._frozen = False
 
     def collect(self, quiet: bool) -> bool:
-        """Collect everything, unless it would take long and the server is busy. Whether it was done."""
+        """Collect everything, unless that would take long and the server is busy. Returns whether it was done."""
         _, young, middle = gc.get_count()
         if not quiet:
-            # After collections that were not measured here there may be any number of objects.
+            # After collections that were not measured here, there may be any number of objects.
             unknown = young > YOUNG_COLLECTIONS or middle != (self._middle or 0)
             if unknown or self._seconds > LONG_SECONDS:
                 return False
@@ -77,14 +78,15 @@ class Collector:
         self._seconds = _timed(2)
         self._middle = 0
         if self._seconds > LONG_SECONDS:
-            # So that it is long only once: what has survived, such as thousands of new queues, is not looked at again.
+            # Freeze, so that only one collection takes long: later ones skip what has survived this one, such as
+            # thousands of new queues.
             gc.freeze()
             self._frozen = True
             self._seconds = 0.0
         return True
 
     def collect_frozen(self) -> None:
-        """Collect what was not looked at again, too. May take 20 ms and more: for when memory is short."""
+        """Collect frozen objects as well. May take 20 ms or more, so it is only for when memory is short."""
         if self._frozen:
             self._frozen = False
             gc.unfreeze()
@@ -99,7 +101,7 @@ def _timed(generation: int) -> float:
 
 
 class Upkeep:
-    """The tasks. `trim` gives freed memory back to the system; it blocks."""
+    """The upkeep tasks. `trim` returns freed memory to the system; it blocks."""
 
     def __init__(
         self, engine: Engine, storage: Storage, collector: Collector, trim: Callable[[], None] = return_freed
@@ -111,10 +113,10 @@ class Upkeep:
         self._threads = trio.CapacityLimiter(2)
         self._trouble = Trouble(log, "upkeep failed, will try again")
         self._purged: dict[int, int] = {}
-        """Queue number -> messages that may still take up space on disk."""
+        """Queue number -> purged messages that may still use disk space."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Look after memory and disk until cancelled. A compaction at work is abandoned to the closing of the store."""
+        """Keep memory and disk small until cancelled. A running compaction is abandoned; closing the store ends it."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._memory)
             if self._storage.persistent:
@@ -122,10 +124,10 @@ class Upkeep:
             task_status.started()
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> bool:
-        """Whatever goes wrong ends the step only."""
+        """Run a step; an error ends only this step. Returns whether it succeeded."""
         try:
             await step()
-        except Exception as error:  # noqa: BLE001  # told there
+        except Exception as error:  # noqa: BLE001  # logged there
             self._trouble.note(error)
             return False
         return True
@@ -135,7 +137,7 @@ class Upkeep:
     async def _memory(self) -> None:
         engine = self._engine
         seen = engine.transactions
-        # Loading leaves something to be given back, too.
+        # -1, because loading the store also leaves memory to collect and return.
         collected = trimmed = -1
         collect_at = trim_at = trio.current_time() + MEMORY_SECONDS
         while True:
@@ -160,7 +162,7 @@ class Upkeep:
         look, look_at = False, 0.0
         while True:
             await trio.sleep(DISK_SECONDS)
-            # What was purged since the last look waits for the next one: it may not be written yet.
+            # Purges since the last check wait for the next one, because they may not be written yet.
             fresh = broker.catalog.take_emptied()
             if look and trio.current_time() >= look_at and self._engine.fault is None:
                 look = not await self._guarded(self._give_back)
@@ -171,7 +173,7 @@ class Upkeep:
                     look = True
 
     async def _give_back(self) -> None:
-        """Compact the ranges of what was purged, if that is enough to be worth it."""
+        """Compact the ranges of purged messages if that frees enough space."""
         runs: list[tuple[int, int, int]] = []
         for index, number in enumerate(sorted(self._purged), 1):
             messages = self._purged[number]
@@ -197,6 +199,6 @@ class Upkeep:
             log.info("%s purged: %.1f MiB of disk given back in %.1f s", what, freed / MIB, trio.current_time() - began)
 
     def _reclaim_in_thread(self, spans: list[Span]) -> int | None:
-        """How many bytes were given back; None when it was not worth it."""
+        """Compact the ranges. Returns the bytes of disk space freed; None when it was not worth a compaction."""
         before = self._storage.disk_bytes()
         return before - self._storage.disk_bytes() if self._storage.reclaim(spans, DEAD_BYTES) else None

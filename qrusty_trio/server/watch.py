@@ -1,8 +1,8 @@
-"""The task that looks whether the data directory is still there.
+"""The task that checks whether the data directory is still in place.
 
-Rule: what is written into files that somebody removed is not there after the next start, though every write succeeds.
-So within `WATCH_SECONDS` it is a fault of the store like any other: changes are refused, and the server goes on by
-itself when the directory is back. Under `always` each sync looks before it is answered.
+Rule: writes into removed files succeed, but their data is gone after the next start. So a removed directory becomes a
+storage fault within `WATCH_SECONDS`, like any other fault. Changes are refused, and the server continues by itself when
+the directory is back. Under `always`, every sync checks it before the response leaves.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ log = logging.getLogger(__name__)
 async def watch(
     engine: Engine, stores: Stores, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Look every `WATCH_SECONDS`, until cancelled."""
+    """Check the directories every `WATCH_SECONDS` until cancelled."""
     task_status.started()
-    # A disk that does not answer holds up this thread and nothing else.
+    # With a limiter of its own, a disk that hangs blocks only this thread.
     limiter = trio.CapacityLimiter(1)
     trouble = Trouble(log, "the data directory could not be looked at, trying again every second")
     while True:
@@ -37,5 +37,5 @@ async def watch(
             await trio.to_thread.run_sync(stores.check, abandon_on_cancel=True, limiter=limiter)
         except StorageFault as fault:
             engine.fail(fault)
-        except Exception as error:  # noqa: BLE001  # told there; nothing that happens here may end the server
+        except Exception as error:  # noqa: BLE001  # logged there; no error here may end the server
             trouble.note(error)

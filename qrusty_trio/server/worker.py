@@ -1,8 +1,8 @@
 """A thread for one blocking function that is called thousands of times a second.
 
-Rule: the thread lives as long as the `async with`, has at most one call at a time, and a call that has begun is waited
-for even when it is cancelled, as `trio.to_thread.run_sync` does. It is there because that costs 55 µs a call, half of
-it with the interpreter's lock held, and this 30 µs: the lock is what the event loop needs meanwhile.
+Rule: the thread lives as long as the `async with` and runs at most one call at a time. A call that has started is
+awaited to its end even when cancelled, as with `trio.to_thread.run_sync`. That function costs 55 µs a call, and holds
+the GIL for half of it, which the event loop needs meanwhile. This class costs 30 µs a call.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import trio
 
 
 class Worker:
-    """Calls `function` in a thread of its own. Used by one task."""
+    """Calls `function` in a thread of its own. Only one task may use it."""
 
     def __init__(self, name: str, function: Callable[[], None]) -> None:
         self._function = function
@@ -33,12 +33,12 @@ class Worker:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        # No call is at work, so this takes no longer than the thread needs to wake up.
+        # No call is running, so this takes only as long as the thread needs to wake up.
         self._calls.put(None)
         self._thread.join()
 
     async def call(self) -> None:
-        """Call the function in the thread. Raises what it raises."""
+        """Call the function in the thread. Raises whatever it raises."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self._calls.put(trio.lowlevel.current_task())
         await trio.lowlevel.wait_task_rescheduled(lambda _: trio.lowlevel.Abort.FAILED)
