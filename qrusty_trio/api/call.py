@@ -1,6 +1,6 @@
-"""A request on its way: the call that a transport hands over, the reply it gets back, and what an operation is.
+"""The types of a request: the Call a transport hands over, the Reply it gets back, and the Operation between them.
 
-Rule: the HTTP transports know this module and `api.operations`, and never touch the broker. Those of WebSocket know the
+Rule: HTTP transports use this module and `api.operations`, and never touch the broker. WebSocket transports use the
 session, which gets the broker inside a transaction.
 """
 
@@ -19,33 +19,33 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import StorageFault
 
 RECEIPT_BYTES = 1024
-"""A reply that is smaller is kept as it is."""
+"""A smaller reply is kept as its own receipt."""
 
 
 class Call(msgspec.Struct, gc=False):
-    """One request of a burst: which operation, with which bytes."""
+    """One request of a burst: an operation and its input bytes."""
 
     operation: Operation
     params: tuple[str, ...] = ()
     """The path parameters, percent-decoded, in template order."""
     body: bytes = b""
     query: str = ""
-    """The raw query string without '?', '' when there is none."""
+    """The raw query string without '?'; '' if there is none."""
 
 
 class Reply(msgspec.Struct, gc=False):
-    """One answer. Carriers add Content-Type: application/json to a non-empty body, and Retry-After: 2 to a 503."""
+    """One response. Transports add Content-Type: application/json to a non-empty body, and Retry-After: 2 to a 503."""
 
     status: int = 200
     body: bytes = b""
     needs_sync: bool = False
-    """True when the change must survive a power cut before the answer leaves (policy `always`)."""
+    """Whether the change must be durable before the response is sent (fsync policy `always`)."""
     delivery: Delivery | None = None
-    """The message this answer hands out, if any: goes back with `Engine.give_back` when it can't be written."""
+    """The message this response hands out, if any. `Engine.give_back` returns it if the response can't be written."""
     consumer: str = ""
 
     def receipt(self) -> Reply:
-        """What `Engine.give_back` needs of it, without the bytes that it answers with."""
+        """The part of the reply that `Engine.give_back` needs, without a large body and payload."""
         delivery = self.delivery
         if delivery is None or len(self.body) < RECEIPT_BYTES:
             return self
@@ -53,7 +53,7 @@ class Reply(msgspec.Struct, gc=False):
 
 
 class MemoryStatus(Protocol):
-    """What the memory monitor saw last."""
+    """The memory monitor's latest reading."""
 
     @property
     def under_pressure(self) -> bool: ...
@@ -67,14 +67,14 @@ class MemoryStatus(Protocol):
 
 @dataclass(slots=True)
 class Services:
-    """What operations work on."""
+    """What operations work with."""
 
     broker: Broker
     gate: Gate
     timings: Timings
     memory: MemoryStatus
     payload_disk_bytes: Callable[[], int]
-    """Size of the segment files of large payloads, on disk."""
+    """Size on disk, in bytes, of the segment files of large payloads."""
 
 
 Answer = Reply | Generator[None, None, Reply]
@@ -82,7 +82,7 @@ Answer = Reply | Generator[None, None, Reply]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """A row of the table."""
+    """A row of the table of operations."""
 
     name: str
     method: str
@@ -91,40 +91,43 @@ class Operation:
     mutating: bool
     """Whether it is refused while the server is starting."""
     function: Callable[[Services, Call, int], Answer]
-    """Called with the wall time in milliseconds. Raises QrustyError: at once, or at the generator's next step."""
+    """Takes the services, the call and the wall time in milliseconds. Raises QrustyError: at once, or at a step of the
+    generator that it returned."""
     request: type[msgspec.Struct] | None = None
-    """The JSON body it takes, None for none."""
+    """The JSON body it takes; None if it takes none."""
     large: bool = False
-    """Whether its answer may take more than a few KiB."""
+    """Whether its response may be larger than a few KiB."""
 
 
 class Engine(Protocol):
-    """The one engine behind all carriers."""
+    """The one engine behind all transports."""
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run a burst as one batch and one commit; the replies to the first of the calls, in order.
+        """Run a burst of calls as one batch and one commit. Returns the replies in the order of the calls.
 
-        To all, unless there is so much to be answered that it is time to send what there is, and then to run the rest.
-        Returns when every change is as durable as QRUSTY_FSYNC promises. A bad request or a storage fault is a reply,
-        not an exception. If the caller is cancelled while waiting, the changes stand and deliveries are given back.
+        It stops early once the replies are large: then fewer replies than calls come back. The caller sends those, then
+        runs the rest. Returns when every change is as durable as QRUSTY_FSYNC promises. A bad request or a storage
+        fault is a reply, not an exception. If the caller is cancelled while waiting, the changes stand and the
+        deliveries are given back.
         """
 
     @property
     def waits(self) -> bool:
-        """Whether an answer that needs a sync has to wait for it."""
+        """Whether a reply that needs a sync has to wait for it."""
 
     def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run a burst of calls, none of them long, without waiting for a sync; the replies to the first of them.
+        """Run a burst of short calls without waiting for a sync. Returns the replies in the order of the calls.
 
-        To all, unless there is so much to be answered that it is time for others. When `waits`, and a reply needs a
-        sync, the caller has to call `when_durable` before it awaits anything.
+        It stops early once the replies are large, to give other tasks a turn: then fewer replies than calls come back.
+        If `waits` and a reply needs a sync, the caller must call `when_durable` before it awaits anything.
         """
 
     def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
-        """Call back, on the loop, after the sync that covers all changes so far; with the fault if it failed.
+        """Call back on the event loop after the sync that covers all changes so far; with the fault if it failed.
 
-        `answers`: how many the callback sends. What one step does not get to is left to the next.
+        `answers`: how many responses the callback sends. Callbacks that do not fit into one step of the loop wait for
+        the next.
         """
 
     def give_back(self, reply: Reply) -> None:
-        """The answer could not be written: its message is available again at once, the delivery not counted."""
+        """The response could not be written. Its message is available again at once, its delivery uncounted."""

@@ -1,6 +1,7 @@
-"""What the server refuses at the moment, whoever asks.
+"""What the server currently refuses, on any transport.
 
-Rule: the start-up loader and the memory monitor write here, every carrier reads here, nobody asks them directly.
+Rule: the start-up loader and the memory monitor write here, and every transport reads here. Nobody asks those two
+directly.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ class Gate:
 
     def __init__(self, starting: bool = False, memory_critical: bool = False) -> None:
         self.starting = starting
-        """True until the start-up loader is done: nothing may change, queues are not all known yet."""
+        """True until the start-up loader is done. Nothing may change, because not all queues are known yet."""
         self.memory_critical = memory_critical
-        """True while memory is critical: publishing would make it worse, everything else makes it better."""
+        """True while memory is critical. Publishing would make that worse; everything else makes it better."""
 
     def mutations_allowed(self) -> bool:
         return not self.starting

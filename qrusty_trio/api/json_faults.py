@@ -1,7 +1,7 @@
-"""What is wrong with a body that is not JSON, in a sentence.
+"""Says in a sentence what is wrong with a body that is not JSON.
 
-Rule: called for bodies that msgspec did not take, so it may take time, but no more than msgspec itself: it looks at the
-place where msgspec stopped, never at the whole body.
+Rule: this runs for bodies that msgspec refused, and must cost no more than msgspec did. It looks only where msgspec
+stopped, never at the whole body.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from qrusty_trio.errors import MalformedJson
 MISSING_BODY = "the body is missing: it must be a JSON object"
 
 _STOPPED_AT = re.compile(r"(?:surrogate pair|hex escape) \(byte (\d+)\)$")
-"""How msgspec ends what it says of a surrogate: the byte is the one behind the last escape that it read."""
+"""How msgspec's error about a surrogate ends. The byte is the one after the last escape that it read."""
 _HIGH: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 _LOW: Final = re.compile(rb"\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 _ESCAPE_BYTES = 6
-"""Of `\\ud800`."""
+"""Length of an escape such as `\\ud800`."""
 _BYTE_ORDER_MARKS = (b"\xef\xbb\xbf", b"\xfe\xff", b"\xff\xfe")
 
 
 def malformed(error: Exception, body: bytes) -> MalformedJson:
-    """The refusal for a body that is not JSON; `error` is what msgspec or bytes.decode raised."""
+    """The refusal for a body that is not JSON. `error`: what msgspec or bytes.decode raised."""
     if not body:
         return MalformedJson(MISSING_BODY)
     if body.isspace():
@@ -48,7 +48,7 @@ def malformed(error: Exception, body: bytes) -> MalformedJson:
 
 
 def _lone_surrogate(problem: str, body: bytes) -> int | None:
-    """Where the escape is that msgspec stumbled over, if that is half of a surrogate pair."""
+    """The offset of the escape that msgspec refused, if that is half of a surrogate pair; else None."""
     stopped = _STOPPED_AT.search(problem)
     if stopped is None:
         return _lone_at_the_end(body) if problem == "Input data was truncated" else None
@@ -62,7 +62,7 @@ def _lone_surrogate(problem: str, body: bytes) -> int | None:
 
 
 def _lone_at_the_end(body: bytes) -> int | None:
-    """With less than an escape behind the first half of a pair, msgspec says that the body was cut off."""
+    """The same when less than an escape follows the first half: msgspec then reports truncated input."""
     start = max(0, len(body) - 2 * _ESCAPE_BYTES + 1)
     for found in _HIGH.finditer(body, start):
         rest = body[found.end() :]

@@ -1,8 +1,9 @@
-"""The table of operations: what each HTTP request means, in bytes and out of bytes.
+"""The table of operations: what each HTTP request means, from bytes to bytes.
 
-Rule: a function takes the services, one call and the time, and returns its reply, or raises a QrustyError, having then
-changed nothing. It knows no socket and no carrier, and never waits. What may take more than about a millisecond is a
-generator that yields between pieces and returns the reply: the engine commits and lets others run at each yield.
+Rule: a function takes the services, one call and the time. It returns a reply, or raises a QrustyError and has then
+changed nothing. It knows no socket and no transport, and never waits. An operation that may take more than about a
+millisecond is a generator: it yields between pieces and returns the reply. At each yield the engine commits and lets
+others run.
 
 Statuses, fields and texts are those of the wire contract.
 """
@@ -34,19 +35,19 @@ from qrusty_trio.errors import (
 from qrusty_trio.wording import shortened
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-"""Carriers refuse a larger body with BodyTooLarge."""
+"""Transports refuse a larger body with BodyTooLarge."""
 RETRY_AFTER_SECONDS = 2
-"""What a 503 tells the client to wait."""
+"""How long a 503 tells the client to wait."""
 BATCH_PIECE = 64
-"""Message ids that are settled between two yields: about 0.5 ms."""
+"""Message ids settled between two yields: about 0.5 ms."""
 QUEUES_PIECE = 32
-"""Queues that are purged or deleted between two yields."""
+"""Queues purged or deleted between two yields."""
 
 PRESSURE_MESSAGE = "Server is under memory pressure. Try again later."
 
 
 LARGE_BYTES = 256 * 1024
-"""A publish of more takes two steps."""
+"""A publish with a larger body takes two steps."""
 
 _encode = msgspec.json.encode
 _clock = perf_counter_ns
@@ -67,7 +68,7 @@ def _publish(services: Services, call: Call, now: int) -> Reply | Generator[None
 
 
 def _publish_large(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    """The same in two steps: of 2 MiB it takes 1.1 ms to read them, and 1.3 ms to store them."""
+    """The same in two steps: 2 MiB take 1.1 ms to parse and 1.3 ms to store."""
     begin = _clock()
     if services.gate.memory_critical:
         raise MemoryPressure(PRESSURE_MESSAGE)
@@ -133,7 +134,7 @@ def _ack_batch(services: Services, call: Call, now: int) -> Answer:
 
 
 def _nack_batch(services: Services, call: Call, now: int) -> Answer:
-    # Dropped is one for which an equal message stands in a queue that refuses duplicates.
+    # A message is dropped if the queue refuses duplicates and holds an equal one.
     outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
 
     def settle(message_id: str, consumer: str) -> str:
@@ -187,7 +188,7 @@ def _update_queue(services: Services, call: Call, now: int) -> Generator[None, N
     return Reply(200, b"", True)
 
 
-# The next four sync even when they found nothing: what made it so may itself not be durable yet.
+# The next four sync even when they find nothing: the change that emptied the queue may not be durable yet.
 
 
 def _purge_queue(services: Services, call: Call, now: int) -> Reply:
@@ -211,7 +212,10 @@ def _delete_all(services: Services, call: Call, now: int) -> Generator[None, Non
 
 
 def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int]]:
-    """Apply `clear` to every queue there is now, by whatever name; returns how many queues and messages."""
+    """Apply `clear` to every queue that exists now, even if it is renamed meanwhile.
+
+    Returns the numbers of queues and messages.
+    """
     queues = messages = 0
     for index, queue in enumerate(broker.catalog.everything(), 1):
         if index % QUEUES_PIECE == 0:
@@ -242,14 +246,14 @@ OPERATIONS: Final = (
     Operation("operation_timings", "GET", "/operation-timings", False, reports.operation_timings, large=True),
     Operation("health", "GET", "/health", False, reports.health),
 )
-"""Every HTTP route of the contract but /ws and the web UI."""
+"""Every HTTP route of the contract except /ws and the web UI."""
 
 resolve: Final = Router(OPERATIONS).resolve
 """`resolve(method, raw_path, query)`: see `Router.resolve`."""
 
 
 def error_reply(error: QrustyError) -> Reply:
-    """The answer to a request that was refused."""
+    """The reply to a refused request."""
     if isinstance(error, Starting):
         body = {"status": "starting", "message": reports.STARTING_MESSAGE, "retry_after_secs": RETRY_AFTER_SECONDS}
         return Reply(error.status, _encode(body))
@@ -257,9 +261,9 @@ def error_reply(error: QrustyError) -> Reply:
 
 
 def check_content_type(operation: Operation, content_type: str | None, no_body: bool = False) -> None:
-    """Raise WrongContentType when the operation takes a JSON body and it is not declared as one.
+    """Raise WrongContentType if the operation takes a JSON body and the content type is not JSON.
 
-    Raises MalformedJson when there is neither a body nor a content type: what is missing then is the body.
+    Raises MalformedJson if there is neither a body nor a content type: then it is the body that is missing.
     """
     if content_type == "application/json" or operation.request is None:
         return

@@ -1,8 +1,8 @@
-"""What the operations that only look have to say: queues, rates, timings, health.
+"""The read-only operations: queues, rates, timings, health.
 
-Rule: nothing here changes anything, so these are answered while the server starts and under memory pressure too. What
-grows with the number of queues or seconds is encoded piece by piece, and joined piece by piece, with a yield in
-between: `/stats` of 10,000 queues is 2.5 MB.
+Rule: nothing here changes anything, so these work even while the server starts and under memory pressure. A response
+that grows with the number of queues or seconds is encoded and joined in pieces, with a yield in between: `/stats` of
+10,000 queues is 2.5 MB.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from qrusty_trio.errors import BadRequest
 
 DEFAULT_TIMING_SECONDS = 300
 NAMES_PIECE = 256
-"""Names of queues that are listed between two yields."""
+"""Queue names listed between two yields."""
 STATS_PIECE = 64
-"""Queues that are described between two yields."""
+"""Queues described between two yields."""
 JOIN_BYTES = 256 * 1024
-"""Bytes that are joined between two yields: 0.2 ms, most of it for memory that was not in use before."""
+"""Bytes joined between two yields: 0.2 ms, most of it for touching new memory."""
 RATE_DIGITS = 3
-"""A rate is rounded to a thousandth of a message a second: less is noise of binary fractions."""
+"""Rates are rounded to a thousandth of a message a second; smaller digits are floating-point noise."""
 STARTING_MESSAGE = "Qrusty is initialising. Retry shortly."
 
 _encode = msgspec.json.encode
@@ -79,7 +79,7 @@ def _described(stats: QueueStats) -> dict[str, Any]:
 
 
 def _rounded(rate: float) -> float:
-    # Most queues rest, and rounding takes longer than all else that is done for a queue.
+    # Most queues are idle, and rounding would take longer than everything else done for a queue.
     return round(rate, RATE_DIGITS) if rate else 0.0
 
 
@@ -131,9 +131,9 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
 
 
 def _joined(pieces: list[bytes]) -> Generator[None, None, Reply]:
-    """An answer made of these pieces, which are used up."""
-    # Memory asked for as zeros comes page by page, as it is written to; nobody else holds it, so `BytesIO` writes into
-    # it, and in the end gives it away, without a copy. One join would take 2 ms for 2.5 MB.
+    """A response made of these pieces. Empties the list."""
+    # The kernel provides zeroed memory page by page, as it is written. Nobody else refers to these bytes, so `BytesIO`
+    # writes into them, and returns them in the end, without a copy. A single join would take 2 ms for 2.5 MB.
     body = BytesIO(bytes(sum(map(len, pieces))))
     pieces.reverse()
     joined = 0
@@ -146,7 +146,7 @@ def _joined(pieces: list[bytes]) -> Generator[None, None, Reply]:
 
 
 class _Members:
-    """Members of a JSON array or object, with commas between them, in pieces."""
+    """The members of a JSON array or object, comma-separated, in pieces."""
 
     def __init__(self) -> None:
         self._open: list[bytes] = []
@@ -156,7 +156,7 @@ class _Members:
         self._open.append(member)
 
     def close(self) -> list[bytes]:
-        """Make one piece of what was added since the last time. Returns all pieces."""
+        """Join the members added since the last call into one piece. Returns all pieces."""
         if self._open:
             comma = b"," if self._closed else b""
             self._closed.append(comma + b",".join(self._open))
@@ -202,7 +202,7 @@ def _seconds(query: str) -> int:
         return DEFAULT_TIMING_SECONDS
     if not (given.isascii() and given.isdigit()):
         raise BadRequest(f"'seconds' must be an integer; it is taken as from 1 to {WINDOW_SECONDS}")
-    # A number that is longer than this is also larger, and int() takes only so many digits.
+    # A number with more digits than the limit is above it, and int() takes only so many digits.
     digits = given.lstrip("0")
     return WINDOW_SECONDS if len(digits) > 4 else min(max(int(digits or "0"), 1), WINDOW_SECONDS)
 

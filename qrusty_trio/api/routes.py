@@ -1,12 +1,13 @@
-"""Which operation a request line means.
+"""Routing: which operation a request line means.
 
-Rule: one routing function for every carrier. A path is split at '/' first and its parameters are percent-decoded after
-that, so `%2F` is a slash inside a queue's name and never a separator. What no template matches is 404, a template with
-another method 405, a parameter that is not percent-encoded UTF-8 400.
+Rule: every transport uses one routing function. A path is split at '/' before its parameters are percent-decoded, so
+`%2F` is a slash inside a queue's name and never a separator. A path that matches no template gets 404, another method
+405, and a parameter that is not percent-encoded UTF-8 400.
 
-Every template with parameters has a second form that takes all of them from the query: `/ack?queue=a%2Fb&id=...` is
-`/ack/a%2Fb/...`. That is for names that do not survive the way here: clients and proxies take `.` and `..` out of a
-path, and some decode or refuse `%2F`. A parameter is given once, in one of the two places, or the request is 400.
+Every template with parameters has a second form that takes all of them from the query: `/ack?queue=a%2Fb&id=...` means
+`/ack/a%2Fb/...`. It is for names that a path may not carry intact: clients and proxies remove `.` and `..` from paths,
+and some decode or refuse `%2F`. Each parameter must be given once, in one of the two places; otherwise the request gets
+400.
 """
 
 from __future__ import annotations
@@ -19,15 +20,15 @@ from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 from qrusty_trio.errors import BadRequest, InvalidQueueName, MethodNotAllowed, NotFound
 
 MAX_CACHED_PATHS = 4096
-"""Paths without message ids that are kept with what they mean; all are dropped when there are more."""
+"""Cached paths, message ids not included. When there are more, all are dropped."""
 MAX_QUERY_PARAMETERS = 100
-"""Parameters in the query of a route that takes any."""
+"""Most parameters in the query of a route that takes any."""
 MAX_ENCODED_BYTES = 4096
-"""A segment of a path, or a parameter, that is percent-encoded: decoding costs 0.3 µs an escape."""
+"""Most bytes of a percent-encoded path segment or parameter: decoding costs 0.3 µs an escape."""
 _LONGEST_NAME = 3 * len("seconds")
-"""Of a parameter, with every character percent-encoded."""
+"""Length of the longest parameter name with every character percent-encoded."""
 _UUID = -36
-"""Where an id of the usual length starts, counted from the end of a path."""
+"""Where a message id of the usual length starts, as an index from the end of the path."""
 NOTHING_THERE = "there is nothing under this path; GET / lists the routes"
 
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
@@ -39,7 +40,7 @@ class Router:
     """Finds the operation for a method and a path. Templates look like `/ack/{queue}/{id}`."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        # By number of segments and the segments that are no parameters: every template has its own such shape.
+        # By shape: the fixed segments, with None for each parameter. Every template has its own shape.
         self._templates: dict[tuple[bytes | None, ...], dict[str, Operation]] = {}
         # The paths of the second form: templates without their parameters.
         self._by_query: dict[bytes, dict[str, Operation]] = {}
@@ -54,15 +55,15 @@ class Router:
                 methods[operation.method] = operation
                 if operation.method == "GET":
                     methods["HEAD"] = operation
-        # Whole paths, and paths up to a message id: what comes again and again.
+        # Caches of what repeats: whole paths, and paths up to a message id.
         self._whole: dict[tuple[str, bytes], Route] = {}
         self._up_to_id: dict[tuple[str, bytes], tuple[Operation, str]] = {}
 
     def resolve(self, method: str, raw_path: bytes, query: str = "") -> Route:
-        """The operation and its parameters, decoded, in the order of the template. HEAD is resolved as GET.
+        """The operation and its decoded parameters, in template order. HEAD resolves as GET.
 
-        `raw_path` is the target without the query, as it came, and `query` what follows the '?'. Raises NotFound,
-        MethodNotAllowed, BadRequest, InvalidQueueName.
+        `raw_path`: the undecoded path of the target. `query`: what follows the '?'. Raises NotFound, MethodNotAllowed,
+        BadRequest, InvalidQueueName.
         """
         if query:
             return self._with_query(method, raw_path, query)
@@ -71,7 +72,7 @@ class Router:
             return route
         known = self._up_to_id.get((method, raw_path[:_UUID]))
         if known is not None:
-            # The usual case; whatever is not plainly so is looked at in full. Searching text is faster than bytes.
+            # The usual case; any other is parsed in full. Searching a str is faster than searching bytes.
             message_id = raw_path[_UUID:].decode("latin-1")
             if message_id.isascii() and "%" not in message_id and "/" not in message_id:
                 return known[0], (known[1], message_id)
@@ -97,7 +98,7 @@ class Router:
         return operation, _checked(tuple(given[name] for name in names))
 
     def _incomplete(self, raw_path: bytes) -> NotFound:
-        """The refusal for the path of a second form without its parameters."""
+        """The refusal for the path of a second form whose parameters are missing."""
         operation = next(iter(self._by_query[raw_path].values()))
         second = f"{raw_path.decode()}?{'&'.join(f'{name}=...' for name in _parameters(operation))}"
         return NotFound(f"there is nothing under this path; what is meant may be {operation.path} or {second}")
@@ -139,19 +140,19 @@ def _choose(methods: dict[str, Operation], method: str) -> Operation:
 
 
 def _parameters(operation: Operation) -> list[str]:
-    """The names of the parameters of its template, in order."""
+    """The parameter names of its template, in order."""
     return [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
 
 
 def _checked(params: tuple[str, ...]) -> tuple[str, ...]:
-    """The first parameter is the name of a queue. Raises InvalidQueueName."""
+    """Check the first parameter, which is a queue name. Raises InvalidQueueName."""
     if params and len(params[0].encode()) > MAX_QUEUE_NAME_BYTES:
         raise InvalidQueueName(f"a queue name must be at most {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
     return params
 
 
 def read_query(query: str, names: Collection[str]) -> dict[str, str]:
-    """The parameters among `names` that a raw query gives, decoded; '+' is a space. All others are ignored.
+    """The parameters of a raw query that are among `names`, decoded; '+' is a space. Others are ignored.
 
     Raises BadRequest.
     """
@@ -171,7 +172,7 @@ def read_query(query: str, names: Collection[str]) -> dict[str, str]:
 
 
 def _decode(part: bytes, what: str = "the path") -> str:
-    """Percent-decode one segment of a path, or the value of a parameter. Raises BadRequest."""
+    """Percent-decode one path segment or parameter value. Raises BadRequest."""
     try:
         if b"%" not in part:
             return part.decode()
