@@ -97,7 +97,7 @@ class Broker:
         self.dead_lettered_total = 0
         """Messages that became dead letters since the start."""
 
-    # What happened
+    # Side effects
 
     @property
     def ready(self) -> bool:
@@ -279,7 +279,7 @@ class Broker:
         return (lock.queue.name, lock.queue.number) if lock is not None else None
 
     def take_back(self, queue_number: int, lock_number: int, id: str) -> None:
-        """Undo a delivery that nobody saw. The message is as before. No effect when that lock is gone."""
+        """Undo a delivery that no consumer saw. The message is as before. No effect when that lock is gone."""
         queue = self.catalog.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is not None and lock.number == lock_number:
@@ -291,7 +291,7 @@ class Broker:
             self._return(lock, CONNECTION_LOST if counts else None)
 
     def expire(self, now: int, limit: int) -> int:
-        """Return up to `limit` messages whose locks have expired to their queues; returns how many."""
+        """Return messages with expired locks to their queues, up to `limit`. Returns how many."""
         # Locks of purged queues expire as well; without this, `due` would pass the same ones again and again.
         self.locks.tidy(TIDIED_PER_EXPIRE)
         due = self.locks.due(now, limit)
@@ -313,7 +313,7 @@ class Broker:
         self.locks.remove(lock)
 
     def _return(self, lock: Lock, why: str | None) -> NackOutcome:
-        """Take a message back from its consumer. `why`: the delivery counts, for this reason; None: it does not."""
+        """Take a message back from its consumer. `why`: the reason why the delivery counts; None: it does not count."""
         queue = lock.queue
         record = queue.read_lock(self.journal, lock).record
         deliveries = lock.deliveries if why is not None else lock.deliveries - 1

@@ -203,14 +203,14 @@ class Catalog:
         return removed
 
     def everything(self) -> list[Queue]:
-        """The current queues, as a list of its own."""
+        """A list of the current queues, which later changes do not affect."""
         return list(self.by_number.values())
 
     def exists(self, queue: Queue) -> bool:
         """Whether a queue still exists."""
         return self.by_number.get(queue.number) is queue
 
-    # Questions
+    # Queries
 
     def number_of(self, name: str) -> int:
         """Raises QueueNotFound."""

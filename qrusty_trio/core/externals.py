@@ -33,7 +33,7 @@ _GROUPS_PER_STEP = 1000
 
 
 class Sums:
-    """What one queue owns of one segment."""
+    """What one queue owns in one segment: number of payloads, their bytes, and the end of the last one."""
 
     __slots__ = ("count", "dirty", "end", "group", "octets")
 
@@ -65,7 +65,7 @@ class Owned(NamedTuple):
 
     @property
     def place(self) -> tuple[int, int]:
-        """Segment and offset: the first two of the reference."""
+        """Segment and offset: the first two fields of the reference."""
         return self.segment, self.offset
 
 

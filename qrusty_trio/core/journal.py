@@ -1,8 +1,8 @@
 """The journal: changes that are pending, not yet written to the store.
 
 Rule: all changes of a transaction go into one batch, together with the counters of the queues they touch. A `scan`
-writes pending changes first, so it never misses one. After a storage fault (`fault`) memory and store may differ.
-Nothing is written then until the broker has loaded the store again.
+writes pending changes first, so it never misses one; an operation must not be half done at that point. After a storage
+fault (`fault`) memory and store may differ. Nothing is written then until the broker has loaded the store again.
 """
 
 from __future__ import annotations

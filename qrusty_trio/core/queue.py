@@ -2,7 +2,7 @@
 
 Rule: counters change only in the transitions below. Each puts its changes to the store into the batch and marks the
 queue, so that the counters are stored with them. Nothing has to be counted at start-up. The change to the store comes
-first, so that the batch shows an operation that failed halfway.
+first, so that `Journal.position` reveals an operation that failed halfway.
 
     put      a message becomes available             MESSAGES +
     take     the first available one is delivered    MESSAGES -, then `lock`
@@ -32,10 +32,10 @@ from qrusty_trio.core.records import StoredLock, pack_dead_letter, unpack_lock
 
 _COUNTERS = struct.Struct(">7Q")
 TRIM_EVERY = 5_000
-"""Messages taken, or locks removed, before the consumed prefix of a queue is trimmed. Without trimming, a scan that
-starts far back passes every tombstone, at 0.16 µs each; one reason is a restart after messages of a higher priority
-arrived later. With this value it passes at most 0.8 ms of them. A cycle of publish, consume and ack is no slower than
-with a value ten times as high."""
+"""Messages taken, or locks removed, before the consumed prefix of a queue is trimmed. Otherwise a scan that starts far
+back passes every tombstone, at 0.16 µs each. This happens after a restart if messages of a higher priority arrived
+later. With this value it costs at most 0.8 ms. A cycle of publish, consume and ack is no slower than with a value ten
+times as high."""
 
 
 class StoredConfig(msgspec.Struct):
@@ -76,7 +76,7 @@ class Lock(msgspec.Struct, eq=False, gc=False):
     external: bytes
     """Reference to the payload if it is in a segment file; otherwise empty."""
     batch_number: int
-    """The batch that its record in LOCKS was put in. Whoever puts the record sets it."""
+    """The batch that its record in LOCKS was put in. Every put of that record must set it."""
     before: Lock | None = None
     after: Lock | None = None
     """Its neighbours among the locks that end in the same millisecond."""

@@ -180,8 +180,8 @@ def unpack_lock(value: bytes) -> StoredLock:
 def end_now(lock: StoredLock, clock: ClockFrame, now: int) -> int:
     """The end of a stored lock by the clock of this process, wall milliseconds.
 
-    The clock may have been set meanwhile. Within one boot of the machine, the offset shows by how much. In any case a
-    lock lasts no longer than the length it was made with.
+    The clock may have been set meanwhile. Within one boot of the machine, the offset shows by how much. No lock lasts
+    longer than the length it was made with.
     """
     boot, offset = _FRAME.unpack(lock.frame)
     end = lock.expires_at_ms

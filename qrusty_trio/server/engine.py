@@ -153,7 +153,7 @@ class Engine:
         return result
 
     def give_back(self, reply: Reply) -> None:
-        """Undo the delivery of a reply that could not be sent. The message is available again; nothing is counted."""
+        """Undo the delivery of a reply that could not be sent. The message is available at once; nothing is counted."""
         delivery = reply.delivery
         if delivery is None:
             return

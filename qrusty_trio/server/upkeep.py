@@ -1,7 +1,7 @@
 """Upkeep: keeps the use of memory and disk from creeping up over hours.
 
-Rule: upkeep delays no request. What would block the loop for more than `LONG_SECONDS` waits until the server had no
-request for a second. On a server that is never quiet it is not done until memory is short; see `server/pressure.py`.
+Rule: upkeep delays no request. What would block the loop for more than `LONG_SECONDS` waits until the server has been
+idle for a second. On a server that is never idle it is not done until memory is short; see `server/pressure.py`.
 
     garbage in reference cycles, which automatic collections may not reach for an hour
     memory that was freed but is kept by the C allocator

@@ -68,7 +68,7 @@ class _Writer:
 
 
 class PayloadStore:
-    """An open directory of segments. Made by `PayloadStore.open`."""
+    """An open directory of segments. Created by `PayloadStore.open`."""
 
     def __init__(
         self, path: Path, directory: Directory, sizes: dict[int, int], highest: int, segment_max_bytes: int

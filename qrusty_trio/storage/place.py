@@ -19,7 +19,8 @@ from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.files import PASSING, Opened, disk_fault
 
 SETTLED_NS = 50_000_000
-"""A later change may leave a modification time younger than this as it is: file system clocks tick every 1 to 10 ms."""
+"""A modification time younger than this is not trusted. File system clocks tick every 1 to 10 ms, so a later change may
+leave it the same."""
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
