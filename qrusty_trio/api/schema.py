@@ -1,13 +1,13 @@
-"""The JSON bodies that operations take: from bytes to a checked struct, or the refusal that says what is wrong.
+"""Decodes the JSON bodies of operations into checked structs, or refuses them and says why.
 
-Rule: what leaves here is exactly what the contract allows. Not JSON is 400, JSON of another shape is 422: a missing
-field, a wrong type, a number out of range, a field given twice. Unknown fields are ignored. `null` is the same as
-leaving the field out where a type here has `| None`, and wrong anywhere else. The sentence names the field and what is
-allowed.
+Rule: what passes is exactly what the contract allows. A body that is not JSON gets 400. JSON of the wrong shape gets
+422: a missing field, a wrong type, a number out of range, a field given twice. Unknown fields are ignored. `null` means
+the same as leaving the field out where the type here has `| None`, and is wrong anywhere else. The refusal names the
+field and what is allowed.
 
-msgspec does most of it in one pass over the bytes, but lets two things through: of a field given twice it takes the
-last, and it does not look into what it skips. Both need quotation marks that the known fields do not need, so counting
-those clears the usual request, and only the others are looked at again.
+msgspec does most of this in one pass over the bytes, but lets two things through: it takes the last of a repeated
+field, and does not validate what it skips. Either needs more quotation marks than the known fields do. So counting them
+clears the usual request, and only the others are examined again.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ from qrusty_trio.errors import LimitReached, QrustyError, WrongShape
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_LOCK_SECONDS = 30
 MAX_DOUBTFUL_BYTES = 16_384
-"""Bytes, the strings of known fields not counted, of a body that takes a full parse to see whether a field is given
-twice: that costs up to 0.1 µs a byte."""
+"""Most bytes, without the strings of known fields, of a body that must be parsed in full to find a repeated field. That
+costs up to 0.1 µs a byte."""
 MAX_KEPT_BODIES = 1024
 MAX_KEPT_BODY_BYTES = 256
-"""Bodies of consumes and of acks whose meaning is remembered, up to this length."""
+"""Longer bodies of consumes and of acks are not cached."""
 
 SPARE_STRINGS = 100
-"""Strings in a batch besides its ids: names of fields, values of fields that are not known."""
+"""Strings allowed in a batch besides its ids: field names, and values of unknown fields."""
 TOO_MANY_IDS = f"may hold at most {MAX_BATCH_IDS} ids"
-"""The end of a sentence that starts with the name of the field."""
+"""The end of a sentence that starts with the field's name."""
 
 T = TypeVar("T")
 
@@ -50,7 +50,7 @@ class PublishBody(msgspec.Struct, gc=False):
 class ConsumeBody(msgspec.Struct, gc=False):
     consumer_id: str
     timeout_seconds: int | None = None
-    """How long the lock lasts, seconds. With 0 it ends at once."""
+    """Length of the lock in seconds. With 0 it expires at once."""
 
 
 class SettleBody(msgspec.Struct, gc=False):
@@ -98,7 +98,7 @@ _ALLOWED: Final = {
     "config.allow_duplicates": "true or false",
     "config.priority_kind": "one of " + ", ".join(Kind),
 }
-"""What a field may be, for the sentence of a refusal."""
+"""What each field may be, for the text of a refusal."""
 
 _decode_publish = msgspec.json.Decoder(PublishBody).decode
 _decode_consume = msgspec.json.Decoder(ConsumeBody).decode
@@ -109,7 +109,7 @@ _decode_update_queue = msgspec.json.Decoder(UpdateQueueBody).decode
 _check_syntax = msgspec.json.Decoder(msgspec.Raw).decode
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What msgspec raises for a body it can't take; ValidationError is a DecodeError."""
+"""What msgspec raises for a body it can't decode. ValidationError is a DecodeError."""
 
 
 class Names(NamedTuple):
@@ -117,11 +117,11 @@ class Names(NamedTuple):
 
     top: frozenset[str]
     config: frozenset[str]
-    """Those inside `config`, where there is one."""
+    """The fields inside `config`, if the operation has one."""
     quoted: tuple[bytes, ...]
-    """All of them in quotation marks, as they stand in a body."""
+    """All the fields in quotation marks, as they appear in a body."""
     split: Callable[[bytes], msgspec.Struct]
-    """Finds the JSON of the values of `top`, without parsing it."""
+    """Finds the raw JSON values of `top` without parsing them."""
 
 
 def names_of(struct: type[msgspec.Struct], config: type[msgspec.Struct] | None = None) -> Names:
@@ -145,7 +145,7 @@ _UPDATE_QUEUE = names_of(UpdateQueueBody, QueueChanges)
 
 
 def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
-    """Queue, priority, payload and max_retries. Raises MalformedJson and WrongShape, as do all functions here."""
+    """Queue, priority, payload and max_retries. Like all functions here, it raises MalformedJson or WrongShape."""
     try:
         request = _decode_publish(body)
     except _UNREADABLE as error:
@@ -174,7 +174,7 @@ _kept_settles: dict[bytes, str] = {}
 
 
 def _keep(kept: dict[bytes, T], body: bytes, meaning: T) -> T:
-    """Remember what a body means: a consumer sends the same one again and again."""
+    """Cache what a body means: a consumer often sends the same one again."""
     if len(body) <= MAX_KEPT_BODY_BYTES:
         if len(kept) >= MAX_KEPT_BODIES:
             kept.clear()
@@ -183,7 +183,7 @@ def _keep(kept: dict[bytes, T], body: bytes, meaning: T) -> T:
 
 
 def consume_body(body: bytes) -> tuple[str, int]:
-    """Consumer id and length of the lock in seconds. Also raises LimitReached, as do the next two."""
+    """Consumer id and length of the lock in seconds. Also raises LimitReached, like the next two functions."""
     kept = _kept_consumes.get(body)
     if kept is not None:
         return kept
@@ -228,7 +228,10 @@ def settle_body(body: bytes) -> str:
 
 
 def settle_batch_body(body: bytes) -> SettleBatchBody:
-    """The ids of an ack-batch or nack-batch: at most MAX_BATCH_IDS, although 700,000 fit into a body."""
+    """The consumer id and message ids of an ack-batch or nack-batch.
+
+    There may be at most MAX_BATCH_IDS ids, although 700,000 fit into a body.
+    """
     if surely_too_many_ids(body, b'"', b"\\"):
         try:
             _check_syntax(body)
@@ -249,10 +252,10 @@ def settle_batch_body(body: bytes) -> SettleBatchBody:
 
 
 def surely_too_many_ids(text: AnyStr, quote: AnyStr, backslash: AnyStr) -> bool:
-    """Whether JSON has more strings than a batch may, going by its quotation marks (given as text is: str or bytes).
+    """Whether JSON has more strings than a batch may have, judged by its quotation marks.
 
-    Decoding 500,000 ids takes 57 ms, counting 1 ms. No string starts behind a backslash, but one may end there; so up
-    to twice as many pass.
+    All arguments are str, or all bytes. Decoding 500,000 ids takes 57 ms, counting marks 1 ms. A mark after a backslash
+    can't start a string but may end one, so up to twice as many strings pass.
     """
     most = 2 * (MAX_BATCH_IDS + SPARE_STRINGS)
     quotes = text.count(quote)
@@ -291,9 +294,9 @@ _PATH = re.compile(r" - at `\$\.([\w.]+)")
 
 
 def _refusal(error: Exception, body: bytes) -> QrustyError:
-    """The refusal for a body that msgspec did not take."""
+    """The refusal for a body that msgspec could not decode."""
     if isinstance(error, msgspec.ValidationError):
-        # It stopped at the first wrong field: whether the rest is JSON is not known yet.
+        # msgspec stopped at the first wrong field, so the rest may not even be JSON.
         try:
             _check_syntax(body)
         except _UNREADABLE as found:
@@ -314,13 +317,13 @@ def _misshapen(problem: str) -> WrongShape:
     return WrongShape("the body must be a JSON object")
 
 
-# A known name is letters from a to z and '_'. Encoders escape none of these, so this is not met in practice.
+# Known names consist of a to z and '_'. No common encoder escapes these, so this is rare in practice.
 _BACKSLASH: Final = 0x5C
 _ESCAPED_NAME = re.compile(rb"\\u00(?:5[fF]|6[1-9a-fA-F]|7[0-9aA])").search
 
 
 class _Pairs(list[tuple[str, Any]]):
-    """The members of a JSON object, in order, with repetitions."""
+    """The members of a JSON object in order, repeated ones included."""
 
 
 _parse_pairs = json.JSONDecoder(
@@ -329,11 +332,11 @@ _parse_pairs = json.JSONDecoder(
 
 
 def look_closer(body: bytes, names: Names, surplus: int | None = None) -> None:
-    """Refuse what msgspec does not see in a body that it took.
+    """Refuse what msgspec overlooks in a body that it decoded. Raises MalformedJson or WrongShape.
 
-    `surplus`: how many quotation marks there are besides those of the known names and strings, if that is known. When
-    all of them are escaped, they are inside the known strings. Else a name that stands in the body once, as it is, is
-    given once. Else the body is parsed in full.
+    `surplus`: the number of quotation marks besides those of the known names and strings, if known. If all of those
+    are escaped, they are inside the known strings, and the body is good. If every name appears in the body at most once
+    and without escapes, no field is repeated. Otherwise the body is parsed in full.
     """
     escapes = _BACKSLASH in body
     if escapes and surplus == body.count(b'\\"') and b"\\\\" not in body:

@@ -1,10 +1,10 @@
-"""Bytes that all WebSockets of a server hold together, and what becomes scarce when they are many.
+"""The budget for the bytes that all WebSockets of a server hold together.
 
-Rule: whatever a connection keeps for its peer is counted here while it keeps it: what it has yet to send, and what came
-and was not served. There are three marks. From the first one on (`short`) a connection is given little to send; at half
-as much again (`exhausted`) nothing is delivered any more; at twice the first (`full`) nothing is read. So that is the
-bound, give or take the burst or the delivery at which it was reached. `http.websocket_watch` cuts off those that hold
-most and take nothing, so it never lasts.
+Rule: a connection counts here whatever it holds for its peer: frames not sent yet, and bytes received and not served
+yet. There are three marks. From the first (`short`), each connection may have only little to send. At one and a half
+times that (`exhausted`), nothing is delivered. At twice the first (`full`), nothing is read. So twice the limit is the
+bound, give or take the burst or delivery that reached it. The shortage never lasts: `http.websocket_watch` cuts off
+those that hold most and make no progress.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 LIMIT_BYTES = 64 * 1024 * 1024
-"""First mark. Nearly all connections have nothing to keep: it takes 256 that stopped reading to come here."""
+"""The first mark. Nearly all connections hold nothing, so it takes 256 that stopped reading to reach it."""
 
 
 def _nothing() -> None:
@@ -20,7 +20,7 @@ def _nothing() -> None:
 
 
 class Budget:
-    """`when_short` is called each time something is added beyond the first mark."""
+    """Counts bytes. `when_short` is called at each change that leaves the budget short."""
 
     __slots__ = ("held", "limit", "when_short")
 
@@ -42,7 +42,7 @@ class Budget:
         return self.held >= 2 * self.limit
 
     def change(self, octets: int) -> None:
-        """That much more is held, or less when negative."""
+        """Count `octets` more, or fewer if negative."""
         self.held += octets
         if self.held >= self.limit:
             self.when_short()

@@ -1,7 +1,7 @@
-"""How a WebSocket connection ended: what it means for the messages that it held.
+"""How a WebSocket connection ended, and what that means for the messages it held.
 
-Rule: they go back at once, whatever happened. Only a connection that broke counts towards `max_retries`, for the
-message itself may have brought its worker down. All other endings say nothing about the message: the peer or the server
+Rule: they go back at once, whatever the ending. Only a broken connection counts towards `max_retries`, because the
+message itself may have crashed its worker. Any other ending says nothing about the message: the peer or the server
 closed in order. docs/operating.md has the whole table.
 """
 
@@ -11,7 +11,7 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """Why a connection is over. The first reason stands."""
+    """Why a connection ended. The first reason stands."""
 
     LOST = "it broke: reset, or at its end without a close frame"
     CLOSED = "the client sent a close frame, whatever its code"
@@ -24,5 +24,5 @@ class Ending(Enum):
 
     @property
     def counts(self) -> bool:
-        """Whether deliveries that left and were not settled count."""
+        """Whether deliveries that were sent and not settled count towards `max_retries`."""
         return self is Ending.LOST

@@ -1,9 +1,9 @@
-"""The frames of the WebSocket contract: text to `Request`, answers and pushes to bytes.
+"""The frames of the WebSocket contract: decodes text to `Request`, encodes responses and pushes to bytes.
 
-Rule: the meaning of a frame is not known here. `decode` tells apart three things: not JSON (raises `BadFrame`: the
-connection is closed), JSON of the wrong shape (`Misshapen`: an error answer), and a `Request`. A field given twice is
-the wrong shape, and so is what a common encoder makes of a text that JSON can't hold: half of a surrogate pair, a byte
-order mark. Everything that leaves is UTF-8 JSON, ready to be framed.
+Rule: nothing here knows what a frame means. `decode` distinguishes three cases: not JSON (raises `BadFrame`, which
+closes the connection), JSON of the wrong shape (`Misshapen`, an error response), and a `Request`. A repeated field is
+the wrong shape. So is what a common encoder makes of text that JSON can't hold: half of a surrogate pair, or a byte
+order mark. All output is UTF-8 JSON, ready to be framed.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from qrusty_trio.core.model import MAX_BATCH_IDS, Delivery, Priority
 from qrusty_trio.errors import QrustyError
 
 MAX_REQ_ID_CHARACTERS = 1024
-"""A request id is sent back with the answer, so its size is the sender's lever on our buffers."""
+"""Limit on a request id. It is sent back in the response, so without a limit clients could fill our buffers with it."""
 SHORT_CHARACTERS = 3 * MAX_BATCH_IDS
-"""A frame that is not longer can't hold too many ids."""
+"""A frame of at most this length can't hold too many ids."""
 MAX_MENDED_CHARACTERS = 64 * 1024
-"""Of a frame with half of a surrogate pair, for its answer to say to which request it belongs."""
+"""A longer frame with half of a surrogate pair is not repaired to find the `req_id` for its error response."""
 MAX_ERROR_CHARACTERS = 1000
-"""Of the sentence in an error: it may name something that the client sent, of whatever length."""
+"""Limit on the sentence of an error, which may quote client input of any length."""
 
 
 class BadFrame(Exception):
@@ -35,7 +35,7 @@ class BadFrame(Exception):
 
 
 class Request(msgspec.Struct):
-    """A decoded frame of any type. None stands for a field that was not sent, or was sent as null."""
+    """A decoded frame of any type. None means that a field was not sent, or was sent as null."""
 
     type: str | None = None
     req_id: str | None = None
@@ -51,7 +51,7 @@ class Request(msgspec.Struct):
 
 
 class Misshapen(msgspec.Struct):
-    """JSON that is no request. What the answer needs could still be read."""
+    """JSON that is not a valid request, with the fields that the error response needs."""
 
     problem: str
     """A sentence naming the field and what is allowed."""
@@ -60,7 +60,7 @@ class Misshapen(msgspec.Struct):
 
 
 class _Sender(msgspec.Struct):
-    """What the answer to a frame needs of it."""
+    """The fields of a frame that its response needs."""
 
     req_id: str | None = None
     no_reply: bool | None = None
@@ -92,12 +92,12 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (_is_text, "a string"),
     "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
 }
-"""What `Request` takes, for the sentence that says what was wrong."""
+"""What each field of `Request` may be: a check, and the words for a refusal."""
 _PAST_ALL_FLOATS = object()
 
 
 def decode(text: str) -> Request | Misshapen:
-    """Parse one text frame. Raises BadFrame when it is not JSON."""
+    """Parse one text frame. Raises BadFrame if it is not JSON."""
     if len(text) > SHORT_CHARACTERS and surely_too_many_ids(text, '"', "\\"):
         return _refuse_ids(text)
     try:
@@ -108,8 +108,8 @@ def decode(text: str) -> Request | Misshapen:
         return _too_deep(text)
     except msgspec.DecodeError as error:
         return _nearly_json(text, error)
-    # Counting quotation marks is cheap, and the usual frames have those of their fields. Where one of these is missing,
-    # the frame is refused anyway.
+    # Counting quotation marks is cheap, and a usual frame has exactly those of its fields. If one of the assumed fields
+    # is missing, the frame is refused anyway.
     kind = request.type
     known = 12
     if request.req_id is not None:
@@ -135,7 +135,7 @@ _NAMES = names_of(Request)
 
 
 def _known_quotes(request: Request) -> int:
-    """The quotation marks of the fields that a request has, and of those of their values that are strings."""
+    """The number of quotation marks around the names of a request's fields and around its string values."""
     marks = 0
     for name in Request.__struct_fields__:
         value = getattr(request, name)
@@ -149,7 +149,7 @@ def _known_quotes(request: Request) -> int:
 
 
 def _look_closer(text: str, request: Request) -> Request | Misshapen:
-    """There are quotation marks besides those that a usual frame has: look for a field that was given twice."""
+    """The frame has more quotation marks than usual: look for a repeated field."""
     surplus = text.count('"') - _known_quotes(request)
     if surplus:
         try:
@@ -162,13 +162,13 @@ def _look_closer(text: str, request: Request) -> Request | Misshapen:
 _PAIR_OR_HALF = re.compile(
     r"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2}"
 )
-"""A surrogate pair, or half of one. An escaped backslash before it does not matter: what stands in for a half is as
-long, and as good or as bad, as what it stands for."""
+"""A surrogate pair, or half of one. An escaped backslash before it does not matter: the stand-in has the same length as
+the half, and is valid or invalid just as that is."""
 _STAND_IN = r"\ufffd"
 
 
 def _too_deep(text: str) -> Misshapen:
-    """More levels than can be parsed: it may be JSON, unless it does not end what it begins. Raises BadFrame then."""
+    """The frame has too many levels to parse. It may still be JSON; raises BadFrame if its brackets do not close."""
     problem = "the frame is nested too deeply"
     if text.count("[") > text.count("]") or text.count("{") > text.count("}"):
         raise BadFrame(problem)
@@ -176,7 +176,7 @@ def _too_deep(text: str) -> Misshapen:
 
 
 def _nearly_json(text: str, error: msgspec.DecodeError) -> Misshapen:
-    """A frame that is JSON but for what encoders let pass. Raises BadFrame when more is wrong with it."""
+    """A frame that is JSON except for a fault that encoders let pass. Raises BadFrame if more is wrong with it."""
     if text.startswith("\ufeff"):
         problem = "a frame must not begin with a byte order mark"
     elif _PAIR_OR_HALF.search(text):
@@ -187,7 +187,7 @@ def _nearly_json(text: str, error: msgspec.DecodeError) -> Misshapen:
     if len(whole) <= MAX_MENDED_CHARACTERS:
         whole = _PAIR_OR_HALF.sub(lambda found: found[1] or _STAND_IN, whole)
     elif _PAIR_OR_HALF.search(whole):
-        # Mending it would take milliseconds. Up to the half it was JSON.
+        # Repairing it would take milliseconds. Up to the half it was JSON.
         return Misshapen(problem)
     try:
         sender: Request | _Sender = _decode(whole)
@@ -224,7 +224,7 @@ def _refuse_ids(text: str) -> Misshapen:
 
 
 def _explain(text: str) -> Misshapen:
-    # The first pass stops at the first wrong field, so whether the rest is JSON at all is not known yet.
+    # The first pass stopped at the first wrong field, so the rest may not even be JSON.
     value: Any
     try:
         try:
@@ -250,7 +250,7 @@ def _explain(text: str) -> Misshapen:
 
 
 def _known_fields(text: str) -> dict[str, Any]:
-    """The known fields of an object that holds a number past all floats; that stands as something that fits nowhere."""
+    """The known fields of an object that holds a number too large for a float. That is replaced by an invalid value."""
     fields: dict[str, Any] = {}
     for name, raw in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items():
         if name in _FIELDS:
@@ -271,16 +271,16 @@ def ok(req_id: str | None) -> bytes:
 
 
 def ok_id(message_id: str, req_id: str | None) -> bytes:
-    """The answer to a publish. The id is a UUID, so nothing in it needs escaping."""
+    """The response to a publish. The id is a UUID, so nothing in it needs escaping."""
     if req_id is None:
         return b'{"type":"ok","id":"%b"}' % message_id.encode()
     return b'{"type":"ok","id":"%b","req_id":%b}' % (message_id.encode(), _encode(req_id))
 
 
 def ok_unchanged(credits: int | None, lock_seconds: int, req_id: str | None) -> bytes:
-    """The answer to a second subscribe that asked for something else: what is in force.
+    """The response to a repeated subscribe with other parameters: those in force.
 
-    `credits` are those left, None when they are without limit.
+    `credits`: the credits left; None if unlimited.
     """
     answer: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
     if req_id is not None:
@@ -289,7 +289,7 @@ def ok_unchanged(credits: int | None, lock_seconds: int, req_id: str | None) -> 
 
 
 def ok_counts(counts: dict[str, int], req_id: str | None) -> bytes:
-    """The answer to a batch: how many ids were settled, by outcome."""
+    """The response to a batch: how many ids were settled, by outcome."""
     answer: dict[str, Any] = {"type": "ok", **counts}
     if req_id is not None:
         answer["req_id"] = req_id
@@ -304,7 +304,7 @@ def error(code: str, message: str, req_id: str | None) -> bytes:
 
 
 def deliver_prefix(queue: str) -> bytes:
-    """The part of a delivery that is the same for all of a subscription."""
+    """The start of a delivery frame, which all deliveries of a subscription share."""
     return b'{"type":"deliver","queue":%b,"id":"' % _encode(queue)
 
 
@@ -329,5 +329,5 @@ def _priority(priority: Priority) -> bytes:
 
 @lru_cache(maxsize=1024)
 def _second(seconds: int) -> bytes:
-    """RFC 3339 up to the decimal point. Messages of one second share it."""
+    """RFC 3339 up to the decimal point. Messages of the same second share it, so it is cached."""
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S.").encode()

@@ -1,8 +1,7 @@
-"""The server's log as a subscriber of `subscribe-logs` reads it.
+"""The server's log, as `subscribe-logs` sends it.
 
-Rule: nothing is buffered per reader. A reader is a position in the one ring of records that the server keeps; it is
-read from only when the connection has room. A slow reader is overtaken by the ring, loses records, and is told how
-many.
+Rule: nothing is buffered per reader. A reader is a position in the one ring of records that the server keeps, and reads
+from it only when its connection has room. A reader that falls behind the ring loses records and is told how many.
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ class LogRing(Protocol):
     """The last 1,000 records, numbered from 0 since the start of the process."""
 
     def oldest(self) -> int:
-        """The number of the oldest record that is still kept; of the next one when there is none."""
+        """The number of the oldest record still kept, or of the next one if there is none."""
 
     def read(self, position: int, limit: int) -> tuple[int, Sequence[tuple[str, str, str]]]:
-        """Up to `limit` records (timestamp, level, message) from number `position` on, or from the oldest kept.
+        """Up to `limit` records (timestamp, level, message), from number `position` or from the oldest kept.
 
-        The first value is the number after the last record returned.
+        The first value returned is the number after the last of these records.
         """
 
     def add_listener(self, listener: Callable[[], None]) -> None:
-        """Call `listener` on the event loop's thread when there are new records."""
+        """Call `listener` on the event loop's thread whenever there are new records."""
 
     def remove_listener(self, listener: Callable[[], None]) -> None: ...
 
@@ -42,7 +41,7 @@ class LogReader:
         ring.add_listener(wake)
 
     def read(self, limit: int) -> list[bytes]:
-        """Up to `limit` log frames, after one that tells how many records were lost, if any were."""
+        """Up to `limit` log frames. If records were lost, a frame that tells how many comes first."""
         position, records = self._ring.read(self._position, limit)
         lost = position - len(records) - self._position
         self._position = position

@@ -1,10 +1,11 @@
-"""What one connection has yet to send: answers and deliveries in their order, with a bound.
+"""The frames that one connection has yet to send: responses and deliveries, in order and bounded.
 
-Rule: nothing is ever dropped from here. Instead its connection gets no deliveries while more than a little waits
-(`room`), and reads no requests when the outbox is `full`; so what it can hold is that limit and one burst of answers.
+Rule: no frame is dropped to save room. Instead, the connection gets no deliveries while more than a little waits
+(`room`), and reads no requests while the outbox is `full`. So it can hold at most that limit and the responses of one
+burst.
 
-The two are far apart on purpose. A peer that acks what it reads, in one thread, reads no more while its acks do not get
-through: if deliveries that wait for it kept the server from reading those, both would wait for ever.
+The two limits are far apart on purpose. A single-threaded peer that acks what it reads stops reading while its acks do
+not get through. If deliveries waiting for it kept the server from reading those acks, both would wait for ever.
 """
 
 from __future__ import annotations
@@ -15,16 +16,16 @@ from collections.abc import Callable
 from qrusty_trio.api.ws_budget import Budget
 
 ROOM_BYTES = 256 * 1024
-"""A delivery is taken while less than this is waiting, so an empty outbox takes one of any size."""
+"""Deliveries are accepted while less than this waits, so an empty outbox accepts one of any size."""
 FULL_BYTES = 4 * 1024 * 1024
-"""Requests are read while less than this is waiting: the answers to 300,000 acks."""
+"""Requests are read while less than this waits: the responses to 300,000 acks."""
 SHORT_ROOM_BYTES = 16 * 1024
 SHORT_FULL_BYTES = 512 * 1024
-"""The same while the budget of all connections is short. A peer that acks what it was delivered still gets through."""
+"""The same two limits while the shared budget is short. A peer that acks its deliveries still gets through."""
 TAKE_BYTES = 64 * 1024
-"""Handed out at a time, or one frame: what is behind it has not left when the connection ends meanwhile."""
+"""Most bytes handed out at a time, or one frame. If the connection ends meanwhile, later frames have not been sent."""
 DELIVERY = b'{"type":"deliver",'
-"""How the frame of a delivery begins, and no other."""
+"""How a delivery frame begins, and no other frame."""
 
 
 class Outbox:
@@ -38,14 +39,14 @@ class Outbox:
         self._on_the_way = 0
         self._behind: list[bytes] | None = None
         self.unsent: dict[str, int] = {}
-        """Message id -> how many deliveries of it were not handed out yet. There are several when its lock ended
-        while it waited here, and it came again."""
+        """Message id -> how many of its deliveries were not handed out yet. There are several if its lock expired while
+        it waited here, and it was delivered again."""
         self._order: deque[str] = deque()
         """The ids of those deliveries, in order."""
 
     @property
     def size(self) -> int:
-        """Bytes waiting or on their way."""
+        """Bytes that wait or are being sent."""
         return self._waiting + self._on_the_way
 
     def room(self) -> bool:
@@ -63,9 +64,9 @@ class Outbox:
         return size >= SHORT_FULL_BYTES or budget.full
 
     def hold(self) -> None:
-        """Keep the frames that are put in from now on behind the answers of the burst at work.
+        """Hold back frames added from now on until the responses of the current burst have been added.
 
-        For a burst that subscribes: a client expects the answer to that before the first delivery.
+        For a burst that subscribes: its client expects that response before the first delivery.
         """
         if self._behind is None:
             self._behind = []
@@ -87,7 +88,7 @@ class Outbox:
         self.put(frame)
 
     def withdraw(self) -> None:
-        """The deliveries that were not handed out were never committed: nobody may see them."""
+        """Remove the deliveries not handed out yet: they were never committed, so nobody may see them."""
         if self.unsent:
             self._all_left()
             for frames in (self._frames, self._behind or []):
@@ -97,7 +98,7 @@ class Outbox:
                 frames[:] = [frame for frame in frames if not frame.startswith(DELIVERY)]
 
     def put_answers(self, answers: list[bytes]) -> None:
-        """Add the answers of a burst, and behind them what was held back."""
+        """Add the responses of a burst, then the frames that were held back."""
         size = sum(map(len, answers))
         self._waiting += size
         self._budget.change(size)
@@ -109,7 +110,7 @@ class Outbox:
             self._wake()
 
     def take(self) -> list[bytes]:
-        """Hand out what leaves next: at most TAKE_BYTES, or one frame. It counts against the limit until `sent`."""
+        """Hand out the next frames: at most TAKE_BYTES, or one frame. They count against the limits until `sent`."""
         frames = self._frames
         if self._waiting <= TAKE_BYTES:
             self._frames = []
@@ -135,7 +136,7 @@ class Outbox:
             return
         for frame in frames:
             if frame.startswith(DELIVERY):
-                # Deliveries leave in the order in which they were put.
+                # Deliveries are handed out in the order in which they were added.
                 id = self._order.popleft()
                 if self.unsent[id] > 1:
                     self.unsent[id] -= 1
@@ -152,7 +153,7 @@ class Outbox:
         self._on_the_way = 0
 
     def close(self) -> None:
-        """The connection is over: what has not left never will."""
+        """The connection has ended: drop what has not been sent."""
         self._budget.change(-self.size)
         self._waiting = self._on_the_way = 0
         self._frames = []
