@@ -1,7 +1,7 @@
 """What each frame type of the WebSocket contract means: a table of functions over the session and the broker.
 
-Rule: a function answers with the bytes of its answer, or raises `Refusal`, which becomes the error answer. It checks
-its fields itself, in the words of the contract. A `StorageFault` passes through: it concerns the whole burst.
+Rule: a function returns the bytes of its response, or raises `Refusal`, which becomes the error response. It checks its
+fields itself, in the words of the contract. A `StorageFault` passes through, because it concerns the whole burst.
 """
 
 from __future__ import annotations
@@ -27,30 +27,30 @@ from qrusty_trio.errors import (
 MAX_SUBSCRIPTIONS = 1000
 """Per connection."""
 MAX_CREDITS = 2**53
-"""More credit than that is the same as this much."""
+"""Larger credits are reduced to this."""
 BATCH_PIECE = 64
-"""Ids of a batch that are settled in one step."""
+"""Ids of a batch settled in one step."""
 DEFAULT_LOCK_SECONDS = 30
 DEFAULT_MAX_RETRIES = 3
 
 CHANGING = frozenset({"publish", "ack", "nack", "batch-ack", "batch-nack"})
-"""Types whose answer has to wait until the change is durable."""
+"""Types whose response must wait until the change is durable."""
 STORING = CHANGING | {"renew"}
-"""Types that come to nothing when the burst can't be stored."""
+"""Types that fail if the burst can't be stored."""
 TOUCHING = STORING | {"subscribe", "credit"}
-"""Types that are refused while the server is starting."""
+"""Types refused while the server is starting."""
 
 T = TypeVar("T")
 
 
 class SessionCatalog(Protocol):
-    """What a session needs of the catalog of queues."""
+    """What a session needs from the catalog of queues."""
 
     def number_of(self, name: str) -> int: ...
 
 
 class SessionBroker(Protocol):
-    """What a session needs of the broker."""
+    """What a session needs from the broker."""
 
     def publish(
         self, name: str, priority: int | str, payload: str, max_retries: int, now: int, create: bool = True
@@ -63,7 +63,7 @@ class SessionBroker(Protocol):
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> None: ...
 
     def held(self, consumer: str, id: str) -> tuple[str, int] | None:
-        """Present name and number of the queue whose message a WebSocket holds; None when it does not hold it."""
+        """Current name and number of the queue of a message that `consumer` holds; None if it does not hold it."""
 
     @property
     def catalog(self) -> SessionCatalog: ...
@@ -77,34 +77,34 @@ class QueueSubscription(Subscription):
     prefix: bytes
     """The start of its delivery frames."""
     asked_credits: int | None
-    """What it began with."""
+    """The credits it was made with; None if unlimited."""
     delivered_from: int
-    """The number of the queue that the last delivery came from."""
+    """The number of the queue that the last delivery came from; -1 before the first."""
 
 
 class Burst:
-    """The frames that arrived together, on their way through the engine."""
+    """Frames that arrived together, while the engine runs them."""
 
     __slots__ = ("answers", "changes", "counts", "next", "position", "requests", "weight")
 
     def __init__(self, requests: list[Request | Misshapen]) -> None:
         self.requests = requests
         self.changes = any(type(each) is Request and each.type in CHANGING for each in requests)
-        """Whether the answers have to wait until the changes are durable."""
+        """Whether the responses must wait until the changes are durable."""
         self.weight = sum(1 + len(each.ids) if type(each) is Request and each.ids else 1 for each in requests)
-        """Roughly how many operations it is."""
+        """Approximate number of operations."""
         self.next = 0
-        """The request to run next."""
+        """Index of the next request to run."""
         self.position = 0
-        """How many ids of a batch-ack or batch-nack are done, when it is too long for one step."""
+        """Ids done so far of a batch-ack or batch-nack that is too long for one step."""
         self.counts: dict[str, int] = {}
-        """What came of those ids so far."""
+        """Outcomes of those ids so far."""
         self.answers: list[bytes | None] = []
-        """One for each request that was run; None for `no_reply`."""
+        """The response to each request that ran; None for `no_reply`."""
 
 
 class Session(Protocol):
-    """What a request needs of its connection."""
+    """What a request needs from its connection."""
 
     consumer: str
     gate: Gate
@@ -116,7 +116,7 @@ class Session(Protocol):
     def unsubscribe(self, name: str) -> None: ...
 
     def holding(self, broker: SessionBroker, queue: str, id: str) -> str | None:
-        """The present name of the queue whose message `id` this connection holds; None when it does not."""
+        """The current name of the queue whose message `id` this connection holds; None if it does not hold it."""
 
     def follow_logs(self) -> None: ...
 
@@ -124,7 +124,7 @@ class Session(Protocol):
 
 
 class Refusal(Exception):
-    """The request is answered with an error. `str()` is the sentence."""
+    """The request gets an error response. `str()` is its sentence."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -132,9 +132,9 @@ class Refusal(Exception):
 
 
 def run(session: Session, burst: Burst, request: Request | Misshapen, broker: SessionBroker, now: int) -> bytes | None:
-    """Run one request. Returns its answer, or None when it is a long batch that has to be run on.
+    """Run one request. Returns its response, or None if it is a long batch that must be continued.
 
-    Raises Refusal and StorageFault.
+    Raises Refusal or StorageFault.
     """
     if type(request) is Misshapen:
         raise Refusal("invalid_request", request.problem)
@@ -193,7 +193,7 @@ def _subscribe(session: Session, burst: Burst, request: Request, broker: Session
             raise Refusal("invalid_request", f"a connection may have {MAX_SUBSCRIPTIONS} subscriptions")
         session.subscribe(queue, number, lock_seconds, credits)
     elif (subscription.asked_credits, subscription.lock_seconds) != (credits, lock_seconds):
-        # Nothing changes, as the contract has it; who asked for something else hears what holds.
+        # The contract says that nothing changes; a client that asked for other values is told those in force.
         return ws_frames.ok_unchanged(subscription.credits, subscription.lock_seconds, request.req_id)
     return ws_frames.ok(request.req_id)
 

@@ -1,19 +1,19 @@
 """One WebSocket connection without its socket: text frames in, frames out, deliveries under credit.
 
-Rule: the frames that arrived together are one burst. A carrier takes it through three steps:
+Rule: frames that arrived together are one burst. `http.websocket` takes it through three steps:
 
     burst = session.receive(frames)            # decoded; nothing has happened yet
-    session.run(burst, broker, now, budget)    # inside Engine.transact, again while it returns True
-    session.finish(burst)                      # the changes are durable: now the answers may leave
+    session.run(burst, broker, now, budget)    # inside Engine.transact; repeated while it returns True
+    session.finish(burst)                      # the changes are durable: the responses may be sent
 
-and sends what `take` gives until `close_code` is set and nothing is left. Answers come in the order of the requests.
-Deliveries come from the dispatcher, to which this session is a sink; they are locked only when there is room to send
-them. The connection is one consumer. What it holds is known to the index of locks; when it ends, it calls `leave`, and
-the engine gives that back.
+It then sends what `take` returns, until `close_code` is set and nothing is left. Responses come in the order of the
+requests. Deliveries come from the dispatcher, for which this session is a sink; a message is locked only when there is
+room to send it. The connection is one consumer, and the lock index knows what it holds. When the connection ends, it
+calls `leave`, and the engine gives those messages back.
 
-After a fault of the store the session is over (`expired`): what it holds is given back, the connection is closed.
+A store fault ends the session (`expired`): the messages it holds are given back, and the connection is closed.
 
-No sockets, no Trio, no clock: times are wall milliseconds, passed in.
+No sockets, no Trio, no clock: times are wall-clock milliseconds, passed in.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from qrusty_trio.errors import StorageFault
 
 MAX_FRAME_BYTES = 2 * 1024 * 1024
 MAX_LOG_FRAMES = 50
-"""Log frames sent in one go, so that deliveries never wait behind many of them."""
+"""Most log frames added at a time, so that deliveries never wait behind many of them."""
 MAX_DELIVERED_FROM = 4096
-"""Names of queues that are remembered with the queue that was delivered under that name. Past it all are forgotten but
-those of subscriptions."""
+"""Pairs kept of a queue's name and the number of the queue delivered under it. Beyond this, only those of current
+subscriptions are kept."""
 
 STORE_FAILED = "The store failed and is read anew. Connect again."
 
@@ -51,7 +51,7 @@ TRY_AGAIN_LATER = 1013
 
 
 class WsSession:
-    """One connection. `wake` is called when `take` has something new to give, on the caller's thread, often."""
+    """One connection. `wake` is called, often and on the caller's thread, when `take` has something new to return."""
 
     def __init__(
         self,
@@ -69,24 +69,24 @@ class WsSession:
         self.subscriptions: dict[str, QueueSubscription] = {}
         """By the name that the client used."""
         self.close_code: int | None = None
-        """Set when the connection has to be closed, once everything in the outbox has been sent."""
+        """Set when the connection must be closed as soon as the outbox has been sent."""
         self.close_reason = ""
         self.ending: Ending | None = None
-        """Why it is over; None while it is not."""
+        """Why the connection ended; None while it is open."""
         self._wake = wake
         self._logs = logs
         self._log_reader: LogReader | None = None
         self._delivered_from: dict[tuple[str, int], None] = {}
-        """Name of a queue as the client knows it, and the queue's number."""
+        """Pairs (queue name as the client knows it, queue number), as an ordered set."""
         self._generation = dispatcher.generation
         self._parked: dict[QueueSubscription, None] = {}
 
     # Requests
 
     def receive(self, frames: Iterable[str | bytes]) -> Burst:
-        """Decode frames: str is a text frame, bytes a binary one.
+        """Decode frames: a str is a text frame, bytes are a binary one.
 
-        A frame that ends the connection sets `close_code`; the burst holds what came before it.
+        A frame that ends the connection sets `close_code`. The burst holds the frames before it.
         """
         requests: list[Request | Misshapen] = []
         for frame in frames:
@@ -104,9 +104,9 @@ class WsSession:
         return Burst(requests)
 
     def run(self, burst: Burst, broker: SessionBroker, now: int, budget: int) -> bool:
-        """Run about `budget` requests of a burst; returns True while some are left.
+        """Run about `budget` requests of a burst. Returns True while some are left.
 
-        Raises StorageFault: call `fail` then. A request that is refused is an answer, not an exception.
+        Raises StorageFault: then call `fail`. A refused request gets a response and raises nothing.
         """
         requests = burst.requests
         while burst.next < len(requests):
@@ -131,11 +131,14 @@ class WsSession:
         return False
 
     def finish(self, burst: Burst) -> None:
-        """The changes of the burst are as durable as promised: release its answers."""
+        """The changes of the burst are as durable as promised: release its responses."""
         self.outbox.put_answers([answer for answer in burst.answers if answer is not None])
 
     def fail(self, burst: Burst, fault: StorageFault, finish: bool = True) -> None:
-        """The changes of the burst were not stored: every request that wanted to change something fails."""
+        """The burst was not stored: give an error response to every request that would have changed something.
+
+        A request that did not run yet fails too. `finish`: release the responses as well.
+        """
         for index, request in enumerate(burst.requests):
             answered = index < len(burst.answers)
             if answered and not (type(request) is Request and request.type in ws_requests.STORING):
@@ -157,13 +160,13 @@ class WsSession:
         self.ended(ending)
 
     def ended(self, ending: Ending) -> None:
-        """The connection is over. The first reason stands."""
+        """Record why the connection ended. The first reason stands."""
         if self.ending is None:
             self.ending = ending
 
     @property
     def expired(self) -> bool:
-        """Whether the store had a fault since the connection began."""
+        """Whether the store has failed since the connection began."""
         return self._generation != self.dispatcher.generation
 
     # What the requests do to the session
@@ -184,9 +187,9 @@ class WsSession:
             self.dispatcher.remove(subscription)
 
     def holding(self, broker: SessionBroker, queue: str, id: str) -> str | None:
-        """The present name of the queue whose message `id` this connection holds; None when it does not.
+        """The current name of the queue whose message `id` this connection holds; None if it does not hold it.
 
-        `queue` is its present name or the one under which it was delivered: a client does not hear of a rename.
+        `queue` is that name, or the one under which the message was delivered: a client is not told of a rename.
         """
         held = broker.held(self.consumer, id)
         if held is None:
@@ -218,7 +221,7 @@ class WsSession:
         self.outbox.put_delivery(ws_frames.deliver(subscription.prefix, delivery), delivery.id)
 
     def has_left(self, id: str) -> bool:
-        """Whether the delivery of a message was handed out, if there was one."""
+        """Whether no delivery of the message still waits in the outbox."""
         return id not in self.outbox.unsent
 
     def parked(self, subscription: Subscription) -> None:
@@ -228,7 +231,7 @@ class WsSession:
     # Output
 
     def take(self) -> list[bytes]:
-        """Everything that may leave now, in order: UTF-8 JSON, one text frame each. Call `sent` when it has left."""
+        """The frames to send next, in order: each is UTF-8 JSON for one text frame. Call `sent` once they are sent."""
         if self.expired:
             self.outbox.withdraw()
         if self._log_reader is not None and self.outbox.room():
@@ -237,7 +240,7 @@ class WsSession:
         return self.outbox.take()
 
     def sent(self) -> bool:
-        """What was taken has left. Returns True when `resume` has to be called, and the dispatcher to be pumped."""
+        """The frames taken have been sent. If it returns True, call `resume` and then dispatch."""
         self.outbox.sent()
         return self.can_resume()
 
@@ -245,7 +248,7 @@ class WsSession:
         return bool(self._parked) and self.room()
 
     def resume(self) -> None:
-        """There is room again: let the subscriptions that were parked take part."""
+        """There is room again: resume the parked subscriptions."""
         for subscription in self._parked:
             self.dispatcher.resume(subscription)
         self._parked.clear()
@@ -253,7 +256,7 @@ class WsSession:
     # The end
 
     def leave(self) -> None:
-        """The connection is gone: no more deliveries."""
+        """The connection has ended: unsubscribe from everything and drop the outbox."""
         for name in list(self.subscriptions):
             self.unsubscribe(name)
         self.ignore_logs()

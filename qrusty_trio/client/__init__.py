@@ -7,7 +7,7 @@
                 print(delivery.payload)
                 await delivery.ack()
 
-Rule: it stands alone. It speaks the wire contract and imports nothing of the server.
+Rule: the client stands alone. It speaks the wire contract and imports nothing from the server.
 """
 
 from qrusty_trio.client.client import Client, connect

@@ -1,7 +1,7 @@
-"""Connecting, and staying connected.
+"""The client: connects, and stays connected.
 
-Rule: one task keeps one connection, and is the only one that makes a new one. A request is sent once: when its
-connection is lost after it has left, its caller is told and decides; only what has certainly not left waits for the
+Rule: one task owns the connection, and only it makes a new one. A request is sent once. If the connection is lost after
+it was sent, its caller gets an error and decides what to do. Only a publish that was certainly not sent waits for the
 next connection.
 """
 
@@ -27,12 +27,13 @@ from qrusty_trio.client.subscription import MAX_PREFETCH, Deliveries
 from qrusty_trio.client.transport import bare_exceptions, open_websocket
 
 BACKOFF_SECONDS = 0.1
-"""Before the first attempt to connect again; doubled for each further one."""
+"""Wait before the first attempt to reconnect; doubled for each further one."""
 MAX_BACKOFF_SECONDS = 10.0
 STABLE_SECONDS = 5.0
-"""A connection that lasted that long was a good one: the next loss starts from the shortest wait."""
+"""After a connection that lasted this long, the next loss starts again from the shortest wait."""
 UNSUBSCRIBE_SECONDS = 5.0
-"""The server's time to confirm the end of a subscription; then the connection is given up and made anew."""
+"""How long the server may take to confirm the end of a subscription. Then the client drops the connection and makes a
+new one."""
 
 
 class Client:
@@ -43,7 +44,7 @@ class Client:
         self._reconnect_seconds = reconnect_seconds
         self._connection: Connection | None = None
         self._changed = trio.Event()
-        """Set, and replaced, when there is a new connection or there will be none any more."""
+        """Set and replaced when there is a new connection, or when there will be no more."""
         self._failure: ClientError | None = None
         self._closing = trio.Event()
         self._subscriptions: dict[str, Deliveries] = {}
@@ -52,8 +53,8 @@ class Client:
         """Put a message into an existing queue. Returns its id once the server has stored it.
 
         Waits while the client is reconnecting. Raises QueueNotFound, PublishFailed, MemoryPressure and the other
-        `RequestError`s, FrameTooLarge, and ConnectionLost: the message may be in the queue then or not, and whoever
-        publishes it once more may get it twice.
+        `RequestError`s, FrameTooLarge, and ConnectionLost. After ConnectionLost the message may or may not be in the
+        queue, so publishing it again may store it twice.
         """
         while True:
             connection = await self._connected()
@@ -69,11 +70,11 @@ class Client:
     async def subscribe(self, queue: str, *, prefetch: int = 32, lock_timeout: int = 30) -> AsyncIterator[Deliveries]:
         """Receive the messages of a queue: `async with client.subscribe("jobs") as deliveries`, then iterate.
 
-        prefetch: messages that may be here and unsettled at a time, 1 to 10,000. With 1, the next one comes when the
-        last one was settled. lock_timeout: seconds to settle a message, from when the server sends it.
+        prefetch: most messages that may be here and unsettled at a time, 1 to 10,000. With 1, the next one comes after
+        the last one was settled. lock_timeout: seconds to settle a message, from when the server sends it.
 
-        Raises QueueNotFound and the other `RequestError`s, AlreadySubscribed, and ConnectionLost when the connection
-        is lost before the answer. Later losses are made good by subscribing again.
+        Raises QueueNotFound and the other `RequestError`s, AlreadySubscribed, and ConnectionLost if the connection is
+        lost before the response. After a later loss the client subscribes again by itself.
         """
         if not 1 <= prefetch <= MAX_PREFETCH:
             raise ValueError(f"prefetch must be from 1 to {MAX_PREFETCH}, not {prefetch}")
@@ -88,11 +89,11 @@ class Client:
             await deliveries.attach(connection)
             yield deliveries
         finally:
-            # Also when the caller is cancelled: what was read ahead would stay locked until its locks end.
+            # Even if the caller is cancelled: otherwise prefetched messages stay locked until their locks expire.
             with trio.CancelScope(shield=True, deadline=trio.current_time() + UNSUBSCRIBE_SECONDS) as scope:
                 await deliveries.close()
             if scope.cancelled_caught and self._connection is not None:
-                # Otherwise nobody knows what a next subscription to this queue would find.
+                # The state of the old subscription is unknown, so a new one on this connection might go wrong.
                 self._connection.end(ConnectionLost("the server did not confirm the end of a subscription"))
             del self._subscriptions[queue]
 
@@ -112,10 +113,13 @@ class Client:
             raise ProtocolError(f"a delivery of {frame.queue[:100]!r}, which is not subscribed to")
         deliveries.take(frame)
 
-    # The task that keeps the connection
+    # The task that owns the connection
 
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Connect, and connect again, until `close` or until that is hopeless. Raises ConnectFailed at first only."""
+        """Connect and reconnect until `close`, or until that is hopeless.
+
+        Raises ConnectFailed, but only if the first attempt fails.
+        """
         lost_at = trio.current_time()
         attempt = 0
         connected = False
@@ -130,7 +134,7 @@ class Client:
                         task_status.started()
                     reason = await self._serve(connection)
             except (HandshakeError, ConnectionClosed, OSError, trio.TooSlowError) as error:
-                # Perhaps of the library's reader when the other side broke its rules: then there was a connection.
+                # The library's reader may raise this for a protocol violation, after the connection was open.
                 ended = self._connection.ended if self._connection is not None else None
                 reason = ended or self._judge(error)
                 if not connected:
@@ -149,7 +153,7 @@ class Client:
         return None
 
     async def _serve(self, connection: Connection) -> ClientError:
-        """Use a new connection until it ends; returns why it did."""
+        """Use a new connection until it ends. Returns why it ended."""
         try:
             async with trio.open_nursery() as nursery:
                 for deliveries in self._subscriptions.values():
@@ -158,7 +162,7 @@ class Client:
                 reason = await connection.run()
                 nursery.cancel_scope.cancel()
         finally:
-            # Also when the library gives up on what it read, and cancels us.
+            # Also if the library rejects what it read, and cancels us.
             connection.end(ConnectionLost("the connection broke"))
             for deliveries in self._subscriptions.values():
                 deliveries.detach()
@@ -183,7 +187,7 @@ class Client:
         self._changed = trio.Event()
 
     def close(self) -> None:
-        """End the connection; `run` returns after the closing handshake."""
+        """End the connection. `run` returns after the closing handshake."""
         self._closing.set()
         if self._connection is not None:
             self._connection.end(ConnectionLost("the client was closed"))
@@ -194,10 +198,10 @@ class Client:
 async def connect(url: str, *, reconnect_seconds: float = 300.0) -> AsyncIterator[Client]:
     """Open a connection, as `async with connect("ws://127.0.0.1:6784/ws") as client`, and close it at the end.
 
-    A connection that is lost is made anew for up to `reconnect_seconds` in a row, at growing and random intervals;
-    after that every request and every subscription raises ConnectionLost. Subscriptions are made anew with it.
+    After a loss the client reconnects and subscribes again. It tries for up to `reconnect_seconds` in a row, at growing
+    and random intervals. After that every request and every subscription raises ConnectionLost.
 
-    Raises ConnectFailed when the first attempt fails. What the body raises comes out as it is, in no group.
+    Raises ConnectFailed if the first attempt fails. An exception of the body comes out as it is, not in a group.
     """
     client = Client(url, reconnect_seconds)
     with bare_exceptions():

@@ -1,8 +1,8 @@
-"""One WebSocket connection of a client: requests out, answers and deliveries in.
+"""One WebSocket connection of a client: requests out, responses and deliveries in.
 
-Rule: one task reads and one writes. A request is a line in the outgoing queue and an entry in the table of what is
-pending; nobody who asks touches the socket, so a request that is cancelled never leaves half a frame behind. A
-connection ends once, for one reason, and everything that is pending is told.
+Rule: one task reads and one writes. A request is an entry in the outgoing queue and one in the table of pending
+requests. Its caller never touches the socket, so cancelling it never leaves half a frame behind. A connection ends
+once, for one reason, and that is raised in every pending request.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from qrusty_trio.client.errors import (
 )
 
 MAX_IN_FLIGHT = 1024
-"""Requests of one connection that wait for their answer; the next ones wait for a place."""
+"""Most requests of a connection that wait for a response. Further ones wait for a slot."""
 MAX_FRAME_BYTES = 2 * 1024 * 1024
-"""A server closes the connection on larger frames, so they are refused here."""
+"""A server closes the connection on a larger frame, so larger ones are refused here."""
 PING_SECONDS = 30.0
-"""Between two pings of ours."""
+"""Time between two pings of ours."""
 PONG_SECONDS = 10.0
-"""The server's time to answer one; then it is gone."""
+"""How long the server may take to answer a ping before the connection counts as lost."""
 HOPELESS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
-"""Close codes that say that one side broke the rules: a new connection would end the same way."""
+"""Close codes for a violation by one side: a new connection would end the same way."""
 ABNORMAL = 1006
 
 
 class Frame(msgspec.Struct):
-    """Any frame from a server, log records excepted. Which fields have a meaning depends on the type."""
+    """Any frame from a server except log records. Which fields are meaningful depends on the type."""
 
     type: str
     req_id: str | None = None
@@ -56,7 +56,7 @@ class Frame(msgspec.Struct):
 
 
 class NotSent(ConnectionLost):
-    """The connection ended while the request still waited its turn: it did not happen."""
+    """The connection ended before the request was sent: it had no effect."""
 
 
 class _Request:
@@ -72,9 +72,9 @@ _encode = msgspec.json.encode
 
 
 class Connection:
-    """`run` does the work; the other methods may be called from any task while it does.
+    """`run` does the work. Any task may call the other methods meanwhile.
 
-    `on_delivery` is called for each delivery, by the reading task; it may raise ProtocolError.
+    The reading task calls `on_delivery` for each delivery. It may raise ProtocolError.
     """
 
     def __init__(self, websocket: WebSocketConnection, on_delivery: Callable[[Frame], None]) -> None:
@@ -85,17 +85,17 @@ class Connection:
         self._pending: dict[str, _Request] = {}
         """By req_id. Each entry holds one slot."""
         self._unsent: OrderedDict[str, str] = OrderedDict()
-        """Requests and posts that have not left, by number."""
+        """Requests and posts not sent yet, by number."""
         self._wake = trio.Event()
         self._scope = trio.CancelScope()
         self.ended: ClientError | None = None
-        """Why the connection is over: a ConnectionLost, or what makes a new one hopeless."""
+        """Why the connection ended: ConnectionLost, or an error that makes a new one hopeless. None while open."""
 
     async def request(self, **fields: Any) -> Frame:
-        """Send a request and wait for its answer.
+        """Send a request and wait for its response.
 
-        Raises RequestError (refused), FrameTooLarge, NotSent, ConnectionLost and whatever else ended the connection.
-        If the caller is cancelled before the request has left, it does not leave.
+        Raises RequestError (refused), FrameTooLarge, NotSent, ConnectionLost or whatever else ended the connection. If
+        the caller is cancelled before the request was sent, it is not sent.
         """
         number = str(next(self._numbers))
         text = _text({**fields, "req_id": number})
@@ -120,12 +120,12 @@ class Connection:
         return answer
 
     def post(self, **fields: Any) -> None:
-        """Send a frame and wait for nothing. The caller sees to it that there are few of them."""
+        """Send a frame without waiting for a response. Nothing limits these, so callers must send few."""
         if self.ended is None:
             self._send(str(next(self._numbers)), _text(fields))
 
     async def run(self) -> ClientError:
-        """Serve the connection to its end; returns why it ended."""
+        """Serve the connection to its end. Returns why it ended."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._guard, self._read)
@@ -135,7 +135,7 @@ class Connection:
         return self.ended
 
     def end(self, reason: ClientError) -> None:
-        """Stop, and tell everybody who waits. The first reason stands."""
+        """Stop, and fail all pending requests. The first reason stands."""
         if self.ended is not None:
             return
         self.ended = reason
@@ -167,7 +167,7 @@ class Connection:
             else:
                 self.end(ConnectionLost(f"the connection ended with {code} {reason}".rstrip()))
         except LocalProtocolError:
-            # The socket is being closed by the library, which has yet to say why.
+            # The library is closing the socket, and has not said why yet.
             self.end(ConnectionLost("the connection is closing"))
         except ProtocolError as error:
             self.end(error)
@@ -203,7 +203,7 @@ class Connection:
             await self._wake.wait()
 
     async def _watch(self) -> None:
-        """A server that vanished without a word is found out by its silence."""
+        """Ping the server, to detect one that vanished without closing the connection."""
         while True:
             await trio.sleep(PING_SECONDS)
             with trio.move_on_after(PONG_SECONDS) as waiting:

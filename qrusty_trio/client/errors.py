@@ -1,36 +1,36 @@
-"""What can go wrong for a client, each with a stable code.
+"""The client's exceptions, each with a stable code.
 
-Rule: every exception that this package raises on purpose is a `ClientError`. What the server refused is a
-`RequestError` with the code of the wire contract; the classes below it exist to be caught by name.
+Rule: every exception that this package raises on purpose is a `ClientError`. A request that the server refused raises a
+`RequestError` with the code of the wire contract. Its subclasses exist to be caught by name.
 """
 
 from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Base of all. `str(error)` is a sentence."""
+    """Base class of all of them. `str(error)` is a sentence."""
 
     code = "client_error"
 
 
 class ConnectFailed(ClientError):
-    """The connection could not be opened, and trying again would not help: nobody listens, a wrong path, refused."""
+    """The connection could not be opened, and retrying would not help: nobody listens, a wrong path, refused."""
 
     code = "connect_failed"
 
 
 class ConnectionLost(ClientError):
-    """The connection ended before the answer came.
+    """The connection ended before the response arrived.
 
-    A request that was on its way may have been carried out or not: a publish may be in the queue, an ack may count.
-    Messages delivered on that connection are no longer this consumer's: the server gives them to the next one.
+    A request that was sent may or may not have taken effect: a publish may be in the queue, an ack may count. Messages
+    delivered on that connection no longer belong to this consumer: the server gives them to the next one.
     """
 
     code = "connection_lost"
 
 
 class ClosedByServer(ClientError):
-    """The connection was closed for something that would happen again (1002, 1003, 1007, 1008, 1009)."""
+    """The connection was closed for a reason that would recur (1002, 1003, 1007, 1008, 1009, 1010)."""
 
     code = "closed"
 
@@ -45,19 +45,19 @@ class ClosedByServer(ClientError):
 
 
 class ProtocolError(ClientError):
-    """The other side sent what the wire contract does not know. The connection is given up."""
+    """The server sent something that the wire contract does not allow. The client gives up the connection."""
 
     code = "protocol_error"
 
 
 class FrameTooLarge(ClientError):
-    """The request would be larger than a server takes. It was not sent."""
+    """The request is larger than a server accepts. It was not sent."""
 
     code = "frame_too_large"
 
 
 class AlreadySubscribed(ClientError):
-    """This client is subscribed to that queue: a connection has at most one subscription to a queue."""
+    """This client is already subscribed to the queue; a connection has at most one subscription per queue."""
 
     code = "already_subscribed"
 
@@ -76,7 +76,7 @@ class RequestError(ClientError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing or has a value that is not allowed."""
+    """A field is missing, or its value is not allowed."""
 
     code = "invalid_request"
 
@@ -88,25 +88,25 @@ class QueueNotFound(RequestError):
 
 
 class NotLocked(RequestError):
-    """The lock has ended, so it can't be renewed: the message is someone else's."""
+    """The lock has expired, so it can't be renewed: the message is no longer this consumer's."""
 
     code = "not_locked"
 
 
 class PublishFailed(RequestError):
-    """The queue does not take this message: a duplicate, or a priority of the wrong kind."""
+    """The queue refuses this message: it is a duplicate, or its priority is of the wrong kind."""
 
     code = "publish_failed"
 
 
 class MemoryPressure(RequestError):
-    """The server is short of memory and takes no messages for the moment."""
+    """The server is short of memory and currently accepts no messages."""
 
     code = "memory_pressure"
 
 
 class Starting(RequestError):
-    """The server is still reading what it has stored. Try again shortly."""
+    """The server is still loading its store. Try again shortly."""
 
     code = "starting"
 
@@ -124,10 +124,10 @@ _BY_CODE: dict[str, type[RequestError]] = {
 
 
 def request_error(code: str, message: str) -> RequestError:
-    """The exception for an error answer. A code without a class of its own gives a plain `RequestError`."""
+    """The exception for an error response. A code without a class of its own gives a plain `RequestError`."""
     return _BY_CODE.get(code, RequestError)(message, code)
 
 
 def again(error: ClientError) -> ClientError:
-    """A copy to raise, for an error that several tasks have to be told."""
+    """A copy of an error, so that several tasks can raise it."""
     return type(error)(*error.args)

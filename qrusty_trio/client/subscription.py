@@ -1,11 +1,11 @@
 """A subscription and its deliveries.
 
-Rule: the server may have at most `prefetch` messages with this subscription that are not settled, read ahead or in
-the program's hands. Each one that is settled, or whose lock has ended, gives back one credit; credits go to the server
-in chunks, or at once when it has none left. So the buffer has a bound, and a program that forgets to settle a message
-loses one place until the lock ends, not for good.
+Rule: a subscription has at most `prefetch` unsettled messages, prefetched or in the program's hands. Each message that
+is settled, or whose lock expires, gives back one credit. Credits go to the server in chunks, or at once if it has none.
+So the buffer is bounded, and a program that forgets to settle a message loses one place until the lock expires, not for
+good.
 
-Connections come and go: `attach` and `detach` are called by the client when they do.
+Connections come and go: then the client calls `attach` and `detach`.
 """
 
 from __future__ import annotations
@@ -20,46 +20,46 @@ from qrusty_trio.client.errors import ClientError, ConnectionLost, ProtocolError
 
 MAX_PREFETCH = 10_000
 STARTING_SECONDS = 1.0
-"""Between two attempts to subscribe again at a server that is still starting."""
+"""Time between two attempts to subscribe again while the server is still starting."""
 
 
 class Delivery:
-    """A message under a lock: to be settled with `ack` or `nack`, once.
+    """A locked message. Settle it once, with `ack` or `nack`.
 
-    All three methods raise ConnectionLost when the connection it came over has ended: the message goes to another
-    consumer then, and this one's work on it will be done again.
+    `ack`, `nack` and `renew` raise ConnectionLost if the connection it came over has ended. Then the message goes to
+    another consumer, and the work on it is done again.
     """
 
     __slots__ = ("_connection", "_subscription", "created_at", "id", "lock_ends", "payload", "priority", "queue")
 
     def __init__(self, frame: Frame, lock_seconds: int, subscription: Deliveries, connection: Connection) -> None:
         self.queue = frame.queue
-        """The name that was subscribed to."""
+        """The name that the program subscribed to."""
         self.id = frame.id
         self.payload = frame.payload
         self.priority = frame.priority
         self.created_at: datetime = frame.created_at or datetime.fromtimestamp(0, UTC)
         """When it was published."""
         self.lock_ends = trio.current_time() + lock_seconds
-        """On Trio's clock: never earlier than at the server."""
+        """When the lock expires, on Trio's clock: never earlier than at the server."""
         self._subscription = subscription
         self._connection = connection
 
     @property
     def lost(self) -> bool:
-        """True when the connection it came over has ended, so that it can't be settled any more."""
+        """Whether the connection it came over has ended, so that it can no longer be settled."""
         return self._connection.ended is not None
 
     async def ack(self) -> None:
-        """It is done: the server forgets it. Accepted, without effect, when the lock has ended."""
+        """Report success: the server deletes the message. Accepted, but without effect, if the lock has expired."""
         await self._settle("ack")
 
     async def nack(self) -> None:
-        """It could not be done: back into the queue, or to the dead letters after its last try."""
+        """Report failure: the message goes back to the queue, or to the dead letters after its last try."""
         await self._settle("nack")
 
     async def renew(self, seconds: int) -> None:
-        """Let the lock end that many seconds from now. Raises NotLocked when it has ended already."""
+        """Make the lock expire `seconds` from now. Raises NotLocked if it has already expired."""
         self._check()
         await self._connection.request(type="renew", queue=self.queue, id=self.id, lock_timeout_secs=seconds)
         self._subscription.renewed(self, trio.current_time() + seconds)
@@ -80,10 +80,10 @@ class Delivery:
 
 
 class Deliveries:
-    """An endless asynchronous iterator of `Delivery`. Several tasks may iterate it; each message goes to one.
+    """An endless asynchronous iterator of `Delivery`. Several tasks may iterate; each message goes to one of them.
 
-    It goes on by itself after a reconnect. It raises what the server refuses then (QueueNotFound), and whatever makes
-    the client give up.
+    It continues by itself after a reconnect. It raises the server's refusal if it can't subscribe again (QueueNotFound,
+    for example), and whatever makes the client give up.
     """
 
     def __init__(self, queue: str, prefetch: int, lock_timeout: int) -> None:
@@ -92,14 +92,14 @@ class Deliveries:
         self.lock_timeout = lock_timeout
         self._chunk = max(1, prefetch // 2)
         self._send, self._receive = trio.open_memory_channel[Delivery](prefetch)
-        """What was read ahead. Full only when the server has spent all credit."""
+        """The prefetched messages. Full only when the server has spent all credit."""
         self._open: OrderedDict[Delivery, None] = OrderedDict()
-        """Not settled, read ahead or handed out; roughly in the order in which their locks end."""
+        """Unsettled messages, prefetched or handed out, roughly in the order in which their locks expire."""
         self._connection: Connection | None = None
         self._credits = 0
-        """What the server has left."""
+        """Credits that the server has left."""
         self._owed = 0
-        """What it is to be given."""
+        """Credits to be granted to the server."""
         self._failure: ClientError | None = None
         self._closed = False
 
@@ -110,7 +110,7 @@ class Deliveries:
         while True:
             delivery = await self._next()
             if delivery.lost:
-                continue  # The client has yet to call `detach`.
+                continue  # The client has not called `detach` yet.
             if delivery.lock_ends > trio.current_time():
                 return delivery
             self.release(delivery)
@@ -126,7 +126,7 @@ class Deliveries:
             await trio.lowlevel.checkpoint()
             return delivery
         while True:
-            # Nothing was read ahead, so all that is open is in the program's hands.
+            # Nothing is prefetched, so all unsettled messages are in the program's hands.
             with trio.move_on_at(self._drop_overdue()):
                 try:
                     return await self._receive.receive()
@@ -139,7 +139,7 @@ class Deliveries:
         raise StopAsyncIteration
 
     def _drop_overdue(self) -> float:
-        """Take back the places of messages whose locks have ended. Returns when the next one may have, or infinity."""
+        """Release messages whose locks have expired. Returns when the next lock may expire, or infinity."""
         now = trio.current_time()
         while self._open:
             oldest = next(iter(self._open))
@@ -151,7 +151,7 @@ class Deliveries:
     # Called by deliveries
 
     def release(self, delivery: Delivery) -> None:
-        """The message is no longer with us."""
+        """The message is no longer ours: give back its credit."""
         if delivery in self._open:
             del self._open[delivery]
             self._owed += 1
@@ -173,7 +173,7 @@ class Deliveries:
     # Called by the client
 
     async def attach(self, connection: Connection) -> None:
-        """Subscribe on a new connection. Raises RequestError, ConnectionLost and what else ended the connection."""
+        """Subscribe on a new connection. Raises RequestError, ConnectionLost or whatever else ended the connection."""
         self._connection = connection
         self._credits = self.prefetch
         await connection.request(
@@ -181,7 +181,7 @@ class Deliveries:
         )
 
     async def attach_again(self, connection: Connection) -> None:
-        """Subscribe after a reconnect. Raises nothing: whoever iterates is told."""
+        """Subscribe after a reconnect. Raises nothing: the iterator raises a refusal."""
         while not self._closed:
             try:
                 return await self.attach(connection)
@@ -190,18 +190,18 @@ class Deliveries:
             except RequestError as error:
                 return self.fail(error)
             except ClientError:
-                return None  # The next connection, or the end of the client, is on its way.
+                return None  # Another connection, or the end of the client, will follow.
         return None
 
     def detach(self) -> None:
-        """The connection has ended: what came over it is no longer ours."""
+        """The connection has ended: messages that came over it are no longer ours."""
         self._connection = None
         self._open.clear()
         self._owed = self._credits = 0
         self._drain()
 
     def take(self, frame: Frame) -> None:
-        """A delivery has come. Raises ProtocolError when there was no credit for it."""
+        """Accept a delivery. Raises ProtocolError if there was no credit for it."""
         if self._connection is None or self._credits <= 0:
             raise ProtocolError(f"a delivery of {self.queue!r} without credit")
         delivery = Delivery(frame, self.lock_timeout, self, self._connection)
@@ -211,20 +211,20 @@ class Deliveries:
         self._replenish()
 
     def fail(self, error: ClientError) -> None:
-        """No more will come: tell whoever iterates."""
+        """No more deliveries will come: make the iterator raise `error`."""
         if self._failure is None and not self._closed:
             self._failure = error
             self._send.close()
 
     async def close(self) -> None:
-        """Unsubscribe, and give back what was read ahead: for the server that is a delivery like any other."""
+        """Unsubscribe, and nack the prefetched messages: the server counts each as delivered."""
         self._closed = True
         connection = self._connection
         try:
             if connection is not None and connection.ended is None and self._failure is None:
                 await connection.request(type="unsubscribe", queue=self.queue)
         except ClientError:
-            pass  # Nothing is subscribed any more, in whatever way it ended.
+            pass  # However it failed, the subscription is gone.
         finally:
             left = self._drain()
             self._send.close()

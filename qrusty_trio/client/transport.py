@@ -1,8 +1,8 @@
 """Opening and closing a WebSocket.
 
-Rule: the stream is ours, so it is closed whatever happens. (trio-websocket's own context manager leaves the socket open
-when the handshake is refused, and when it was the server that closed the connection.) One exception comes out of it,
-never a group of one.
+Rule: this module owns the stream and always closes it. (trio-websocket's own context manager leaves the socket open if
+the handshake is refused, or if the server closed the connection.) A single exception comes out bare, never as a group
+of one.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 
 HANDSHAKE_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
-"""Bound on the closing handshake."""
+"""Limit on the closing handshake."""
 RECEIVED_MESSAGES = 64
-"""Frames that the library may hold for us."""
+"""Most received frames that the library queues for us."""
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
-"""Twice what a request may have: a delivery is a little longer than the request that published its message."""
+"""Twice the limit of a request: a delivery is a little longer than the request that published its message."""
 READ_BYTES = 64 * 1024
 
 
 @asynccontextmanager
 async def open_websocket(url: str) -> AsyncIterator[WebSocketConnection]:
-    """Connect to a ws:// or wss:// URL; on leaving, close in order, within CLOSE_SECONDS.
+    """Connect to a ws:// or wss:// URL. On exit, do the closing handshake, within CLOSE_SECONDS.
 
-    Raises ValueError for another URL; OSError, TooSlowError and trio_websocket's HandshakeError when it can't connect.
+    Raises ValueError for any other URL, and OSError, TooSlowError or trio_websocket's HandshakeError if it can't
+    connect.
     """
     parts = urlsplit(url)
     if parts.scheme not in ("ws", "wss") or not parts.hostname:
@@ -67,7 +68,7 @@ async def _open_stream(
 
 @contextmanager
 def bare_exceptions() -> Iterator[None]:
-    """Take the one exception that is not a cancellation out of the group that a nursery makes of it."""
+    """Raise a single exception without the group that a nursery wraps it in. Cancellations do not count."""
     try:
         yield
     except BaseExceptionGroup as group:
