@@ -148,7 +148,7 @@ class Outbox:
         self._order.clear()
 
     def sent(self) -> None:
-        """Everything handed out has been sent."""
+        """Everything handed out has been sent: stop counting it."""
         self._budget.change(-self._on_the_way)
         self._on_the_way = 0
 

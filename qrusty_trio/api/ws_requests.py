@@ -25,7 +25,7 @@ from qrusty_trio.errors import (
 )
 
 MAX_SUBSCRIPTIONS = 1000
-"""Per connection."""
+"""Most subscriptions of a connection."""
 MAX_CREDITS = 2**53
 """Larger credits are reduced to this."""
 BATCH_PIECE = 64

@@ -169,7 +169,7 @@ class WsSession:
         """Whether the store has failed since the connection began."""
         return self._generation != self.dispatcher.generation
 
-    # What the requests do to the session
+    # For `ws_requests`
 
     def subscribe(self, name: str, queue_number: int, lock_seconds: int, credits: int | None) -> None:
         subscription = QueueSubscription(name, queue_number, self.consumer, lock_seconds, credits, self)
@@ -206,7 +206,7 @@ class WsSession:
             self._log_reader.close()
             self._log_reader = None
 
-    # Deliveries: what the dispatcher calls
+    # Deliveries: for the dispatcher
 
     def room(self) -> bool:
         return self.close_code is None and self.outbox.room()

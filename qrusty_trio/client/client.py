@@ -52,6 +52,8 @@ class Client:
     async def publish(self, queue: str, payload: str, priority: int | str = 0, max_retries: int = 3) -> str:
         """Put a message into an existing queue. Returns its id once the server has stored it.
 
+        priority: an integer from 0 to 2^64 - 1 or a string, whichever kind the queue has. max_retries: 0 to 2^32 - 1.
+
         Waits while the client is reconnecting. Raises QueueNotFound, PublishFailed, MemoryPressure and the other
         `RequestError`s, FrameTooLarge, and ConnectionLost. After ConnectionLost the message may or may not be in the
         queue, so publishing it again may store it twice.
@@ -169,7 +171,7 @@ class Client:
         return reason
 
     def _judge(self, error: Exception) -> ClientError:
-        """What a failed attempt to connect means."""
+        """The error for a failed attempt to connect. Only ConnectionLost is worth another attempt."""
         if isinstance(error, ConnectionRejected) and error.status_code < 500:
             return ConnectFailed(f"the server answered {error.status_code}")
         if isinstance(error, ConnectionRejected):

@@ -82,7 +82,7 @@ class InvalidRequest(RequestError):
 
 
 class QueueNotFound(RequestError):
-    """The queue does not exist. Over WebSocket nothing creates one."""
+    """The queue does not exist. No WebSocket request creates one."""
 
     code = "queue_not_found"
 
@@ -112,7 +112,7 @@ class Starting(RequestError):
 
 
 class StorageError(RequestError):
-    """The server could not store the change. It did not happen."""
+    """The server could not store the change, so it had no effect."""
 
     code = "storage_error"
 

@@ -39,7 +39,7 @@ class Delivery:
         self.payload = frame.payload
         self.priority = frame.priority
         self.created_at: datetime = frame.created_at or datetime.fromtimestamp(0, UTC)
-        """When it was published."""
+        """When the message was published, in UTC."""
         self.lock_ends = trio.current_time() + lock_seconds
         """When the lock expires, on Trio's clock: never earlier than at the server."""
         self._subscription = subscription
@@ -148,7 +148,7 @@ class Deliveries:
             self.release(oldest)
         return float("inf")
 
-    # Called by deliveries
+    # For `Delivery`
 
     def release(self, delivery: Delivery) -> None:
         """The message is no longer ours: give back its credit."""
@@ -170,7 +170,7 @@ class Deliveries:
             self._credits += self._owed
             self._owed = 0
 
-    # Called by the client
+    # For `Client`
 
     async def attach(self, connection: Connection) -> None:
         """Subscribe on a new connection. Raises RequestError, ConnectionLost or whatever else ended the connection."""

@@ -1,1 +1,1 @@
-"""How bytes get in and out: the listener, the two HTTP lanes and the WebSocket carriers."""
+"""How bytes get in and out: the listener, HTTP on the fast path and the fallback, and the WebSocket transports."""

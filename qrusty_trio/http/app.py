@@ -201,7 +201,7 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
     """A file of the web UI, or a redirect to it."""
     if request.method not in {"GET", "HEAD"}:
         if path == ROOT_PATH:
-            raise NotFound(NOTHING_THERE)  # as the recorded server says
+            raise NotFound(NOTHING_THERE)  # as in the recorded contract
         refusal = MethodNotAllowed("this path takes GET or HEAD")
         refusal.allow = "GET, HEAD"
         raise refusal

@@ -199,7 +199,7 @@ class Connection:
             return self.unsent.lags(now, self._pipe.sent) or self.received.lags(now, self._pipe.sent)
         return self.phase in (HEAD, BODY) and self.received.lags(now, self._arrived)
 
-    # What `rounds` asks of a parked connection
+    # For `rounds`, while the connection is parked
 
     @property
     def stopping(self) -> bool:

@@ -169,7 +169,7 @@ _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"(
 
 
 class FastCarrier:
-    """See `carrier.Carrier`."""
+    """A `carrier.Carrier` over a raw stream."""
 
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget | None = None) -> None:
         self._stream = stream

@@ -241,7 +241,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             raise BadRequest(block.handshake_fault)
         self._first = False
         self._empty_lines = 0
-        self._last = not (block.keep_alive and line.http11)  # h11 knows no keep-alive in HTTP/1.0.
+        self._last = not (block.keep_alive and line.http11)  # h11 does not support keep-alive in HTTP/1.0.
         self._after_head(block, websocket)
         self._data = data[end:]
         return data[:end]
@@ -378,7 +378,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """Nothing can be sent any more: cancel the connection. Hypercorn would wait for ever with unread requests."""
         self.broken = True
         self.scope.cancel()
-        self._sending.cancel()  # Hypercorn shields it.
+        self._sending.cancel()  # Hypercorn shields its sends.
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()

@@ -103,7 +103,7 @@ class Block:
 
     def __init__(self) -> None:
         self.length = 0
-        """Bytes of the body, unless `chunked`."""
+        """Size of the body in bytes; 0 if `chunked`."""
         self.chunked = False
         self.keep_alive = True
         self.content_type: str | None = None
@@ -124,7 +124,7 @@ class Block:
 
 
 def split_target(target: bytes) -> tuple[bytes, str]:
-    """The undecoded path and the query of a request target, the absolute form (`http://host/path`) included."""
+    """The undecoded path and the query of a request target. Accepts the absolute form (`http://host/path`) too."""
     if not target.startswith(b"/"):
         target = _ORIGIN_OF_TARGET.sub(b"", target, count=1)
     path, _, query = target.partition(b"?")
@@ -145,9 +145,9 @@ _kept: tuple[Remembered[Block], Remembered[Block]] = (Remembered(MAX_KEPT_BLOCKS
 
 
 def read_block(block: bytes, http11: bool) -> Block:
-    """Read a header block: from the CR LF that ends the request line to the empty line.
+    """Read a header block, from the CR LF that ends the request line to the empty line.
 
-    Raises BadRequest and HeadTooLarge.
+    Raises BadRequest or HeadTooLarge.
     """
     kept = _kept[http11]
     found = kept.get(block)

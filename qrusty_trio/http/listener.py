@@ -138,7 +138,7 @@ class _Server:
             self._tell_at = now + TELL_SECONDS
 
     async def _turn_away(self, stream: trio.SocketStream) -> None:
-        """503 for a request, 1013 for a WebSocket."""
+        """Respond to a surplus connection: 503 to a request, close code 1013 to a WebSocket."""
         with self._bulkheads.around("a connection too many"):
             await self._tell_too_many(stream)
 

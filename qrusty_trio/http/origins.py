@@ -49,7 +49,7 @@ class Browser(NamedTuple):
     """The Host header, or HTTP/2's :authority; '' if there is none."""
     origin: str | None
     site: str | None
-    """Sec-Fetch-Site."""
+    """The Sec-Fetch-Site header; None if there is none."""
 
 
 def read_browser(headers: Iterable[tuple[str, str]]) -> Browser | None:

@@ -16,7 +16,7 @@ from qrusty_trio.http.targets import Targets
 IDLE, HEAD, BODY, WORKING, SENDING = range(5)
 """The phases of a connection. WORKING: the engine, Hypercorn or a WebSocket is at work."""
 LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
-"""Seconds a connection may stay in each phase."""
+"""Seconds that a connection may stay in each phase; in SENDING, seconds without progress."""
 
 HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
 """Serves a stream to its end. The bytes are those already read from it."""

@@ -81,7 +81,7 @@ class Seldom:
 
     next: float = -math.inf
     count: int = 0
-    """How often it happened."""
+    """How often it happened, log lines left out included."""
     kept_back: int = 0
 
     def log(self, line: str, failure: BaseException | None = None) -> None:
@@ -236,11 +236,11 @@ class Connection:
         return Ending.STOPPED if stopped else farewell
 
     def has_left(self, id: str) -> bool:
-        """See `server.engine.Session`."""
+        """Whether no delivery of the message still waits to be sent; see `server.engine.Session`."""
         return self.session.has_left(id)
 
     def store_failed(self) -> None:
-        """See `server.engine.Session`."""
+        """The store has failed: close with 1013, so that the client connects again."""
         self._end(TRY_AGAIN_LATER, STORE_FAILED, DRAIN_SECONDS, Ending.FAULT)
 
     async def _read(self) -> None:
