@@ -52,7 +52,7 @@ class Client:
     async def publish(self, queue: str, payload: str, priority: int | str = 0, max_retries: int = 3) -> str:
         """Put a message into an existing queue. Returns its id once the server has stored it.
 
-        priority: an integer from 0 to 2^64 - 1 or a string, whichever kind the queue has. max_retries: 0 to 2^32 - 1.
+        priority: an integer from 0 to 2^64 - 1 or a string, as the queue's kind requires. max_retries: 0 to 2^32 - 1.
 
         Waits while the client is reconnecting. Raises QueueNotFound, PublishFailed, MemoryPressure and the other
         `RequestError`s, FrameTooLarge, and ConnectionLost. After ConnectionLost the message may or may not be in the

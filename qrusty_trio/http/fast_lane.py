@@ -380,7 +380,7 @@ class Connection:
             try:
                 await self._pipe.send(data, self._progress)
             except BaseException:
-                # Responses sent whole keep their messages; those of the rest go back.
+                # Messages in responses that were sent whole stay delivered; the others go back.
                 for end, reply in given:
                     if end > self._pipe.sent:
                         self._engine.give_back(reply)

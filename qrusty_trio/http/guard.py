@@ -120,7 +120,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     # For the app.
 
     def refusal_of(self, path: bytes | None) -> QrustyError | None:
-        """Why the request for `path` is refused, or, if `path` is None, the body of the current request."""
+        """Why the request for `path` is refused; None if it is not. If `path` is None: why the current body is."""
         if path is None:
             return self._refused_body
         return self._refused_head if path == self._refused_path else None

@@ -66,7 +66,7 @@ class _Context(WorkerContext):
         self.terminated = shared.terminated
         self.over = trio.Event()
 
-    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # a static method there, called as one of ours
+    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # static in Hypercorn, but called on an instance
         with trio.move_on_after(wait):
             await self.over.wait()
 

@@ -37,10 +37,10 @@ SEND_SECONDS = 30.0
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 MAX_EMPTY_LINES = 100
-"""Most empty lines before a request. Some clients send one after a body; so many are no accident."""
+"""Most empty lines before a request. Some clients send one after a body; more than this is no accident."""
 
 MAX_KEPT_BLOCKS = 2048
-"""Cached header blocks per HTTP version: so many that were repeated, and so many that were seen once."""
+"""Size of the cache of header blocks per HTTP version: this many repeated ones, and as many that were seen once."""
 MAX_KEPT_BLOCK_BYTES = 1024
 """Longer blocks are not cached, which bounds the memory (4 MiB per version)."""
 MAX_QUICK_BLOCK_BYTES = 2048
@@ -85,7 +85,7 @@ class Line(NamedTuple):
 
 
 class Block:
-    """What a header block says, as far as the fast path and the guard need it."""
+    """The facts of a header block that the fast path and the guard need."""
 
     __slots__ = (
         "allowed_types",
@@ -120,7 +120,7 @@ class Block:
         self.quick = False
         """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
         self.allowed_types: set[str] = set()
-        """Names of the operations that accept this content type, as far as checked."""
+        """Names of the operations already found to accept this content type."""
 
 
 def split_target(target: bytes) -> tuple[bytes, str]:

@@ -15,8 +15,8 @@ from qrusty_trio.http.head import Line, read_line
 from qrusty_trio.http.remembered import Remembered
 
 MAX_KEPT_TARGETS = 1024
-"""Cached request lines: so many that were repeated, and so many that were seen once. The same again for request lines
-up to a message id."""
+"""Size of the cache of request lines: this many repeated ones, and as many that were seen once. The same again for
+request lines up to a message id."""
 MAX_KEPT_LINE_BYTES = 1024
 """Longer lines are not cached, which bounds the memory (4 MiB)."""
 _HTTP11 = b" HTTP/1.1"
