@@ -6,6 +6,7 @@ Rule: nothing that is found ends the hunt; it is told once, with what it takes t
 from __future__ import annotations
 
 import math
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -42,6 +43,8 @@ MORE_FILES = 150
 """Table files and segments; the server holds at most 128 tables open."""
 MORE_THREADS = 12
 STOP_SECONDS = 20.0
+DUMP_SECONDS = 1.0
+"""For the server to log where its tasks are."""
 MIB = 1024 * 1024
 
 
@@ -206,6 +209,10 @@ class Phase:
                 await trio.sleep(0.1)
         if scope.cancelled_caught:
             held = server.resources().sockets - start.sockets
+            before = len(server.child.log)
+            server.child.send_signal(signal.SIGUSR2)
+            await trio.sleep(DUMP_SECONDS)
+            self._hunt.say("\n".join(server.child.log[before:].splitlines()[:200]))
             owners = [self._ports[port] for port in server.peers() if port in self._ports]
             self._add(Finding(What.HELD, "connections", f"{held} after {SETTLE_SECONDS} s", owners))
         await self._settle_locks()
