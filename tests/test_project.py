@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
 from qrusty_trio.api.operations import MAX_BODY_BYTES
@@ -254,6 +255,25 @@ def requirements(lock: str) -> dict[str, tuple[str, int]]:
             assert match is not None, f"locks/{lock}.txt is not fully pinned: {entry!r}"
             found[match[1]] = (match[2], entry.count("--hash=sha256:"))
     return found
+
+
+def test_what_is_installed_to_run_is_all_there() -> None:
+    """`--require-hashes` takes no package that the lock does not name, and pip would ask for it."""
+    pinned = {canonical(line.partition("==")[0]) for line in text("locks/run.txt").splitlines() if "==" in line}
+    needed = {"qrusty-trio"}
+    todo = ["qrusty-trio"]
+    while todo:
+        for line in importlib.metadata.requires(todo.pop()) or ():
+            requirement = Requirement(line)
+            name = canonical(requirement.name)
+            if (requirement.marker is None or requirement.marker.evaluate({"extra": ""})) and name not in needed:
+                needed.add(name)
+                todo.append(name)
+    assert needed - {"qrusty-trio"} <= pinned
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 @pytest.mark.parametrize("lock", LOCKS)
