@@ -63,8 +63,6 @@ class Engine:
         """Set by the creator of the engine, because the two refer to each other."""
         self.fault: StorageFault | None = None
         """The fault with which every change is refused for now; None while the store works."""
-        self.faults = 0
-        """Faults since the start."""
         self.last_fault: StorageFault | None = None
         self.broken = trio.Event()
         """Set while there is a fault to recover from."""
@@ -86,19 +84,20 @@ class Engine:
         """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`."""
         replies: list[Reply] = []
         octets = 0
-        faults = self.faults
+        generation = self.dispatcher.generation
         try:
             while len(replies) < len(calls) and octets < REPLY_BYTES:
                 seen = len(replies)
                 long = self._run_some(calls, replies, self.committer.waits)
                 if long is not None:
                     replies.append(await self._run_long(long, calls[len(replies)].operation))
-                octets += sum(len(reply.body) for reply in replies[seen:])
-                if len(replies) < len(calls) and octets < REPLY_BYTES:
-                    await trio.lowlevel.checkpoint()
+                if len(replies) < len(calls):
+                    octets += sum(len(reply.body) for reply in replies[seen:])
+                    if octets < REPLY_BYTES:
+                        await trio.lowlevel.checkpoint()
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:
-                    if self.faults != faults and self.last_fault is not None:
+                    if self.dispatcher.generation != generation and self.last_fault is not None:
                         # The store failed between two steps. A sync that succeeds now may be one of the reopened store.
                         # It says nothing about what was written before.
                         raise self.last_fault.with_traceback(None)
@@ -386,7 +385,6 @@ class Engine:
         """Refuse all changes after a storage fault, until the store has been loaded again."""
         if self.fault is None:
             self.fault = self.last_fault = fault
-            self.faults += 1
             self.dispatcher.clear()
             self.sessions.forget_departed()
             log.error("the store failed, changes are refused until it is back: %s", fault)

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import trio
 
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.committer import ANSWERS_PER_STEP
-from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publish
 
 HOW_MANY = ANSWERS_PER_STEP // 4
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[WatchedStorage]:
-    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
-    try:
-        yield WatchedStorage(storage)
-    finally:
-        storage.close()
 
 
 @pytest.mark.parametrize("end", ["sync", "fault", "cancelled"])

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,7 +17,6 @@ from qrusty_trio.server import engine as engine_module
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.sampler import SAMPLE_SECONDS, sample
 from qrusty_trio.storage.memory import MemoryStorage
-from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
@@ -34,15 +32,6 @@ from tests.server.engines import (
 
 ERRORS = [MemoryError(), KeyError("stale")]
 EVERY_ERROR = pytest.mark.parametrize("error", ERRORS, ids=repr)
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[WatchedStorage]:
-    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
-    try:
-        yield WatchedStorage(storage)
-    finally:
-        storage.close()
 
 
 class Failing:

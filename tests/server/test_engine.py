@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trio
@@ -19,7 +17,6 @@ from qrusty_trio.errors import DiskFull
 from qrusty_trio.server.bursts import REPLY_BYTES, REQUEST_WEIGHT
 from qrusty_trio.server.committer import SYNC_SECONDS
 from qrusty_trio.storage.memory import MemoryStorage
-from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
@@ -32,15 +29,6 @@ from tests.server.engines import (
     run,
     until_back,
 )
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[WatchedStorage]:
-    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
-    try:
-        yield WatchedStorage(storage)
-    finally:
-        storage.close()
 
 
 def payloads(replies: list[Reply]) -> list[str]:

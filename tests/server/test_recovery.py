@@ -6,8 +6,6 @@ import gc
 import logging
 import traceback
 import uuid
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +21,6 @@ from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.server import engine as engine_module
 from qrusty_trio.server import recovery
 from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
-from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
@@ -82,15 +79,6 @@ async def test_what_was_written_before_a_fault_is_not_answered_after_a_sync_of_t
 
 SMALL_TIER: dict[str, Any] = {"hot_tier_size": 2, "refill_threshold": 1}
 """Every second or so consume reads on, and for that writes what is pending."""
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[WatchedStorage]:
-    storage = RocksStorage.open(tmp_path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
-    try:
-        yield WatchedStorage(storage)
-    finally:
-        storage.close()
 
 
 @pytest.fixture(autouse=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,6 @@ from qrusty_trio.errors import DiskFull
 from qrusty_trio.server.engine import PENDING_CHANGES
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.payloads import PayloadStore
-from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.core.brokers import big, break_payload
 from tests.server.engines import STEP_SECONDS, WatchedStorage, call, consume, engine_on, publish, run, until_back
 
@@ -38,15 +36,6 @@ class Sink:
 
     def parked(self, subscription: Subscription) -> None:
         raise AssertionError
-
-
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[WatchedStorage]:
-    storage = RocksStorage.open(tmp_path / "store", cache_mb=8, write_buffer_mb=4, max_open_files=64)
-    try:
-        yield WatchedStorage(storage)
-    finally:
-        storage.close()
 
 
 @pytest.mark.parametrize("policy", [Fsync.NEVER, Fsync.EVERYSEC])
