@@ -183,8 +183,9 @@ async def test_the_watch_goes_on_when_freed_memory_can_t_be_given_back(
         raise error
 
     async with watched(fail) as services:
-        for _ in range(2):
+        for number in (1, 2):
             stuck = Counting(services, 2 * LIMIT)
-            await trio.sleep(STALL_SECONDS + 1)
-            assert stuck.cut
-        assert tries == 2
+            # `fail` runs in a real thread, for which the clock does not wait: it may jump any number of times before
+            # the watch goes on.
+            while not stuck.cut or tries < number:
+                await trio.sleep(STALL_SECONDS)
