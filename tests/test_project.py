@@ -12,9 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
+from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
-from qrusty_trio.api.schema import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES

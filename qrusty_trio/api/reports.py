@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from qrusty_trio.api.call import Call, Reply, Services
+from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.model import QueueConfig, QueueStats
 from qrusty_trio.core.timings import TIMED_OPERATIONS, WINDOW_SECONDS
@@ -211,3 +211,13 @@ def health(services: Services, call: Call, now: int) -> Reply:
     if services.gate.starting:
         return Reply(200, _encode({"status": "starting", "message": STARTING_MESSAGE}))
     return Reply(200, _encode({"status": "ok", "memory_pressure": services.memory.under_pressure}))
+
+
+OPERATIONS = (
+    Operation("queues", "GET", "/queues", False, queues, large=True),
+    Operation("queue_stats", "GET", "/queue-stats/{queue}", False, queue_stats),
+    Operation("stats", "GET", "/stats", False, stats, large=True),
+    Operation("metrics", "GET", "/queues/{queue}/metrics", False, metrics, large=True),
+    Operation("operation_timings", "GET", "/operation-timings", False, operation_timings, large=True),
+    Operation("health", "GET", "/health", False, health),
+)

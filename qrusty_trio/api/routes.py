@@ -25,7 +25,7 @@ MAX_QUERY_PARAMETERS = 100
 """Most parameters in the query of a route that takes any."""
 MAX_ENCODED_BYTES = 4096
 """Most bytes of a percent-encoded path segment or parameter: decoding costs 0.3 µs an escape."""
-_LONGEST_NAME = 3 * len("seconds")
+_LONGEST_NAME = 3 * 32
 """Length of the longest parameter name with every character percent-encoded."""
 _UUID = -36
 """Where a message id of the usual length starts, as an index from the end of the path."""
@@ -34,30 +34,32 @@ NOTHING_THERE = "there is nothing under this path; GET / lists the routes"
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
 Route = tuple[Operation, tuple[str, ...]]
+_Shape = tuple[bytes | None, ...]
 
 
 class Router:
     """Finds the operation for a method and a path. Templates look like `/ack/{queue}/{id}`."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        # By shape: the fixed segments, with None for each parameter. Every template has its own shape.
-        self._templates: dict[tuple[bytes | None, ...], dict[str, Operation]] = {}
-        # The paths of the second form: templates without their parameters.
-        self._by_query: dict[bytes, dict[str, Operation]] = {}
+        # By shape: the fixed segments, with None for each parameter. The more specific shape comes first.
+        self._templates: dict[_Shape, dict[str, Operation]] = {}
+        # The paths of the second form: templates without their parameters. Several may share one.
+        self._by_query: dict[bytes, list[dict[str, Operation]]] = {}
         for operation in operations:
-            parts = operation.path.split("/")[1:]
-            shape = tuple(None if part.startswith("{") else part.encode() for part in parts)
-            tables = [self._templates.setdefault(shape, {})]
+            shape = _shape_of(operation.path)
+            methods = self._templates.setdefault(shape, {})
+            methods[operation.method] = operation
+            if operation.method == "GET":
+                methods["HEAD"] = operation
+        self._templates = dict(sorted(self._templates.items(), key=lambda item: item[0].count(None)))
+        for shape, methods in self._templates.items():
             if None in shape:
                 path = b"/" + b"/".join(part for part in shape if part is not None)
-                tables.append(self._by_query.setdefault(path, {}))
-            for methods in tables:
-                methods[operation.method] = operation
-                if operation.method == "GET":
-                    methods["HEAD"] = operation
+                # Those with more parameters first: what is given decides which one is meant.
+                self._by_query.setdefault(path, []).insert(0, methods)
         # Caches of what repeats: whole paths, and paths up to a message id.
         self._whole: dict[tuple[str, bytes], Route] = {}
-        self._up_to_id: dict[tuple[str, bytes], tuple[Operation, str]] = {}
+        self._up_to_id: dict[tuple[str, bytes], Route] = {}
 
     def resolve(self, method: str, raw_path: bytes, query: str = "") -> Route:
         """The operation and its decoded parameters, in template order. HEAD resolves as GET.
@@ -75,22 +77,25 @@ class Router:
             # The usual case; any other is parsed in full. Searching a str is faster than searching bytes.
             message_id = raw_path[_UUID:].decode("latin-1")
             if message_id.isascii() and "%" not in message_id and "/" not in message_id:
-                return known[0], (known[1], message_id)
+                return known[0], (*known[1], message_id)
         return self._find(method, raw_path)
 
     def _with_query(self, method: str, raw_path: bytes, query: str) -> Route:
-        methods = self._by_query.get(raw_path)
-        if methods is None:
-            route = self.resolve(method, raw_path)
-            names = _parameters(route[0])
+        second_forms = self._by_query.get(raw_path)
+        given = read_query(query, _names_of(second_forms)) if second_forms else {}
+        if not given:
+            operation, params = self.resolve(method, raw_path)
+            names = _parameters(operation)
             for name in read_query(query, names) if names else ():
                 raise BadRequest(f"'{name}' must be given once: it is in the path and in the query")
-            return route
-        names = _parameters(next(iter(methods.values())))
-        given = read_query(query, names)
-        if not given:
-            raise self._incomplete(raw_path)
+            return operation, params
+        assert second_forms is not None
+        for methods in second_forms:
+            operation = next(iter(methods.values()))
+            if given.keys() >= set(_parameters(operation)):
+                break
         operation = _choose(methods, method)
+        names = _parameters(operation)
         for name in names:
             if not given.get(name):
                 missing = "must not be empty" if name in given else "is missing in the query"
@@ -99,7 +104,7 @@ class Router:
 
     def _incomplete(self, raw_path: bytes) -> NotFound:
         """The refusal for the path of a second form whose parameters are missing."""
-        operation = next(iter(self._by_query[raw_path].values()))
+        operation = next(iter(self._by_query[raw_path][-1].values()))
         second = f"{raw_path.decode()}?{'&'.join(f'{name}=...' for name in _parameters(operation))}"
         return NotFound(f"there is nothing under this path; what is meant may be {operation.path} or {second}")
 
@@ -107,27 +112,36 @@ class Router:
         segments = raw_path.split(b"/")
         if segments.pop(0) or not all(segments):
             raise NotFound(NOTHING_THERE)
-        if raw_path in self._by_query:
-            raise self._incomplete(raw_path)
         shape = self._shape(segments)
+        if shape is None or (shape.count(None) and raw_path in self._by_query):
+            raise self._incomplete(raw_path) if raw_path in self._by_query else NotFound(NOTHING_THERE)
         operation = _choose(self._templates[shape], method)
         params = _checked(tuple(_decode(part) for fixed, part in zip(shape, segments, strict=True) if fixed is None))
         if len(self._whole) + len(self._up_to_id) >= MAX_CACHED_PATHS:
             self._whole.clear()
             self._up_to_id.clear()
-        if operation.path.endswith("/{queue}/{id}"):
-            self._up_to_id[method, raw_path[: -len(segments[-1])]] = operation, params[0]
+        if operation.path.endswith("/{id}"):
+            self._up_to_id[method, raw_path[: -len(segments[-1])]] = operation, params[:-1]
         else:
             self._whole[method, raw_path] = operation, params
         return operation, params
 
-    def _shape(self, segments: list[bytes]) -> tuple[bytes | None, ...]:
+    def _shape(self, segments: list[bytes]) -> _Shape | None:
         for shape in self._templates:
             if len(shape) == len(segments) and all(
                 fixed is None or fixed == segment for fixed, segment in zip(shape, segments, strict=True)
             ):
                 return shape
-        raise NotFound(NOTHING_THERE)
+        return None
+
+
+def _shape_of(template: str) -> _Shape:
+    return tuple(None if part.startswith("{") else part.encode() for part in template.split("/")[1:])
+
+
+def _names_of(second_forms: list[dict[str, Operation]]) -> set[str]:
+    """The names of all parameters that one of these forms takes."""
+    return {name for methods in second_forms for name in _parameters(next(iter(methods.values())))}
 
 
 def _choose(methods: dict[str, Operation], method: str) -> Operation:

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from qrusty_trio.api.schema import TOO_MANY_IDS, look_closer, names_of, surely_too_many_ids
+from qrusty_trio.api.json_bodies import TOO_MANY_IDS, look_closer, names_of, surely_too_many_ids
 from qrusty_trio.core.model import MAX_BATCH_IDS, Delivery, Priority
 from qrusty_trio.errors import QrustyError
 

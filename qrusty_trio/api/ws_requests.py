@@ -11,7 +11,7 @@ from typing import Protocol, TypeVar
 
 from qrusty_trio.api import ws_frames
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.schema import TOO_MANY_IDS
+from qrusty_trio.api.json_bodies import TOO_MANY_IDS
 from qrusty_trio.api.ws_frames import Misshapen, Request
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome

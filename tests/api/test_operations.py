@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
-from qrusty_trio.api.operations import BATCH_PIECE, OPERATIONS, QUEUES_PIECE, error_reply
+from qrusty_trio.api.messages import BATCH_PIECE
+from qrusty_trio.api.operations import OPERATIONS, error_reply
+from qrusty_trio.api.queues import QUEUES_PIECE
 from qrusty_trio.api.reports import STATS_PIECE
 from qrusty_trio.core.model import MAX_LOCK_SECONDS, U64_MAX
 from qrusty_trio.core.timings import TIMED_OPERATIONS

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.api.call import Operation
+from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.operations import OPERATIONS, check_content_type, resolve
 from qrusty_trio.api.routes import MAX_CACHED_PATHS, MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS, Router
 from qrusty_trio.errors import BadRequest, InvalidQueueName, MethodNotAllowed, NotFound, QrustyError, WrongContentType
@@ -299,3 +299,41 @@ def test_content_types_that_are_not(content_type: str | None) -> None:
         check_content_type(TABLE["publish"], content_type)
     check_content_type(TABLE["purge_all"], content_type)
     check_content_type(TABLE["health"], content_type)
+
+
+def test_templates_that_share_a_beginning() -> None:
+    """The more specific one is found, and in the second form the parameters tell which one is meant."""
+
+    def operation(name: str, method: str, path: str) -> Operation:
+        return Operation(name, method, path, False, lambda services, call, now: Reply())
+
+    rows = [
+        operation("one", "GET", "/queues/{queue}/dead/{id}"),
+        operation("all", "GET", "/queues/{queue}/dead"),
+        operation("requeue", "POST", "/queues/{queue}/dead/requeue"),
+        operation("take", "POST", "/take/{queue}"),
+        operation("take_any", "POST", "/take"),
+    ]
+    for order in (rows, rows[::-1]):
+        find = Router(order).resolve
+        found = {
+            ("GET", "/queues/q/dead", ""): ("all", ("q",)),
+            ("GET", "/queues/q/dead/x", ""): ("one", ("q", "x")),
+            ("POST", "/queues/q/dead/requeue", ""): ("requeue", ("q",)),
+            ("GET", "/queues/dead", "queue=q"): ("all", ("q",)),
+            ("GET", "/queues/dead", "id=x&queue=q"): ("one", ("q", "x")),
+            ("POST", "/queues/dead/requeue", "queue=q"): ("requeue", ("q",)),
+            ("POST", "/take/q", ""): ("take", ("q",)),
+            ("POST", "/take", ""): ("take_any", ()),
+            ("POST", "/take", "queue=q"): ("take", ("q",)),
+        }
+        for _ in range(2):
+            for (method, path, query), (name, params) in found.items():
+                resolved = find(method, path.encode(), query)
+                assert (resolved[0].name, resolved[1]) == (name, params)
+        with pytest.raises(BadRequest, match="'queue' is missing in the query"):
+            find("GET", b"/queues/dead", "id=x")
+        with pytest.raises(NotFound, match="what is meant may be"):
+            find("GET", b"/queues/dead")
+        with pytest.raises(MethodNotAllowed):
+            find("GET", b"/queues/q/dead/requeue")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.api import schema
+from qrusty_trio.api import json_bodies, schema
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
 from qrusty_trio.errors import LimitReached, MalformedJson, QrustyError, WrongShape
 
@@ -294,7 +294,7 @@ def test_a_field_given_twice(function: Callable[[bytes], Any], body: str, field:
 
 @pytest.mark.parametrize("doubt", ['"x":{"queue":1}', '"x":"\\u0071"', '"x":"\\u005f"'])
 def test_what_has_to_be_parsed_in_full_is_bounded(doubt: str) -> None:
-    long = "ü" * schema.MAX_DOUBTFUL_BYTES
+    long = "ü" * json_bodies.MAX_DOUBTFUL_BYTES
     for payload, extra, fits in ((long, "", True), ("p", long, False), ("p", "x" * 16_000, True)):
         body = b'{"queue":"q",%b,"y":"%b","priority":1,"payload":"%b"}' % (
             *(doubt.encode(), extra.encode(), payload.encode()),
@@ -314,16 +314,16 @@ def batch(ids: list[str], **more: Any) -> bytes:
 def test_ids_of_a_batch_are_bounded() -> None:
     for id in ("x" * 36, "", '"', "\\", "\\\\", '\\"', '"' * 100):
         assert schema.settle_batch_body(batch([id] * MAX_BATCH_IDS)).message_ids == [id] * MAX_BATCH_IDS
-        for count in (1, schema.SPARE_STRINGS, MAX_BATCH_IDS, 10 * MAX_BATCH_IDS):
+        for count in (1, json_bodies.SPARE_STRINGS, MAX_BATCH_IDS, 10 * MAX_BATCH_IDS):
             with pytest.raises(LimitReached, match=rf"^'message_ids' may hold at most {MAX_BATCH_IDS} ids$"):
                 schema.settle_batch_body(batch([id] * (MAX_BATCH_IDS + count)))
 
 
 def test_far_too_many_ids_are_refused_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "_decode_settle_batch", None)
+    monkeypatch.setattr(schema._SETTLE_BATCH, "_decode", None)
     for id in ("x" * 36, "", "\\", "\\\\", '"'):
         with pytest.raises(LimitReached):
-            schema.settle_batch_body(batch([id] * (2 * MAX_BATCH_IDS + 2 * schema.SPARE_STRINGS + 1)))
+            schema.settle_batch_body(batch([id] * (2 * MAX_BATCH_IDS + 2 * json_bodies.SPARE_STRINGS + 1)))
 
 
 def test_consumer_ids_are_bounded() -> None:

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from qrusty_trio.api.call import Call, Reply
-from qrusty_trio.api.operations import LARGE_BYTES
+from qrusty_trio.api.messages import LARGE_BYTES
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.model import NEVER
 from qrusty_trio.errors import DiskFull

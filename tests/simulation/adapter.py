@@ -21,7 +21,7 @@ from typing import Any, Self
 import trio
 import trio._core._run as trio_run
 
-from qrusty_trio.api import operations, ws_outbox, ws_requests
+from qrusty_trio.api import messages, queues, ws_outbox, ws_requests
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Fsync
@@ -73,8 +73,8 @@ PIECES: list[tuple[Any, str, int]] = [
     (queue, "TRIM_EVERY", 10),
     (catalog, "QUEUES_PER_STEP", 2),
     (relocation, "PIECE", 3),
-    (operations, "BATCH_PIECE", 3),
-    (operations, "QUEUES_PIECE", 2),
+    (messages, "BATCH_PIECE", 3),
+    (queues, "QUEUES_PIECE", 2),
     (ws_requests, "BATCH_PIECE", 3),
     (ws_outbox, "ROOM_BYTES", 1200),
     (ws_outbox, "FULL_BYTES", 5000),

@@ -1,0 +1,157 @@
+"""Operations on messages: publish, consume, ack, nack, and the last two in batches.
+
+Rule: see `api.operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+from time import perf_counter_ns
+
+import msgspec
+
+from qrusty_trio.api import schema
+from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services
+from qrusty_trio.core.model import NackOutcome
+from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QueueNotFound
+
+BATCH_PIECE = 64
+"""Message ids settled between two yields: about 0.5 ms."""
+LARGE_BYTES = 256 * 1024
+"""A publish with a larger body takes two steps."""
+
+PRESSURE_MESSAGE = "Server is under memory pressure. Try again later."
+
+_encode = msgspec.json.encode
+_clock = perf_counter_ns
+
+
+def _publish(services: Services, call: Call, now: int) -> Reply | Generator[None, None, Reply]:
+    if len(call.body) > LARGE_BYTES:
+        return _publish_large(services, call, now)
+    begin = _clock()
+    if services.gate.memory_critical:
+        raise MemoryPressure(PRESSURE_MESSAGE)
+    queue, priority, payload, max_retries = schema.publish_body(call.body)
+    before = _clock()
+    message_id = services.broker.publish(queue, priority, payload, max_retries, now)
+    after = _clock()
+    services.timings.record("publish", after - begin, after - before, now // 1000)
+    return Reply(200, b'{"id":"%b"}' % message_id.encode(), True)
+
+
+def _publish_large(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    """The same in two steps: 2 MiB take 1.1 ms to parse and 1.3 ms to store."""
+    begin = _clock()
+    if services.gate.memory_critical:
+        raise MemoryPressure(PRESSURE_MESSAGE)
+    queue, priority, payload, max_retries = schema.publish_body(call.body)
+    read = _clock() - begin
+    yield
+    before = _clock()
+    message_id = services.broker.publish(queue, priority, payload, max_retries, now)
+    stored = _clock() - before
+    services.timings.record("publish", read + stored, stored, now // 1000)
+    return Reply(200, b'{"id":"%b"}' % message_id.encode(), True)
+
+
+def _consume(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    consumer, lock_seconds = schema.consume_body(call.body)
+    before = _clock()
+    delivery = services.broker.consume(call.params[0], consumer, lock_seconds, now)
+    after = _clock()
+    if delivery is None:
+        reply = Reply(200, b"null")
+    else:
+        body = b'{"id":"%b","payload":%b,"retry_count":%d}' % (
+            delivery.id.encode(),
+            _encode(delivery.payload),
+            delivery.retry_count,
+        )
+        reply = Reply(200, body, False, delivery, consumer)
+    services.timings.record("consume", _clock() - begin, after - before, now // 1000)
+    return reply
+
+
+def _ack(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    consumer = schema.settle_body(call.body)
+    queue, message_id = call.params
+    before = _clock()
+    services.broker.ack(queue, message_id, consumer, now)
+    after = _clock()
+    services.timings.record("ack", after - begin, after - before, now // 1000)
+    return Reply(200, b"", True)
+
+
+def _nack(services: Services, call: Call, now: int) -> Reply:
+    begin = _clock()
+    consumer = schema.settle_body(call.body)
+    queue, message_id = call.params
+    before = _clock()
+    services.broker.nack(queue, message_id, consumer, now)
+    after = _clock()
+    services.timings.record("nack", after - begin, after - before, now // 1000)
+    return Reply(200, b"", True)
+
+
+def _ack_batch(services: Services, call: Call, now: int) -> Answer:
+    outcomes: dict[str, list[str]] = {"acked": [], "not_found": []}
+
+    def settle(message_id: str, consumer: str) -> str:
+        services.broker.ack(call.params[0], message_id, consumer, now)
+        return "acked"
+
+    return _settle_batch(services, call, now, outcomes, settle, "ack_batch")
+
+
+def _nack_batch(services: Services, call: Call, now: int) -> Answer:
+    # A message is dropped if the queue refuses duplicates and holds an equal one.
+    outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
+
+    def settle(message_id: str, consumer: str) -> str:
+        outcome: NackOutcome = services.broker.nack(call.params[0], message_id, consumer, now)
+        return outcome.value
+
+    return _settle_batch(services, call, now, outcomes, settle, "nack_batch")
+
+
+def _settle_batch(
+    services: Services,
+    call: Call,
+    now: int,
+    outcomes: dict[str, list[str]],
+    settle: Callable[[str, str], str],
+    timed: str,
+) -> Generator[None, None, Reply]:
+    begin = _clock()
+    request = schema.settle_batch_body(call.body)
+    whole = _clock() - begin
+    stored = 0
+    ids = request.message_ids
+    for start in range(0, len(ids), BATCH_PIECE):
+        if start:
+            yield
+        before = _clock()
+        for message_id in ids[start : start + BATCH_PIECE]:
+            try:
+                outcome = settle(message_id, request.consumer_id)
+            except (MessageNotLocked, QueueNotFound):
+                outcome = "not_found"
+            outcomes[outcome].append(message_id)
+        stored += _clock() - before
+    begin = _clock()
+    reply = Reply(200, _encode(outcomes), len(outcomes["not_found"]) < len(ids))
+    services.timings.record(timed, whole + stored + _clock() - begin, stored, now // 1000)
+    return reply
+
+
+OPERATIONS = (
+    Operation("publish", "POST", "/publish", True, _publish, schema.PublishBody),
+    Operation("consume", "POST", "/consume/{queue}", True, _consume, schema.ConsumeBody, True),
+    Operation("ack", "POST", "/ack/{queue}/{id}", True, _ack, schema.SettleBody),
+    Operation("nack", "POST", "/nack/{queue}/{id}", True, _nack, schema.SettleBody),
+    Operation("ack_batch", "POST", "/ack-batch/{queue}", True, _ack_batch, schema.SettleBatchBody, True),
+    Operation("nack_batch", "POST", "/nack-batch/{queue}", True, _nack_batch, schema.SettleBatchBody, True),
+)

@@ -1,0 +1,83 @@
+"""Operations on queues: create, update, purge, delete.
+
+Rule: see `api.operations`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator
+
+import msgspec
+
+from qrusty_trio.api import schema
+from qrusty_trio.api.call import Call, Operation, Reply, Services
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.queue import Queue
+
+QUEUES_PIECE = 32
+"""Queues purged or deleted between two yields."""
+
+_encode = msgspec.json.encode
+
+
+def _create_queue(services: Services, call: Call, now: int) -> Reply:
+    request = schema.create_queue_body(call.body)
+    wanted = request.config
+    config = QueueConfig(wanted.ordering, wanted.allow_duplicates, wanted.priority_kind)
+    services.broker.catalog.create(request.name, config)
+    return Reply(200, b"", True)
+
+
+def _update_queue(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    request = schema.update_queue_body(call.body)
+    yield from services.broker.catalog.update(request.name, request.config.name, request.config.allow_duplicates, now)
+    return Reply(200, b"", True)
+
+
+# The next four sync even when they find nothing: the change that emptied the queue may not be durable yet.
+
+
+def _purge_queue(services: Services, call: Call, now: int) -> Reply:
+    purged = services.broker.catalog.purge(call.params[0])
+    return Reply(200, _encode({"queue": call.params[0], "purged_messages": purged}), True)
+
+
+def _delete_queue(services: Services, call: Call, now: int) -> Reply:
+    deleted = services.broker.catalog.delete(call.params[0])
+    return Reply(200, _encode({"queue": call.params[0], "deleted_messages": deleted}), True)
+
+
+def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    queues, messages = yield from _for_all(services.broker, services.broker.catalog.purge_queue)
+    return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages}), True)
+
+
+def _delete_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    queues, messages = yield from _for_all(services.broker, services.broker.catalog.delete_queue)
+    return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages}), True)
+
+
+def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int]]:
+    """Apply `clear` to every queue that exists now, even if it is renamed meanwhile.
+
+    Returns the numbers of queues and messages.
+    """
+    queues = messages = 0
+    for index, queue in enumerate(broker.catalog.everything(), 1):
+        if index % QUEUES_PIECE == 0:
+            yield
+        if broker.catalog.exists(queue):
+            queues += 1
+            messages += clear(queue)
+    return queues, messages
+
+
+OPERATIONS = (
+    Operation("create_queue", "POST", "/create-queue", True, _create_queue, schema.CreateQueueBody),
+    Operation("update_queue", "POST", "/update-queue", True, _update_queue, schema.UpdateQueueBody),
+    Operation("purge_queue", "POST", "/purge-queue/{queue}", True, _purge_queue),
+    Operation("delete_queue", "DELETE", "/delete-queue/{queue}", True, _delete_queue),
+    Operation("purge_all", "POST", "/purge-all", True, _purge_all),
+    Operation("delete_all", "POST", "/delete-all", True, _delete_all),
+)
