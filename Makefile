@@ -83,7 +83,7 @@ lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(PIP) install --quiet uv==$(UV_VERSION)
 	rm -f locks/*.txt
 	$(LOCK) pyproject.toml --group build --output-file locks/run.txt
-	$(LOCK) pyproject.toml --group build --group test --group lint --constraint locks/run.txt --output-file locks/dev.txt
+	$(LOCK) pyproject.toml --group build --group test --group lint --group requirements --group coverage --constraint locks/run.txt --output-file locks/dev.txt
 	$(LOCK) --group fuzz --constraint locks/dev.txt --output-file locks/fuzz.txt
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 

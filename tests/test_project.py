@@ -295,7 +295,8 @@ def test_locks_agree_with_each_other_and_hold_what_is_declared() -> None:
     groups = project["dependency-groups"]
     declared = {
         "run": project["project"]["dependencies"] + groups["build"],
-        "dev": project["project"]["dependencies"] + groups["build"] + groups["test"] + groups["lint"],
+        "dev": project["project"]["dependencies"]
+        + [one for group in ("build", "test", "lint", "requirements", "coverage") for one in groups[group]],
         "fuzz": groups["fuzz"],
         "bench": groups["bench"],
     }
