@@ -187,5 +187,5 @@ async def test_the_watch_goes_on_when_freed_memory_can_t_be_given_back(
             stuck = Counting(services, 2 * LIMIT)
             # `fail` runs in a real thread, for which the clock does not wait: it may jump any number of times before
             # the watch goes on.
-            while not stuck.cut or tries < number:
+            while not stuck.cut or tries < number:  # noqa: ASYNC110 - nothing tells when
                 await trio.sleep(STALL_SECONDS)
