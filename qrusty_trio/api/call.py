@@ -89,7 +89,7 @@ class Operation:
     path: str
     """A template such as `/ack/{queue}/{id}`."""
     mutating: bool
-    """Whether it is refused while the server is starting."""
+    """Whether it changes something."""
     function: Callable[[Services, Call, int], Answer]
     """Takes the services, the call and the wall time in milliseconds. Raises QrustyError: at once, or at a step of the
     generator that it returned."""
@@ -97,6 +97,13 @@ class Operation:
     """The JSON body it takes; None if it takes none."""
     large: bool = False
     """Whether its response may be larger than a few KiB."""
+    reads_store: bool = False
+    """Whether it reads the store although it changes nothing."""
+
+    @property
+    def needs_store(self) -> bool:
+        """Whether it is refused while the server starts, and while the store is at fault."""
+        return self.mutating or self.reads_store
 
 
 class Engine(Protocol):

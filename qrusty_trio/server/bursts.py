@@ -35,7 +35,7 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
         operation = call.operation
         octets += REQUEST_WEIGHT * len(call.body)
         try:
-            if starting and operation.mutating:
+            if starting and operation.needs_store:
                 raise Starting("Qrusty is initialising. Retry shortly.")
             answer = operation.function(services, call, now)
             if type(answer) is not Reply:
@@ -59,12 +59,12 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
 def run_reads(
     services: Services, calls: Sequence[Call], replies: list[Reply], now: int, fault: StorageFault
 ) -> Long | None:
-    """Like `run_calls`, while the store is unusable: calls that change something are answered with `fault`."""
+    """Like `run_calls`, while the store is unusable: calls that need it are answered with `fault`."""
     octets = 0
     for index in range(len(replies), len(calls)):
         call = calls[index]
         operation = call.operation
-        if operation.mutating:
+        if operation.needs_store:
             replies.append(error_reply(fault))
             continue
         try:

@@ -4,8 +4,8 @@ Rule: everything that touches the broker runs in a transaction, on the loop, wit
 deliveries to waiting subscribers, then one write. A reply leaves after the sync that makes its change durable.
 
 When the store fails, memory and store may differ. From then on every change is refused with that fault, and
-`server/recovery.py` loads the store as at start-up. Read-only operations never touch the store, so they are answered
-throughout.
+`server/recovery.py` loads the store as at start-up. Read-only operations are answered throughout, as they never touch
+the store. The few that do (`Operation.reads_store`) are refused with the changes.
 """
 
 from __future__ import annotations
@@ -286,7 +286,7 @@ class Engine:
             if fault is None:
                 raise
             self._refuse(calls, replies, first, fault)
-            if long is not None and calls[len(replies)].operation.mutating:
+            if long is not None and calls[len(replies)].operation.needs_store:
                 long.close()
                 replies.append(error_reply(fault))
                 return None
@@ -316,9 +316,9 @@ class Engine:
         return reply
 
     def _step(self, long: Long, operation: Operation) -> Reply | None:
-        """Run one step of a long operation, in a transaction if it changes something. Returns its reply when done."""
+        """Run one step of a long operation, in a transaction if it needs the store. Returns its reply when done."""
         try:
-            if not operation.mutating:
+            if not operation.needs_store:
                 return next_step(long)
             with self._transaction():
                 return next_step(long)

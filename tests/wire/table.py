@@ -48,7 +48,7 @@ class Table:
         try:
             operation, params = resolve(method, raw_path, query.decode())
             check_content_type(operation, content_type, not body)
-            if operation.mutating and not self.gate.mutations_allowed():
+            if operation.needs_store and not self.gate.mutations_allowed():
                 raise Starting("starting")
             answer = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
             self.steps = 0
