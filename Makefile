@@ -77,7 +77,7 @@ fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (F
 	$(BIN)/python -m fuzz.server --seconds $(or $(FUZZ_SECONDS),600) $(SEED:%=--seed %) $(REPLAY:%=--replay %)
 
 fuzz-parser: $(VENV)/.installed-fuzz ## Fuzz the connection code in one process for 10 minutes (FUZZ_SECONDS)
-	$(BIN)/python fuzz/fuzz_fast_lane.py -max_total_time=$(or $(FUZZ_SECONDS),600)
+	$(BIN)/python fuzz/fuzz_fast_path.py -max_total_time=$(or $(FUZZ_SECONDS),600)
 
 lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(PIP) install --quiet uv==$(UV_VERSION)

@@ -2,7 +2,7 @@
 
     python -m bench.core [--rounds 5] [--messages 1000000] [--bursts 3000] [--no-server] [--dry] [--dir DIRECTORY]
 
-Rule: what is timed is what a carrier would cause (find the operation, run it, write the batch), no more and no less;
+Rule: what is timed is what a transport would cause (find the operation, run it, write the batch), no more and no less;
 requests are made before the clock runs, as a client would have made them.
 """
 
@@ -73,7 +73,7 @@ class Bench:
         self.run([("POST", b"/create-queue", b'{"name":"bench","config":{"ordering":"MaxFirst"}}')])
 
     def run(self, requests: Sequence[Request]) -> list[Reply]:
-        """One burst through the engine, as a carrier would hand it over."""
+        """One burst through the engine, as a transport would hand it over."""
         calls = []
         for method, path, body in requests:
             operation, params = resolve(method, path)

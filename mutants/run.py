@@ -43,7 +43,7 @@ MUTATED = (
     "qrusty_trio/server/recovery.py",
     "qrusty_trio/server/sessions.py",
     "qrusty_trio/storage/payloads.py",
-    "qrusty_trio/http/*.py",
+    "qrusty_trio/http/**/*.py",
     "qrusty_trio/api/*.py",
 )
 SIMULATION = "-m tests.simulation --seeds 0 30 --stop-after 1"
@@ -66,22 +66,31 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
         (SIMULATION,),
         ("tests/server/test_compactor.py", "tests/api"),
     ),
-    "qrusty_trio/server/*": (ENGINE, (SIMULATION,), ("tests/server/test_[cu]*.py", "tests/http/test_[rv]*.py")),
+    "qrusty_trio/server/*": (
+        ENGINE,
+        (SIMULATION,),
+        ("tests/server/test_[cu]*.py", "tests/http/test_batching.py", "tests/http/test_vanish.py"),
+    ),
     "qrusty_trio/storage/*": (
         ("tests/storage/test_payload*.py",),
         ("tests/core/test_[ber]*.py", "tests/core/test_dedup*.py", "tests/server/test_re*.py"),
         ("tests/server/test_s*.py", "tests/server/test_compactor.py"),
     ),
     "qrusty_trio/http/*": (
-        ("tests/http/test_[alrtv]*.py", "tests/http/test_bulk*.py"),
-        ("tests/http/test_[!alrtv]*.py", "tests/wire", "tests/server/test_bad*.py"),
+        ("tests/http/test_[blrtv]*.py",),
+        ("tests/http/test_[!blrtv]*.py", "tests/http/fallback", "tests/wire", "tests/server/test_bad*.py"),
     ),
     "qrusty_trio/api/*": (
         ("tests/api",),
         ("tests/wire", "tests/server/test_bad*.py"),
         ENGINE,
         (SIMULATION,),
-        ("tests/http/test_websocket*.py", "tests/http/test_[lw]*.py"),
+        (
+            "tests/http/test_websocket*.py",
+            "tests/http/test_both*.py",
+            "tests/http/test_li*.py",
+            "tests/http/test_w*.py",
+        ),
     ),
 }
 """Module -> what is run for it, until something fails. Tests called like the module run before all."""

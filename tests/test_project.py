@@ -24,23 +24,23 @@ from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.http import byte_budget, websocket
-from qrusty_trio.http.chunks import MAX_EXTRA_BYTES
+from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
+from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
-from qrusty_trio.http.fast_lane import BURST
+from qrusty_trio.http.fallback.root import MAX_ACCEPT_CHARACTERS
+from qrusty_trio.http.fallback.share import LARGE_ANSWERS
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
-from qrusty_trio.http.head import (
+from qrusty_trio.http.header_block import (
     BODY_SECONDS,
-    HEAD_SECONDS,
+    HEADER_SECONDS,
     IDLE_SECONDS,
     MAX_EMPTY_LINES,
-    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
     MAX_HEADERS,
     SEND_SECONDS,
 )
 from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS
 from qrusty_trio.http.listener import STOP_SECONDS
-from qrusty_trio.http.root import MAX_ACCEPT_CHARACTERS
-from qrusty_trio.http.share import LARGE_ANSWERS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor
 from qrusty_trio.server.bursts import REPLY_BYTES
@@ -93,11 +93,11 @@ def documented_limits() -> dict[str, str]:
     return {
         "body of a request, WebSocket frame": f"{MAX_BODY_BYTES // 2**20} MiB",
         "connections being turned away at a time": f"{MAX_TURNED_AWAY}",
-        "requests of an HTTP connection run together": f"{BURST}",
+        "requests of an HTTP connection run together": f"{REQUESTS_PER_STEP}",
         "body that repeats a field or escapes its name": f"{MAX_DOUBTFUL_BYTES:,} bytes and its strings",
-        "request line and headers": f"{MAX_HEAD_BYTES // 2**10} KiB",
+        "request line and headers": f"{MAX_HEADER_BYTES // 2**10} KiB",
         "header lines": f"{MAX_HEADERS}",
-        "time for the headers of a request, for its body": f"{HEAD_SECONDS:g} s, {BODY_SECONDS:g} s",
+        "time for the headers of a request, for its body": f"{HEADER_SECONDS:g} s, {BODY_SECONDS:g} s",
         "connection without a request": f"{IDLE_SECONDS:g} s",
         "client that takes no bytes of a response": f"{SEND_SECONDS:g} s",
         "`Accept` header of `GET /`": f"{MAX_ACCEPT_CHARACTERS:,} characters",
@@ -228,8 +228,9 @@ def test_the_files_that_documents_name_are_there() -> None:
 
 def test_every_file_of_http_has_its_place_in_the_picture() -> None:
     table = text("ARCHITECTURE.md").split("### Every file of `http/`")[1].split("\n## ")[0]
-    named = re.findall(r"`http/(\w+\.py)`", table)
-    assert sorted(named) == sorted(path.name for path in (ROOT / "qrusty_trio" / "http").glob("[!_]*.py"))
+    named = re.findall(r"`http/([\w/]+\.py)`", table)
+    http = ROOT / "qrusty_trio" / "http"
+    assert sorted(named) == sorted(str(path.relative_to(http)) for path in http.rglob("[!_]*.py"))
 
 
 def test_the_ratios_in_the_readme_are_those_that_were_measured() -> None:

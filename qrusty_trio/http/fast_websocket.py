@@ -27,11 +27,11 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.carrier import Finished
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.transport import Finished
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
@@ -41,13 +41,13 @@ from qrusty_trio.http.websocket import (
 from qrusty_trio.wording import shortened
 
 READ_BYTES = 64 * 1024
-PARSE_BYTES = 16 * 1024
+BYTES_PER_STEP = 16 * 1024
 """Most bytes parsed in one step of the event loop."""
-FIRST_PARSE_BYTES = 2 * 1024
+FIRST_BYTES_PER_STEP = 2 * 1024
 """The same for the first step, when the size of the frames is unknown. A frame may be as small as six bytes."""
-PARSE_FRAMES = 300
+FRAMES_PARSED_PER_STEP = 300
 """Frames to parse in one step: about 1 ms."""
-BURST_FRAMES = 256
+FRAMES_PER_STEP = 256
 """Most frames that `receive` returns at once: decoding them takes under 1 ms. Their bytes need no bound: they came with
 one read, except the start of the first frame, which has a limit of its own."""
 SEND_BYTES = 64 * 1024
@@ -81,14 +81,14 @@ async def serve_fast_websocket(
             rest = await _handshake(stream, data, protocol, services)
         if protocol.state is not OPEN:
             return
-        carrier = FastCarrier(stream, protocol, services.budget)
+        transport = FastTransport(stream, protocol, services.budget)
         if overloaded:
             with trio.move_on_after(CLOSE_SECONDS):
-                await carrier.close(TRY_AGAIN_LATER, "too many connections")
+                await transport.close(TRY_AGAIN_LATER, "too many connections")
             return
-        carrier.first = rest
+        transport.first = rest
         del data, rest  # else they are kept as long as the connection
-        await serve_connection(carrier, services)
+        await serve_connection(transport, services)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # The peer left during the handshake: there is nobody to respond to.
     finally:
@@ -168,8 +168,8 @@ def text_frame_header(length: int) -> bytes:
 _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"([^"]*)"').match
 
 
-class FastCarrier:
-    """A `carrier.Carrier` over a raw stream."""
+class FastTransport:
+    """A `transport.Transport` over a raw stream."""
 
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget | None = None) -> None:
         self._stream = stream
@@ -181,7 +181,7 @@ class FastCarrier:
         """The fragments so far of an incomplete message."""
         self._partial_opcode = Opcode.TEXT
         self._frames: list[str | bytes] = []
-        self._piece = FIRST_PARSE_BYTES
+        self._piece = FIRST_BYTES_PER_STEP
         """Bytes to parse in one step, adapted to the size of the latest frames."""
         self._largest = NAMED_FROM_BYTES
         """Size in bytes of the largest frame sent; smaller ones than NAMED_FROM_BYTES do not matter."""
@@ -215,8 +215,8 @@ class FastCarrier:
             # The previous frames may have been served without a checkpoint.
             await trio.lowlevel.checkpoint()
         frames = self._frames
-        self._frames = frames[BURST_FRAMES:]
-        del frames[BURST_FRAMES:]
+        self._frames = frames[FRAMES_PER_STEP:]
+        del frames[FRAMES_PER_STEP:]
         return frames
 
     async def feed(self, data: bytes | bytearray) -> None:
@@ -232,9 +232,9 @@ class FastCarrier:
                     await trio.lowlevel.checkpoint()
                 frames += self._parse(data[parsed : parsed + size])
                 parsed = min(parsed + size, len(data))
-                size = min(PARSE_BYTES, max(FIRST_PARSE_BYTES, parsed * PARSE_FRAMES // max(frames, 1)))
+                size = min(BYTES_PER_STEP, max(FIRST_BYTES_PER_STEP, parsed * FRAMES_PARSED_PER_STEP // max(frames, 1)))
             self._piece = size
-        if len(self._frames) > BURST_FRAMES:
+        if len(self._frames) > FRAMES_PER_STEP:
             self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
 
     def _unfinished(self) -> int:

@@ -17,14 +17,14 @@ import trio
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.answers import Answers, too_many_connections
+from qrusty_trio.http.connection import CLOSE
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.fast_lane import CLOSE
+from qrusty_trio.http.fallback.handover import Handover
+from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
-from qrusty_trio.http.handover import Handover
-from qrusty_trio.http.head import MAX_HEAD_BYTES, read_block, read_line
-from qrusty_trio.http.lane import Lane
+from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block, read_line
 from qrusty_trio.http.lingering import linger
+from qrusty_trio.http.responses import Responses, too_many_connections
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
@@ -60,9 +60,9 @@ class _Server:
     def __init__(self, context: HttpContext) -> None:
         self._context = context
         self._handover = Handover(context)
-        self._lane = Lane(context, self._handover.serve)
+        self._fast_path = FastPath(context, self._handover.serve)
         self._bulkheads = context.bulkheads
-        self._answers = Answers()
+        self._responses = Responses()
         self._open = 0
         self._turned_away = 0
         self._refused = 0
@@ -70,8 +70,8 @@ class _Server:
 
     async def run(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
-            background.start_soon(self._lane.watch)
-            background.start_soon(self._lane.shared.rounds.run)
+            background.start_soon(self._fast_path.watch)
+            background.start_soon(self._fast_path.shared.batching.run)
             background.start_soon(watch_budget, self._context.websocket)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
@@ -81,7 +81,7 @@ class _Server:
                     await self._context.stopping.wait()
                     accepting.cancel_scope.cancel()
                 connections.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
-                self._lane.stop()
+                self._fast_path.stop()
                 await self._handover.stop()
             background.cancel_scope.cancel()
 
@@ -118,7 +118,7 @@ class _Server:
         try:
             with self._bulkheads.around("a connection"):
                 if self._context.fast_lane:
-                    await self._lane.serve(stream)
+                    await self._fast_path.serve(stream)
                 else:
                     await self._handover.serve(stream)
         finally:
@@ -150,9 +150,9 @@ class _Server:
             if _is_websocket(data):
                 await serve_fast_websocket(stream, data, self._context.websocket, overloaded=True)
                 return
-            self._answers.tick()
+            self._responses.tick()
             with trio.move_on_after(TURN_AWAY_SECONDS):
-                await stream.send_all(self._answers.answer(error_reply(too_many_connections()), CLOSE))
+                await stream.send_all(self._responses.response(error_reply(too_many_connections()), CLOSE))
                 await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The peer left before the response.
@@ -188,7 +188,7 @@ class _Backlog:
 
 async def _read_head(stream: trio.SocketStream) -> bytes:
     data = b""
-    while b"\r\n\r\n" not in data and len(data) < MAX_HEAD_BYTES:
+    while b"\r\n\r\n" not in data and len(data) < MAX_HEADER_BYTES:
         more = await stream.receive_some()
         if not more:
             break

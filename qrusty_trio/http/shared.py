@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from qrusty_trio.http.answers import Answers
+from qrusty_trio.http.batching import Batching
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
-from qrusty_trio.http.rounds import Rounds
-from qrusty_trio.http.targets import Targets
+from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.http.request_lines import Targets
+from qrusty_trio.http.responses import Responses
 
-IDLE, HEAD, BODY, WORKING, SENDING = range(5)
+IDLE, HEADERS, BODY, WORKING, SENDING = range(5)
 """The phases of a connection. WORKING: the engine, Hypercorn or a WebSocket is at work."""
-LIMITS = (IDLE_SECONDS, HEAD_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
+LIMITS = (IDLE_SECONDS, HEADER_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
 """Seconds that a connection may stay in each phase; in SENDING, seconds without progress."""
 
 HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
@@ -28,10 +28,10 @@ class Shared:
     def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
         self.context = context
         self.hand_over = hand_over
-        self.answers = Answers()
+        self.responses = Responses()
         self.targets = Targets()
         self.now = trio.current_time()
         """The time of the last tick."""
         self.stopping = False
         """Connections close after their current response."""
-        self.rounds = Rounds(context.engine, context.received, context.unsent)
+        self.batching = Batching(context.engine, context.received, context.unsent)

@@ -36,11 +36,11 @@ from qrusty_trio.api.ws_session import (
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.http.carrier import Carrier, Finished
 from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.transport import Finished, Transport
 
-BUDGET = 128
+REQUESTS_PER_STEP = 128
 """Most requests run in one step of the event loop: about 2 ms."""
 CLOSE_SECONDS = 2
 """Limit on the closing handshake: a peer that does not answer it is cut off."""
@@ -132,9 +132,9 @@ def check_handshake(browser: Browser | None, services: WebSocketServices) -> Non
     check_origin(browser, services.allowed_origins)
 
 
-async def serve_connection(carrier: Carrier, services: WebSocketServices) -> None:
+async def serve_connection(transport: Transport, services: WebSocketServices) -> None:
     """Serve one connection from its handshake to its end. The caller closes the stream."""
-    await Connection(carrier, services).run()
+    await Connection(transport, services).run()
 
 
 class _Signal:
@@ -156,8 +156,8 @@ class _Signal:
 class Connection:
     """One connection. Other tasks use only what `http.websocket_watch` needs."""
 
-    def __init__(self, carrier: Carrier, services: WebSocketServices) -> None:
-        self._carrier = carrier
+    def __init__(self, transport: Transport, services: WebSocketServices) -> None:
+        self._transport = transport
         self._services = services
         self._engine = services.engine
         self._output = _Signal()
@@ -183,19 +183,19 @@ class Connection:
         finally:
             del self._services.connections[self]
             session.ended(self._ending())
-            if (largest := self._carrier.too_big()) is not None:
+            if (largest := self._transport.too_big()) is not None:
                 self._services.too_big.log(
                     f"a client closed with 1009, message too big; the largest frame it was sent is {largest}. "
                     "What it held is available again, uncounted: give the client a higher limit"
                 )
-            self._carrier.let_go()
+            self._transport.let_go()
             session.leave()
             counts = session.ending is not None and session.ending.counts
             self._engine.leave(self, counts, frozenset(session.outbox.unsent))
         cancelled = trio.current_effective_deadline() <= trio.current_time()
         if not self._lost and not cancelled:
             with trio.move_on_after(CLOSE_SECONDS):
-                await self._carrier.close(session.close_code or NORMAL, session.close_reason)
+                await self._transport.close(session.close_code or NORMAL, session.close_reason)
 
     async def _work(self) -> None:
         """Read, write and watch until the connection ends. Returns even when it was cancelled.
@@ -228,7 +228,7 @@ class Connection:
 
     def _ending(self) -> Ending:
         """Why the connection ended, if no task has recorded it."""
-        farewell = self._carrier.farewell()
+        farewell = self._transport.farewell()
         if farewell is None:
             return Ending.LOST if self._lost else Ending.STOPPED
         # Hypercorn cancels us when its side of the connection ends, and so does a server that stops.
@@ -245,23 +245,23 @@ class Connection:
 
     async def _read(self) -> None:
         session = self.session
-        carrier = self._carrier
+        transport = self._transport
         try:
             while True:
-                while session.outbox.full() or carrier.control_bytes() > CONTROL_BYTES:
+                while session.outbox.full() or transport.control_bytes() > CONTROL_BYTES:
                     await self._drained.wait()
                 if session.close_code is not None:
                     return
-                burst = session.receive(await carrier.receive())
+                burst = session.receive(await transport.receive())
                 if burst.requests:
                     await self._serve(burst)
                 # Do not keep the burst while waiting for more.
                 del burst
                 self.bursts += 1
-                if carrier.control_bytes():
+                if transport.control_bytes():
                     self._output.set()
         except Finished:
-            self._end(NORMAL, "", DRAIN_SECONDS, carrier.farewell() or Ending.REFUSED)
+            self._end(NORMAL, "", DRAIN_SECONDS, transport.farewell() or Ending.REFUSED)
         except ConnectionLost:
             self._lost = True
             self._tasks.cancel()
@@ -270,11 +270,11 @@ class Connection:
         session = self.session
 
         def run(broker: SessionBroker, now: int) -> bool:
-            return session.run(burst, broker, now, BUDGET)
+            return session.run(burst, broker, now, REQUESTS_PER_STEP)
 
         self.at_work = True
         try:
-            if burst.weight <= BUDGET:
+            if burst.weight <= REQUESTS_PER_STEP:
                 await self._engine.transact(run, sync=burst.changes)
             else:
                 # Run it in steps, so that other connections get their turn. One sync at the end covers them all.
@@ -290,12 +290,12 @@ class Connection:
 
     async def _write(self) -> None:
         session = self.session
-        carrier = self._carrier
+        transport = self._transport
         try:
             while True:
                 frames = session.take()
-                if frames or carrier.control_bytes():
-                    await carrier.send(frames)
+                if frames or transport.control_bytes():
+                    await transport.send(frames)
                     if session.sent():
                         # Not in a transaction of its own: a store failure must not end the connection.
                         session.resume()
@@ -323,32 +323,32 @@ class Connection:
 
     async def _watch(self) -> None:
         """Close with 1001 if the peer shows no sign of life after a ping."""
-        carrier = self._carrier
+        transport = self._transport
         interval, timeout = self._services.ping_interval, self._services.ping_timeout
         while True:
             quiet_at = self._last_heard() + interval
             if trio.current_time() < quiet_at:
                 await trio.sleep_until(quiet_at)
                 continue
-            carrier.ping()
+            transport.ping()
             self._output.set()
             asked = trio.current_time()
             # While a send waits, all buffers on the way are full. Anything taken then was taken by the peer's program.
-            sends, acked = (carrier.sends, carrier.acked()) if carrier.sending else (None, 0)
+            sends, acked = (transport.sends, transport.acked()) if transport.sending else (None, 0)
             await trio.sleep(timeout)
             if self._last_heard() >= asked:
                 continue
-            if sends is not None and (carrier.sends > sends or carrier.acked() > acked):
+            if sends is not None and (transport.sends > sends or transport.acked() > acked):
                 continue
             self._end(GOING_AWAY, "no answer to a ping", CLOSE_SECONDS, Ending.SILENT)
             return
 
     def _last_heard(self) -> float:
-        carrier = self._carrier
+        transport = self._transport
         now = trio.current_time()
-        if now - carrier.last_heard < UNREAD_SECONDS and carrier.unread():
+        if now - transport.last_heard < UNREAD_SECONDS and transport.unread():
             return now
-        return carrier.last_heard
+        return transport.last_heard
 
     async def _stop(self) -> None:
         try:
@@ -356,8 +356,8 @@ class Connection:
             self._end(GOING_AWAY, "the server is shutting down", DRAIN_SECONDS, Ending.STOPPED)
             await trio.sleep_forever()
         finally:
-            if self._carrier.sending:
-                self._carrier.abort()
+            if self._transport.sending:
+                self._transport.abort()
 
     def _end(self, code: int, reason: str, seconds: float, ending: Ending) -> None:
         """Close once the outbox is empty, or after `seconds`."""
@@ -369,12 +369,12 @@ class Connection:
     @property
     def held(self) -> int:
         """Bytes held for the peer."""
-        return self.session.outbox.size + self._carrier.held
+        return self.session.outbox.size + self._transport.held
 
     @property
     def progress(self) -> int:
         """Grows whenever the peer takes a piece that was sent, or a burst it sent has been served."""
-        return self._carrier.sends + self.bursts
+        return self._transport.sends + self.bursts
 
     def relieve(self) -> None:
         """There is room again in the shared budget: resume reading and deliveries."""

@@ -1,4 +1,4 @@
-"""The client against the real server, over real sockets, on both carriers."""
+"""The client against the real server, over real sockets, on both transports."""
 
 from __future__ import annotations
 

@@ -12,8 +12,9 @@ import trio
 import trio.testing
 
 from qrusty_trio.api.call import Call, Reply
-from qrusty_trio.http import byte_budget, guard, lane
+from qrusty_trio.http import byte_budget, fast_path
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Budget, Holding
+from qrusty_trio.http.fallback import guard
 from tests.http.test_held_bytes import CONSUME, LARGE, fill, non_readers, traced
 from tests.http.web import LANES, Client, Web, request, running
 
@@ -74,7 +75,7 @@ async def test_while_others_wait_those_who_take_nothing_are_cut_off(
     fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(byte_budget, "STALL_SECONDS", 0.3)
-    monkeypatch.setattr(lane, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(fast_path, "TICK_SECONDS", 0.05)
     monkeypatch.setattr(guard, "WATCH_SECONDS", 0.05)
     async with running(fast, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
         budget = limited(web)
@@ -123,7 +124,7 @@ async def test_bodies_that_come_slowly_wait_for_room_in_their_sockets(fast: bool
 
 async def test_a_body_that_hardly_moves_gives_way_to_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byte_budget, "STALL_SECONDS", 0.3)
-    monkeypatch.setattr(lane, "TICK_SECONDS", 0.05)
+    monkeypatch.setattr(fast_path, "TICK_SECONDS", 0.05)
     async with running(True) as web, non_readers(web, PEERS) as clients:
         limited(web)
         body = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * LARGE})

@@ -7,8 +7,8 @@ import trio
 from trio.abc import Instrument
 from trio.testing import MockClock, memory_stream_pair
 
-from qrusty_trio.http.handover import Handover
-from qrusty_trio.http.lane import Lane
+from qrusty_trio.http.fallback.handover import Handover
+from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.server.engine import Engine
 from tests.http.web import LANES, context_for, make_engine, request
 
@@ -52,7 +52,7 @@ async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]
     engine = make_engine()
     context = context_for(engine, fast_lane)
     handover = Handover(context)
-    lane = Lane(context, handover.serve)
+    lane = FastPath(context, handover.serve)
     ours, theirs = memory_stream_pair()
     cancelling = CancelAt(step)
 

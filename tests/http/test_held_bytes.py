@@ -14,9 +14,10 @@ import trio
 import trio.testing
 
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.http import guard, handover, lingering
-from tests.http.test_http2 import LARGE as POST
-from tests.http.test_http2 import Peer, peer_of
+from qrusty_trio.http import lingering
+from qrusty_trio.http.fallback import guard, handover
+from tests.http.fallback.test_http2 import LARGE as POST
+from tests.http.fallback.test_http2 import Peer, peer_of
 from tests.http.web import LANES, Client, Web, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])

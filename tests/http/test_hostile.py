@@ -12,7 +12,7 @@ import trio.testing
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import NotFound
-from qrusty_trio.http.head import MAX_EMPTY_LINES
+from qrusty_trio.http.header_block import MAX_EMPTY_LINES
 from tests.http.web import HOST, JSON, Answer, Web, request, running
 
 PUBLISH = b'{"queue":"q","priority":1,"payload":"p"}'

@@ -10,10 +10,10 @@ import trio
 from hpack import Encoder
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
-from qrusty_trio.http.handover import Handover
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
-from qrusty_trio.http.lane import TICK_SECONDS, Lane
-from tests.http.test_http2_progress import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
+from qrusty_trio.http.fallback.handover import Handover
+from qrusty_trio.http.fast_path import TICK_SECONDS, FastPath
+from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from tests.http.fallback.test_http2_progress import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
 from tests.http.web import LANES, context_for, make_engine, request
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
@@ -55,7 +55,7 @@ class Served:
 async def served(fast_lane: bool) -> AsyncIterator[Served]:
     context = context_for(make_engine(), fast_lane)
     handover = Handover(context)
-    lane = Lane(context, handover.serve)
+    lane = FastPath(context, handover.serve)
     ours, theirs = memory_stream_pair()
     connection = Served(theirs, ours)
 
@@ -95,7 +95,7 @@ async def test_an_empty_line_begins_no_request(fast_lane: bool, autojump_clock: 
     async with served(fast_lane) as connection:
         await connection.peer.send_all(PUBLISH + b"\r\n")
         for _ in range(4):
-            await trio.sleep(HEAD_SECONDS + SLACK)
+            await trio.sleep(HEADER_SECONDS + SLACK)
             await connection.peer.send_all(b"\r\n")
         assert statuses(await connection.read_to_end()) == [200]
         assert IDLE_SECONDS - SLACK <= connection.took() <= IDLE_SECONDS + SLACK
@@ -112,14 +112,14 @@ async def test_a_head_that_comes_a_byte_at_a_time(fast_lane: bool, autojump_cloc
 
         nursery.start_soon(drip)
         assert statuses(await connection.read_to_end()) == [408]
-        assert HEAD_SECONDS - SLACK <= connection.took() <= HEAD_SECONDS + SLACK
+        assert HEADER_SECONDS - SLACK <= connection.took() <= HEADER_SECONDS + SLACK
 
 
 async def test_the_next_head_has_time_of_its_own(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection:
         for _ in range(4):
             await connection.peer.send_all(HEALTH[:10])
-            await trio.sleep(HEAD_SECONDS - SLACK)
+            await trio.sleep(HEADER_SECONDS - SLACK)
             await connection.peer.send_all(HEALTH[10:])
         await connection.peer.send_all(HEALTH[:10])
         assert statuses(await connection.read_to_end()) == [200] * 4 + [408]

@@ -11,9 +11,10 @@ import trio
 import trio.testing
 
 from qrusty_trio.api.call import Reply
-from qrusty_trio.http import guard, handover, lingering
+from qrusty_trio.http import lingering
+from qrusty_trio.http.fallback import guard, handover
 from qrusty_trio.http.pipe import ConnectionLost, pipe_over
-from tests.http.test_http2 import LARGE, Peer, peer_of
+from tests.http.fallback.test_http2 import LARGE, Peer, peer_of
 from tests.http.web import LANES, Web, make_engine, request, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])

@@ -1,4 +1,4 @@
-"""Deliveries over sockets, on both carriers: who gets what, when readers are slow, when they vanish."""
+"""Deliveries over sockets, on both transports: who gets what, when readers are slow, when they vanish."""
 
 from __future__ import annotations
 

@@ -123,7 +123,7 @@ async def engine() -> Engine:
 
 @asynccontextmanager
 async def served(engine: Engine) -> AsyncIterator[Raw]:
-    """The fast carrier over a memory stream, so that a test clock can jump."""
+    """The fast transport over a memory stream, so that a test clock can jump."""
     services = WebSocketServices(
         engine, engine.dispatcher, engine.services.gate, LogRing(), ping_interval=INTERVAL, ping_timeout=TIMEOUT
     )
@@ -199,7 +199,7 @@ async def test_half_a_frame_and_then_silence(engine: Engine, autojump_clock: tri
 
 @both_lanes
 async def test_silence_over_sockets(fast_lane: bool) -> None:
-    """The carriers agree; on the clock on the wall, with short intervals."""
+    """The transports agree; on the clock on the wall, with short intervals."""
     async with (
         running(fast_lane, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=2) as server,
         raw(server.port) as silent,

@@ -1,4 +1,4 @@
-"""RFC 6455 by hand against /ws, on both carriers: what is allowed is served, what is not ends with the right code."""
+"""RFC 6455 by hand against /ws, on both transports: what is allowed is served, what is not ends with the right code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import trio.testing
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from qrusty_trio.http.carrier import Finished
-from qrusty_trio.http.fast_websocket import BURST_FRAMES, FastCarrier
+from qrusty_trio.http.fast_websocket import FRAMES_PER_STEP, FastTransport
+from qrusty_trio.http.transport import Finished
 from tests.http.ws_raw import (
     BINARY,
     CLOSE,
@@ -64,30 +64,30 @@ async def test_one_byte_at_a_time(fast_lane: bool) -> None:
         assert (await peer.read()).opcode in (TEXT, PONG)
 
 
-@pytest.mark.parametrize("count", [1, 128, BURST_FRAMES, BURST_FRAMES + 1, 700])
+@pytest.mark.parametrize("count", [1, 128, FRAMES_PER_STEP, FRAMES_PER_STEP + 1, 700])
 async def test_many_small_frames_are_given_in_bursts(count: int) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    carrier = FastCarrier(ours, ServerProtocol(state=OPEN))
+    transport = FastTransport(ours, ServerProtocol(state=OPEN))
     await theirs.send_all(b"".join(frame(TEXT, b"%d" % number) for number in range(count)))
     bursts: list[list[str | bytes]] = []
     while sum(map(len, bursts)) < count:
-        bursts.append(await carrier.receive())
+        bursts.append(await transport.receive())
     assert [text for burst in bursts for text in burst] == [str(number) for number in range(count)]
-    full, rest = divmod(count, BURST_FRAMES)
-    assert [len(burst) for burst in bursts] == [BURST_FRAMES] * full + [rest] * bool(rest)
+    full, rest = divmod(count, FRAMES_PER_STEP)
+    assert [len(burst) for burst in bursts] == [FRAMES_PER_STEP] * full + [rest] * bool(rest)
 
 
 async def test_what_came_before_the_end_is_given_first() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    carrier = FastCarrier(ours, ServerProtocol(state=OPEN))
-    await theirs.send_all(frame(TEXT, b"x") * (2 * BURST_FRAMES) + frame(CLOSE, b"\x03\xe8"))
-    assert [len(await carrier.receive()) for _ in range(2)] == [BURST_FRAMES] * 2
+    transport = FastTransport(ours, ServerProtocol(state=OPEN))
+    await theirs.send_all(frame(TEXT, b"x") * (2 * FRAMES_PER_STEP) + frame(CLOSE, b"\x03\xe8"))
+    assert [len(await transport.receive()) for _ in range(2)] == [FRAMES_PER_STEP] * 2
     with pytest.raises(Finished):
-        await carrier.receive()
+        await transport.receive()
 
 
 async def test_frames_right_behind_the_handshake() -> None:
-    """A client should wait for the answer; the fast carrier serves one that does not."""
+    """A client should wait for the answer; the fast transport serves one that does not."""
     async with running(True) as server, raw(server.port, upgrade() + frame(TEXT, ASK)) as peer:
         assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
         assert (await peer.read()).json() == ANSWER
@@ -201,7 +201,7 @@ async def test_what_came_before_a_close_is_answered() -> None:
 
 
 async def test_a_frame_too_long_is_refused_by_its_head() -> None:
-    """The fast carrier does not wait for what it will not take."""
+    """The fast transport does not wait for what it will not take."""
     async with running(True) as server, raw(server.port) as peer:
         await peer.send(head(TEXT, 2**40))
         assert (await peer.read()).close_code == 1009

@@ -79,7 +79,7 @@ PIECES: list[tuple[Any, str, int]] = [
     (ws_outbox, "ROOM_BYTES", 1200),
     (ws_outbox, "FULL_BYTES", 5000),
     (ws_outbox, "TAKE_BYTES", 300),
-    (websocket, "BUDGET", 3),
+    (websocket, "REQUESTS_PER_STEP", 3),
 ]
 """What the server does in one step, made so small that a few messages need many steps."""
 

@@ -139,7 +139,7 @@ class Client:
         return replies
 
     async def _round(self, process: Process, asks: list[Ask]) -> list[Reply]:
-        """As `http/rounds.py` serves many connections at once."""
+        """As `http/batching.py` serves many connections at once."""
         engine = process.engine
         answers: dict[int, Reply] = {}
         done = trio.Event()

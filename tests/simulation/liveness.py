@@ -54,7 +54,7 @@ async def come_to_rest(world: World, process: Process) -> None:
     await _check_shares(world)
     for peer in peers:
         peer.peer.closed = True
-        peer.carrier.finish()
+        peer.transport.finish()
     await trio.sleep(1)
     await _drain(world, process)
     _check_nothing_is_left(world, process)
@@ -139,7 +139,7 @@ async def _drain(world: World, process: Process) -> None:
             await trio.sleep(0.01)
     await trio.sleep(3)
     judge.peer.closed = True
-    judge.carrier.finish()
+    judge.transport.finish()
     await judge.over.wait()
     await trio.sleep(1)
 

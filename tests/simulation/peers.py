@@ -1,4 +1,4 @@
-"""WebSocket peers: connections of the server over a scripted carrier, and clients that use them well and badly.
+"""WebSocket peers: connections of the server over a scripted transport, and clients that use them well and badly.
 
 Rule: the server's side is the real one, from `http.websocket.Connection` inwards. A peer subscribes, gives credit,
 settles, renews, reads slowly, goes silent, breaks off, closes in order, and comes back with a new connection.
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from qrusty_trio.api.ws_ending import Ending
-from qrusty_trio.http.carrier import Finished
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.transport import Finished
 from qrusty_trio.http.websocket import Connection
 from tests.simulation.clients import LOCK_SECONDS, NAMES
 from tests.simulation.known import Asked, Peer, Publish
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 Frame = dict[str, Any]
 
 
-class ScriptedCarrier:
-    """See `qrusty_trio.http.carrier.Carrier`."""
+class ScriptedTransport:
+    """See `qrusty_trio.http.transport.Transport`."""
 
     def __init__(self, on_frame: Any) -> None:
         self.sends = 0
@@ -140,7 +140,7 @@ class WebSocketPeer:
         self.model = world.model
         self.name = name
         self.dice = random.Random(f"{world.seed} {name}")
-        self.carrier: ScriptedCarrier
+        self.transport: ScriptedTransport
         self.peer: Peer
         self.held: dict[str, str] = {}
         """Id -> name of the queue it was delivered under."""
@@ -168,8 +168,8 @@ class WebSocketPeer:
             await trio.sleep(self.dice.choice((0.0, 0.01, 1.0)))
 
     def connect(self, process: Process) -> None:
-        self.carrier = ScriptedCarrier(self._sent)
-        connection = Connection(self.carrier, process.websockets)
+        self.transport = ScriptedTransport(self._sent)
+        connection = Connection(self.transport, process.websockets)
         self.peer = self.model.peers[connection.consumer] = Peer(
             connection.consumer, self.model.process, fault=self.model.faults
         )
@@ -186,7 +186,7 @@ class WebSocketPeer:
             await connection.run()
         finally:
             peer.over = True
-            if not self.carrier.lost:
+            if not self.transport.lost:
                 peer.closed = True
             self.model.trace.note(self.name, "connection is over:", str(connection.session.ending))
             self.model.unsubscribed(peer, None)
@@ -211,11 +211,11 @@ class WebSocketPeer:
         if self.dice.random() < 0.6:
             self.model.trace.note(self.name, "resets the connection")
             self.peer.lost = True
-            self.carrier.reset()
+            self.transport.reset()
         else:
             self.model.trace.note(self.name, "closes")
             self.peer.closed = True
-            self.carrier.finish()
+            self.transport.finish()
 
     # What it does
 
@@ -223,13 +223,13 @@ class WebSocketPeer:
         dice = self.dice
         what = dice.random()
         if what < 0.06:
-            self.carrier.read(False)
-        elif what < 0.2 or self.carrier.peer_reads:
+            self.transport.read(False)
+        elif what < 0.2 or self.transport.peer_reads:
             if dice.random() < 0.02:
-                self.carrier.answers_pings = False
+                self.transport.answers_pings = False
             self.send([self._request() for _ in range(dice.choice((1, 1, 2, 5)))])
         if what > 0.85:
-            self.carrier.read(True)
+            self.transport.read(True)
 
     def _request(self) -> Frame:
         dice = self.dice
@@ -285,7 +285,7 @@ class WebSocketPeer:
             self.model.trace.note(
                 self.name, "sends", frame["type"], frame.get("queue"), frame.get("id", frame.get("payload", ""))
             )
-        self.carrier.put([{key: value for key, value in frame.items() if key != "held"} for frame in frames])
+        self.transport.put([{key: value for key, value in frame.items() if key != "held"} for frame in frames])
 
     def _count(self, frame: Frame, publish: Publish | None, by: int, asked: Asked, consumer: str) -> None:
         ids = frame.get("ids", [frame.get("id")])
@@ -308,7 +308,7 @@ class WebSocketPeer:
     def oblige(self) -> None:
         """From now on it takes and acks everything, without a limit."""
         self.obliging = True
-        self.carrier.read(True)
+        self.transport.read(True)
         frames: list[Frame] = [{"type": "ack", "queue": queue, "id": id} for id, queue in self.held.items()]
         names = {each.name: None for each in self.model.subscriptions if each.peer is self.peer}
         frames += [{"type": "credit", "queue": name, "credits": 1_000_000} for name in names]

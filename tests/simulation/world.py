@@ -177,8 +177,8 @@ class World:
     async def peer_rests(self, peer: WebSocketPeer) -> None:
         """A connection that is open when the world comes to rest stays: it is served to the end."""
         self.peers.append(peer)
-        peer.carrier.read(True)
-        peer.carrier.answers_pings = True
+        peer.transport.read(True)
+        peer.transport.answers_pings = True
         await peer.over.wait()
 
     # The course of things

@@ -27,7 +27,7 @@ class Memory(NamedTuple):
 
 
 class Table:
-    """Takes requests as a carrier would hand them over."""
+    """Takes requests as a transport would hand them over."""
 
     def __init__(self, storage: Storage | None = None) -> None:
         self.broker = Broker(storage if storage is not None else MemoryStorage())

@@ -16,8 +16,8 @@ import trio
 import trio.testing
 from h2.errors import ErrorCodes
 
-from qrusty_trio.http.guard import OPAQUE_BYTES, GuardedStream
-from qrusty_trio.http.http2 import Http2
+from qrusty_trio.http.fallback.guard import OPAQUE_BYTES_PER_STEP, GuardedStream
+from qrusty_trio.http.fallback.http2 import Http2
 from tests.http.web import LANES, Web, request, running
 from tests.http.ws_raw import CONT, TEXT, frame, upgrade
 
@@ -154,8 +154,8 @@ async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
                     pass
         async with peer_of(web):
             pass
-    assert max(passed) <= OPAQUE_BYTES
-    assert sum(passed) > 2 * OPAQUE_BYTES or fast_lane
+    assert max(passed) <= OPAQUE_BYTES_PER_STEP
+    assert sum(passed) > 2 * OPAQUE_BYTES_PER_STEP or fast_lane
 
 
 async def test_a_connect_without_a_path(fast_lane: bool) -> None:

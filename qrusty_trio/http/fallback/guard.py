@@ -17,31 +17,31 @@ import trio
 from qrusty_trio.api.call import Engine, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
-from qrusty_trio.http.answers import body_too_large, with_phrase
 from qrusty_trio.http.byte_budget import SMALL_BYTES
-from qrusty_trio.http.chunks import Chunks
-from qrusty_trio.http.handed_out import HandedOut
-from qrusty_trio.http.head import (
-    HEAD_SECONDS,
+from qrusty_trio.http.chunked_reader import Chunks
+from qrusty_trio.http.fallback.handed_out import HandedOut
+from qrusty_trio.http.fallback.http2_progress import Http2Progress
+from qrusty_trio.http.fallback.share import ConnectionShare
+from qrusty_trio.http.header_block import (
+    HEADER_SECONDS,
     HTTP2_PREFACE,
-    MAX_HEAD_BYTES,
+    MAX_HEADER_BYTES,
     SEND_SECONDS,
-    Block,
+    HeaderBlock,
     RequestTimedOut,
     check_beginning,
-    head_too_large,
+    headers_too_large,
     read_block,
     read_line,
     skip_empty_lines,
 )
-from qrusty_trio.http.http2_progress import Http2Progress
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over, socket_of
-from qrusty_trio.http.share import ConnectionShare
+from qrusty_trio.http.responses import body_too_large, with_phrase
 
 PAUSE_SECONDS = 0.25
 """How often to check whether a pause is over."""
-OPAQUE_BYTES = 2 * 1024
+OPAQUE_BYTES_PER_STEP = 2 * 1024
 """Most bytes passed on in one step once they are no longer HTTP/1.1. They may be frames of six or nine bytes, and
 Hypercorn handles at most 100 of those in a millisecond."""
 WATCH_SECONDS = 1.0
@@ -167,7 +167,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     async def _read(self) -> None:
         while self.pauses and any([pause() for pause in list(self.pauses)]):  # noqa: C419, ASYNC110  # call each: it also counts
             await trio.sleep(PAUSE_SECONDS)
-        deadline = float("inf") if self._begun is None else self._begun + HEAD_SECONDS
+        deadline = float("inf") if self._begun is None else self._begun + HEADER_SECONDS
         data = None
         with trio.move_on_at(deadline):
             short = self.share.received.short or self.share.unsent.short
@@ -227,8 +227,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         if end < 4:
             check_beginning(data)
             return b""
-        if end > MAX_HEAD_BYTES:
-            raise head_too_large()
+        if end > MAX_HEADER_BYTES:
+            raise headers_too_large()
         line_end = data.find(b"\r\n")
         line = read_line(data[:line_end])
         block = read_block(data[line_end:end], line.http11)
@@ -254,7 +254,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 self._begun = None
         return self._data[start:]
 
-    def _after_head(self, block: Block, websocket: bool) -> None:
+    def _after_head(self, block: HeaderBlock, websocket: bool) -> None:
         if websocket:
             self._handshake = trio.Event()
         if websocket or (block.upgrade == "h2c" and not block.length and not block.chunked):
@@ -273,7 +273,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._begun = None
 
     def _pass_all(self) -> bytes:
-        passed, self._data = self._data[:OPAQUE_BYTES], self._data[OPAQUE_BYTES:]
+        passed, self._data = self._data[:OPAQUE_BYTES_PER_STEP], self._data[OPAQUE_BYTES_PER_STEP:]
         if self.http2 is not None:
             self.http2.received(passed, trio.current_time())
         return passed

@@ -25,7 +25,7 @@ from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
 
-ROUND = 64
+CONNECTIONS_PER_STEP = 64
 """Most connections served in one step of the event loop: 1 to 2 ms."""
 QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
 """Operations that take microseconds."""
@@ -39,7 +39,7 @@ class Connection(Protocol):
     """Its task while it is parked; else None."""
     busy: bool
     """A request was read and is not answered yet."""
-    muted: bool
+    reading_paused: bool
     """Reading is paused: the connection is not polled."""
     unsent: Holding
     """Its share of the budget for unsent responses."""
@@ -54,7 +54,7 @@ class Connection(Protocol):
     def begin_quick(self) -> None:
         """Its call is about to run."""
 
-    def quick_answer(self, reply: Reply) -> bytes:
+    def quick_response(self, reply: Reply) -> bytes:
         """The bytes of the response."""
 
     def end_quick(self, reply: Reply) -> None:
@@ -77,7 +77,7 @@ class Asked(NamedTuple):
     call: Call
 
 
-class Rounds:
+class Batching:
     """The parked connections of the fast path."""
 
     def __init__(self, engine: Engine, received: Budget, unsent: Budget) -> None:
@@ -93,7 +93,7 @@ class Rounds:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                asked = self._read(self._epoll.poll(0, ROUND))
+                asked = self._read(self._epoll.poll(0, CONNECTIONS_PER_STEP))
                 while asked := self._serve(asked):
                     await trio.lowlevel.checkpoint()
                     asked = [each for each in asked if each.connection.task is each.task]
@@ -129,9 +129,9 @@ class Rounds:
 
     def _unpark(self, connection: Connection) -> None:
         del self._parked[connection.fd]
-        if not connection.muted:
+        if not connection.reading_paused:
             self._epoll.unregister(connection.fd)
-        connection.muted = connection.busy = False
+        connection.reading_paused = connection.busy = False
         connection.task = None
 
     def _wake(self, connection: Connection, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
@@ -158,7 +158,7 @@ class Rounds:
             connection = self._parked[fd]
             if connection.busy:
                 # The peer pipelined or hung up before its response; stop polling it until then.
-                connection.muted = True
+                connection.reading_paused = True
                 self._epoll.unregister(fd)
                 continue
             try:
@@ -220,10 +220,10 @@ class Rounds:
 
     def _send(self, connection: Connection, reply: Reply) -> None:
         connection.busy = False
-        if connection.muted:
+        if connection.reading_paused:
             self._epoll.register(connection.fd, select.EPOLLIN)
-            connection.muted = False
-        data = connection.quick_answer(reply)
+            connection.reading_paused = False
+        data = connection.quick_response(reply)
         sent = 0
         try:
             sent = os.write(connection.fd, data)

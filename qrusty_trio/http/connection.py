@@ -1,11 +1,11 @@
 """The fast path: HTTP/1.1 requests for the operation table, answered on the raw stream.
 
-Rule: one read, one burst, one `engine.run`, one write. Requests that arrived together run together, at most BURST at a
-time, and are answered in order. Anything but a plain request for the operation table hands the connection over to
-Hypercorn for good, with every byte not yet served. A request that two parsers could read differently (see `head`) is
-refused with 400, and the connection is closed.
+Rule: one read, one burst, one `engine.run`, one write. Requests that arrived together run together, at most
+REQUESTS_PER_STEP at a time, and are answered in order. Anything but a plain request for the operation table hands the
+connection over to Hypercorn for good, with every byte not yet served. A request that two parsers could read differently
+(see `header_block`) is refused with 400, and the connection is closed.
 
-A connection has no timer of its own. It records its phase and the tick at which that began; see `lane`.
+A connection has no timer of its own. It records its phase and the tick at which that began; see `fast_path`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,17 @@ import trio
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import MAX_BODY_BYTES, check_content_type, error_reply
 from qrusty_trio.errors import MethodNotAllowed, QrustyError
-from qrusty_trio.http.answers import body_too_large, cors_headers, header_lines
-from qrusty_trio.http.app import app_serves
+from qrusty_trio.http.batching import QUICK, Unsent
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
-from qrusty_trio.http.head import (
+from qrusty_trio.http.header_block import (
     HTTP2_PREFACE,
-    MAX_HEAD_BYTES,
-    Block,
-    Line,
+    MAX_HEADER_BYTES,
+    HeaderBlock,
+    RequestLine,
     RequestTimedOut,
     check_beginning,
-    head_too_large,
+    headers_too_large,
     read_block,
     read_line,
     read_quick_block,
@@ -38,11 +37,11 @@ from qrusty_trio.http.head import (
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, SocketPipe, give_back_refused, pipe_over
-from qrusty_trio.http.rounds import QUICK, Unsent
-from qrusty_trio.http.shared import BODY, HEAD, IDLE, SENDING, WORKING, Shared
-from qrusty_trio.http.targets import Target
+from qrusty_trio.http.request_lines import WEBSOCKET_PATH, Target, app_serves
+from qrusty_trio.http.responses import body_too_large, cors_headers, header_lines
+from qrusty_trio.http.shared import BODY, HEADERS, IDLE, SENDING, WORKING, Shared
 
-BURST = 64
+REQUESTS_PER_STEP = 64
 """Most requests of a connection that run together."""
 CLOSE = b"\r\nconnection: close"
 KEEP_ALIVE = b"\r\nconnection: keep-alive"
@@ -57,13 +56,13 @@ class Connection:
         self._engine = shared.context.engine
         self._stream = stream
         self._pipe = pipe_over(stream)
-        self._rounds = shared.rounds if isinstance(self._pipe, SocketPipe) else None
+        self._batching = shared.batching if isinstance(self._pipe, SocketPipe) else None
         self.fd = self._pipe.fd if isinstance(self._pipe, SocketPipe) else -1
         self.task: trio.lowlevel.Task | None = None
-        """The connection's task while it is parked in `rounds`; else None."""
+        """The connection's task while it is parked in `batching`; else None."""
         self.busy = False
-        """A request was read in `rounds` and is not answered yet."""
-        self.muted = False
+        """A request was read in `batching` and is not answered yet."""
+        self.reading_paused = False
         """Parked, but not polled: reading is paused."""
         self._served = False
         """A request has been served, so an HTTP/2 preface can no longer come."""
@@ -103,10 +102,10 @@ class Connection:
                 await self._serve()
             self._data = b""
             self.received.set(0)
-            if self.timed_out and self.phase in (HEAD, BODY):
+            if self.timed_out and self.phase in (HEADERS, BODY):
                 reply = error_reply(RequestTimedOut("The request did not arrive in time"))
                 with trio.move_on_after(LINGER_SECONDS):
-                    await self._pipe.send(self._shared.answers.answer(reply, CLOSE), self._progress)
+                    await self._pipe.send(self._shared.responses.response(reply, CLOSE), self._progress)
                     await linger(self._stream)
         except ConnectionLost:
             return
@@ -119,7 +118,7 @@ class Connection:
                 await self._hand_over(self._data)
                 return
             if self.phase == IDLE:
-                self._enter(HEAD)
+                self._enter(HEADERS)
         if not (self._data or self._plan) and self._leave is None:
             await give_back_refused(self._pipe, self._engine, self._given)
             return
@@ -141,7 +140,7 @@ class Connection:
                 return
 
     def _await_request(self) -> None:
-        phase = BODY if self._need else HEAD if self._data else IDLE
+        phase = BODY if self._need else HEADERS if self._data else IDLE
         if phase != self.phase:
             # While a header block or body arrives in pieces, its clock runs on.
             self._enter(phase)
@@ -150,12 +149,12 @@ class Connection:
         """Read more, to the end of the first request if that is known. False: the peer has closed its side."""
         if self._data:
             return await self._read_rest()
-        if self._rounds is None:
+        if self._batching is None:
             self._data = await self._pipe.receive()
             self.received.set(len(self._data))
             return bool(self._data)
         while True:
-            arrived = await self._rounds.receive(self)
+            arrived = await self._batching.receive(self)
             if not isinstance(arrived, Unsent):
                 break
             await self._send_rest(arrived)
@@ -173,7 +172,7 @@ class Connection:
 
     async def _read_rest(self) -> bool:
         pieces, self._arrived, most = [self._data], len(self._data), READ_BYTES
-        whole = self._need or (self._arrived if self._arrived < SMALL_BYTES else MAX_HEAD_BYTES) + READ_BYTES
+        whole = self._need or (self._arrived if self._arrived < SMALL_BYTES else MAX_HEADER_BYTES) + READ_BYTES
         if self._need <= SMALL_BYTES and self._arrived < SMALL_BYTES:
             most = SMALL_BYTES
         elif self.received.held < whole:
@@ -197,9 +196,9 @@ class Connection:
         now = self._shared.now
         if self.phase == SENDING:
             return self.unsent.lags(now, self._pipe.sent) or self.received.lags(now, self._pipe.sent)
-        return self.phase in (HEAD, BODY) and self.received.lags(now, self._arrived)
+        return self.phase in (HEADERS, BODY) and self.received.lags(now, self._arrived)
 
-    # For `rounds`, while the connection is parked
+    # For `batching`, while the connection is parked
 
     @property
     def stopping(self) -> bool:
@@ -207,7 +206,7 @@ class Connection:
         return self._shared.stopping
 
     def quick_call(self, data: bytes) -> Call | None:
-        """The call, if `data` is exactly one plain request for a quick operation; else None. See `rounds`."""
+        """The call, if `data` is exactly one plain request for a quick operation; else None. See `batching`."""
         end = data.find(b"\r\n\r\n") + 4
         line_end = data.find(b"\r\n")
         if end < 4 or self.stopping:
@@ -235,8 +234,8 @@ class Connection:
         self._given = []
         self._enter(WORKING)
 
-    def quick_answer(self, reply: Reply) -> bytes:
-        return self._shared.answers.answer(reply, CLOSE if self.stopping else b"")
+    def quick_response(self, reply: Reply) -> bytes:
+        return self._shared.responses.response(reply, CLOSE if self.stopping else b"")
 
     def end_quick(self, reply: Reply) -> None:
         """The response has been sent."""
@@ -260,7 +259,7 @@ class Connection:
         position = 0
         self._need = 0
         try:
-            while len(self._plan) < (1 if self.unsent.budget.short else BURST):
+            while len(self._plan) < (1 if self.unsent.budget.short else REQUESTS_PER_STEP):
                 if self._data.startswith(b"\r", position):
                     position, self._empty_lines = skip_empty_lines(self._data, position, self._empty_lines)
                 after = self._take(position)
@@ -289,8 +288,8 @@ class Connection:
         if end < 4:
             check_beginning(data[position:])
             return position
-        if end - position > MAX_HEAD_BYTES:
-            raise head_too_large()
+        if end - position > MAX_HEADER_BYTES:
+            raise headers_too_large()
         line_end = data.find(b"\r\n", position)
         line_bytes = data[position:line_end]
         target = self._shared.targets.of(line_bytes)
@@ -313,7 +312,7 @@ class Connection:
         return after
 
     def _plan_request(
-        self, line_bytes: bytes, line: Line | None, target: Target | None, block: Block, body: bytes
+        self, line_bytes: bytes, line: RequestLine | None, target: Target | None, block: HeaderBlock, body: bytes
     ) -> None:
         extra = b""
         http11 = target.http11 if target is not None else line is not None and line.http11
@@ -346,9 +345,9 @@ class Connection:
         self._calls.append(Call(operation, target.params, body, target.query))
         self._plan.append((None, extra, target.head_only))
 
-    def _go_elsewhere(self, line: Line, block: Block, rest: bytes) -> None:
+    def _go_elsewhere(self, line: RequestLine, block: HeaderBlock, rest: bytes) -> None:
         websocket = block.upgrade == "websocket" and not block.handshake_fault
-        if websocket and line.method == "GET" and line.path == b"/ws":
+        if websocket and line.method == "GET" and line.path == WEBSOCKET_PATH:
             self._leave = partial(self._serve_websocket, rest)
         else:
             self._leave = partial(self._hand_over, rest)
@@ -400,7 +399,7 @@ class Connection:
             planned, extra, head_only = plan[-1]
             plan[-1] = planned, extra + CLOSE, head_only
             self._leave = self._linger
-        answer = self._shared.answers.answer
+        answer = self._shared.responses.response
         parts: list[bytes] = []
         given: list[tuple[int, Reply]] = []
         end = 0

@@ -1,11 +1,11 @@
-"""Fuzz the connection code: the same bytes go over both lanes, over memory streams, and must mean the same.
+"""Fuzz the connection code: the same bytes go over both paths, over memory streams, and must mean the same.
 
-    python fuzz/fuzz_fast_lane.py -max_total_time=20      # seconds; any option of libFuzzer
+    python fuzz/fuzz_fast_path.py -max_total_time=20      # seconds; any option of libFuzzer
 
 What holds for all input: nothing is raised and nothing hangs; what comes back is whole answers, none after the one
-that closes; both lanes hand the engine the same calls and answer with the same statuses. A difference is a way to
+that closes; both paths hand the engine the same calls and answer with the same statuses. A difference is a way to
 smuggle a request past a proxy that reads like one of them. (One is known and left out: Hypercorn closes after every
-HTTP/1.0 request, and says so; the fast lane keeps the connection when asked to.)
+HTTP/1.0 request, and says so; the fast path keeps the connection when asked to.)
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["qrusty_trio.http", "httptools", "h11"]):
-    from qrusty_trio.http import handover
-    from qrusty_trio.http import lane as lanes
     from qrusty_trio.http.context import HttpContext
-    from qrusty_trio.http.head import HTTP2_PREFACE
+    from qrusty_trio.http.fallback.handover import Handover
+    from qrusty_trio.http.fast_path import FastPath
+    from qrusty_trio.http.header_block import HTTP2_PREFACE
     from qrusty_trio.http.websocket import WebSocketServices
 
 import trio
@@ -142,14 +142,14 @@ async def exchange(pieces: list[bytes], fast: bool) -> tuple[Recorder, bytes]:
     # The WebSocket needs more of an engine, and is not fuzzed.
     websocket = WebSocketServices(engine, Dispatcher(), Gate(), LogRing(), 30, 10)  # type: ignore[arg-type]
     context = HttpContext(engine, websocket, Path("webui"), 10, allowed_origins=["https://a"])
-    hypercorn = handover.Handover(context)
-    lane = lanes.Lane(context, hypercorn.serve)
+    fallback = Handover(context)
+    fast_path = FastPath(context, fallback.serve)
     ours, theirs = trio.testing.memory_stream_pair()
     received = b""
     with trio.fail_after(WHOLE_SECONDS):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lane.watch)
-            nursery.start_soon(lane.serve if fast else hypercorn.serve, ours)
+            nursery.start_soon(fast_path.watch)
+            nursery.start_soon(fast_path.serve if fast else fallback.serve, ours)
             try:
                 for piece in pieces:
                     await theirs.send_all(piece)

@@ -1,4 +1,4 @@
-"""Rounds: what many connections ask at the same time is one burst, and nobody can tell but by the clock."""
+"""Request batching: what many connections ask at the same time is one burst, and only the clock can tell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ import trio.testing
 
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.errors import DiskFull
-from qrusty_trio.http import fast_lane, head, rounds
+from qrusty_trio.http import batching, header_block
+from qrusty_trio.http.connection import Connection as FastConnection
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 from tests.wire.http_client import Connection
@@ -28,15 +29,15 @@ CONSUME = json.dumps({"consumer_id": "c", "timeout_seconds": 60}).encode()
 
 
 class Counted:
-    """What went through rounds: the number of calls of each."""
+    """What was served in batches: the number of calls of each."""
 
     def __init__(self, server: Server) -> None:
-        self.rounds: list[int] = []
+        self.batches: list[int] = []
         self._run = server.engine.run_quick
         server.engine.run_quick = self._count  # type: ignore[method-assign]  # to look on
 
     def _count(self, calls: Sequence[Call]) -> list[Reply]:
-        self.rounds.append(len(calls))
+        self.batches.append(len(calls))
         return self._run(calls)
 
 
@@ -95,7 +96,7 @@ def available(server: Server) -> int:
     return stats.available
 
 
-async def test_a_request_of_a_known_kind_is_served_in_a_round(server: Server) -> None:
+async def test_a_request_of_a_known_kind_is_served_in_a_batch(server: Server) -> None:
     async with connected(server) as connection:
         counted = Counted(server)
         id = (await connection.request("POST", "/publish", PUBLISH)).json()["id"]
@@ -103,8 +104,8 @@ async def test_a_request_of_a_known_kind_is_served_in_a_round(server: Server) ->
         assert delivery == {"id": id, "payload": "x", "retry_count": 1}
         assert (await connection.request("POST", f"/ack/q/{id}", b'{"consumer_id":"c"}')).status == 200
         assert (await connection.request("POST", f"/ack/q/{id}", b'{"consumer_id":"c"}')).status == 404
-        assert counted.rounds[:2] == [1, 1]
-        assert sum(counted.rounds) >= 3
+        assert counted.batches[:2] == [1, 1]
+        assert sum(counted.batches) >= 3
 
 
 async def test_what_is_not_known_or_not_alone_goes_the_other_way(server: Server) -> None:
@@ -122,7 +123,7 @@ async def test_what_is_not_known_or_not_alone_goes_the_other_way(server: Server)
         await connection.send("POST", "/consume/q", CONSUME)
         assert "id" in (await connection.receive()).json()
         assert "payload" in (await connection.receive()).json()
-        assert sum(counted.rounds) <= 2  # the last two, if they arrived apart
+        assert sum(counted.batches) <= 2  # the last two, if they arrived apart
 
 
 CHANGING = {
@@ -146,7 +147,7 @@ async def test_headers_that_change_with_each_request_stay_in(server: Server, nam
             assert delivery == {"id": id, "payload": "x", "retry_count": 1}
             settled = await connection.request("POST", f"/ack/q/{id}", b'{"consumer_id":"c"}', headers=headers)
             assert settled.status == 200
-        assert sum(counted.rounds) == 60
+        assert sum(counted.batches) == 60
 
 
 async def test_bodies_of_ever_new_lengths_and_queries_stay_in(server: Server) -> None:
@@ -155,31 +156,31 @@ async def test_bodies_of_ever_new_lengths_and_queries_stay_in(server: Server) ->
         for number in range(20):
             body = json.dumps({"queue": "q", "priority": 1, "payload": "x" * number}).encode()
             assert (await connection.request("POST", f"/publish?trace={number}", body)).status == 200
-        assert sum(counted.rounds) == 20
+        assert sum(counted.batches) == 20
 
 
 async def test_headers_that_change_do_not_make_others_be_read_anew(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: list[bytes] = []
-    read_anew = head._read_block
+    read_anew = header_block._read_block
 
-    def read_and_note(block: bytes, http11: bool) -> head.Block:
+    def read_and_note(block: bytes, http11: bool) -> header_block.HeaderBlock:
         read.append(block)
         return read_anew(block, http11)
 
-    monkeypatch.setattr(head, "_read_block", read_and_note)
+    monkeypatch.setattr(header_block, "_read_block", read_and_note)
     async with connected(server) as constant, connected(server) as changing:
-        for number in range(head.MAX_KEPT_BLOCKS + 100):
+        for number in range(header_block.MAX_KEPT_BLOCKS + 100):
             headers = [("traceparent", str(number))]
             assert (await changing.request("GET", "/health", headers=headers)).status == 200
-        assert len(read) >= head.MAX_KEPT_BLOCKS
+        assert len(read) >= header_block.MAX_KEPT_BLOCKS
         read.clear()
         assert (await constant.request("POST", "/publish", PUBLISH)).status == 200
         assert not read
 
 
-async def test_a_request_that_is_refused_in_a_round_is_refused_as_ever(server: Server) -> None:
+async def test_a_request_that_is_refused_in_a_batch_is_refused_as_ever(server: Server) -> None:
     async with connected(server) as connection:
         for number in range(3):
             headers = [("X-Request-Id", str(number))]
@@ -222,15 +223,15 @@ async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
 def more_seen(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
     """Set when something has arrived from a connection whose answer is not ready yet."""
     seen = trio.Event()
-    read = rounds.Rounds._read
+    read = batching.Batching._read
 
-    def read_and_look(self: rounds.Rounds, events: list[tuple[int, int]]) -> list[rounds.Asked]:
+    def read_and_look(self: batching.Batching, events: list[tuple[int, int]]) -> list[batching.Asked]:
         asked = read(self, events)
-        if any(connection.muted for connection in self._parked.values()):
+        if any(connection.reading_paused for connection in self._parked.values()):
             seen.set()
         return asked
 
-    monkeypatch.setattr(rounds.Rounds, "_read", read_and_look)
+    monkeypatch.setattr(batching.Batching, "_read", read_and_look)
     return seen
 
 
@@ -312,7 +313,7 @@ async def test_an_answer_larger_than_the_socket_takes(server: Server) -> None:
 
 
 class BrokenWrites:
-    """`os`, as far as `rounds` uses it, whose next write of an answer fails."""
+    """`os`, as far as `batching` uses it, whose next write of an answer fails."""
 
     def __init__(self, error: int) -> None:
         self.failed = False
@@ -337,7 +338,7 @@ async def test_a_consumer_that_is_gone_gives_its_message_back(
         id = (await other.request("POST", "/publish", PUBLISH)).json()["id"]
         writes = BrokenWrites(error)
         with monkeypatch.context() as patch:
-            patch.setattr(rounds, "os", writes)
+            patch.setattr(batching, "os", writes)
             with pytest.raises((EOFError, trio.BrokenResourceError)):
                 await consumer.request("POST", "/consume/q", CONSUME)
         assert writes.failed
@@ -355,11 +356,11 @@ async def test_an_answer_that_cannot_be_made_gives_its_message_back(
         await other.request("POST", "/purge-queue/q")
         await other.request("POST", "/publish", PUBLISH)
 
-        def fail(self: fast_lane.Connection, reply: Reply) -> bytes:
+        def fail(self: FastConnection, reply: Reply) -> bytes:
             raise RuntimeError("nobody thought of that")
 
         with monkeypatch.context() as patch:
-            patch.setattr(fast_lane.Connection, "quick_answer", fail)
+            patch.setattr(FastConnection, "quick_response", fail)
             with suppress(EOFError, trio.BrokenResourceError):
                 assert (await consumer.request("POST", "/consume/q", CONSUME)).status == 500
         again = (await other.request("POST", "/consume/q", CONSUME)).json()
@@ -381,7 +382,7 @@ async def test_stopping_while_an_answer_waits(tmp_path: Path) -> None:
 
 
 class Refusing:
-    """What watches the sockets of rounds. Refuses one when `refuse` is set."""
+    """What watches the parked sockets. Refuses one when `refuse` is set."""
 
     refuse = False
 

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest
-from qrusty_trio.http.answers import body_too_large
-from qrusty_trio.http.head import HeadTooLarge
+from qrusty_trio.http.header_block import HeadersTooLarge
+from qrusty_trio.http.responses import body_too_large
 
 MAX_EXTRA_BYTES = 16 * 1024
 """Limit on the extensions and trailers of a body together."""
@@ -42,7 +42,7 @@ class Chunks:
     def take(self, data: bytes) -> tuple[bytes, bytes]:
         """Returns the next bytes to pass on, and the rest of `data`. Nothing passes when more data is needed.
 
-        Raises BadRequest, BodyTooLarge, HeadTooLarge.
+        Raises BadRequest, BodyTooLarge, HeadersTooLarge.
         """
         return self._step(data)
 
@@ -101,5 +101,5 @@ class Chunks:
         return b"0\r\n\r\n", data[end:]
 
 
-def _too_much() -> HeadTooLarge:
-    return HeadTooLarge(f"Chunk extensions and trailers are limited to {MAX_EXTRA_BYTES} bytes")
+def _too_much() -> HeadersTooLarge:
+    return HeadersTooLarge(f"Chunk extensions and trailers are limited to {MAX_EXTRA_BYTES} bytes")

@@ -3,7 +3,7 @@
 Rule: Hypercorn sees only requests whose method, path and host HTTP/1.1 would accept here. What it can't handle (data
 for a request already answered, priority trees) does not reach it.
 
-This subclasses a class that is not public in Hypercorn; tests/http/test_http2.py fails when that changes.
+This subclasses a class that is not public in Hypercorn; tests/http/fallback/test_http2.py fails when that changes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hypercorn.protocol.h2 import H2Protocol
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.head import check_host_header, read_line
+from qrusty_trio.http.header_block import check_host_header, read_line
 
 
 class Http2(H2Protocol):

@@ -7,7 +7,7 @@ still wait for the peer's window.
 from __future__ import annotations
 
 from qrusty_trio.api.call import Engine, Reply
-from qrusty_trio.http.http2_progress import Http2Progress
+from qrusty_trio.http.fallback.http2_progress import Http2Progress
 
 
 class HandedOut:

@@ -34,7 +34,7 @@ def cors_headers(origin: str | None, allowed: Collection[str]) -> dict[str, str]
     return {"access-control-allow-origin": origin, "vary": "Origin"}
 
 
-class Answers:
+class Responses:
     """Serializes responses. Caches what precedes the length: only its Date changes, once a second."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ class Answers:
             self._prefixes[status, json] = found
         return found
 
-    def answer(self, reply: Reply, extra: bytes = b"", head_only: bool = False) -> bytes:
+    def response(self, reply: Reply, extra: bytes = b"", head_only: bool = False) -> bytes:
         """A whole response. `extra`: further header lines, each preceded by CR LF."""
         body = reply.body
         prefix = self._prefixes.get((reply.status, bool(body))) or self.prefix(reply.status, bool(body))
@@ -81,5 +81,5 @@ def with_phrase(head: bytes, status: int) -> bytes:
 
 
 def header_lines(headers: dict[str, str]) -> bytes:
-    """Header lines for `Answers.answer`, each preceded by CR LF."""
+    """Header lines for `Responses.response`, each preceded by CR LF."""
     return b"".join(f"\r\n{name}: {value}".encode("latin-1") for name, value in headers.items())

@@ -4,7 +4,7 @@ Rule: Hypercorn sees the connection only through a `guard.GuardedStream`, and it
 the fast path do.
 
 This uses parts of Hypercorn that are not public: `TCPServer`, `WorkerContext`, `ASGIWrapper`, the ASGI state, and the
-object that `send` is a method of. tests/http/test_handover.py fails when they change.
+object that `send` is a method of. tests/http/fallback/test_handover.py fails when they change.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
-from qrusty_trio.http.app import REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.guard import GuardedStream
-from qrusty_trio.http.head import IDLE_SECONDS, MAX_HEAD_BYTES
-from qrusty_trio.http.http2 import install
+from qrusty_trio.http.fallback.app import REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
+from qrusty_trio.http.fallback.guard import GuardedStream
+from qrusty_trio.http.fallback.http2 import install
+from qrusty_trio.http.fallback.share import ConnectionShare, Share
+from qrusty_trio.http.fallback.websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
+from qrusty_trio.http.header_block import IDLE_SECONDS, MAX_HEADER_BYTES
 from qrusty_trio.http.lingering import LINGER_SECONDS
-from qrusty_trio.http.quart_websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
-from qrusty_trio.http.share import ConnectionShare, Share
 
 GUARD_KEY = "qrusty.guard"
 QUEUED_MESSAGES = 2
@@ -49,7 +49,7 @@ def make_config(ping_interval: float) -> Config:
     config.accesslog = None
     config.errorlog = logging.getLogger("qrusty_trio.http.hypercorn")
     config.include_server_header = False
-    config.h11_max_incomplete_size = MAX_HEAD_BYTES
+    config.h11_max_incomplete_size = MAX_HEADER_BYTES
     config.keep_alive_timeout = IDLE_SECONDS
     config.keep_alive_max_requests = MAX_REQUESTS
     config.max_app_queue_size = QUEUED_MESSAGES

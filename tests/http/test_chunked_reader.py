@@ -8,8 +8,8 @@ import pytest
 
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, BodyTooLarge, QrustyError
-from qrusty_trio.http.chunks import MAX_EXTRA_BYTES, Chunks
-from qrusty_trio.http.head import HeadTooLarge
+from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES, Chunks
+from qrusty_trio.http.header_block import HeadersTooLarge
 
 NEXT = b"GET /health HTTP/1.1\r\n"
 PLAIN = b"5\r\nhello\r\n0A\r\n, world!\r\n\r\n0\r\n\r\n"
@@ -76,9 +76,9 @@ REFUSED = {
     "trailer without a colon": (b"0\r\nab\r\n", BadRequest),
     "too large": (b"%x\r\n" % (MAX_BODY_BYTES + 1), BodyTooLarge),
     "too large together": (b"%x\r\n" % MAX_BODY_BYTES + bytes(MAX_BODY_BYTES) + b"\r\n1\r\n", BodyTooLarge),
-    "extension too long": (b"5;" + b"a" * (MAX_EXTRA_BYTES + 8) + b"\r\n", HeadTooLarge),
-    "trailers too long": (b"0\r\n" + b"a:b\r\n" * (MAX_EXTRA_BYTES // 5 + 1), HeadTooLarge),
-    "both too long": (b"0;" + b"a" * 9000 + b"\r\na:" + b"b" * 9000, HeadTooLarge),
+    "extension too long": (b"5;" + b"a" * (MAX_EXTRA_BYTES + 8) + b"\r\n", HeadersTooLarge),
+    "trailers too long": (b"0\r\n" + b"a:b\r\n" * (MAX_EXTRA_BYTES // 5 + 1), HeadersTooLarge),
+    "both too long": (b"0;" + b"a" * 9000 + b"\r\na:" + b"b" * 9000, HeadersTooLarge),
 }
 
 

@@ -29,14 +29,15 @@ from qrusty_trio.api.operations import (
 )
 from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
-from qrusty_trio.http.answers import body_too_large, cors_headers
 from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.head import BODY_SECONDS, RequestTimedOut, split_target
+from qrusty_trio.http.fallback.root import DESCRIPTION, UI_ADDRESS, is_browser
+from qrusty_trio.http.fallback.share import Share
+from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
+from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, split_target
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
-from qrusty_trio.http.quart_websocket import WebsocketConnection, serve_quart_websocket
-from qrusty_trio.http.root import DESCRIPTION, ROOT_PATH, UI_ADDRESS, is_browser
-from qrusty_trio.http.share import Share
+from qrusty_trio.http.request_lines import ROOT_PATH, WEBSOCKET_PATH, app_serves
+from qrusty_trio.http.responses import body_too_large, cors_headers
 
 SHARE_KEY = "qrusty.share"
 """Key in the ASGI scope: the request's `share.Share` of the byte budgets."""
@@ -44,9 +45,6 @@ REPLY_KEY = "qrusty.reply"
 """Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
 """Key in the ASGI state: the function that tells why a request was refused; see `guard.GuardedStream.refusal_of`."""
-WEBSOCKET_PATH = b"/ws"
-_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
-_OWN_PREFIXES = (b"/ui/", b"/assets/")
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Out of descriptors or memory: transient, so it says nothing about the file."""
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
@@ -70,11 +68,6 @@ class UpgradeRequired(QrustyError):
 
     status = 426
     code = "upgrade_required"
-
-
-def app_serves(path: bytes) -> bool:
-    """Whether only the app serves this undecoded path: the root, the WebSocket and the web UI."""
-    return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 
 class _App(QuartTrio):

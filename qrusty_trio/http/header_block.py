@@ -20,15 +20,15 @@ import httptools
 
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.origins import Browser
-from qrusty_trio.http.remembered import Remembered
+from qrusty_trio.http.repeat_cache import RepeatCache
 
-MAX_HEAD_BYTES = 64 * 1024
+MAX_HEADER_BYTES = 64 * 1024
 """Limit on the request line and headers together. More is answered with 431."""
 MAX_HEADERS = 256
 """Limit on header lines. More are answered with 431 too, because each costs both parsers time on the event loop."""
 IDLE_SECONDS = 75.0
 """Timeout of a connection without a request, before the first or between two."""
-HEAD_SECONDS = 10.0
+HEADER_SECONDS = 10.0
 """Timeout from the first byte of a request to the last of its headers."""
 BODY_SECONDS = 30.0
 """Timeout from the last byte of the headers to the last of the body."""
@@ -57,7 +57,7 @@ _BASE64URL = re.compile(rb"[-_A-Za-z0-9]*")
 _WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
-class HeadTooLarge(QrustyError):
+class HeadersTooLarge(QrustyError):
     """The request line and headers are over 64 KiB or 256 lines (status 431)."""
 
     status = 431
@@ -71,11 +71,13 @@ class RequestTimedOut(QrustyError):
     code = "request_timeout"
 
 
-def head_too_large() -> HeadTooLarge:
-    return HeadTooLarge(f"The request line and headers are limited to {MAX_HEAD_BYTES} bytes and {MAX_HEADERS} lines")
+def headers_too_large() -> HeadersTooLarge:
+    return HeadersTooLarge(
+        f"The request line and headers are limited to {MAX_HEADER_BYTES} bytes and {MAX_HEADERS} lines"
+    )
 
 
-class Line(NamedTuple):
+class RequestLine(NamedTuple):
     """A request line. `path` is undecoded and without query; `query` is without '?'."""
 
     method: str
@@ -84,7 +86,7 @@ class Line(NamedTuple):
     http11: bool
 
 
-class Block:
+class HeaderBlock:
     """The facts of a header block that the fast path and the guard need."""
 
     __slots__ = (
@@ -131,23 +133,26 @@ def split_target(target: bytes) -> tuple[bytes, str]:
     return path or b"/", query.decode("ascii")
 
 
-def read_line(line: bytes) -> Line:
+def read_line(line: bytes) -> RequestLine:
     """Read a request line (without CR LF). Raises BadRequest."""
     match = _LINE.fullmatch(line) or _ABSOLUTE_LINE.fullmatch(line)
     if match is None:
         raise BadRequest("The request line can't be read")
     method, target, minor = match.groups()
     path, query = split_target(target)
-    return Line(method.decode("ascii"), path, query, minor == b"1")
+    return RequestLine(method.decode("ascii"), path, query, minor == b"1")
 
 
-_kept: tuple[Remembered[Block], Remembered[Block]] = (Remembered(MAX_KEPT_BLOCKS), Remembered(MAX_KEPT_BLOCKS))
+_kept: tuple[RepeatCache[HeaderBlock], RepeatCache[HeaderBlock]] = (
+    RepeatCache(MAX_KEPT_BLOCKS),
+    RepeatCache(MAX_KEPT_BLOCKS),
+)
 
 
-def read_block(block: bytes, http11: bool) -> Block:
+def read_block(block: bytes, http11: bool) -> HeaderBlock:
     """Read a header block, from the CR LF that ends the request line to the empty line.
 
-    Raises BadRequest or HeadTooLarge.
+    Raises BadRequest or HeadersTooLarge.
     """
     kept = _kept[http11]
     found = kept.get(block)
@@ -158,7 +163,7 @@ def read_block(block: bytes, http11: bool) -> Block:
     return found
 
 
-def read_quick_block(block: bytes) -> Block | None:
+def read_quick_block(block: bytes) -> HeaderBlock | None:
     """Read an HTTP/1.1 header block if it is cached, or small enough to parse in microseconds; else None.
 
     Headers may change from request to request (traceparent, X-Request-Id). Raises BadRequest.
@@ -179,9 +184,9 @@ class _Headers:
         self.values.setdefault(name.lower(), []).append(value.strip(b" \t"))
 
 
-def _read_block(block: bytes, http11: bool) -> Block:
+def _read_block(block: bytes, http11: bool) -> HeaderBlock:
     if block.count(b"\r\n") > MAX_HEADERS + 2:
-        raise head_too_large()
+        raise headers_too_large()
     if not _BLOCK.fullmatch(block):
         raise BadRequest("The headers can't be read")
     headers = _Headers()
@@ -196,13 +201,13 @@ def _read_block(block: bytes, http11: bool) -> Block:
     return _interpret(headers.values, http11)
 
 
-def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> Block:
+def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     hosts = values.get(b"host", [])
     if len(hosts) > 1 or (http11 and not hosts):
         raise BadRequest("Exactly one Host header is needed")
     if hosts:
         check_host_header(hosts[0])
-    result = Block()
+    result = HeaderBlock()
     result.length, result.chunked = _framing(values, http11)
     tokens = _tokens(values.get(b"connection", []))
     result.keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
@@ -310,11 +315,11 @@ def skip_empty_lines(data: bytes, position: int, before: int) -> tuple[int, int]
 
 
 def check_beginning(data: bytes) -> None:
-    """Refuse an incomplete request as soon as it can't become valid. Raises BadRequest or HeadTooLarge."""
+    """Refuse an incomplete request as soon as it can't become valid. Raises BadRequest or HeadersTooLarge."""
     if data == b"\r":
         return  # possibly the start of an empty line
-    if len(data) > MAX_HEAD_BYTES:
-        raise head_too_large()
+    if len(data) > MAX_HEADER_BYTES:
+        raise headers_too_large()
     if not data[:1].isalpha() or not data[:1].isupper():
         raise BadRequest("A request begins with a method in capital letters")
     if data.count(b"\n") != data.count(b"\r\n"):

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import trio
 
+from qrusty_trio.http.connection import Connection
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.fast_lane import Connection
 from qrusty_trio.http.shared import IDLE, LIMITS, HandOver, Shared
 
 TICK_SECONDS = 1.0
 """How often connections are checked: timeouts hold to within two ticks."""
 
 
-class Lane:
+class FastPath:
     """All connections of the fast path."""
 
     def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
@@ -26,7 +26,7 @@ class Lane:
         """Cut off connections that take too long. Never returns."""
         while True:
             now = self.shared.now = trio.current_time()
-            self.shared.answers.tick()
+            self.shared.responses.tick()
             context = self.shared.context
             pressed = context.unsent.waiting or context.received.waiting
             for connection in self._connections:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from qrusty_trio.http.remembered import Remembered
+from qrusty_trio.http.repeat_cache import RepeatCache
 
 MOST = 8
 
 
-def ask(remembered: Remembered[int], text: bytes) -> bool:
+def ask(remembered: RepeatCache[int], text: bytes) -> bool:
     """Look something up as those who use it do. Returns whether it was known."""
     if remembered.get(text) is not None:
         return True
@@ -16,14 +16,14 @@ def ask(remembered: Remembered[int], text: bytes) -> bool:
 
 
 def test_what_came_once_is_known() -> None:
-    remembered: Remembered[int] = Remembered(MOST)
+    remembered: RepeatCache[int] = RepeatCache(MOST)
     assert not ask(remembered, b"abc")
     assert remembered.get(b"abc") == 3
     assert remembered.get(b"abd") is None
 
 
 def test_what_comes_once_displaces_nothing_that_came_again() -> None:
-    remembered: Remembered[int] = Remembered(MOST)
+    remembered: RepeatCache[int] = RepeatCache(MOST)
     constant = [b"client %d" % number for number in range(MOST)]
     for text in constant * 2:
         ask(remembered, text)
@@ -34,7 +34,7 @@ def test_what_comes_once_displaces_nothing_that_came_again() -> None:
 
 
 def test_the_oldest_of_too_many_that_came_again_goes() -> None:
-    remembered: Remembered[int] = Remembered(MOST)
+    remembered: RepeatCache[int] = RepeatCache(MOST)
     texts = [b"client %d" % number for number in range(MOST + 1)]
     for text in texts:
         ask(remembered, text)
@@ -46,7 +46,7 @@ def test_the_oldest_of_too_many_that_came_again_goes() -> None:
 
 
 def test_it_is_bounded_whatever_comes() -> None:
-    remembered: Remembered[int] = Remembered(MOST)
+    remembered: RepeatCache[int] = RepeatCache(MOST)
     for number in range(10 * MOST):
         for _ in range(number % 3):
             ask(remembered, b"%d" % number)

@@ -11,17 +11,26 @@ from typing import NamedTuple
 
 from qrusty_trio.api.call import Operation
 from qrusty_trio.api.operations import resolve
-from qrusty_trio.http.head import Line, read_line
-from qrusty_trio.http.remembered import Remembered
+from qrusty_trio.http.header_block import RequestLine, read_line
+from qrusty_trio.http.repeat_cache import RepeatCache
 
 MAX_KEPT_TARGETS = 1024
 """Size of the cache of request lines: this many repeated ones, and as many that were seen once. The same again for
 request lines up to a message id."""
 MAX_KEPT_LINE_BYTES = 1024
 """Longer lines are not cached, which bounds the memory (4 MiB)."""
+ROOT_PATH = b"/"
+WEBSOCKET_PATH = b"/ws"
+_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
+_OWN_PREFIXES = (b"/ui/", b"/assets/")
 _HTTP11 = b" HTTP/1.1"
 _PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
 """A message id without percent-encoding, and without a query."""
+
+
+def app_serves(path: bytes) -> bool:
+    """Whether only the app serves this undecoded path: the root, the WebSocket and the web UI."""
+    return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 
 class Target(NamedTuple):
@@ -38,8 +47,8 @@ class Targets:
     """The request lines of all connections of the fast path."""
 
     def __init__(self) -> None:
-        self._targets: Remembered[Target] = Remembered(MAX_KEPT_TARGETS)
-        self._up_to_id: Remembered[Target] = Remembered(MAX_KEPT_TARGETS)
+        self._targets: RepeatCache[Target] = RepeatCache(MAX_KEPT_TARGETS)
+        self._up_to_id: RepeatCache[Target] = RepeatCache(MAX_KEPT_TARGETS)
         """Request lines up to the slash before the message id, since each id is seen only once."""
 
     def of(self, line: bytes) -> Target | None:
@@ -60,7 +69,7 @@ class Targets:
             return self.resolve(line, read_line(line))
         return target
 
-    def resolve(self, text: bytes, line: Line) -> Target:
+    def resolve(self, text: bytes, line: RequestLine) -> Target:
         """Resolve a request line and cache the result. Raises NotFound, MethodNotAllowed, BadRequest."""
         operation, params = resolve(line.method, line.path, line.query)
         target = Target(operation, params, line.query, line.http11, line.method == "HEAD")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
 
 _HEADER_BYTES = 9
 _DATA, _HEADERS, _RST_STREAM, _CONTINUATION = 0, 1, 3, 9
@@ -127,7 +127,7 @@ class Http2Progress:
 
     def stuck(self, now: float) -> str | None:
         """Why the connection must be cut off; None if it need not be."""
-        if self._part_since is not None and now - self._part_since >= HEAD_SECONDS:
+        if self._part_since is not None and now - self._part_since >= HEADER_SECONDS:
             return "half a frame or header block"
         if not self._streams:
             return "no request" if now - self._idle_since >= IDLE_SECONDS else None

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 Meaning = TypeVar("Meaning")
 
 
-class Remembered(Generic[Meaning]):
+class RepeatCache(Generic[Meaning]):
     """Holds at most `most` repeated entries, and as many that were seen once."""
 
     __slots__ = ("_again", "_most", "_once")

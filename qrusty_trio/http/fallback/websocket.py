@@ -102,11 +102,11 @@ async def _serve(services: WebSocketServices) -> None:
     Quart would keep it in reference cycles until the garbage collector runs.
     """
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
-    carrier = QuartCarrier(state.get(ACTIVITY_KEY), state.get(STREAM_KEY), services.budget)
+    transport = QuartTransport(state.get(ACTIVITY_KEY), state.get(STREAM_KEY), services.budget)
     try:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(carrier.collect)
-            await serve_connection(carrier, services)
+            nursery.start_soon(transport.collect)
+            await serve_connection(transport, services)
             nursery.cancel_scope.cancel()
     except trio.Cancelled:
         pass
@@ -119,8 +119,8 @@ async def _serve(services: WebSocketServices) -> None:
                 del others
 
 
-class QuartCarrier:
-    """A `carrier.Carrier`. Runs in a Quart WebSocket context, with `collect` as a second task."""
+class QuartTransport:
+    """A `transport.Transport`. Runs in a Quart WebSocket context, with `collect` as a second task."""
 
     def __init__(self, activity: PeerActivity | None, stream: HypercornStream | None, budget: Budget) -> None:
         self._activity = activity

@@ -18,8 +18,8 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 
-from qrusty_trio.http.handover import make_config
-from qrusty_trio.http.head import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEAD_BYTES
+from qrusty_trio.http.fallback.handover import make_config
+from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
 from tests.http.web import LANES, request, running
 
 
@@ -48,7 +48,7 @@ def test_settings_that_hypercorn_knows() -> None:
     config = make_config(7)
     for name in vars(config):
         assert hasattr(Config, name), name
-    assert config.h11_max_incomplete_size == MAX_HEAD_BYTES
+    assert config.h11_max_incomplete_size == MAX_HEADER_BYTES
     assert config.keep_alive_timeout == IDLE_SECONDS
     assert config.websocket_ping_interval == 7
     assert config.log.access_logger is None

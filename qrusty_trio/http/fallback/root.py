@@ -10,7 +10,6 @@ import msgspec
 from qrusty_trio import __version__
 from qrusty_trio.api.operations import OPERATIONS
 
-ROOT_PATH = b"/"
 MAX_ACCEPT_CHARACTERS = 2048
 """Most characters read of an Accept header; browsers send 100 to 200."""
 UI_ADDRESS = "ui/"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.http.head import BODY_SECONDS, HEAD_SECONDS, IDLE_SECONDS, SEND_SECONDS
-from qrusty_trio.http.http2_progress import Http2Progress
+from qrusty_trio.http.fallback.http2_progress import Http2Progress
+from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, RST, SETTINGS, PING, CONTINUATION = 0, 1, 3, 4, 6, 9
@@ -35,10 +35,10 @@ def connection() -> Http2Progress:
         (GET, SEND_SECONDS),
         (POST, BODY_SECONDS + SEND_SECONDS),
         (POST + frame(DATA, b"", 0, 1), BODY_SECONDS + SEND_SECONDS),
-        (b"\0", HEAD_SECONDS),
-        (frame(DATA, b"x" * 100, 0, 1)[:50], HEAD_SECONDS),
-        (frame(HEADERS, b"x", 0, 1), HEAD_SECONDS),
-        (frame(HEADERS, b"x", 0, 1) + frame(CONTINUATION, b"x", 0, 1), HEAD_SECONDS),
+        (b"\0", HEADER_SECONDS),
+        (frame(DATA, b"x" * 100, 0, 1)[:50], HEADER_SECONDS),
+        (frame(HEADERS, b"x", 0, 1), HEADER_SECONDS),
+        (frame(HEADERS, b"x", 0, 1) + frame(CONTINUATION, b"x", 0, 1), HEADER_SECONDS),
     ],
 )
 @pytest.mark.parametrize("piece", [1, 7, 10_000])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from qrusty_trio.http.head import read_line
-from qrusty_trio.http.targets import MAX_KEPT_LINE_BYTES, MAX_KEPT_TARGETS, Targets
+from qrusty_trio.http.header_block import read_line
+from qrusty_trio.http.request_lines import MAX_KEPT_LINE_BYTES, MAX_KEPT_TARGETS, Targets
 
 
 def known(targets: Targets, line: bytes) -> bool:
