@@ -9,13 +9,15 @@ INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 UV_VERSION := 0.13.9
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --quiet
-SOURCES := qrusty_trio tests bench fuzz mutants
+JUNIT := build/junit.xml
+COVERAGE := build/coverage
+SOURCES := qrusty_trio tests bench fuzz mutants traceability
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser lock clean
+.PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser requirements-server traceability traceability-report coverage coverage-missing coverage-summary-json coverage-html coverage-clean lock clean
 
 help: ## List the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1	/p' Makefile | expand -t 24
 
 run: export BIND_ADDR ?= 127.0.0.1:6784
 run: export DATA_PATH ?= ./data
@@ -23,7 +25,8 @@ run: $(VENV)/.installed ## Serve on 127.0.0.1:6784, with messages in ./data (BIN
 	@exec $(BIN)/python -m qrusty_trio
 
 test: $(VENV)/.installed-dev ## Run every test
-	$(BIN)/python -m pytest $(ARGS)
+	@rm -f $(JUNIT)
+	$(BIN)/python -m pytest --junit-xml=$(JUNIT) $(ARGS)
 
 test-long: $(VENV)/.installed-dev ## Run the broker against its model, 20,000 times
 	QRUSTY_MODEL_RUNS=20000 $(BIN)/python -m pytest --timeout 0 tests/core/test_model.py
@@ -79,6 +82,35 @@ fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (F
 fuzz-parser: $(VENV)/.installed-fuzz ## Fuzz the connection code in one process for 10 minutes (FUZZ_SECONDS)
 	$(BIN)/python fuzz/fuzz_fast_path.py -max_total_time=$(or $(FUZZ_SECONDS),600)
 
+requirements-server: $(VENV)/.installed-dev ## Show the requirements in a browser, on port 17867 (PORT)
+	$(BIN)/doorstop-server --launch --port $(or $(PORT),17867)
+
+traceability: $(VENV)/.installed-dev ## Print what code and which tests stand for each requirement, after `make test`
+	$(BIN)/doorstop --quiet --no-reformat --error-all
+	$(BIN)/python -m traceability --junit $(JUNIT)
+
+traceability-report: $(VENV)/.installed-dev ## Write the same to docs/traceability_report.md, with links
+	$(BIN)/python -m traceability --junit $(JUNIT) --write docs/traceability_report.md
+
+coverage: $(VENV)/.installed-dev coverage-clean ## Run every test, and count the lines and branches that run, in servers that are started, too
+	mkdir -p $(COVERAGE)
+	$(BIN)/coverage run -m pytest --junit-xml=$(JUNIT) $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage json --quiet
+	$(BIN)/python -m tests.covered $(COVERAGE)/coverage.json
+
+coverage-missing: $(VENV)/.installed-dev ## List the lines and branches that did not run, after `make coverage`
+	$(BIN)/coverage report --show-missing
+
+coverage-summary-json: $(VENV)/.installed-dev ## Print the sums as JSON, after `make coverage`
+	@$(BIN)/python -m tests.covered --json $(COVERAGE)/coverage.json
+
+coverage-html: $(VENV)/.installed-dev ## Write them line by line to build/coverage/html, after `make coverage`
+	$(BIN)/coverage html --quiet
+
+coverage-clean: ## Remove what `make coverage` left
+	rm -rf $(COVERAGE)
+
 lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(PIP) install --quiet uv==$(UV_VERSION)
 	rm -f locks/*.txt
@@ -88,7 +120,7 @@ lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 
 clean: ## Remove everything make created, .venv included; keep ./data
-	rm -rf $(VENV) dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than the lock that was installed. So an environment that is up to date is left alone.

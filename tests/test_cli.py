@@ -27,7 +27,7 @@ ROOT = Path(__file__).parent.parent
 @contextmanager
 def command(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
     """A running `python -m qrusty_trio` on a free port, ended at the end."""
-    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
     variables = {"DATA_PATH": str(data), "BIND_ADDR": "127.0.0.1:0"} | environment
     with subprocess.Popen(
         [sys.executable, "-m", "qrusty_trio"],

@@ -188,9 +188,14 @@ def test_files_stay_short() -> None:
         str(path.relative_to(ROOT)): lines
         for tree, most in MAX_LINES.items()
         for path in (ROOT / tree).rglob("*.py")
-        if (lines := len(path.read_text(encoding="utf-8").splitlines())) > most
+        if (lines := len(path.read_text(encoding="utf-8").splitlines()) - tags_in(path)) > most
     }
     assert too_long == {}
+
+
+def tags_in(path: Path) -> int:
+    """Lines that name requirements: they come and go with those, and make no file harder to read."""
+    return len(re.findall(r"^(?:# Verifies:| *Requirements:)", path.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def test_every_module_says_what_it_is_for() -> None:
