@@ -91,7 +91,8 @@ class Broker:
         """The clock that `now` is read from, packed for the records of locks."""
         self.watched: set[int] = set()
         """Queues with waiting subscribers; maintained by the dispatcher."""
-        self._ready: set[int] = set()
+        self.ready: set[int] = set()
+        """What `take_ready` would return."""
         self.refused_for_locks = 0
         """Consumes since the start that got nothing because the lock index was full."""
         self.dead_lettered_total = 0
@@ -99,14 +100,9 @@ class Broker:
 
     # Side effects
 
-    @property
-    def ready(self) -> bool:
-        """Whether `take_ready` would return any queue."""
-        return bool(self._ready)
-
     def take_ready(self) -> set[int]:
         """The queues in `watched` in which a message became available since the last call."""
-        ready, self._ready = self._ready, set()
+        ready, self.ready = self.ready, set()
         return ready
 
     # Operations
@@ -155,13 +151,13 @@ class Broker:
         queue.rates.published += 1
         queue.put(journal, key, record)
         if queue.number in self.watched:
-            self._ready.add(queue.number)
+            self.ready.add(queue.number)
         return id
 
     def _put_back(self, queue: Queue, key: bytes, record: bytes) -> None:
         queue.put(self.journal, key, record)
         if queue.number in self.watched:
-            self._ready.add(queue.number)
+            self.ready.add(queue.number)
 
     def consume(self, name: str, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         """Lock the first available message; None when there is none or the lock index is full."""
@@ -205,12 +201,12 @@ class Broker:
                     continue
             else:
                 data = record[PAYLOAD_AT:]
-            queue.take(journal, key)
             if queue.config.allow_duplicates:
                 digest = b""
             else:
                 digest = digest or records.digest_of(data)
                 if queue.deduplicating and not self.deduplication.may_leave(queue, id, digest):
+                    queue.take(journal, key)
                     if external:
                         self.payloads.externals.free(queue, external)
                     continue
@@ -219,10 +215,10 @@ class Broker:
                 lock_seconds = MAX_LOCK_SECONDS
             end = now + lock_seconds * 1000
             value = pack_lock(end, deliveries, consumer, key, digest, record, lock_seconds, self.clock_frame)
-            number = queue.lock(journal, value)
+            number = queue.deliver(journal, key, value)
             locks.add(Lock(id, queue, number, key, consumer, end, deliveries, digest, external, journal.batch_number))
             return Delivery(queue.number, id, data.decode(), deliveries, queue.coder.priority(key), created, number)
-        self._ready.add(queue.number)
+        self.ready.add(queue.number)
         return None
 
     def _refill(self, queue: Queue) -> None:

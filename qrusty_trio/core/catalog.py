@@ -45,7 +45,8 @@ class Catalog:
         with a load; it then numbers its locks from here."""
         self.before: dict[int, Queue] = {}
         """The queues from before a load, by number. Kept until a load completes."""
-        self._named: list[tuple[int, str | None]] = []
+        self.named: list[tuple[int, str | None]] = []
+        """What `take_named` would return."""
         self._emptied: dict[int, int] = {}
 
     # Queues
@@ -78,20 +79,18 @@ class Catalog:
         before = list(self.by_number.values())
         self.before.update(self.by_number)
         self.by_name, self.by_number, self._names = {}, {}, []
-        self._named = []
+        self.named = []
         return before
 
     def loaded(self) -> None:
         """Call when a load is complete."""
         self.before.clear()
-        self._named = []
+        self.named = []
 
     def take_named(self) -> list[tuple[int, str | None]]:
         """(queue number, name) of each queue created or renamed since the last call; the name of a deleted one is None.
         In the order in which it happened."""
-        if not self._named:
-            return []
-        named, self._named = self._named, []
+        named, self.named = self.named, []
         return named
 
     def take_emptied(self) -> dict[int, int]:
@@ -108,7 +107,7 @@ class Catalog:
         self.by_name[queue.name] = queue
         self.by_number[queue.number] = queue
         insort(self._names, queue.name)
-        self._named.append((queue.number, queue.name))
+        self.named.append((queue.number, queue.name))
         self._tiers.divide(len(self.by_name))
 
     def _leave(self, name: str) -> None:
@@ -197,7 +196,7 @@ class Catalog:
         self._leave(queue.name)
         del self.by_number[queue.number]
         self.lock_floor = max(self.lock_floor, queue.next_lock)
-        self._named.append((queue.number, None))
+        self.named.append((queue.number, None))
         self._deduplication.stop(queue)
         self._tiers.divide(len(self.by_name))
         return removed

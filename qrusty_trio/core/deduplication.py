@@ -42,7 +42,8 @@ class Deduplication:
     def __init__(self, journal: Journal, payloads: Payloads) -> None:
         self._journal = journal
         self._payloads = payloads
-        self._searches: dict[Queue, Iterator[None]] = {}
+        self.searching: dict[Queue, Iterator[None]] = {}
+        """The searches under way. While there are any, `search_on` must be called."""
 
     # Owners
 
@@ -86,7 +87,7 @@ class Deduplication:
         """Start the search in a queue that refuses duplicates from now on. The caller writes its configuration."""
         queue.deduplicating = True
         queue.dedup_generation += 1
-        self._searches[queue] = self._search(queue)
+        self.searching[queue] = self._search(queue)
 
     def allow(self, queue: Queue) -> None:
         """Allow duplicates in a queue from now on. The caller writes its configuration and commits: see `_free_all`."""
@@ -97,7 +98,7 @@ class Deduplication:
 
     def resume(self, queue: Queue) -> None:
         """Restart a search that was interrupted, for example by a restart of the server."""
-        self._searches[queue] = self._search(queue)
+        self.searching[queue] = self._search(queue)
 
     def emptied(self, queue: Queue) -> None:
         """Free the digests of a queue that was emptied. The caller commits: see `_free_all`."""
@@ -116,24 +117,19 @@ class Deduplication:
 
     def stop(self, queue: Queue) -> None:
         """End the search in a queue that is gone or has no duplicates."""
-        self._searches.pop(queue, None)
+        self.searching.pop(queue, None)
 
     def stop_all(self) -> None:
         """End all searches; a load resumes them."""
-        self._searches.clear()
-
-    @property
-    def searching(self) -> bool:
-        """Whether any queue has a search, so that `search_on` must be called."""
-        return bool(self._searches)
+        self.searching.clear()
 
     def search_on(self) -> None:
         """Run one step of any search; the client that asked for it may be gone. Raises PayloadUnreadable."""
-        self.search(next(iter(self._searches)))
+        self.search(next(iter(self.searching)))
 
     def search(self, queue: Queue) -> None:
         """Run one step of the search in a queue. Raises PayloadUnreadable."""
-        search = self._searches.pop(queue, None) or self._search(queue)
+        search = self.searching.pop(queue, None) or self._search(queue)
         try:
             next(search)
         except StopIteration:
@@ -145,7 +141,7 @@ class Deduplication:
             # A payload is unreadable for now, or memory is short. What was indexed stays; the search starts over.
             self.resume(queue)
             raise
-        self._searches[queue] = search
+        self.searching[queue] = search
 
     def _search(self, queue: Queue) -> Iterator[None]:
         """Index the payloads of a queue and remove duplicates. One step takes about a millisecond."""

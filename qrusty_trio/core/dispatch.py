@@ -36,6 +36,8 @@ class Locks(Protocol):
 class Names(Protocol):
     """What the dispatcher needs of the catalog of queues."""
 
+    named: list[tuple[int, str | None]]
+
     def take_named(self) -> list[tuple[int, str | None]]: ...
 
 
@@ -44,8 +46,7 @@ class Source(Protocol):
 
     watched: set[int]
 
-    @property
-    def ready(self) -> bool: ...
+    ready: set[int]
 
     @property
     def locks(self) -> Locks: ...
@@ -118,7 +119,7 @@ class Dispatcher:
         self._unreadable: set[int] = set()
         """Queues whose first payload can't be read for now."""
         self.uncommitted = False
-        """Whether there are deliveries that are not committed yet."""
+        """Whether there are deliveries that are not committed yet. Whoever commits them sets it to False."""
         self._characters = 0
         """Payload characters that may still be delivered in this step."""
 
@@ -181,19 +182,14 @@ class Dispatcher:
             self._line_up(number)
         return bool(found)
 
-    def committed(self) -> None:
-        """The deliveries made so far have been committed."""
-        self.uncommitted = False
-
     def pump(self, broker: Source, now: int, limit: int) -> bool:
         """Deliver up to `limit` messages, of about STEP_CHARACTERS in total. Returns True when there may be more.
 
         `now` is wall time in milliseconds. Takes the ready queues from the broker and the renames from the catalog.
         Unfinished work is kept for the next call.
         """
-        named = broker.catalog.take_named()
-        if named:
-            self._follow(named)
+        if broker.catalog.named:
+            self._follow(broker.catalog.take_named())
         if broker.ready:
             for number in broker.take_ready():
                 if number in self._rings:

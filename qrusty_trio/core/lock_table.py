@@ -12,6 +12,7 @@ from typing import Generic, Protocol, TypeVar
 SPLIT_AT = 4096
 """A table with this many locks is split: a dict of 400,000 entries that grows blocks the loop for 22 ms."""
 SHARDS = 256
+_MASK = SHARDS - 1
 
 
 class Numbered(Protocol):
@@ -27,18 +28,17 @@ L = TypeVar("L", bound=Numbered)
 class LockTable(Generic[L]):
     """Locks by message id, oldest first within a shard."""
 
-    __slots__ = ("_mask", "_shards", "count")
+    __slots__ = ("_count", "_shards", "small")
 
     def __init__(self) -> None:
-        self._shards: list[dict[str, L]] = [{}]
-        self._mask = 0
-        self.count = 0
+        self.small: dict[str, L] | None = {}
+        """All locks, while there are fewer than SPLIT_AT; then None. Whoever is in a hurry may add and remove here."""
+        self._shards: list[dict[str, L]] = [self.small]
+        self._count = 0
+        """Locks in the shards, once the table is split."""
 
     def __len__(self) -> int:
-        return self.count
-
-    def __bool__(self) -> bool:
-        return self.count > 0
+        return len(self.small) if self.small is not None else self._count
 
     def __iter__(self) -> Iterator[L]:
         """All locks. The table must not change during the iteration."""
@@ -46,36 +46,38 @@ class LockTable(Generic[L]):
             yield from shard.values()
 
     def get(self, id: str) -> L | None:
-        return self._shards[hash(id) & self._mask].get(id)
+        small = self.small
+        return small.get(id) if small is not None else self._shards[hash(id) & _MASK].get(id)
 
     def add(self, lock: L) -> None:
-        id = lock.id
-        self._shards[hash(id) & self._mask][id] = lock
-        self.count += 1
-        if self.count == SPLIT_AT and not self._mask:
-            self._split()
+        small = self.small
+        if small is None:
+            self._shards[hash(lock.id) & _MASK][lock.id] = lock
+            self._count += 1
+            return
+        small[lock.id] = lock
+        if len(small) >= SPLIT_AT:
+            self._split(small)
 
-    def _split(self) -> None:
+    def _split(self, small: dict[str, L]) -> None:
         shards: list[dict[str, L]] = [{} for _ in range(SHARDS)]
-        mask = self._mask = SHARDS - 1
-        for id, lock in self._shards[0].items():
-            shards[hash(id) & mask][id] = lock
-        self._shards = shards
-
-    def remove(self, id: str) -> None:
-        del self._shards[hash(id) & self._mask][id]
-        self.count -= 1
+        for id, lock in small.items():
+            shards[hash(id) & _MASK][id] = lock
+        self.small, self._shards, self._count = None, shards, len(small)
 
     def discard(self, id: str) -> None:
-        if self._shards[hash(id) & self._mask].pop(id, None) is not None:
-            self.count -= 1
+        """Remove a lock. No effect when it is not in the table."""
+        if self.small is not None:
+            self.small.pop(id, None)
+        elif self._shards[hash(id) & _MASK].pop(id, None) is not None:
+            self._count -= 1
 
     def pop(self) -> L | None:
         """Remove and return any lock; None when the table is empty. Nothing may be added after the first call."""
         while self._shards:
             shard = self._shards[-1]
             if shard:
-                self.count -= 1
+                self._count -= 1
                 return shard.popitem()[1]
             if len(self._shards) == 1:
                 return None

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 
-from qrusty_trio.core.lock_table import LockTable
-from qrusty_trio.core.model import NEVER, is_websocket
+from qrusty_trio.core.lock_table import SPLIT_AT, LockTable
+from qrusty_trio.core.model import NEVER, WS_MARK, is_websocket
 from qrusty_trio.core.queue import Lock, Queue
 
 CHAIN_PIECE = 1024
@@ -27,7 +27,7 @@ _WINDOW_BITS = 10
 class LockIndex:
     """The locks of all queues (`Queue.locks`): their number, when they end, and which WebSocket holds which."""
 
-    __slots__ = ("_connections", "_order", "_trash", "_windows", "count", "limit", "wake_at")
+    __slots__ = ("_connections", "_order", "_windows", "count", "limit", "untidy", "wake_at")
 
     def __init__(self, limit: int = 500_000) -> None:
         self.limit = limit
@@ -41,7 +41,8 @@ class LockIndex:
         """The keys of `_windows`, sorted."""
         self._connections: dict[str, LockTable[Lock]] = {}
         """Consumer id of a WebSocket -> the locks it holds. May include locks of purged queues."""
-        self._trash: list[LockTable[Lock]] = []
+        self.untidy: list[LockTable[Lock]] = []
+        """Tables of void locks, which `tidy` frees."""
 
     @property
     def full(self) -> bool:
@@ -51,15 +52,25 @@ class LockIndex:
     # One lock
 
     def add(self, lock: Lock) -> None:
-        lock.queue.locks.add(lock)
+        # Once for every delivery, so what is usual is done here without a call.
+        table = lock.queue.locks
+        small = table.small
+        if small is not None and len(small) < SPLIT_AT - 1:
+            small[lock.id] = lock
+        else:
+            table.add(lock)
         self.count += 1
-        consumer = lock.consumer
-        if is_websocket(consumer):
-            held = self._connections.get(consumer)
-            if held is None:
-                held = self._connections[consumer] = LockTable()
-            held.add(lock)
-        self._schedule(lock)
+        if lock.consumer[:1] == WS_MARK:
+            self._connections.setdefault(lock.consumer, LockTable()).add(lock)
+        end = lock.expires_at_ms
+        window = self._windows.get(end >> _WINDOW_BITS)
+        first = window.get(end) if window is not None else None
+        if window is None or first is None:
+            self._schedule(lock)
+        else:
+            lock.after = first
+            first.before = lock
+            window[end] = lock
 
     def _schedule(self, lock: Lock) -> None:
         end = lock.expires_at_ms
@@ -96,10 +107,13 @@ class LockIndex:
             del self._order[bisect_left(self._order, number)]
 
     def remove(self, lock: Lock) -> None:
-        lock.queue.locks.remove(lock.id)
+        table = lock.queue.locks
+        if table.small is not None:
+            del table.small[lock.id]
+        else:
+            table.discard(lock.id)
         self.count -= 1
-        consumer = lock.consumer
-        if is_websocket(consumer):
+        if lock.consumer[:1] == WS_MARK:
             self._release(lock)
         self._unschedule(lock)
 
@@ -151,27 +165,22 @@ class LockIndex:
         """Void all locks of a queue, in constant time. `tidy` frees their memory bit by bit."""
         if queue.locks:
             self.count -= len(queue.locks)
-            self._trash.append(queue.locks)
+            self.untidy.append(queue.locks)
             queue.locks = LockTable()
-
-    @property
-    def untidy(self) -> bool:
-        """Whether `tidy` has something to do."""
-        return bool(self._trash)
 
     def tidy(self, limit: int) -> bool:
         """Free up to `limit` void locks. Returns whether there are more."""
-        while self._trash and limit > 0:
-            void = self._trash[-1].pop()
+        while self.untidy and limit > 0:
+            void = self.untidy[-1].pop()
             if void is None:
-                self._trash.pop()
+                self.untidy.pop()
                 continue
             self._unschedule(void)
             # After a load, the same WebSocket may hold a new lock of the same message; that one stays.
             if is_websocket(void.consumer) and self._holds(void):
                 self._release(void)
             limit -= 1
-        return bool(self._trash)
+        return bool(self.untidy)
 
     # By end
 

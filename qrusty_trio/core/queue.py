@@ -5,9 +5,9 @@ queue, so that the counters are stored with them. Nothing has to be counted at s
 first, so that `Journal.position` reveals an operation that failed halfway.
 
     put      a message becomes available             MESSAGES +
-    take     the first available one is delivered    MESSAGES -, then `lock`
+    take     the first available one is removed      MESSAGES -
+    deliver  it is taken and locked by a consumer    MESSAGES -, LOCKS +
     drop     an available one is removed             MESSAGES -
-    lock     a message is locked by a consumer       LOCKS +
     unlock   its lock is removed                     LOCKS -
     bury     it becomes a dead letter                DEAD +
     unbury   a dead letter is removed                DEAD -
@@ -223,13 +223,23 @@ class Queue:
         self.available -= 1
         journal.mark(self)
 
-    def lock(self, journal: Journal, value: bytes) -> int:
-        """Lock a message. `value` is its value in LOCKS. Returns the lock number."""
+    def deliver(self, journal: Journal, key: bytes, value: bytes) -> int:
+        """Take the first available message and lock it. `value` is its value in LOCKS. Returns the lock number."""
+        # `take` and the rest in one, without a call: once for every delivery.
         number = self.next_lock
+        journal.put(lock_key(self.number, number), value, journal.locks)
+        journal.delete(key, journal.messages)
         self.next_lock = number + 1
         self.locked += 1
-        journal.put(lock_key(self.number, number), value, journal.locks)
-        journal.mark(self)
+        self.tier.pop()
+        self.head = key
+        self.available -= 1
+        if not self.dirty:
+            self.dirty = True
+            journal.dirty.append(self)
+        self.taken += 1
+        if self.taken >= TRIM_EVERY:
+            self._trim(journal)
         return number
 
     def rewrite_lock(self, journal: Journal, lock: Lock, value: bytes) -> None:

@@ -27,6 +27,8 @@ from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 EXTERNAL = 1
 _MESSAGE = struct.Struct(">BQII36s")
 _LOCK = struct.Struct(">QIHHB")
+_TIMED_LOCK = struct.Struct(">QIHHBI")
+"""The same, then the length of the lock in seconds."""
 _TIMED = 0x80
 _WEBSOCKET = 0x40
 _DIGEST_BYTES = 0x3F
@@ -131,15 +133,8 @@ def pack_lock(
         flags |= _WEBSOCKET
         consumer = consumer[1:]
     name = consumer.encode()
-    return b"%b%b%b%b%b%b%b" % (
-        _LOCK.pack(expires_at_ms, deliveries, len(name), len(key), len(digest) | flags),
-        seconds.to_bytes(_SECONDS_BYTES, "big"),
-        frame,
-        name,
-        key,
-        digest,
-        record,
-    )
+    header = _TIMED_LOCK.pack(expires_at_ms, deliveries, len(name), len(key), len(digest) | flags, seconds)
+    return b"".join((header, frame, name, key, digest, record))
 
 
 def repack_lock(lock: StoredLock) -> bytes:

@@ -205,8 +205,8 @@ class Engine:
         if dispatcher.pump(broker, now, DELIVERIES_PER_STEP) or broker.ready:
             self._pump_wanted.set()
         if not defer or dispatcher.uncommitted or broker.journal.size >= PENDING_CHANGES:
-            broker.commit()
-            dispatcher.committed()
+            broker.journal.commit()
+            dispatcher.uncommitted = False
         if broker.locks.wake_at < self._reaper_due or broker.locks.untidy:
             self._reaper_wake.set()
         if broker.deduplication.searching:

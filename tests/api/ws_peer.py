@@ -70,7 +70,7 @@ class World:
         while self.dispatcher.pump(self.broker, self.now, 64):
             pass
         self.broker.commit()
-        self.dispatcher.committed()
+        self.dispatcher.uncommitted = False
 
     def available(self, queue: str) -> int:
         return self.broker.catalog.available(self.broker.catalog.number_of(queue))

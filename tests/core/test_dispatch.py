@@ -18,7 +18,7 @@ class Shelf:
 
     def __init__(self) -> None:
         self.queues: dict[int, deque[str]] = {}
-        self.readied: set[int] = set()
+        self.ready: set[int] = set()
         self.watched: set[int] = set()
         self.broken: set[int] = set()
         self.named: list[tuple[int, str | None]] = []
@@ -31,15 +31,11 @@ class Shelf:
         first = len(queue)
         queue.extend(f"{number}-{first + each}" for each in range(count))
         if number in self.watched:
-            self.readied.add(number)
-
-    @property
-    def ready(self) -> bool:
-        return bool(self.readied)
+            self.ready.add(number)
 
     def take_ready(self) -> set[int]:
-        readied, self.readied = self.readied, set()
-        return readied
+        ready, self.ready = self.ready, set()
+        return ready
 
     @property
     def catalog(self) -> Shelf:
@@ -132,10 +128,10 @@ def test_a_message_reaches_a_waiting_subscriber() -> None:
     pump(dispatcher, shelf)
     assert shelf.watched == {1}
     shelf.put(1)
-    assert shelf.readied == {1}
+    assert shelf.ready == {1}
     pump(dispatcher, shelf)
     assert len(basket.got) == 1
-    assert not shelf.readied
+    assert not shelf.ready
 
 
 def test_subscribers_are_served_in_turn() -> None:
@@ -312,14 +308,14 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
             shelf.queues.setdefault(1 + index % 2, deque()).extend([f"{index}-{each}" for each in range(3)])
             put += 3
             if 1 + index % 2 in shelf.watched:
-                shelf.readied.add(1 + index % 2)
+                shelf.ready.add(1 + index % 2)
         elif step == "pump":
             dispatcher.pump(shelf, 0, 1 + index % 5)
         elif step == "fill":
             shelf.locks_full = True
         elif step == "drain":
             shelf.locks_full = False
-            shelf.readied |= shelf.watched
+            shelf.ready |= shelf.watched
         elif alive:
             subscription, basket = alive[index % len(alive)]
             if step == "remove":
@@ -332,7 +328,7 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
                 basket.capacity += 1
                 dispatcher.resume(subscription)
     shelf.locks_full = False
-    shelf.readied |= shelf.watched
+    shelf.ready |= shelf.watched
     pump(dispatcher, shelf)
     for number, queue in shelf.queues.items():
         takers = [s for s, b in alive if s.queue_number == number and s.credits != 0 and b.room()]
@@ -376,7 +372,7 @@ def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
     pump(dispatcher, shelf)
     greedy = subscriptions[0][0]
     for _ in range(30):
-        shelf.readied.add(1)
+        shelf.ready.add(1)
         dispatcher.resume(greedy)
         shelf.locks_left = 1
         pump(dispatcher, shelf)

@@ -321,7 +321,7 @@ class Process:
     @property
     def untidy(self) -> bool:
         """Whether locks of purged queues take room."""
-        return self.engine.broker.locks.untidy
+        return bool(self.engine.broker.locks.untidy)
 
     @property
     def giving_back(self) -> bool:
