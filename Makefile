@@ -11,7 +11,7 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 	--generate-hashes --no-annotate --no-header --quiet
 JUNIT := build/junit.xml
 COVERAGE := build/coverage
-SOURCES := qrusty_trio tests bench fuzz mutants traceability
+SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser requirements-server traceability traceability-report coverage coverage-missing coverage-summary-json coverage-html coverage-clean lock clean
@@ -47,6 +47,13 @@ lint: $(VENV)/.installed-dev ## Check style, types and layers
 format: $(VENV)/.installed-dev ## Format the source
 	$(BIN)/ruff check --fix $(SOURCES)
 	$(BIN)/ruff format $(SOURCES)
+
+.PHONY: smoke-test smoke-test-memory
+smoke-test: $(VENV)/.installed-dev ## Hold a real server under load to its promises, for 30 s (SMOKE_ARGS="--duration 120 --port 19000")
+	$(BIN)/python smoke/smoke_test.py $(SMOKE_ARGS)
+
+smoke-test-memory: $(VENV)/.installed-dev ## The same with messages in memory
+	$(BIN)/python smoke/smoke_test.py --storage memory $(SMOKE_ARGS)
 
 bench: $(VENV)/.installed-bench ## Measure over sockets, beside the installed peers
 	$(BIN)/python -m bench.run $(ARGS)

@@ -49,7 +49,7 @@ from tests.server.running import running, settings_for, url
 from tests.wire.http_client import open_client
 
 ROOT = Path(__file__).parent.parent
-MAX_LINES = {"qrusty_trio": 440, "tests": 500}
+MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "tests": 500}
 LOCKS = ("run", "dev", "fuzz", "bench")
 
 
