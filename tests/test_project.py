@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
+from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
 from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
@@ -109,6 +110,9 @@ def documented_limits() -> dict[str, str]:
         "text priority": f"{model.MAX_TEXT_PRIORITY_BYTES:,} bytes of UTF-8",
         "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
         "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
+        "messages that a batch publishes": f"{model.MAX_BATCH_MESSAGES:,}",
+        "messages that a batch consumes": f"{model.MAX_BATCH_DELIVERIES:,}",
+        "response to a batch of consumes": f"{MAX_RESPONSE_BYTES // 2**20} MiB, or one message",
         "length of a lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
         "responses of an HTTP connection made before it takes them": f"{REPLY_BYTES // 1024} KiB and one response",

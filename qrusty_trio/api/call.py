@@ -6,7 +6,8 @@ session, which gets the broker inside a transaction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from array import array
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +15,7 @@ import msgspec
 
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.model import Delivery
+from qrusty_trio.core.model import ID_CHARACTERS, Delivery
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import StorageFault
 
@@ -33,6 +34,29 @@ class Call(msgspec.Struct, gc=False):
     """The raw query string without '?'; '' if there is none."""
 
 
+class HandedOut:
+    """What `Engine.give_back` needs of the deliveries of a batch, all of one queue, in 44 bytes each.
+
+    A connection keeps it until its next request.
+    """
+
+    __slots__ = ("_ids", "_lock_numbers", "_queue_number")
+
+    def __init__(self, deliveries: Sequence[Delivery]) -> None:
+        self._queue_number = deliveries[0].queue_number
+        self._lock_numbers = array("Q", [each.lock_number for each in deliveries])
+        self._ids = "".join([each.id for each in deliveries])
+
+    def __len__(self) -> int:
+        return len(self._lock_numbers)
+
+    def __iter__(self) -> Iterator[Delivery]:
+        """The deliveries, without their payloads."""
+        for index, lock_number in enumerate(self._lock_numbers):
+            id = self._ids[ID_CHARACTERS * index : ID_CHARACTERS * (index + 1)]
+            yield Delivery(self._queue_number, id, "", 0, 0, 0, lock_number)
+
+
 class Reply(msgspec.Struct, gc=False):
     """One response. Transports add Content-Type: application/json to a non-empty body, and Retry-After: 2 to a 503."""
 
@@ -40,16 +64,16 @@ class Reply(msgspec.Struct, gc=False):
     body: bytes = b""
     needs_sync: bool = False
     """Whether the change must be durable before the response is sent (fsync policy `always`)."""
-    delivery: Delivery | None = None
-    """The message this response hands out, if any. `Engine.give_back` returns it if the response can't be written."""
+    deliveries: Sequence[Delivery] | HandedOut = ()
+    """The messages this response hands out. `Engine.give_back` returns them if the response can't be written."""
     consumer: str = ""
 
     def receipt(self) -> Reply:
-        """The part of the reply that `Engine.give_back` needs, without a large body and payload."""
-        delivery = self.delivery
-        if delivery is None or len(self.body) < RECEIPT_BYTES:
+        """The part of the reply that `Engine.give_back` needs, without a large body and payloads."""
+        deliveries = self.deliveries
+        if not deliveries or len(self.body) < RECEIPT_BYTES or isinstance(deliveries, HandedOut):
             return self
-        return Reply(self.status, b"", False, msgspec.structs.replace(delivery, payload=""), self.consumer)
+        return Reply(self.status, b"", False, HandedOut(deliveries), self.consumer)
 
 
 class MemoryStatus(Protocol):
@@ -77,7 +101,14 @@ class Services:
     """Size on disk, in bytes, of the segment files of large payloads."""
 
 
-Answer = Reply | Generator[None, None, Reply]
+Steps = Generator[Sequence[Delivery] | None, None, Reply]
+"""An operation that takes more than one step. At its yields the engine commits and lets others run.
+
+One that hands out messages yields its list of deliveries, always the same one: the engine gives back what is in it if
+the operation comes to no reply.
+"""
+
+Answer = Reply | Steps
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -137,4 +168,4 @@ class Engine(Protocol):
         """
 
     def give_back(self, reply: Reply) -> None:
-        """The response could not be written. Its message is available again at once, its delivery uncounted."""
+        """The response could not be written. Its messages are available again, at once or in small steps, uncounted."""

@@ -76,10 +76,7 @@ class Shape(Generic[Body]):
     def read(self, body: bytes) -> Body:
         """Raises MalformedJson, WrongShape, LimitReached. Ranges are up to the caller; see `wrong`."""
         if self._ids is not None and surely_too_many_ids(body, b'"', b"\\"):
-            try:
-                _check_syntax(body)
-            except UNREADABLE as error:
-                raise malformed(error, body) from None
+            check_syntax(body)
             raise LimitReached(f"'{self._ids}' {TOO_MANY_IDS}")
         try:
             request = self._decode(body)
@@ -130,6 +127,14 @@ def surely_too_many_ids(text: AnyStr, quote: AnyStr, backslash: AnyStr) -> bool:
     return quotes > most and (backslash not in text or quotes - text.count(backslash + quote) > most)
 
 
+def check_syntax(body: bytes) -> None:
+    """Raise MalformedJson unless the body is JSON."""
+    try:
+        _check_syntax(body)
+    except UNREADABLE as error:
+        raise malformed(error, body) from None
+
+
 def wrong(field: str) -> WrongShape:
     return WrongShape(f"'{field}' must be {ALLOWED[field]}")
 
@@ -139,8 +144,9 @@ def check_consumer(consumer: str) -> None:
         raise LimitReached(f"'consumer_id' must be at most {MAX_CONSUMER_BYTES} bytes of UTF-8")
 
 
-_MISSING = re.compile(r"missing required field `(\w+)`(?: - at `\$\.([\w.]+)`)?")
-_PATH = re.compile(r" - at `\$\.([\w.]+)")
+_MISSING = re.compile(r"missing required field `(\w+)`(?: - at `\$\.([\w.\[\]]+)`)?")
+_PATH = re.compile(r" - at `\$\.([\w.\[\]]+)")
+_INDEX = re.compile(r"\[\d+\]")
 
 
 def refusal(error: Exception, body: bytes, allowed: Mapping[str, str] = ALLOWED) -> QrustyError:
@@ -160,10 +166,14 @@ def _misshapen(problem: str, allowed: Mapping[str, str]) -> WrongShape:
     if missing is not None:
         name, parent = missing.groups()
         field = f"{parent}.{name}" if parent else name
-        return WrongShape(f"'{field}' is missing: it must be {allowed[field]}")
+        return WrongShape(f"'{field}' is missing: it must be {allowed[_INDEX.sub('[]', field)]}")
     path = _PATH.search(problem)
-    if path is not None and path[1] in allowed:
-        return WrongShape(f"'{path[1]}' must be {allowed[path[1]]}")
+    if path is not None:
+        field = path[1]
+        if _INDEX.sub("[]", field) not in allowed:
+            field = field.partition("[")[0]  # a list of plain values
+        if (values := allowed.get(_INDEX.sub("[]", field))) is not None:
+            return WrongShape(f"'{field}' must be {values}")
     return WrongShape("the body must be a JSON object")
 
 
@@ -181,12 +191,13 @@ _parse_pairs = json.JSONDecoder(
 ).decode
 
 
-def look_closer(body: bytes, names: Names, surplus: int | None = None) -> None:
+def look_closer(body: bytes, names: Names, surplus: int | None = None, parent: str = "") -> None:
     """Refuse what msgspec overlooks in a body that it decoded. Raises MalformedJson or WrongShape.
 
     `surplus`: the number of quotation marks besides those of the known names and strings, if known. If all of those
     are escaped, they are inside the known strings, and the body is good. If every name appears in the body at most once
-    and without escapes, no field is repeated. Otherwise the body is parsed in full.
+    and without escapes, no field is repeated. Otherwise the body is parsed in full. `parent`: what precedes a name in
+    the text of a refusal.
     """
     escapes = _BACKSLASH in body
     if escapes and surplus == body.count(b'\\"') and b"\\\\" not in body:
@@ -194,7 +205,7 @@ def look_closer(body: bytes, names: Names, surplus: int | None = None) -> None:
     try:
         if not body.isascii():
             body.decode()
-        if not escapes or b"\\u00" not in body or _ESCAPED_NAME(body) is None:
+        if not escapes or not has_escaped_name(body):
             for name in names.quoted:
                 if body.count(name) > 1:
                     break
@@ -205,9 +216,14 @@ def look_closer(body: bytes, names: Names, surplus: int | None = None) -> None:
         members = _parse_pairs(body.decode())
     except (UnicodeDecodeError, RecursionError) as error:
         raise malformed(error, body) from None
-    _refuse_repeated(members, names.top, "")
+    _refuse_repeated(members, names.top, parent)
     if names.config:
         _refuse_repeated(dict(members)["config"], names.config, "config.")
+
+
+def has_escaped_name(body: bytes) -> bool:
+    """Whether a known name may be in the body with an escape in it."""
+    return b"\\u00" in body and _ESCAPED_NAME(body) is not None
 
 
 def _check_doubtful_size(body: bytes, names: Names) -> None:

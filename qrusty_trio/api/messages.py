@@ -12,7 +12,7 @@ import msgspec
 
 from qrusty_trio.api import schema
 from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services
-from qrusty_trio.core.model import NackOutcome
+from qrusty_trio.core.model import Delivery, NackOutcome
 from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QueueNotFound
 
 BATCH_PIECE = 64
@@ -61,17 +61,18 @@ def _consume(services: Services, call: Call, now: int) -> Reply:
     before = _clock()
     delivery = services.broker.consume(call.params[0], consumer, lock_seconds, now)
     after = _clock()
-    if delivery is None:
-        reply = Reply(200, b"null")
-    else:
-        body = b'{"id":"%b","payload":%b,"retry_count":%d}' % (
-            delivery.id.encode(),
-            _encode(delivery.payload),
-            delivery.retry_count,
-        )
-        reply = Reply(200, body, False, delivery, consumer)
+    reply = Reply(200, b"null") if delivery is None else Reply(200, encoded(delivery), False, (delivery,), consumer)
     services.timings.record("consume", _clock() - begin, after - before, now // 1000)
     return reply
+
+
+def encoded(delivery: Delivery) -> bytes:
+    """A delivered message as its consumer gets it."""
+    return b'{"id":"%b","payload":%b,"retry_count":%d}' % (
+        delivery.id.encode(),
+        _encode(delivery.payload),
+        delivery.retry_count,
+    )
 
 
 def _ack(services: Services, call: Call, now: int) -> Reply:

@@ -19,8 +19,14 @@ MAX_QUEUE_NAME_BYTES = 255
 MAX_TEXT_PRIORITY_BYTES = 1024
 MAX_CONSUMER_BYTES = 1024
 MAX_QUEUES = 10_000
+ID_CHARACTERS = 36
+"""Length of a message id, a UUID as text."""
 MAX_BATCH_IDS = 50_000
 """Message ids that one request may settle: nearly as many ids of our own as fit into a body."""
+MAX_BATCH_MESSAGES = 5_000
+"""Messages that one request may publish: reading them takes 1.1 ms, and 2 ms where 10,000 are allowed."""
+MAX_BATCH_DELIVERIES = 1_000
+"""Messages that one request may consume."""
 MAX_LOCK_SECONDS = 10 * 365 * 86_400
 """Ten years. Longer lock timeouts are accepted but capped at this."""
 

@@ -240,7 +240,7 @@ class Connection:
     def end_quick(self, reply: Reply) -> None:
         """The response has been sent."""
         self._enter(IDLE)
-        if reply.delivery is not None:
+        if reply.deliveries:
             self._given = [reply.receipt()]
 
     async def _send_rest(self, unsent: Unsent) -> None:
@@ -411,7 +411,7 @@ class Connection:
             part = answer(reply, extra, head_only)
             parts.append(part)
             end += len(part)
-            if reply.delivery is not None:
+            if reply.deliveries:
                 given.append((end, reply.receipt()))
         del plan[: len(parts)], self._calls[: len(replies)]
         return b"".join(parts), given

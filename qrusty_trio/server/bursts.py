@@ -6,10 +6,11 @@ Rule: nothing here knows about transactions. `run_calls` must be called inside o
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 
-from qrusty_trio.api.call import Call, Operation, Reply, Services
+from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps
 from qrusty_trio.api.operations import error_reply
+from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, Starting, StorageFault
 
 REPLY_BYTES = 512 * 1024
@@ -18,9 +19,34 @@ REQUEST_WEIGHT = 2
 """How much a byte of a request counts compared to a byte of a reply. 64 publishes of 64 KiB in one step took 10 ms, or
 18 ms in queues that refuse duplicates."""
 
-Long = Generator[None, None, Reply]
-"""An operation that takes more than one step."""
 log = logging.getLogger(__name__)
+
+
+class Long:
+    """An operation that takes more than one step, on its way to its reply."""
+
+    __slots__ = ("_steps", "deliveries", "operation")
+
+    def __init__(self, steps: Steps, operation: Operation) -> None:
+        self._steps = steps
+        self.operation = operation
+        self.deliveries: Sequence[Delivery] = ()
+        """What it has handed out so far."""
+
+    def step(self) -> Reply | None:
+        """Run one step. Returns the reply when it is done, otherwise None."""
+        try:
+            deliveries = next(self._steps)
+        except StopIteration as stop:
+            reply: Reply = stop.value
+            return reply
+        if deliveries is not None:
+            self.deliveries = deliveries
+        return None
+
+    def close(self) -> None:
+        """It will not go on."""
+        self._steps.close()
 
 
 def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], now: int) -> Long | None:
@@ -40,7 +66,7 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
             answer = operation.function(services, call, now)
             if type(answer) is not Reply:
                 assert not isinstance(answer, Reply)
-                return answer
+                return Long(answer, operation)
             replies.append(answer)
             octets += len(answer.body)
         except StorageFault:
@@ -74,21 +100,11 @@ def run_reads(
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
             answer = failed_read(operation, error)
         if not isinstance(answer, Reply):
-            return answer
+            return Long(answer, operation)
         replies.append(answer)
         octets += len(answer.body)
         if octets >= REPLY_BYTES:
             return None
-    return None
-
-
-def next_step(long: Long) -> Reply | None:
-    """Run one step of a long operation. Returns its reply when it is done, otherwise None."""
-    try:
-        next(long)
-    except StopIteration as stop:
-        reply: Reply = stop.value
-        return reply
     return None
 
 
@@ -102,7 +118,7 @@ def only_synced(replies: list[Reply]) -> bool:
     """Whether some reply needs a sync and none has a delivery."""
     synced = False
     for reply in replies:
-        if reply.delivery is not None:
+        if reply.deliveries:
             return False
         if reply.needs_sync:
             synced = True

@@ -11,21 +11,22 @@ the store. The few that do (`Operation.reads_store`) are refused with the change
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
 
-from qrusty_trio.api.call import Call, Operation, Reply, Services
+from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, StorageFault
-from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, next_step, only_synced, run_calls, run_reads
+from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
+from qrusty_trio.server.returns import Returns
 from qrusty_trio.server.sessions import Session, Sessions
 
 EXPIRED_PER_STEP = 64
@@ -55,6 +56,7 @@ class Engine:
         self.services = services
         self.broker: Broker = services.broker
         self.sessions = Sessions(services.broker)
+        self.returns = Returns(services.broker)
         self.broker.has_left = self.sessions.has_left
         self.broker.clock_frame = clock.frame.pack()
         self.dispatcher = dispatcher
@@ -90,7 +92,7 @@ class Engine:
                 seen = len(replies)
                 long = self._run_some(calls, replies, self.committer.waits)
                 if long is not None:
-                    replies.append(await self._run_long(long, calls[len(replies)].operation))
+                    replies.append(await self._run_long(long))
                 if len(replies) < len(calls):
                     octets += sum(len(reply.body) for reply in replies[seen:])
                     if octets < REPLY_BYTES:
@@ -116,7 +118,7 @@ class Engine:
         while len(replies) < len(calls):
             long = self._run_some(calls, replies, defer=False)
             while long is not None:
-                reply = self._step(long, calls[len(replies)].operation)
+                reply = self._step(long)
                 if reply is not None:
                     replies.append(reply)
                     break
@@ -152,19 +154,24 @@ class Engine:
         return result
 
     def give_back(self, reply: Reply) -> None:
-        """Undo the delivery of a reply that could not be sent. The message is available at once; nothing is counted."""
-        delivery = reply.delivery
-        if delivery is None:
-            return
+        """Undo the deliveries of a reply that could not be sent; uncounted. See `api.call.Engine.give_back`."""
+        if reply.deliveries:
+            self._take_back(reply.deliveries)
+
+    def _take_back(self, deliveries: Iterable[Delivery]) -> None:
+        """Undo deliveries that nobody saw: up to GIVEN_BACK_PER_STEP at once, the others in steps."""
+        self.returns.add(deliveries)
         if self.fault is None:
             try:
-                # Do not expire locks here: this one may have expired, and its delivery must not count.
+                # Do not expire locks here: these may have expired, and their deliveries must not count.
                 with self._transaction(expire=False):
-                    self.broker.take_back(delivery.queue_number, delivery.lock_number, delivery.id)
-                return
+                    self.returns.run(GIVEN_BACK_PER_STEP)
             except StorageFault as fault:
-                log.debug("message %s is given back after the store has recovered: %s", delivery.id, fault)
-        self._note_unseen(delivery)
+                log.debug("messages are given back after the store has recovered: %s", fault)
+        if self.fault is not None:
+            self.unseen.update(self.returns.take_all())
+        elif self.returns:
+            self._pump_wanted.set()
 
     def join(self, session: Session) -> None:
         """Register a WebSocket that was opened."""
@@ -286,7 +293,7 @@ class Engine:
             if fault is None:
                 raise
             self._refuse(calls, replies, first, fault)
-            if long is not None and calls[len(replies)].operation.needs_store:
+            if long is not None and long.operation.needs_store:
                 long.close()
                 replies.append(error_reply(fault))
                 return None
@@ -299,33 +306,38 @@ class Engine:
         """After a storage fault, replace the replies of calls that change something, from number `first` on."""
         for index in range(first, len(replies)):
             if calls[index].operation.mutating:
-                delivery = replies[index].delivery
-                if delivery is not None:
-                    self._note_unseen(delivery)
+                self._note_unseen(replies[index].deliveries)
                 replies[index] = error_reply(fault)
 
-    def _note_unseen(self, delivery: Delivery) -> None:
-        self.unseen.add((delivery.queue_number, delivery.lock_number, delivery.id))
+    def _note_unseen(self, deliveries: Iterable[Delivery]) -> None:
+        self.unseen.update((each.queue_number, each.lock_number, each.id) for each in deliveries)
 
-    async def _run_long(self, long: Long, operation: Operation) -> Reply:
+    async def _run_long(self, long: Long) -> Reply:
         try:
-            while (reply := self._step(long, operation)) is None:
+            while (reply := self._step(long)) is None:
                 await trio.lowlevel.checkpoint()
+        except trio.Cancelled:
+            if long.deliveries:
+                self._take_back(long.deliveries)
+            raise
         finally:
             long.close()
         return reply
 
-    def _step(self, long: Long, operation: Operation) -> Reply | None:
+    def _step(self, long: Long) -> Reply | None:
         """Run one step of a long operation, in a transaction if it needs the store. Returns its reply when done."""
         try:
-            if not operation.needs_store:
-                return next_step(long)
+            if not long.operation.needs_store:
+                return long.step()
             with self._transaction():
-                return next_step(long)
+                return long.step()
         except QrustyError as error:
-            return error_reply(error)
+            reply = error_reply(error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-            return failed_read(operation, error)
+            reply = failed_read(long.operation, error)
+        if long.deliveries:
+            self._take_back(long.deliveries)
+        return reply
 
     # Tasks
 
@@ -349,13 +361,26 @@ class Engine:
     async def pump(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make deliveries left over from other steps, and return what WebSockets held, until cancelled."""
         task_status.started()
-        while True:
-            await self._pump_wanted.wait()
-            self._pump_wanted = trio.Event()
-            if self.fault is None:
-                await self._try_to("deliveries go on", lambda: self.sessions.give_back(GIVEN_BACK_PER_STEP))
-                if self.sessions.departed:
-                    self._pump_wanted.set()
+        try:
+            while True:
+                await self._pump_wanted.wait()
+                self._pump_wanted = trio.Event()
+                if self.fault is None:
+                    await self._try_to("deliveries go on", self._give_back)
+                    if self.sessions.departed or self.returns:
+                        self._pump_wanted.set()
+        finally:
+            # Otherwise these locks would end later, and their deliveries would count.
+            left = 0
+            while len(self.returns) != left:
+                left = len(self.returns)
+                self._take_back(())
+
+    def _give_back(self) -> None:
+        if self.returns:
+            self.returns.run(GIVEN_BACK_PER_STEP)
+        else:
+            self.sessions.give_back(GIVEN_BACK_PER_STEP)
 
     async def search(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the searches for duplicates, even if the client that asked for one is gone, until cancelled."""
@@ -387,6 +412,7 @@ class Engine:
             self.fault = self.last_fault = fault
             self.dispatcher.clear()
             self.sessions.forget_departed()
+            self.unseen.update(self.returns.take_all())
             log.error("the store failed, changes are refused until it is back: %s", fault)
         self.committer.abandon(fault)
         self.broken.set()

@@ -39,7 +39,7 @@ def consume(table: Table, queue: str = "q", **more: Any) -> Any:
 
 
 def refusal(reply: Any) -> tuple[int, str]:
-    assert reply.delivery is None
+    assert not reply.deliveries
     assert not reply.needs_sync
     error = json.loads(reply.body)
     assert error.keys() == {"error", "code"}
@@ -65,6 +65,9 @@ def test_what_has_to_be_durable(table: Table) -> None:
     assert table.run("DELETE", "/delete-queue/r").needs_sync
     assert table.post("/purge-all").needs_sync
     assert table.post("/delete-all").needs_sync
+    assert table.post("/publish-batch", {"queue": "q", "messages": [{"priority": 1, "payload": "p"}]}).needs_sync
+    assert not table.post("/publish-batch", {"queue": "q", "messages": []}).needs_sync
+    assert not table.post("/consume-batch/q", WORKER | {"max_messages": 2}).needs_sync
     for path in ("/queues", "/stats", "/health", "/queue-stats/q", "/queues/q/metrics", "/operation-timings"):
         assert not table.run("GET", path).needs_sync
 
@@ -72,11 +75,11 @@ def test_what_has_to_be_durable(table: Table) -> None:
 def test_an_answer_says_what_it_hands_out(table: Table) -> None:
     message_id = publish(table, payload='ü"\\\n\0😀')
     reply = table.post("/consume/q", {"consumer_id": "wörker"})
-    assert reply.delivery is not None
-    assert (reply.delivery.id, reply.delivery.payload, reply.consumer) == (message_id, 'ü"\\\n\0😀', "wörker")
+    (delivery,) = reply.deliveries
+    assert (delivery.id, delivery.payload, reply.consumer) == (message_id, 'ü"\\\n\0😀', "wörker")
     assert json.loads(reply.body) == {"id": message_id, "payload": 'ü"\\\n\0😀', "retry_count": 1}
     nothing = table.post("/consume/q", WORKER)
-    assert (nothing.body, nothing.delivery) == (b"null", None)
+    assert (nothing.body, nothing.deliveries) == (b"null", ())
 
 
 def test_lock_times(table: Table) -> None:

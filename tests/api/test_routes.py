@@ -29,6 +29,8 @@ TABLE = {operation.name: operation for operation in OPERATIONS}
         ("POST", f"/nack/q/{ID}", "nack", ("q", ID)),
         ("POST", "/ack-batch/q", "ack_batch", ("q",)),
         ("POST", "/nack-batch/q", "nack_batch", ("q",)),
+        ("POST", "/publish-batch", "publish_batch", ()),
+        ("POST", "/consume-batch/q", "consume_batch", ("q",)),
         ("POST", "/purge-queue/q", "purge_queue", ("q",)),
         ("DELETE", "/delete-queue/q", "delete_queue", ("q",)),
         ("POST", "/purge-all", "purge_all", ()),
@@ -53,7 +55,7 @@ def test_every_route(method: str, path: str, name: str, params: tuple[str, ...])
 
 
 def test_the_table_has_these_routes_only() -> None:
-    assert len(OPERATIONS) == 18
+    assert len(OPERATIONS) == 20
     assert {operation.name for operation in OPERATIONS if not operation.mutating} == {
         *("queues", "queue_stats", "stats", "metrics", "operation_timings", "health")
     }

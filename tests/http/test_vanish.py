@@ -55,7 +55,7 @@ class SlowEngine:
 
     async def run(self, calls: list[object]) -> list[Reply]:
         replies: list[Reply] = await self._engine.run(calls)  # type: ignore[attr-defined]  # it is an Engine
-        if any(reply.delivery is not None for reply in replies):
+        if any(reply.deliveries for reply in replies):
             self.entered.set()
             with trio.CancelScope(shield=True):
                 await self.go.wait()

@@ -81,9 +81,9 @@ class Client:
                 each.unanswered()
             return None
         for each, reply in zip(asks, replies, strict=True):
-            if isinstance(each, ConsumeAsk) and reply.delivery is not None and self.dice.random() < 0.08:
+            if isinstance(each, ConsumeAsk) and reply.deliveries and self.dice.random() < 0.08:
                 # The socket broke before the answer was written.
-                self.world.model.trace.note(self.name, "could not be answered: gives back", reply.delivery.id)
+                self.world.model.trace.note(self.name, "could not be answered: gives back", len(reply.deliveries))
                 each.given_back = True
                 if await self._stuck(each):
                     continue

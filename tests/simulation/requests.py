@@ -140,11 +140,11 @@ class ConsumeAsk(Ask):
         self.asked.consumes[self.consumer] += by
 
     def succeeded(self, reply: Reply) -> None:
-        delivery = reply.delivery
-        if delivery is None:
+        if not reply.deliveries:
             if self.expects:
                 self.model.fail(f"{self.what} found nothing, and there is something")
             return
+        (delivery,) = reply.deliveries
         answer = json.loads(reply.body)
         self.id = answer["id"]
         assert self.id is not None

@@ -23,7 +23,7 @@ class HandedOut:
     def answered(self, reply: Reply | None, written: bool, stream: int, http2: Http2Progress | None) -> None:
         """The app has finished a request."""
         self.given = []
-        if reply is None or reply.delivery is None:
+        if reply is None or not reply.deliveries:
             return
         if http2 is not None and http2.unfinished(stream):
             self._unsent[stream] = reply.receipt()

@@ -1,0 +1,183 @@
+"""Operations on many messages at a time: publish-batch, consume-batch.
+
+Rule: see `api.operations`. A batch runs in steps. What one step changes is one write of the store. So a batch of up to
+PER_STEP messages is stored as a whole or not at all. Of a longer one, a crash in between leaves the messages of the
+first steps, and its client had no answer.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from qrusty_trio.api.batch_bodies import (
+    MESSAGE_FIELDS,
+    PER_STEP,
+    TOO_MANY_MESSAGES,
+    NewMessage,
+    look_closer_at_messages,
+    quotes_of,
+    surely_too_many,
+)
+from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps
+from qrusty_trio.api.json_bodies import ALLOWED, UNREADABLE, Shape, check_consumer, check_syntax, names_of, refusal
+from qrusty_trio.api.messages import LARGE_BYTES, PRESSURE_MESSAGE, encoded
+from qrusty_trio.api.schema import DEFAULT_LOCK_SECONDS, DEFAULT_MAX_RETRIES
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, MAX_LOCK_SECONDS, U64_MAX, Delivery
+from qrusty_trio.errors import InvalidQueueName, LimitReached, MemoryPressure, QrustyError, QueueNotFound, StorageFault
+
+PUBLISHED_CHARACTERS = 256 * 1024
+"""Payload characters published in one step, or a single larger payload."""
+CONSUMED_PER_STEP = 128
+"""Messages consumed in one step, which takes about 1 ms."""
+CONSUMED_BYTES = 256 * 1024
+"""Bytes of messages consumed in one step, or a single larger message."""
+MAX_RESPONSE_BYTES = 2 * 1024 * 1024
+"""A response to consume-batch is at most this long, unless its only message is longer."""
+
+_encode = msgspec.json.encode
+
+
+class PublishBatchBody(msgspec.Struct):
+    queue: str
+    messages: list[NewMessage]
+
+
+class ConsumeBatchBody(msgspec.Struct):
+    consumer_id: str
+    max_messages: int
+    timeout_seconds: int | None = None
+
+
+class Rejected(msgspec.Struct):
+    """A message of a batch that was refused."""
+
+    index: int
+    """Its place in the batch, from 0."""
+    error: str
+    code: str
+
+
+_BATCH_FIELDS = {**ALLOWED, **MESSAGE_FIELDS}
+_BATCH = names_of(PublishBatchBody)
+_decode_batch = msgspec.json.Decoder(PublishBatchBody).decode
+_CONSUME_BATCH = Shape(ConsumeBatchBody, {"max_messages": f"an integer from 1 to {MAX_BATCH_DELIVERIES}"})
+
+
+class BatchPublisher:
+    """Publishes the messages of a batch, some at a time."""
+
+    def __init__(self, broker: Broker, queue: str, messages: list[NewMessage], create: bool = True) -> None:
+        """`create`: an unknown queue is created; otherwise `step` raises QueueNotFound."""
+        self._broker = broker
+        self._queue = queue
+        self._messages = messages
+        self._create = create
+        self._next = 0
+        self.ids: list[str] = []
+        """Of the accepted messages, in order."""
+        self.rejected: list[Rejected] = []
+
+    def step(self, now: int) -> bool:
+        """Publish up to PER_STEP messages. Returns whether some are left.
+
+        Raises StorageFault; before any message was accepted also InvalidQueueName, LimitReached and QueueNotFound.
+        """
+        publish = self._broker.publish
+        queue, create, ids = self._queue, self._create, self.ids
+        characters = 0
+        for index in range(self._next, min(self._next + PER_STEP, len(self._messages))):
+            message = self._messages[index]
+            retries = message.max_retries
+            try:
+                ids.append(
+                    publish(
+                        queue,
+                        message.priority,
+                        message.payload,
+                        DEFAULT_MAX_RETRIES if retries is None else retries,
+                        now,
+                        create,
+                    )
+                )
+            except StorageFault:
+                raise
+            except QrustyError as error:
+                if not ids and isinstance(error, InvalidQueueName | LimitReached | QueueNotFound):
+                    raise
+                self.rejected.append(Rejected(index, str(error), error.code))
+            self._next = index + 1
+            characters += len(message.payload)
+            if characters >= PUBLISHED_CHARACTERS:
+                break
+        return self._next < len(self._messages)
+
+    def outcome(self) -> dict[str, object]:
+        """What is told of the batch."""
+        return {"ids": self.ids, "rejected": self.rejected}
+
+
+def _publish_batch(services: Services, call: Call, now: int) -> Steps:
+    if services.gate.memory_critical:
+        raise MemoryPressure(PRESSURE_MESSAGE)
+    body = call.body
+    if surely_too_many(body):
+        check_syntax(body)
+        raise LimitReached(f"'messages' {TOO_MANY_MESSAGES}")
+    try:
+        request = _decode_batch(body)
+    except UNREADABLE as error:
+        raise refusal(error, body, _BATCH_FIELDS) from None
+    messages = request.messages
+    if len(messages) > MAX_BATCH_MESSAGES:
+        raise LimitReached(f"'messages' {TOO_MANY_MESSAGES}")
+    if len(body) > LARGE_BYTES:
+        yield None
+    if body.count(b'"') != 6 + quotes_of(messages):
+        yield from look_closer_at_messages(body, _BATCH, messages)
+    publisher = BatchPublisher(services.broker, request.queue, messages)
+    while publisher.step(now):
+        yield None
+    return Reply(200, _encode(publisher.outcome()), bool(publisher.ids))
+
+
+def _consume_batch(services: Services, call: Call, now: int) -> Steps:
+    request = _CONSUME_BATCH.read(call.body)
+    check_consumer(request.consumer_id)
+    if not 1 <= request.max_messages <= MAX_BATCH_DELIVERIES:
+        raise _CONSUME_BATCH.wrong("max_messages")
+    seconds = request.timeout_seconds
+    if seconds is None:
+        seconds = DEFAULT_LOCK_SECONDS
+    elif not 0 <= seconds <= U64_MAX:
+        raise _CONSUME_BATCH.wrong("timeout_seconds")
+    lock_seconds = min(seconds, MAX_LOCK_SECONDS)
+    broker, consumer = services.broker, request.consumer_id
+    deliveries: list[Delivery] = []
+    messages: list[bytes] = []
+    whole = step = 0
+    queue = broker.catalog.by_name.get(call.params[0])
+    while queue is not None and len(deliveries) < request.max_messages:
+        # By number: after a rename, all are of the same queue.
+        delivery = broker.consume_number(queue.number, consumer, lock_seconds, now)
+        if delivery is None:
+            break
+        message = encoded(delivery)
+        size = len(message) + 1
+        if deliveries and whole + size > MAX_RESPONSE_BYTES:
+            broker.take_back(delivery.queue_number, delivery.lock_number, delivery.id)
+            break
+        deliveries.append(delivery)
+        messages.append(message)
+        whole += size
+        step += size
+        if len(deliveries) % CONSUMED_PER_STEP == 0 or step >= CONSUMED_BYTES:
+            step = 0
+            yield deliveries
+    return Reply(200, b'{"messages":[%b]}' % b",".join(messages), False, deliveries, consumer)
+
+
+OPERATIONS = (
+    Operation("publish_batch", "POST", "/publish-batch", True, _publish_batch, PublishBatchBody, True),
+    Operation("consume_batch", "POST", "/consume-batch/{queue}", True, _consume_batch, ConsumeBatchBody, True),
+)
