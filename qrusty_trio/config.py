@@ -8,24 +8,35 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from ipaddress import IPv6Address
 from pathlib import Path
-from typing import Generic, NamedTuple, Self, TypeVar, cast
+from typing import NamedTuple, Self, TypeVar, cast
 
+from qrusty_trio.checks import (
+    AUTO,
+    Check,
+    decimal,
+    derived,
+    hosts,
+    label,
+    memory_limit,
+    one_of,
+    origins,
+    path,
+    switch,
+    whole,
+)
 from qrusty_trio.core.pressure import Thresholds
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.logs import LogFormat, LogLevel
 
 T = TypeVar("T")
-Choice = TypeVar("Choice", bound=StrEnum)
 
 SHOWN_CHARS = 100
 """How many characters of an invalid value the error message shows."""
-AUTO = -1
-"""The value of a setting that is still to be derived from others."""
 HOT_TIER_SIZE, MAX_HOT_TIER_SIZE = 1000, 100_000
 CACHE_MB, WRITE_BUFFER_MB = 128, 16
 """Defaults that are adjusted to other settings (cache and write buffer in MiB)."""
@@ -52,6 +63,17 @@ class Fsync(StrEnum):
     NEVER = "never"
 
 
+class Colour(StrEnum):
+    """How the web UI marks the environment."""
+
+    GREY = "grey"
+    RED = "red"
+    ORANGE = "orange"
+    GREEN = "green"
+    BLUE = "blue"
+    PURPLE = "purple"
+
+
 class Address(NamedTuple):
     """Where to listen. `host` is without brackets; port 0 means any free port."""
 
@@ -60,14 +82,6 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
-class Check(Generic[T]):
-    """The allowed values of a variable. `parse` raises ValueError for anything else."""
-
-    allowed: str
-    parse: Callable[[str], T]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,47 +103,6 @@ class Setting:
             raise StartupRefused(f"{self.variable}={shown} is not allowed: it takes {self.check.allowed}.") from None
 
 
-def _whole(least: int, most: int) -> Check[int]:
-    def parse(text: str) -> int:
-        if not re.fullmatch(r"[0-9]{1,18}", text, re.ASCII) or not least <= int(text) <= most:
-            raise ValueError
-        return int(text)
-
-    return Check(f"a whole number from {least} to {most}", parse)
-
-
-def _decimal(least: float, most: float) -> Check[float]:
-    def parse(text: str) -> float:
-        if not re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text, re.ASCII) or not least <= float(text) <= most:
-            raise ValueError
-        return float(text)
-
-    return Check(f"a number from {least:g} to {most:g}", parse)
-
-
-def _one_of(choices: type[Choice]) -> Check[Choice]:
-    return Check(" or ".join((", ".join(list(choices)[:-1]), list(choices)[-1])), choices)
-
-
-def _path() -> Check[Path]:
-    def parse(text: str) -> Path:
-        if not text.strip() or "\0" in text:
-            raise ValueError
-        text.encode()  # RocksDB takes only UTF-8 names; a UnicodeEncodeError is a ValueError
-        return Path(text)
-
-    return Check("the path of a directory, in UTF-8", parse)
-
-
-def _switch() -> Check[bool]:
-    def parse(text: str) -> bool:
-        if text not in ("enabled", "disabled"):
-            raise ValueError
-        return text == "enabled"
-
-    return Check("enabled or disabled", parse)
-
-
 def _address() -> Check[Address]:
     def parse(text: str) -> Address:
         match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+)):([0-9]{1,5})", text, re.ASCII)
@@ -140,40 +113,6 @@ def _address() -> Check[Address]:
         return Address(match[1] or match[2], int(match[3]))
 
     return Check("host:port, such as 127.0.0.1:6784 or [::1]:6784, port 0 to 65535", parse)
-
-
-def _derived(number: Check[int]) -> Check[int]:
-    """A check for a setting that is derived from others unless it is set."""
-    return Check(f"auto or {number.allowed}", lambda text: AUTO if text == "auto" else number.parse(text))
-
-
-def _memory_limit() -> Check[int | None]:
-    number = _whole(32, 16_777_216)
-
-    def parse(text: str) -> int | None:
-        return None if text == "auto" else number.parse(text)
-
-    return Check(f"auto or {number.allowed}", parse)
-
-
-def _origins() -> Check[frozenset[str]]:
-    def parse(text: str) -> frozenset[str]:
-        origins = [origin.strip().lower() for origin in text.split(",")] if text.strip() else []
-        if not all(re.fullmatch(r"https?://[^/,\s@?#*\"]+", origin) for origin in origins):
-            raise ValueError
-        return frozenset(origins)
-
-    return Check("nothing, or origins such as https://ops.example:8443, separated by commas, without paths", parse)
-
-
-def _hosts() -> Check[frozenset[str]]:
-    def parse(text: str) -> frozenset[str]:
-        hosts = [host.strip().lower().removesuffix(".") for host in text.split(",")] if text.strip() else []
-        if not all(re.fullmatch(r"[-0-9a-z._]+", host, re.ASCII) for host in hosts):
-            raise ValueError
-        return frozenset(hosts)
-
-    return Check("nothing, or names such as ops.example, separated by commas, without ports", parse)
 
 
 def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, unset: T | None = None) -> T:
@@ -189,29 +128,29 @@ def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, 
 class Settings:
     """The settings of a server. Raises `StartupRefused` when the values do not fit together."""
 
-    data_path: Path = _row("DATA_PATH", "/data", _path(), "", "Directory of the store. It is created if missing.")
+    data_path: Path = _row("DATA_PATH", "/data", path(), "", "Directory of the store. It is created if missing.")
     bind_addr: Address = _row("BIND_ADDR", "0.0.0.0:6784", _address(), "", "Where to listen.")
     storage_mode: StorageMode = _row(
         "STORAGE_MODE",
         "rocksdb",
-        _one_of(StorageMode),
+        one_of(StorageMode),
         "",
         "Where messages are kept. In memory they are lost when the server stops.",
     )
     max_connections: int = _row(
-        "MAX_CONNECTIONS", "10000", _whole(1, 1_000_000), "sockets", "Open connections, WebSockets included."
+        "MAX_CONNECTIONS", "10000", whole(1, 1_000_000), "sockets", "Open connections, WebSockets included."
     )
     webui_dir: Path = _row(
         "WEBUI_DIR",
         "/opt/qrusty/webui",
-        _path(),
+        path(),
         "",
         "Files of the web UI. Without an index.html there, the installed ones are served.",
     )
     rocksdb_cache_mb: int = _row(
         "ROCKSDB_CACHE_MB",
         f"{CACHE_MB}",
-        _whole(1, 1_048_576),
+        whole(1, 1_048_576),
         "MiB",
         "Blocks, indexes and memory tables of RocksDB together.",
         AUTO,
@@ -219,17 +158,17 @@ class Settings:
     rocksdb_write_buffer_mb: int = _row(
         "ROCKSDB_WRITE_BUFFER_MB",
         "auto",
-        _derived(_whole(1, 65_536)),
+        derived(whole(1, 65_536)),
         "MiB",
         f"Memory tables of RocksDB, at most the cache. auto: {WRITE_BUFFER_MB}, or half the cache if that is less.",
     )
     rocksdb_max_open_files: int = _row(
-        "ROCKSDB_MAX_OPEN_FILES", "128", _whole(16, 1_000_000), "files", "Table files that RocksDB keeps open."
+        "ROCKSDB_MAX_OPEN_FILES", "128", whole(16, 1_000_000), "files", "Table files that RocksDB keeps open."
     )
     hot_tier_size: int = _row(
         "QRUSTY_HOT_TIER_SIZE",
         f"{HOT_TIER_SIZE}",
-        _whole(1, MAX_HOT_TIER_SIZE),
+        whole(1, MAX_HOT_TIER_SIZE),
         "messages",
         "Messages at the head of each queue that are kept in memory.",
         AUTO,
@@ -237,49 +176,49 @@ class Settings:
     refill_threshold: int = _row(
         "QRUSTY_REFILL_THRESHOLD",
         "auto",
-        _derived(_whole(0, 99_999)),
+        derived(whole(0, 99_999)),
         "messages",
         "With fewer left in memory, more are read. Less than the tier size. auto: a quarter of it.",
     )
     externalize_min_bytes: int = _row(
         "QRUSTY_EXTERNALIZE_MIN_BYTES",
         "4096",
-        _whole(256, 2_097_152),
+        whole(256, 2_097_152),
         "bytes",
         "Payloads of this size or more go to segment files.",
     )
     payload_store: bool = _row(
         "QRUSTY_PAYLOAD_STORE",
         "enabled",
-        _switch(),
+        switch(),
         "",
         "Whether new payloads go to segment files. Old ones are read either way.",
     )
     segment_max_mb: int = _row(
         "QRUSTY_SEGMENT_MAX_MB",
         "256",
-        _whole(1, 4096),
+        whole(1, 4096),
         "MiB",
         "A segment file that reaches this size is closed, and a new one is begun.",
     )
     compact_interval_secs: float = _row(
         "QRUSTY_COMPACT_INTERVAL_SECS",
         "300",
-        _decimal(1, 86_400),
+        decimal(1, 86_400),
         "seconds",
         "Time between two compactions of the segment files.",
     )
     memory_limit_mb: int | None = _row(
         "QRUSTY_MEMORY_LIMIT_MB",
         "auto",
-        _memory_limit(),
+        memory_limit(),
         "MiB",
         "Memory limit of the server. auto: the cgroup limit, or all RAM.",
     )
     memory_pressure_threshold: float = _row(
         "QRUSTY_MEMORY_PRESSURE_THRESHOLD",
         "0.80",
-        _decimal(0, 1),
+        decimal(0, 1),
         "share",
         "Memory in use at which caches shrink.",
         AUTO,
@@ -287,7 +226,7 @@ class Settings:
     memory_pressure_exit_threshold: float = _row(
         "QRUSTY_MEMORY_PRESSURE_EXIT_THRESHOLD",
         "0.70",
-        _decimal(0, 1),
+        decimal(0, 1),
         "share",
         "Memory in use below which they grow back.",
         AUTO,
@@ -295,7 +234,7 @@ class Settings:
     memory_critical_threshold: float = _row(
         "QRUSTY_MEMORY_CRITICAL_THRESHOLD",
         "0.90",
-        _decimal(0, 1),
+        decimal(0, 1),
         "share",
         "Memory in use at which publishes are refused.",
         AUTO,
@@ -303,43 +242,57 @@ class Settings:
     max_locked_index: int = _row(
         "QRUSTY_MAX_LOCKED_INDEX",
         "500000",
-        _whole(1, 100_000_000),
+        whole(1, 100_000_000),
         "messages",
         "Messages locked at a time. Beyond that, consumers wait.",
     )
     ws_ping_interval_secs: float = _row(
-        "WS_PING_INTERVAL_SECS", "30", _decimal(0.1, 86_400), "seconds", "Silence after which a WebSocket gets a ping."
+        "WS_PING_INTERVAL_SECS", "30", decimal(0.1, 86_400), "seconds", "Silence after which a WebSocket gets a ping."
     )
     ws_ping_timeout_secs: float = _row(
         "WS_PING_TIMEOUT_SECS",
         "10",
-        _decimal(0.1, 86_400),
+        decimal(0.1, 86_400),
         "seconds",
         "Time to answer a ping before the WebSocket is closed.",
     )
-    fsync: Fsync = _row("QRUSTY_FSYNC", "always", _one_of(Fsync), "", "When changes are synced to disk.")
+    fsync: Fsync = _row("QRUSTY_FSYNC", "always", one_of(Fsync), "", "When changes are synced to disk.")
     fast_lane: bool = _row(
         "QRUSTY_FAST_LANE",
         "enabled",
-        _switch(),
+        switch(),
         "",
         "Whether plain requests take the fast path, past Hypercorn. The responses are the same.",
     )
-    log_level: LogLevel = _row("QRUSTY_LOG_LEVEL", "info", _one_of(LogLevel), "", "Least severe level that is logged.")
-    log_format: LogFormat = _row("QRUSTY_LOG_FORMAT", "console", _one_of(LogFormat), "", "Format of the log on stderr.")
+    log_level: LogLevel = _row("QRUSTY_LOG_LEVEL", "info", one_of(LogLevel), "", "Least severe level that is logged.")
+    log_format: LogFormat = _row("QRUSTY_LOG_FORMAT", "console", one_of(LogFormat), "", "Format of the log on stderr.")
     allowed_origins: frozenset[str] = _row(
         "QRUSTY_ALLOWED_ORIGINS",
         "",
-        _origins(),
+        origins(),
         "",
         "Origins of browser pages that may use the server, besides its own.",
     )
     allowed_hosts: frozenset[str] = _row(
         "QRUSTY_ALLOWED_HOSTS",
         "",
-        _hosts(),
+        hosts(),
         "",
         "Names under which browsers may use the server, besides localhost, IP addresses and BIND_ADDR.",
+    )
+
+    read_only: bool = _row(
+        "QRUSTY_READ_ONLY",
+        "disabled",
+        switch(),
+        "",
+        "Whether every change that a client asks for is refused.",
+    )
+    environment: str = _row(
+        "QRUSTY_ENVIRONMENT", "", label(), "", "A name for this server, such as production, that the web UI shows."
+    )
+    environment_colour: Colour = _row(
+        "QRUSTY_ENVIRONMENT_COLOUR", "grey", one_of(Colour), "", "The colour of that name."
     )
 
     def __post_init__(self) -> None:

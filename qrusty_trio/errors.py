@@ -106,6 +106,13 @@ class MethodNotAllowed(QrustyError):
     """The methods of the path, as the value of the Allow header."""
 
 
+class ReadOnly(QrustyError):
+    """The operator allows no change (status 403)."""
+
+    status = 403
+    code = "read_only"
+
+
 class QueueExists(QrustyError):
     """The queue name is taken (status 409)."""
 

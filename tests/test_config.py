@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from qrusty_trio import __version__, config
-from qrusty_trio.config import TABLE, Address, Fsync, Settings, StorageMode, unknown_variables, webui_directory
+from qrusty_trio.config import TABLE, Address, Colour, Fsync, Settings, StorageMode, unknown_variables, webui_directory
 from qrusty_trio.core.pressure import Thresholds
 from qrusty_trio.errors import StartupRefused
 
@@ -44,6 +44,9 @@ DEFAULTS = {
     "QRUSTY_LOG_FORMAT": "console",
     "QRUSTY_ALLOWED_ORIGINS": "",
     "QRUSTY_ALLOWED_HOSTS": "",
+    "QRUSTY_READ_ONLY": "disabled",
+    "QRUSTY_ENVIRONMENT": "",
+    "QRUSTY_ENVIRONMENT_COLOUR": "grey",
     "QRUSTY_FAST_LANE": "enabled",
 }
 """What existing deployments of the recorded server, and our own documents, rely on."""
@@ -123,6 +126,9 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
         "allowed_hosts",
         frozenset({"ops.example", "queue.internal"}),
     ),
+    ("QRUSTY_READ_ONLY", "enabled", "read_only", True),
+    ("QRUSTY_ENVIRONMENT", "prüfung 2", "environment", "prüfung 2"),
+    ("QRUSTY_ENVIRONMENT_COLOUR", "red", "environment_colour", Colour.RED),
 ]
 
 
@@ -138,7 +144,7 @@ def test_every_variable_is_tried_with_something_else_than_its_default() -> None:
 
 
 REFUSED: list[tuple[str, str]] = [
-    *((variable, "") for variable in DEFAULTS if not variable.startswith("QRUSTY_ALLOWED_")),
+    *((variable, "") for variable in DEFAULTS if DEFAULTS[variable]),
     ("DATA_PATH", "  "),
     ("DATA_PATH", "/data/\udcff"),
     ("BIND_ADDR", "6784"),
@@ -196,6 +202,11 @@ REFUSED: list[tuple[str, str]] = [
     ("QRUSTY_ALLOWED_HOSTS", "ops.example:6784"),
     ("QRUSTY_ALLOWED_HOSTS", "https://ops.example"),
     ("QRUSTY_ALLOWED_HOSTS", "ops.example,"),
+    ("QRUSTY_READ_ONLY", "on"),
+    ("QRUSTY_ENVIRONMENT", "a\nb"),
+    ("QRUSTY_ENVIRONMENT", " a"),
+    ("QRUSTY_ENVIRONMENT", "a" * 33),
+    ("QRUSTY_ENVIRONMENT_COLOUR", "pink"),
 ]
 
 

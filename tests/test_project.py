@@ -15,6 +15,7 @@ from qrusty_trio import __version__
 from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
 from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.api.overview import MAX_ROWS
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
@@ -109,6 +110,7 @@ def documented_limits() -> dict[str, str]:
         "name of a queue": f"{model.MAX_QUEUE_NAME_BYTES} bytes of UTF-8",
         "text priority": f"{model.MAX_TEXT_PRIORITY_BYTES:,} bytes of UTF-8",
         "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
+        "queues of a page of `GET /queue-list`": f"{MAX_ROWS}",
         "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
         "messages that a batch publishes": f"{model.MAX_BATCH_MESSAGES:,}",
         "messages that a batch consumes": f"{model.MAX_BATCH_DELIVERIES:,}",

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
+from qrusty_trio.api.about import About
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import ID_CHARACTERS, Delivery
+from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import StorageFault
 
@@ -80,6 +82,9 @@ class MemoryStatus(Protocol):
     """The memory monitor's latest reading."""
 
     @property
+    def level(self) -> Level: ...
+
+    @property
     def under_pressure(self) -> bool: ...
 
     @property
@@ -99,6 +104,7 @@ class Services:
     memory: MemoryStatus
     payload_disk_bytes: Callable[[], int]
     """Size on disk, in bytes, of the segment files of large payloads."""
+    about: About = field(default_factory=About)
 
 
 Steps = Generator[Sequence[Delivery] | None, None, Reply]

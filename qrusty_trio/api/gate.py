@@ -1,25 +1,46 @@
 """What the server currently refuses, on any transport.
 
-Rule: the start-up loader and the memory monitor write here, and every transport reads here. Nobody asks those two
-directly.
+Rule: the start-up loader, the memory monitor and the engine write here, and every transport reads here. Nobody asks
+those three directly.
 """
 
 from __future__ import annotations
 
+from qrusty_trio.errors import QrustyError, ReadOnly, Starting
+
 
 class Gate:
-    """Two flags. Reads are always allowed."""
+    """What is refused now. Reads are always allowed."""
 
-    __slots__ = ("memory_critical", "starting")
+    __slots__ = ("fault", "memory_critical", "read_only", "starting")
 
-    def __init__(self, starting: bool = False, memory_critical: bool = False) -> None:
+    def __init__(self, starting: bool = False, memory_critical: bool = False, read_only: bool = False) -> None:
         self.starting = starting
         """True until the start-up loader is done. Nothing may change, because not all queues are known yet."""
         self.memory_critical = memory_critical
         """True while memory is critical. Publishing would make that worse; everything else makes it better."""
+        self.read_only = read_only
+        """Whether clients may change nothing. The server itself goes on: locks expire."""
+        self.fault: str | None = None
+        """The sentence of the storage fault that changes are refused with; None while the store works."""
 
-    def mutations_allowed(self) -> bool:
-        return not self.starting
+    @property
+    def state(self) -> str:
+        """`starting`, `storage_fault` or `ok`."""
+        if self.fault is not None:
+            return "storage_fault"
+        return "starting" if self.starting else "ok"
+
+    def refusal(self, changes: bool = True) -> QrustyError | None:
+        """With what an operation that needs the store is refused now; None if it is allowed.
+
+        `changes`: whether it changes anything.
+        """
+        if changes and self.read_only:
+            return ReadOnly("This server is read-only: it refuses every change")
+        if self.starting:
+            return Starting("Qrusty is initialising. Retry shortly.")
+        return None
 
     def publishes_allowed(self) -> bool:
-        return not (self.starting or self.memory_critical)
+        return not (self.read_only or self.starting or self.memory_critical)

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from qrusty_trio.api import batches, messages, queues, reports
+from qrusty_trio.api import batches, messages, overview, queues, reports
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
@@ -32,6 +32,7 @@ OPERATIONS: Final = (
     *batches.OPERATIONS,
     *queues.OPERATIONS,
     *reports.OPERATIONS,
+    *overview.OPERATIONS,
 )
 """Every HTTP route except /ws and the web UI."""
 

@@ -38,7 +38,7 @@ CHANGING = frozenset({"publish", "ack", "nack", "batch-ack", "batch-nack"})
 STORING = CHANGING | {"renew"}
 """Types that fail if the burst can't be stored."""
 TOUCHING = STORING | {"subscribe", "credit"}
-"""Types refused while the server is starting."""
+"""Types refused while the server is starting or read-only."""
 
 T = TypeVar("T")
 
@@ -144,8 +144,9 @@ def run(session: Session, burst: Burst, request: Request | Misshapen, broker: Se
     function = _FUNCTIONS.get(request.type)
     if function is None:
         raise Refusal("unknown_type", f"'{request.type[:100]}' is no frame type")
-    if not session.gate.mutations_allowed() and request.type in TOUCHING:
-        raise Refusal("starting", "Qrusty is initialising. Retry shortly.")
+    refusal = session.gate.refusal()
+    if refusal is not None and request.type in TOUCHING:
+        raise Refusal(refusal.code, str(refusal))
     return function(session, burst, request, broker, now)
 
 

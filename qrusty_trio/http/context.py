@@ -11,6 +11,7 @@ from pathlib import Path
 
 import trio
 
+from qrusty_trio.api.about import Gauge
 from qrusty_trio.api.call import Engine
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.byte_budget import Budget
@@ -47,3 +48,5 @@ class HttpContext:
     """Bytes of responses that are not sent yet."""
     max_turned_away: int = MAX_TURNED_AWAY
     """Surplus connections that get a response at a time; fewer where descriptors are scarce."""
+    connections: Gauge = field(default_factory=Gauge)
+    """Open connections; the listener counts them."""

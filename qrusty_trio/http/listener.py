@@ -63,7 +63,7 @@ class _Server:
         self._fast_path = FastPath(context, self._handover.serve)
         self._bulkheads = context.bulkheads
         self._responses = Responses()
-        self._open = 0
+        self._open = context.connections
         self._turned_away = 0
         self._refused = 0
         self._tell_at = 0.0
@@ -105,8 +105,8 @@ class _Server:
 
     def _take_in(self, stream: trio.SocketStream, connections: trio.Nursery) -> None:
         # No checkpoint between counting and starting, so the count is exact.
-        if self._open < self._context.max_connections:
-            self._open += 1
+        if self._open.value < self._context.max_connections:
+            self._open.value += 1
             connections.start_soon(self._serve, stream)
         elif self._turned_away < self._context.max_turned_away:
             self._turned_away += 1
@@ -122,7 +122,7 @@ class _Server:
                 else:
                     await self._handover.serve(stream)
         finally:
-            self._open -= 1
+            self._open.value -= 1
 
     def _note_refused(self, error: OSError) -> None:
         self._refused += 1

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.model import Delivery
-from qrusty_trio.errors import QrustyError, Starting, StorageFault
+from qrusty_trio.errors import QrustyError, StorageFault
 
 REPLY_BYTES = 512 * 1024
 """After this many bytes of replies, the rest of a burst is left to a later step. A reply of 2 MiB takes up to 2 ms."""
@@ -54,15 +54,18 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
 
     Appends to `replies`. Returns None when all calls were run, or when `REPLY_BYTES` were reached. Raises StorageFault.
     """
-    starting = services.gate.starting
+    gate = services.gate
+    closed = gate.starting or gate.read_only
     octets = 0
     for index in range(len(replies), len(calls)):
         call = calls[index]
         operation = call.operation
         octets += REQUEST_WEIGHT * len(call.body)
         try:
-            if starting and operation.needs_store:
-                raise Starting("Qrusty is initialising. Retry shortly.")
+            if closed and operation.needs_store:
+                refusal = gate.refusal(operation.mutating)
+                if refusal is not None:
+                    raise refusal
             answer = operation.function(services, call, now)
             if type(answer) is not Reply:
                 assert not isinstance(answer, Reply)

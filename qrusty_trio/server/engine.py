@@ -410,6 +410,7 @@ class Engine:
         """Refuse all changes after a storage fault, until the store has been loaded again."""
         if self.fault is None:
             self.fault = self.last_fault = fault
+            self.services.gate.fault = str(fault)
             self.dispatcher.clear()
             self.sessions.forget_departed()
             self.unseen.update(self.returns.take_all())
@@ -420,6 +421,7 @@ class Engine:
     def recovered(self) -> None:
         """Accept changes again: the store has been loaded into memory."""
         self.fault = None
+        self.services.gate.fault = None
         self.broken = trio.Event()
         self._reaper_due = 0
         self._reaper_wake.set()

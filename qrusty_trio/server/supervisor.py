@@ -22,11 +22,21 @@ from functools import partial
 
 import trio
 
+from qrusty_trio.api.about import About
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.config import Settings, webui_directory
+from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.config import Settings, StorageMode, webui_directory
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.model import (
+    MAX_BATCH_IDS,
+    MAX_CONSUMER_BYTES,
+    MAX_LOCK_SECONDS,
+    MAX_QUEUE_NAME_BYTES,
+    MAX_QUEUES,
+    MAX_TEXT_PRIORITY_BYTES,
+)
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.http import listener
 from qrusty_trio.http.byte_budget import Budget, limit_for
@@ -202,12 +212,42 @@ def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> E
         externalize_min_bytes=settings.externalize_min_bytes if settings.payload_store else None,
     )
     payloads = stores.payloads
+    clock = Clock()
     services = Services(
-        broker, Gate(starting=True), Timings(), status, payloads.disk_bytes if payloads is not None else lambda: 0
+        broker,
+        Gate(starting=True, read_only=settings.read_only),
+        Timings(),
+        status,
+        payloads.disk_bytes if payloads is not None else lambda: 0,
+        _about(settings, clock.now_ms()),
     )
-    engine = Engine(services, Dispatcher(), Clock())
+    engine = Engine(services, Dispatcher(), clock)
     engine.committer = Committer(stores.storage, payloads, settings.fsync, engine.write, engine.fail)
     return engine
+
+
+def _about(settings: Settings, now: int) -> About:
+    """What `GET /server` tells. `now`: wall milliseconds."""
+    return About(
+        storage_mode=settings.storage_mode,
+        fsync=settings.fsync,
+        payload_store=settings.payload_store and settings.storage_mode is StorageMode.ROCKSDB,
+        environment=settings.environment,
+        environment_colour=settings.environment_colour,
+        started_ms=now,
+        max_connections=settings.max_connections,
+        thresholds=settings.thresholds,
+        limits={
+            "queues": MAX_QUEUES,
+            "queue_name_bytes": MAX_QUEUE_NAME_BYTES,
+            "body_bytes": MAX_BODY_BYTES,
+            "text_priority_bytes": MAX_TEXT_PRIORITY_BYTES,
+            "consumer_id_bytes": MAX_CONSUMER_BYTES,
+            "batch_ids": MAX_BATCH_IDS,
+            "locked_messages": settings.max_locked_index,
+            "lock_seconds": MAX_LOCK_SECONDS,
+        },
+    )
 
 
 def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event, memory_limit: int) -> HttpContext:
@@ -241,6 +281,7 @@ def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event
         max_turned_away=fitted.turned_away,
         received=Budget(limit),
         unsent=Budget(limit),
+        connections=engine.services.about.connections,
     )
 
 

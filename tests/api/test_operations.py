@@ -256,9 +256,23 @@ def test_starting(table: Table) -> None:
             }
         else:
             assert reply.status == 200
+    assert table.get("/server")["state"] == "starting"
     assert table.get("/health") == {"status": "starting", "message": "Qrusty is initialising. Retry shortly."}
     table.gate.starting = False
     assert table.get("/health") == {"status": "ok", "memory_pressure": False}
+    assert consume(table)["payload"] == "p"
+
+
+def test_read_only(table: Table) -> None:
+    publish(table)
+    table.gate.read_only = True
+    for operation in OPERATIONS:
+        reply = table.run(operation.method, operation.path.replace("{queue}", "q").replace("{id}", "i"))
+        if operation.mutating:
+            assert (reply.status, json.loads(reply.body)["code"]) == (403, "read_only")
+        else:
+            assert reply.status == 200
+    table.gate.read_only = False
     assert consume(table)["payload"] == "p"
 
 

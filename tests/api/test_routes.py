@@ -41,6 +41,8 @@ TABLE = {operation.name: operation for operation in OPERATIONS}
         ("GET", "/queues/q/metrics", "metrics", ("q",)),
         ("GET", "/operation-timings", "operation_timings", ()),
         ("GET", "/health", "health", ()),
+        ("GET", "/server", "server", ()),
+        ("GET", "/queue-list", "queue_list", ()),
     ],
 )
 def test_every_route(method: str, path: str, name: str, params: tuple[str, ...]) -> None:
@@ -55,9 +57,9 @@ def test_every_route(method: str, path: str, name: str, params: tuple[str, ...])
 
 
 def test_the_table_has_these_routes_only() -> None:
-    assert len(OPERATIONS) == 20
+    assert len(OPERATIONS) == 22
     assert {operation.name for operation in OPERATIONS if not operation.mutating} == {
-        *("queues", "queue_stats", "stats", "metrics", "operation_timings", "health")
+        *("queues", "queue_stats", "stats", "metrics", "operation_timings", "health", "server", "queue_list")
     }
 
 

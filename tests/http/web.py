@@ -17,6 +17,7 @@ from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.listener import serve
@@ -34,6 +35,7 @@ LANES = [True, False]
 
 
 class Memory:
+    level = Level.NORMAL
     under_pressure = False
     usage_bytes = 1
     limit_bytes = 2

@@ -16,6 +16,7 @@ from qrusty_trio.api.operations import resolve
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server.clock import Clock
@@ -29,6 +30,7 @@ STEP_SECONDS = 10.0
 
 
 class Memory:
+    level = Level.NORMAL
     under_pressure = False
     usage_bytes = 1
     limit_bytes = 2

@@ -112,6 +112,7 @@ async def test_what_could_not_be_given_back_is_given_back_after_the_fault(store:
         store.writes_left = 0
         engine.give_back(reply)
         assert engine.fault is not None
+        assert engine.services.gate.fault == str(engine.fault)
         engine.give_back(reply)
         await until_back(engine)
         (again,) = await engine.run([consume()])

@@ -28,6 +28,7 @@ from qrusty_trio.config import Fsync
 from qrusty_trio.core import broker, catalog, deduplication, dispatch, externals, loading, queue, relocation
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http import websocket
@@ -210,6 +211,7 @@ class _Failures(Seldom):
 class Memory:
     """No pressure."""
 
+    level = Level.NORMAL
     under_pressure = False
     usage_bytes = 1
     limit_bytes = 2

@@ -13,14 +13,16 @@ from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import check_content_type, error_reply, resolve
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
-from qrusty_trio.errors import QrustyError, Starting
+from qrusty_trio.errors import QrustyError
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.memory import MemoryStorage
 from tests.wire.http_client import Answer
 
 
 class Memory(NamedTuple):
+    level: Level = Level.NORMAL
     under_pressure: bool = False
     usage_bytes: int = 50
     limit_bytes: int = 100
@@ -48,8 +50,9 @@ class Table:
         try:
             operation, params = resolve(method, raw_path, query.decode())
             check_content_type(operation, content_type, not body)
-            if operation.needs_store and not self.gate.mutations_allowed():
-                raise Starting("starting")
+            refusal = self.gate.refusal(operation.mutating)
+            if operation.needs_store and refusal is not None:
+                raise refusal
             answer = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
             self.steps = 0
             while not isinstance(answer, Reply):

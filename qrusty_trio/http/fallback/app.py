@@ -7,6 +7,7 @@ first, so it is not used. Every error is JSON. A file is served only from inside
 from __future__ import annotations
 
 import errno
+import hashlib
 import logging
 import mimetypes
 from pathlib import Path
@@ -45,6 +46,15 @@ REPLY_KEY = "qrusty.reply"
 """Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
 """Key in the ASGI state: the function that tells why a request was refused; see `guard.GuardedStream.refusal_of`."""
+PAGE_HEADERS = {
+    # Only files of this server, nothing inline, no HTML made of text, in no frame of another page.
+    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+"""Headers of every file of the web UI."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Out of descriptors or memory: transient, so it says nothing about the file."""
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
@@ -213,8 +223,18 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
         found = await trio.to_thread.run_sync(_read_inside, directory, relative)
     if found is None:
         raise NotFound(NOTHING_THERE)
-    response = Response(found, 200, headers={"X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache", **cors})
-    response.headers["Content-Type"] = _content_type(relative or "index.html")
+    return _file_response(found, relative or "index.html", cors)
+
+
+def _file_response(found: bytes, name: str, cors: dict[str, str]) -> Response:
+    tag = f'"{hashlib.blake2b(found, digest_size=16).hexdigest()}"'
+    headers = {**PAGE_HEADERS, "Cache-Control": "no-cache", "ETag": tag, **cors}
+    if tag in request.headers.get("If-None-Match", ""):
+        response = Response(b"", 304, headers=headers)
+        del response.headers["Content-Type"]
+        return response
+    response = Response(found, 200, headers=headers)
+    response.headers["Content-Type"] = _content_type(name)
     return response
 
 

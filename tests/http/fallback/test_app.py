@@ -132,12 +132,27 @@ async def test_what_is_not_for_files_is_refused(fast_lane: bool, ui: Path) -> No
         assert plain.headers["upgrade"] == "websocket"
 
 
-async def test_the_page_that_comes_along_loads_nothing_from_elsewhere(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
-        page = (await web.ask("GET", "/ui/")).body.decode()
-    assert "/stats" in page
-    assert "://" not in page
-    assert "src=" not in page
+async def test_files_come_with_the_rules_for_the_page(fast_lane: bool, ui: Path) -> None:
+    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+        for path in ("/ui/", "/ui/assets/app.js", "/assets/app.js", "/favicon.ico"):
+            headers = (await client.ask("GET", path)).headers
+            policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
+            assert policy["default-src"] == "'self'"
+            assert policy["frame-ancestors"] == policy["base-uri"] == policy["form-action"] == "'none'"
+            assert "unsafe" not in headers["content-security-policy"]
+            assert headers["referrer-policy"] == "same-origin"
+
+
+async def test_a_file_that_did_not_change_is_not_sent_again(fast_lane: bool, ui: Path) -> None:
+    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+        first = await client.ask("GET", "/ui/assets/app.js")
+        tag = first.headers["etag"]
+        again = await client.ask("GET", "/ui/assets/app.js", headers=f"If-None-Match: {tag}\r\n".encode())
+        assert (again.status, again.body, again.headers["etag"]) == (304, b"", tag)
+        (ui / "assets" / "app.js").write_text("other()")
+        changed = await client.ask("GET", "/ui/assets/app.js", headers=f"If-None-Match: {tag}\r\n".encode())
+        assert (changed.status, changed.body) == (200, b"other()")
+        assert changed.headers["etag"] != tag
 
 
 @pytest.mark.parametrize(

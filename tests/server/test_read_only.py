@@ -1,0 +1,61 @@
+"""A server that may only be looked at, and what a running server tells of itself."""
+
+from __future__ import annotations
+
+import json
+
+from qrusty_trio.config import Colour, Settings
+from tests.server.running import client_of, running, settings_for, until_ready, websocket_of
+
+
+async def test_a_read_only_server_refuses_every_change_on_every_transport(settings: Settings) -> None:
+    path = settings.data_path
+    async with running(settings) as server, client_of(server) as client:
+        await until_ready(server)
+        body = json.dumps({"queue": "q", "priority": 1, "payload": "p"}).encode()
+        assert (await client.request("POST", "/publish", body)).status == 200
+    options = {"storage_mode": settings.storage_mode, "fast_lane": settings.fast_lane}
+    async with running(settings_for(path, read_only=True, **options)) as server, client_of(server) as client:
+        await until_ready(server)
+        for method, target in (
+            ("POST", "/publish"),
+            ("POST", "/consume/q"),
+            ("POST", "/purge-queue/q"),
+            ("DELETE", "/delete-queue/q"),
+        ):
+            answer = await client.request(method, target, b"{}")
+            assert (answer.status, answer.json()["code"]) == (403, "read_only")
+        assert (await client.request("GET", "/server")).json()["read_only"] is True
+        assert (await client.request("GET", "/queues")).status == 200
+        async with websocket_of(server) as socket:
+            for frame in (
+                {"type": "publish", "queue": "q", "payload": "p"},
+                {"type": "subscribe", "queue": "q"},
+            ):
+                await socket.send_message(json.dumps(frame))
+                assert json.loads(await socket.get_message())["code"] == "read_only"
+            await socket.send_message(json.dumps({"type": "subscribe-logs"}))
+            assert json.loads(await socket.get_message())["type"] == "ok"
+
+
+async def test_a_running_server_tells_its_settings_and_counts_its_connections(settings: Settings) -> None:
+    options = {"storage_mode": settings.storage_mode, "fast_lane": settings.fast_lane}
+    named = settings_for(
+        settings.data_path,
+        environment="staging",
+        environment_colour=Colour.ORANGE,
+        max_connections=77,
+        **options,
+    )
+    async with running(named) as server, client_of(server) as client, client_of(server) as other:
+        await until_ready(server)
+        assert (await other.request("GET", "/health")).status == 200
+        told = (await client.request("GET", "/server")).json()
+    assert told["environment"] == {"name": "staging", "colour": "orange"}
+    assert told["connections"] == {"open": 2, "limit": 77}
+    assert told["storage"]["mode"] == settings.storage_mode
+    assert told["storage"]["fsync"] == "always"
+    assert told["storage"]["payload_store"] == (settings.storage_mode == "rocksdb")
+    assert told["memory"]["limit_bytes"] > told["memory"]["usage_bytes"] > 0
+    assert told["limits"]["queues"] == 10_000
+    assert 0 <= told["now_ms"] - told["started_at_ms"] < 600_000
