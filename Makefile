@@ -121,10 +121,12 @@ coverage-clean: ## Remove what `make coverage` left
 lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(PIP) install --quiet uv==$(UV_VERSION)
 	rm -f locks/*.txt
-	$(LOCK) pyproject.toml --group build --output-file locks/run.txt
+	$(LOCK) pyproject.toml --output-file locks/serve.txt
+	$(LOCK) pyproject.toml --group build --constraint locks/serve.txt --output-file locks/run.txt
 	$(LOCK) pyproject.toml --group build --group test --group lint --group requirements --group coverage --constraint locks/run.txt --output-file locks/dev.txt
 	$(LOCK) --group fuzz --constraint locks/dev.txt --output-file locks/fuzz.txt
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
+	$(LOCK) --group release --constraint locks/dev.txt --output-file locks/release.txt
 
 clean: ## Remove everything make created, .venv included; keep ./data
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -151,6 +153,10 @@ $(VENV)/.installed-dev: $(VENV)/.installed locks/dev.txt
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev locks/fuzz.txt
 	$(INSTALL) -r locks/fuzz.txt
+	@touch $@
+
+$(VENV)/.installed-release: $(VENV)/.installed-dev locks/release.txt
+	$(INSTALL) -r locks/release.txt
 	@touch $@
 
 $(VENV)/.installed-bench: $(VENV)/.installed locks/bench.txt

@@ -52,7 +52,7 @@ from tests.wire.http_client import open_client
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "tests": 500}
-LOCKS = ("run", "dev", "fuzz", "bench")
+LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release")
 
 
 def text(path: str) -> str:
@@ -306,11 +306,13 @@ def test_locks_agree_with_each_other_and_hold_what_is_declared() -> None:
     project = tomllib.loads(text("pyproject.toml"))
     groups = project["dependency-groups"]
     declared = {
+        "serve": project["project"]["dependencies"],
         "run": project["project"]["dependencies"] + groups["build"],
         "dev": project["project"]["dependencies"]
         + [one for group in ("build", "test", "lint", "requirements", "coverage") for one in groups[group]],
         "fuzz": groups["fuzz"],
         "bench": groups["bench"],
+        "release": groups["release"],
     }
     for lock, specifiers in declared.items():
         names = {re.split(r"[<>=! ;\[]", specifier)[0] for specifier in specifiers}
