@@ -16,6 +16,7 @@ from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
 from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.overview import MAX_ROWS
+from qrusty_trio.api.paging import MAX_LIMIT
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
@@ -25,6 +26,7 @@ from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import model
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
+from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.http import byte_budget, websocket
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
@@ -115,6 +117,9 @@ def documented_limits() -> dict[str, str]:
         "messages that a batch publishes": f"{model.MAX_BATCH_MESSAGES:,}",
         "messages that a batch consumes": f"{model.MAX_BATCH_DELIVERIES:,}",
         "response to a batch of consumes": f"{MAX_RESPONSE_BYTES // 2**20} MiB, or one message",
+        "entries of a page (`limit`)": f"{MAX_LIMIT}",
+        "locks looked at for a page": f"{LOCKS_PER_STEP * LOCK_STEPS_PER_PAGE:,}, or "
+        f"{LOCK_NUMBERS_PER_STEP * LOCK_STEPS_PER_PAGE:,} lock numbers",
         "length of a lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
         "responses of an HTTP connection made before it takes them": f"{REPLY_BYTES // 1024} KiB and one response",

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from qrusty_trio.api import batches, messages, overview, queues, reports
+from qrusty_trio.api import batches, locking, messages, overview, queues, reports
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
@@ -30,6 +30,7 @@ RETRY_AFTER_SECONDS = 2
 OPERATIONS: Final = (
     *messages.OPERATIONS,
     *batches.OPERATIONS,
+    *locking.OPERATIONS,
     *queues.OPERATIONS,
     *reports.OPERATIONS,
     *overview.OPERATIONS,

@@ -56,10 +56,13 @@ def read_limit(given: str | None) -> int:
     raise BadRequest(f"'limit' must be an integer from 1 to {MAX_LIMIT}")
 
 
-def read_cursor(given: str | None, listed: Listed, queue_number: int, purged_at: int) -> Cursor | None:
+def read_cursor(
+    given: str | None, listed: Listed, queue_number: int, purged_at: int, size: int | None = None
+) -> Cursor | None:
     """The `cursor` of a query, if it belongs to this list; None if there is none. Raises BadRequest.
 
-    `purged_at`: the next number of the queue when it was last purged.
+    `purged_at`: the next number of the queue when it was last purged. `size`: the bytes of a position, if all have the
+    same.
     """
     if given is None:
         return None
@@ -69,7 +72,7 @@ def read_cursor(given: str | None, listed: Listed, queue_number: int, purged_at:
         packed = urlsafe_b64decode(given.encode("ascii") + b"=" * (-len(given) % 4))
         version, kind, number, upper = _HEADER.unpack_from(packed)
         cursor = Cursor(Listed(kind), number, upper, packed[_HEADER.size :])
-        if version != _VERSION or cursor.text() != given:
+        if version != _VERSION or cursor.text() != given or (size is not None and len(cursor.position) != size):
             raise ValueError
     except (ValueError, struct.error, binascii.Error):
         raise BadRequest("'cursor' must be one that an earlier page gave") from None

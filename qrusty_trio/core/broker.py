@@ -216,7 +216,8 @@ class Broker:
             end = now + lock_seconds * 1000
             value = pack_lock(end, deliveries, consumer, key, digest, record, lock_seconds, self.clock_frame)
             number = queue.deliver(journal, key, value)
-            locks.add(Lock(id, queue, number, key, consumer, end, deliveries, digest, external, journal.batch_number))
+            batch = journal.batch_number
+            locks.add(Lock(id, queue, number, key, consumer, end, deliveries, digest, external, batch, now))
             return Delivery(queue.number, id, data.decode(), deliveries, queue.coder.priority(key), created, number)
         self.ready.add(queue.number)
         return None
@@ -258,8 +259,8 @@ class Broker:
         lock.queue.rates.nacked += 1
         return self._return(lock, NACKED)
 
-    def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> None:
-        """Make the lock end `lock_seconds` from now. Raises MessageNotLocked."""
+    def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> int:
+        """Make the lock end `lock_seconds` from now. Returns its end, wall milliseconds. Raises MessageNotLocked."""
         lock = self._held(name, id, consumer)
         queue = lock.queue
         record = queue.read_lock(self.journal, lock).record
@@ -268,6 +269,7 @@ class Broker:
         self.locks.extend(lock, end)
         value = pack_lock(end, lock.deliveries, consumer, lock.key, lock.digest, record, lock_seconds, self.clock_frame)
         queue.rewrite_lock(self.journal, lock, value)
+        return end
 
     def held(self, consumer: str, id: str) -> tuple[str, int] | None:
         """Current name and number of the queue of a message that a WebSocket holds; None when it does not hold it."""

@@ -77,6 +77,8 @@ class Lock(msgspec.Struct, eq=False, gc=False):
     """Reference to the payload if it is in a segment file; otherwise empty."""
     batch_number: int
     """The batch that its record in LOCKS was put in. Every put of that record must set it."""
+    made_ms: int = 0
+    """When the message was delivered, wall milliseconds; 0 for a lock that was loaded."""
     before: Lock | None = None
     after: Lock | None = None
     """Its neighbours among the locks that end in the same millisecond."""
@@ -105,6 +107,8 @@ class Queue:
         "next_sequence",
         "number",
         "prefix",
+        "purged_lock",
+        "purged_sequence",
         "rates",
         "taken",
         "tier",
@@ -140,6 +144,9 @@ class Queue:
         """Every lock with a lower number has been range-deleted."""
         self.unlocked = 0
         """Locks removed since the last trim."""
+        self.purged_sequence = self.purged_lock = 0
+        """Lists of messages and of locks that were begun since the last purge had at least these next numbers. Not
+        stored."""
         self.rates = Rates()
         self.tier = HotTier(limits, None)
         self.dirty = False
@@ -294,6 +301,7 @@ class Queue:
         if self.locked:
             journal.delete_range(lock_key(self.number, self.locks_from), self.end, journal.locks)
         self.available = self.locked = self.taken = 0
+        self.purged_sequence, self.purged_lock = self.next_sequence + 1, self.next_lock + 1
         self.tier.reset(None)
         journal.mark(self)
 

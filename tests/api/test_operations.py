@@ -58,6 +58,9 @@ def test_what_has_to_be_durable(table: Table) -> None:
     assert table.post(f"/nack/q/{ids[1]}", WORKER).needs_sync
     assert table.post("/ack-batch/q", WORKER | {"message_ids": [ids[2]]}).needs_sync
     assert table.post("/nack-batch/q", WORKER | {"message_ids": [ids[3], "unknown"]}).needs_sync
+    assert not table.post("/renew/q/unknown", WORKER).needs_sync
+    assert not table.post("/renew-batch/q", WORKER | {"message_ids": ids}).needs_sync
+    assert table.post("/force-unlock/q", {"all": True}).needs_sync
     assert not table.post("/ack-batch/q", WORKER | {"message_ids": ["unknown"]}).needs_sync
     assert not table.post("/nack-batch/q", WORKER | {"message_ids": []}).needs_sync
     assert table.post("/update-queue", {"name": "q", "config": {"name": "r"}}).needs_sync

@@ -149,9 +149,11 @@ class Model:
         del queue.held[id]
         return queue.put_back(held.message, may_die=True)
 
-    def renew(self, name: str, id: str, consumer: str, seconds: int, now: int) -> None:
+    def renew(self, name: str, id: str, consumer: str, seconds: int, now: int) -> int:
         queue, held = self._take(name, id, consumer)
-        queue.held[id] = held._replace(until=now + seconds * 1000)
+        end = now + seconds * 1000
+        queue.held[id] = held._replace(until=end)
+        return end
 
     def give_back(self, name: str, id: str, consumer: str, counted: bool) -> None:
         try:
