@@ -3,6 +3,8 @@
 Rule: the exit status is 0 after a clean stop. It is 78 (EX_CONFIG of sysexits.h), with one line on stderr, when the
 server must not start. It is 1 after a crash, with the traceback in the log, or when the store could not be closed in
 order.
+
+Requirements: SYS-0015
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Rule: the class body of `Settings` is that table. Nothing else in the server reads the environment. A value that is not
 allowed is never corrected: the server refuses to start (exit status 78).
+
+Requirements: SYS-0016
 """
 
 from __future__ import annotations
@@ -56,7 +58,10 @@ class StorageMode(StrEnum):
 
 
 class Fsync(StrEnum):
-    """When a change is synced to disk. A response waits for the sync only with `always`."""
+    """When a change is synced to disk. A response waits for the sync only with `always`.
+
+    Requirements: PER-0004
+    """
 
     ALWAYS = "always"
     EVERYSEC = "everysec"
@@ -86,7 +91,10 @@ class Address(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One row of the table."""
+    """One row of the table.
+
+    Requirements: API-0061
+    """
 
     variable: str
     default: str
@@ -126,7 +134,10 @@ def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """The settings of a server. Raises `StartupRefused` when the values do not fit together."""
+    """The settings of a server. Raises `StartupRefused` when the values do not fit together.
+
+    Requirements: SYS-0016
+    """
 
     data_path: Path = _row("DATA_PATH", "/data", path(), "", "Directory of the store. It is created if missing.")
     bind_addr: Address = _row("BIND_ADDR", "0.0.0.0:6784", _address(), "", "Where to listen.")
@@ -321,7 +332,10 @@ class Settings:
             )
 
     def _work_out(self, name: str, value: float) -> None:
-        """Set a setting to its derived value, unless it was configured."""
+        """Set a setting to its derived value, unless it was configured.
+
+        Requirements: API-0062
+        """
         if getattr(self, name) == AUTO:
             object.__setattr__(self, name, value)
 
@@ -352,7 +366,10 @@ TABLE: dict[str, Setting] = {entry.name: entry.metadata["row"] for entry in fiel
 
 
 def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that looks like a setting but is not one, with a suggestion if a name is similar."""
+    """A sentence for each variable that looks like a setting but is not one, with a suggestion if a name is similar.
+
+    Requirements: API-0063
+    """
     known = {row.variable for row in TABLE.values()}
     sentences = []
     for variable in sorted(environment):

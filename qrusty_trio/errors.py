@@ -2,13 +2,18 @@
 
 Rule: every refusal is one of these classes. `code` never changes once released, because clients match on it. `status`
 is the HTTP status of the recorded contract. The sentence names the field and what is allowed.
+
+Requirements: SYS-0008
 """
 
 from __future__ import annotations
 
 
 class QrustyError(Exception):
-    """Base class of all refusals. `str(error)` is the sentence sent to the client."""
+    """Base class of all refusals. `str(error)` is the sentence sent to the client.
+
+    Requirements: API-0002
+    """
 
     status = 500
     code = "internal"
@@ -22,7 +27,10 @@ class BadRequest(QrustyError):
 
 
 class MalformedJson(BadRequest):
-    """The body is not JSON (status 400)."""
+    """The body is not JSON (status 400).
+
+    Requirements: API-0003
+    """
 
     code = "malformed_json"
 
@@ -34,31 +42,46 @@ class InvalidQueueName(BadRequest):
 
 
 class InvalidPriority(BadRequest):
-    """A text priority is empty or longer than 1,024 bytes."""
+    """A text priority is empty or longer than 1,024 bytes.
+
+    Requirements: API-0021
+    """
 
     code = "invalid_priority"
 
 
 class PriorityKindMismatch(BadRequest):
-    """A number was given to a text queue, or a text to a numeric queue."""
+    """A number was given to a text queue, or a text to a numeric queue.
+
+    Requirements: SCH-0007
+    """
 
     code = "priority_kind_mismatch"
 
 
 class DuplicatePayload(BadRequest):
-    """The queue refuses duplicates and holds an equal payload."""
+    """The queue refuses duplicates and holds an equal payload.
+
+    Requirements: DLV-0030
+    """
 
     code = "duplicate_payload"
 
 
 class LimitReached(BadRequest):
-    """A limit of the server (number of queues, length of an identifier) is reached."""
+    """A limit of the server (number of queues, length of an identifier) is reached.
+
+    Requirements: API-0020
+    """
 
     code = "limit_reached"
 
 
 class WrongShape(QrustyError):
-    """The body is valid JSON but not what the route takes (status 422)."""
+    """The body is valid JSON but not what the route takes (status 422).
+
+    Requirements: API-0004
+    """
 
     status = 422
     code = "wrong_shape"
@@ -72,7 +95,10 @@ class WrongContentType(QrustyError):
 
 
 class BodyTooLarge(QrustyError):
-    """The body is over 2 MiB (status 413)."""
+    """The body is over 2 MiB (status 413).
+
+    Requirements: API-0009
+    """
 
     status = 413
     code = "body_too_large"
@@ -92,7 +118,10 @@ class QueueNotFound(NotFound):
 
 
 class MessageNotLocked(NotFound):
-    """The message is unknown, not locked, or locked by another consumer."""
+    """The message is unknown, not locked, or locked by another consumer.
+
+    Requirements: DLV-0002
+    """
 
     code = "message_not_locked"
 
@@ -107,14 +136,20 @@ class MethodNotAllowed(QrustyError):
 
 
 class ReadOnly(QrustyError):
-    """The operator allows no change (status 403)."""
+    """The operator allows no change (status 403).
+
+    Requirements: API-0074
+    """
 
     status = 403
     code = "read_only"
 
 
 class QueueExists(QrustyError):
-    """The queue name is taken (status 409)."""
+    """The queue name is taken (status 409).
+
+    Requirements: API-0017
+    """
 
     status = 409
     code = "queue_exists"
@@ -128,13 +163,19 @@ class Unavailable(QrustyError):
 
 
 class Starting(Unavailable):
-    """The store is still being loaded; only reads are answered."""
+    """The store is still being loaded; only reads are answered.
+
+    Requirements: API-0024
+    """
 
     code = "starting"
 
 
 class MemoryPressure(Unavailable):
-    """Publishes are refused while memory is critical."""
+    """Publishes are refused while memory is critical.
+
+    Requirements: SCH-0040
+    """
 
     code = "memory_pressure"
 
@@ -150,7 +191,10 @@ class StorageFault(Unavailable):
 
 
 class DiskFull(StorageFault):
-    """There is no space left on the device (status 507)."""
+    """There is no space left on the device (status 507).
+
+    Requirements: PER-0044
+    """
 
     status = 507
     code = "disk_full"
@@ -174,12 +218,17 @@ class PayloadUnreadable(Unavailable):
     """A large payload can't be read for now, for lack of descriptors or memory (status 503).
 
     The message stays where it is, and nothing else is affected.
+
+    Requirements: PER-0038
     """
 
     code = "storage_error"
 
 
 class StartupRefused(QrustyError):
-    """The server must not start like this. The process ends with exit status 78 (EX_CONFIG of sysexits.h)."""
+    """The server must not start like this. The process ends with exit status 78 (EX_CONFIG of sysexits.h).
+
+    Requirements: API-0060
+    """
 
     code = "startup_refused"

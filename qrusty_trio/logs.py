@@ -6,6 +6,8 @@ except for tracebacks in console format. Other packages log only from WARNING on
 that reports each frame sent would feed itself with log frames.
 
 Times are UTC, RFC 3339 with milliseconds. Level names are those of the contract: error, warn, info, debug.
+
+Requirements: SYS-0017
 """
 
 from __future__ import annotations
@@ -81,7 +83,10 @@ def timestamp(record: logging.LogRecord) -> str:
 
 
 def one_line(text: str) -> str:
-    """The text with whatever could break or colour the line escaped: line ends, control characters, lone surrogates."""
+    """The text with whatever could break or colour the line escaped: line ends, control characters, lone surrogates.
+
+    Requirements: API-0067
+    """
     if text.isprintable():
         return text
     return "".join(
@@ -107,7 +112,10 @@ def _shortened(line: str) -> str:
 
 
 class ConsoleFormatter(_Formatter):
-    """`2031-05-04T03:02:01.006Z WARN  server.pressure: message`, then the traceback on lines of its own."""
+    """`2031-05-04T03:02:01.006Z WARN  server.pressure: message`, then the traceback on lines of its own.
+
+    Requirements: API-0067
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix(OWN_LOGGER + ".")
@@ -118,7 +126,10 @@ class ConsoleFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: timestamp, level, logger, message, and traceback when there is one."""
+    """One JSON object a line: timestamp, level, logger, message, and traceback when there is one.
+
+    Requirements: API-0067
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         fields = {
@@ -138,6 +149,8 @@ class Output(logging.Handler):
 
     The stream is not closed. A record is lost after `close`, while `OUTPUT_RECORDS` are waiting, or when writing to the
     stream fails. Once the stream takes records again, a line reports how many were lost.
+
+    Requirements: API-0068
     """
 
     def __init__(self, stream: TextIO) -> None:
@@ -246,6 +259,8 @@ class LogRing(logging.Handler):
     Records may come from any thread. Readers and listeners run on the event loop's thread; `attach` provides the way
     there. However many records come between two turns of the loop, each listener is called once. A record made inside a
     listener calls none, so that delivering log records can't go on forever by itself.
+
+    Requirements: WS-0017
     """
 
     def __init__(self) -> None:

@@ -12,7 +12,10 @@ def counted(number: int, one: str, many: str = "") -> str:
 
 
 def shortened(sentence: str) -> str:
-    """A sentence without its middle if it is too long. What it says about a quotation stands before and after it."""
+    """A sentence without its middle if it is too long. What it says about a quotation stands before and after it.
+
+    Requirements: API-0015
+    """
     if len(sentence) <= MAX_SENTENCE_CHARACTERS:
         return sentence
     half = MAX_SENTENCE_CHARACTERS // 2

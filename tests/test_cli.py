@@ -52,6 +52,7 @@ def listening(process: subprocess.Popen[str]) -> int:
     raise AssertionError("the server ended before it listened")
 
 
+# Verifies: SYS-0015
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with command(tmp_path / "data") as process:
@@ -64,6 +65,7 @@ def test_a_signal_stops_it_with_0(tmp_path: Path, number: signal.Signals) -> Non
     assert "Traceback" not in stderr
 
 
+# Verifies: SYS-0015, PER-0015
 def test_a_data_directory_in_use_ends_it_with_78_and_one_line(tmp_path: Path) -> None:
     with command(tmp_path / "data") as first:
         listening(first)
@@ -83,6 +85,7 @@ def test_a_port_in_use_ends_it_with_78_and_one_line(tmp_path: Path) -> None:
     assert stderr.count("\n") == 1
 
 
+# Verifies: API-0063
 def test_a_slip_of_the_pen_is_logged(tmp_path: Path) -> None:
     with command(tmp_path / "data", STORAGE_MODE="memory", QRUSTY_FSINC="never") as process:
         assert process.stderr is not None
@@ -99,6 +102,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
     return cli._run(Settings(), LogRing())
 
 
+# Verifies: SYS-0013
 @pytest.mark.parametrize(
     "crash",
     [

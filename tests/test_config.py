@@ -132,6 +132,7 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
 ]
 
 
+# Verifies: SYS-0016
 @pytest.mark.parametrize(("variable", "given", "attribute", "expected"), ACCEPTED)
 def test_accepted(variable: str, given: str, attribute: str, expected: object) -> None:
     value = getattr(read(**{variable: given}), attribute)
@@ -210,6 +211,7 @@ REFUSED: list[tuple[str, str]] = [
 ]
 
 
+# Verifies: API-0061
 @pytest.mark.parametrize(("variable", "given"), REFUSED)
 def test_refused_with_variable_value_and_what_is_allowed(variable: str, given: str) -> None:
     row = next(row for row in TABLE.values() if row.variable == variable)
@@ -220,10 +222,12 @@ def test_a_refusal_shows_the_beginning_of_a_long_value() -> None:
     assert refusal(MAX_CONNECTIONS="9" * 5000).startswith(f"MAX_CONNECTIONS='{'9' * 100}'... is not allowed")
 
 
+# Verifies: API-0061
 def test_every_variable_is_tried_with_something_wrong() -> None:
     assert {variable for variable, _ in REFUSED} >= set(DEFAULTS)
 
 
+# Verifies: API-0062
 @pytest.mark.parametrize(
     "environment",
     [
@@ -241,6 +245,7 @@ def test_thresholds_must_rise(environment: dict[str, str]) -> None:
         assert f"{variable}={float(value):g}" in sentence
 
 
+# Verifies: API-0062
 @pytest.mark.parametrize(
     ("environment", "names"),
     [
@@ -317,6 +322,7 @@ def test_the_cache_gives_way_to_the_memory_tables(memory_tables: int, cache: int
     assert read(ROCKSDB_WRITE_BUFFER_MB=f"{memory_tables}").rocksdb_cache_mb == cache
 
 
+# Verifies: API-0062
 def test_no_number_alone_is_refused_for_a_default_of_another_setting() -> None:
     for row in TABLE.values():
         bounds = re.search(r"number from (\S+) to (\S+)", row.check.allowed)
@@ -330,6 +336,7 @@ def test_addresses_are_written_as_they_are_read() -> None:
     assert [str(Address("::1", 1)), str(Address("localhost", 2))] == ["[::1]:1", "localhost:2"]
 
 
+# Verifies: API-0063
 def test_a_slip_of_the_pen_is_told() -> None:
     environment = {
         "QRUSTY_FSINC": "never",
@@ -346,6 +353,7 @@ def test_a_slip_of_the_pen_is_told() -> None:
     ]
 
 
+# Verifies: API-0063
 @pytest.mark.parametrize("service", ["QRUSTY", "QRUSTY_TRIO", "QRUSTY_2", "ROCKSDB_BACKUP", "WS_PING_PONG"])
 def test_what_kubernetes_sets_is_no_slip(service: str) -> None:
     names = [
@@ -387,6 +395,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     )
 
 
+# Verifies: API-0060
 def test_a_bad_value_ends_the_command_with_78_and_one_line() -> None:
     ended = run(QRUSTY_FSYNC="some\ntimes")
     assert ended.returncode == 78

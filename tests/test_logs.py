@@ -55,6 +55,7 @@ def record(message: str, level: int = logging.INFO, created: float = 0.0) -> log
     return made
 
 
+# Verifies: SYS-0017, API-0067
 def test_console_shows_time_level_part_and_message(root: logging.Logger) -> None:
     stream = io.StringIO()
     logs.set_up(LogLevel.INFO, LogFormat.CONSOLE, stream)
@@ -63,6 +64,7 @@ def test_console_shows_time_level_part_and_message(root: logging.Logger) -> None
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z WARN  test: queue größe is full", line)
 
 
+# Verifies: API-0067
 @pytest.mark.parametrize("hostile", ["a\nb", "a\r\nb", "a\x1b[31mb", "a\x00b", "a\u2028b", "a\ud800b", "a\x85b"])
 @pytest.mark.parametrize("layout", list(LogFormat))
 def test_a_record_is_one_line_whatever_a_client_sent(root: logging.Logger, layout: LogFormat, hostile: str) -> None:
@@ -75,6 +77,7 @@ def test_a_record_is_one_line_whatever_a_client_sent(root: logging.Logger, layou
         assert json.loads(line)["message"] == f"name {hostile}"
 
 
+# Verifies: API-0067
 def test_json_holds_a_traceback_on_its_line(root: logging.Logger) -> None:
     stream = io.StringIO()
     logs.set_up(LogLevel.INFO, LogFormat.JSON, stream)
@@ -131,6 +134,7 @@ def test_set_up_again_replaces_what_was(root: logging.Logger) -> None:
     assert first.getvalue() == ""
 
 
+# Verifies: API-0068
 def test_output_that_is_not_taken_costs_records_and_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "OUTPUT_RECORDS", 3)
     read_end, write_end = os.pipe()
@@ -205,6 +209,7 @@ logging.shutdown()
 """
 
 
+# Verifies: API-0068
 @pytest.mark.parametrize("layout", list(LogFormat))
 def test_the_log_goes_on_when_there_is_room_again(tmp_path: Path, layout: LogFormat) -> None:
     file = tmp_path / "log"
@@ -296,6 +301,7 @@ def test_ring_holds_time_level_and_message() -> None:
     )
 
 
+# Verifies: WS-0017
 def test_ring_keeps_the_last_thousand() -> None:
     ring = LogRing()
     for number in range(1500):

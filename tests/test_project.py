@@ -76,6 +76,7 @@ def test_example_env_is_what_the_server_does_without_it() -> None:
     assert Settings.from_environment(assignments(text("example.env"))) == Settings()
 
 
+# Verifies: SYS-0016
 @pytest.mark.parametrize("row", TABLE.values(), ids=lambda row: row.variable)
 def test_a_setting_reads_the_same_in_code_example_and_docs(row: Setting) -> None:
     unit = f" ({row.unit})" if row.unit else ""
@@ -152,6 +153,7 @@ def documented_limits() -> dict[str, str]:
     }
 
 
+# Verifies: SYS-0007
 def test_the_documented_limits_are_those_of_the_code() -> None:
     documented = text("docs/operating.md")
     for what, limit in documented_limits().items():
@@ -159,6 +161,7 @@ def test_the_documented_limits_are_those_of_the_code() -> None:
     assert MAX_FRAME_BYTES == MAX_BODY_BYTES
 
 
+# Verifies: SYS-0007
 def test_every_documented_limit_is_held_to_the_code() -> None:
     """A row that names a setting is checked with the settings; all others are in `documented_limits`."""
     table = text("docs/operating.md").split("\n## Limits\n")[1].split("\n## ")[0]

@@ -1,1 +1,4 @@
-"""What a request means: bytes in, bytes out. No sockets, no Trio."""
+"""What a request means: bytes in, bytes out. No sockets, no Trio.
+
+Requirements: SYS-0021
+"""

@@ -1,6 +1,8 @@
 """What `GET /server` tells: facts about the process that are no queue's.
 
 Rule: plain values that are fixed at the start, and gauges that others keep.
+
+Requirements: API-0069
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Rule: see `api.operations`. A batch runs in steps. What one step changes is one write of the store. So a batch of up to
 PER_STEP messages is stored as a whole or not at all. Of a longer one, a crash in between leaves the messages of the
 first steps, and its client had no answer.
+
+Requirements: DLV-0037, DLV-0038, DLV-0039
 """
 
 from __future__ import annotations

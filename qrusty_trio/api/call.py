@@ -119,7 +119,10 @@ Answer = Reply | Steps
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Operation:
-    """A row of the table of operations."""
+    """A row of the table of operations.
+
+    Requirements: API-0001
+    """
 
     name: str
     method: str

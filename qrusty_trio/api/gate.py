@@ -2,6 +2,8 @@
 
 Rule: the start-up loader, the memory monitor and the engine write here, and every transport reads here. Nobody asks
 those three directly.
+
+Requirements: SCH-0040
 """
 
 from __future__ import annotations
@@ -10,7 +12,10 @@ from qrusty_trio.errors import QrustyError, ReadOnly, Starting
 
 
 class Gate:
-    """What is refused now. Reads are always allowed."""
+    """What is refused now. Reads are always allowed.
+
+    Requirements: API-0074
+    """
 
     __slots__ = ("fault", "memory_critical", "read_only", "starting")
 

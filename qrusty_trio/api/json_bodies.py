@@ -6,6 +6,8 @@ twice. The refusal names the field and what is allowed.
 msgspec does most of this in one pass over the bytes, but lets two things through: it takes the last of a repeated
 field, and does not validate what it skips. Either needs more quotation marks than the known fields do. So counting them
 clears the usual request, and only the others are examined again.
+
+Requirements: API-0004
 """
 
 from __future__ import annotations
@@ -93,7 +95,10 @@ class Shape(Generic[Body]):
 
 
 class Names(NamedTuple):
-    """The fields that an operation knows."""
+    """The fields that an operation knows.
+
+    Requirements: API-0007
+    """
 
     top: frozenset[str]
     config: frozenset[str]
@@ -121,6 +126,8 @@ def surely_too_many_ids(text: AnyStr, quote: AnyStr, backslash: AnyStr) -> bool:
 
     All arguments are str, or all bytes. Decoding 500,000 ids takes 57 ms, counting marks 1 ms. A mark after a backslash
     can't start a string but may end one, so up to twice as many strings pass.
+
+    Requirements: API-0022
     """
     most = 2 * (MAX_BATCH_IDS + SPARE_STRINGS)
     quotes = text.count(quote)
@@ -198,6 +205,8 @@ def look_closer(body: bytes, names: Names, surplus: int | None = None, parent: s
     are escaped, they are inside the known strings, and the body is good. If every name appears in the body at most once
     and without escapes, no field is repeated. Otherwise the body is parsed in full. `parent`: what precedes a name in
     the text of a refusal.
+
+    Requirements: API-0005
     """
     escapes = _BACKSLASH in body
     if escapes and surplus == body.count(b'\\"') and b"\\\\" not in body:

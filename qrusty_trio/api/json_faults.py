@@ -2,6 +2,8 @@
 
 Rule: this runs for bodies that msgspec refused, and must cost no more than msgspec did. It looks only where msgspec
 stopped, never at the whole body.
+
+Requirements: API-0003
 """
 
 from __future__ import annotations

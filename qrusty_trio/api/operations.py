@@ -7,6 +7,8 @@ others run.
 
 Each family of operations has a module of its own, with the functions and their rows of the table. Statuses, fields and
 texts are those of the wire contract.
+
+Requirements: SYS-0010, DLV-0006
 """
 
 from __future__ import annotations
@@ -42,7 +44,10 @@ resolve: Final = Router(OPERATIONS).resolve
 
 
 def error_reply(error: QrustyError) -> Reply:
-    """The reply to a refused request."""
+    """The reply to a refused request.
+
+    Requirements: SYS-0008
+    """
     if isinstance(error, Starting):
         body = {"status": "starting", "message": reports.STARTING_MESSAGE, "retry_after_secs": RETRY_AFTER_SECONDS}
         return Reply(error.status, msgspec.json.encode(body))
@@ -53,6 +58,8 @@ def check_content_type(operation: Operation, content_type: str | None, no_body: 
     """Raise WrongContentType if the operation takes a JSON body and the content type is not JSON.
 
     Raises MalformedJson if there is neither a body nor a content type: then it is the body that is missing.
+
+    Requirements: API-0008
     """
     if content_type == "application/json" or operation.request is None:
         return

@@ -2,6 +2,8 @@
 
 Rule: nothing here changes anything. A list is searched, sorted and cut to a page here, so that the client needs only
 what it shows. Sorting goes in pieces that are merged: 10,000 queues at once would hold the loop for 5 ms.
+
+Requirements: API-0070, API-0071
 """
 
 from __future__ import annotations

@@ -62,6 +62,8 @@ def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, N
     """Apply `clear` to every queue that exists now, even if it is renamed meanwhile.
 
     Returns the numbers of queues and messages.
+
+    Requirements: SCH-0031
     """
     queues = messages = 0
     for index, queue in enumerate(broker.catalog.everything(), 1):

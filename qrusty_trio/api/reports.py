@@ -3,6 +3,8 @@
 Rule: nothing here changes anything, so these work even while the server starts and under memory pressure. A response
 that grows with the number of queues or seconds is encoded and joined in pieces, with a yield in between: `/stats` of
 10,000 queues is 2.5 MB.
+
+Requirements: SYS-0017, API-0025, API-0030
 """
 
 from __future__ import annotations
@@ -146,7 +148,10 @@ def joined(pieces: list[bytes]) -> Generator[None, None, Reply]:
 
 
 class _Members:
-    """The members of a JSON array or object, comma-separated, in pieces."""
+    """The members of a JSON array or object, comma-separated, in pieces.
+
+    Requirements: SCH-0032
+    """
 
     def __init__(self) -> None:
         self._open: list[bytes] = []

@@ -8,6 +8,8 @@ Every template with parameters has a second form that takes all of them from the
 `/ack/a%2Fb/...`. It is for names that a path may not carry intact: clients and proxies remove `.` and `..` from paths,
 and some decode or refuse `%2F`. Each parameter must be given once, in one of the two places; otherwise the request gets
 400.
+
+Requirements: SYS-0010, API-0014
 """
 
 from __future__ import annotations
@@ -38,7 +40,10 @@ _Shape = tuple[bytes | None, ...]
 
 
 class Router:
-    """Finds the operation for a method and a path. Templates look like `/ack/{queue}/{id}`."""
+    """Finds the operation for a method and a path. Templates look like `/ack/{queue}/{id}`.
+
+    Requirements: API-0001
+    """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
         # By shape: the fixed segments, with None for each parameter. The more specific shape comes first.
@@ -154,12 +159,18 @@ def _choose(methods: dict[str, Operation], method: str) -> Operation:
 
 
 def _parameters(operation: Operation) -> list[str]:
-    """The parameter names of its template, in order."""
+    """The parameter names of its template, in order.
+
+    Requirements: API-0011
+    """
     return [part[1:-1] for part in operation.path.split("/") if part.startswith("{")]
 
 
 def _checked(params: tuple[str, ...]) -> tuple[str, ...]:
-    """Check the first parameter, which is a queue name. Raises InvalidQueueName."""
+    """Check the first parameter, which is a queue name. Raises InvalidQueueName.
+
+    Requirements: API-0013
+    """
     if params and len(params[0].encode()) > MAX_QUEUE_NAME_BYTES:
         raise InvalidQueueName(f"a queue name must be at most {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
     return params
@@ -169,6 +180,8 @@ def read_query(query: str, names: Collection[str]) -> dict[str, str]:
     """The parameters of a raw query that are among `names`, decoded; '+' is a space. Others are ignored.
 
     Raises BadRequest.
+
+    Requirements: API-0012
     """
     if query.count("&") >= MAX_QUERY_PARAMETERS:
         raise BadRequest(f"the query may have at most {MAX_QUERY_PARAMETERS} parameters")
@@ -186,7 +199,10 @@ def read_query(query: str, names: Collection[str]) -> dict[str, str]:
 
 
 def _decode(part: bytes, what: str = "the path") -> str:
-    """Percent-decode one path segment or parameter value. Raises BadRequest."""
+    """Percent-decode one path segment or parameter value. Raises BadRequest.
+
+    Requirements: API-0011
+    """
     try:
         if b"%" not in part:
             return part.decode()

@@ -3,6 +3,8 @@
 Rule: what passes is exactly what the contract allows; see `api.json_bodies` for what is refused and how. A number out
 of range gets 422. Unknown fields are ignored. `null` means the same as leaving the field out where the type here has
 `| None`, and is wrong anywhere else.
+
+Requirements: API-0004, API-0006
 """
 
 from __future__ import annotations
@@ -79,7 +81,10 @@ update_queue_body = Shape(UpdateQueueBody, config=QueueChanges).read
 
 
 def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
-    """Queue, priority, payload and max_retries. Like all functions here, it raises MalformedJson or WrongShape."""
+    """Queue, priority, payload and max_retries. Like all functions here, it raises MalformedJson or WrongShape.
+
+    Requirements: SCH-0006
+    """
     try:
         request = _decode_publish(body)
     except UNREADABLE as error:
@@ -117,7 +122,10 @@ def _keep(kept: dict[bytes, T], body: bytes, meaning: T) -> T:
 
 
 def consume_body(body: bytes) -> tuple[str, int]:
-    """Consumer id and length of the lock in seconds. Also raises LimitReached, like the next two functions."""
+    """Consumer id and length of the lock in seconds. Also raises LimitReached, like the next two functions.
+
+    Requirements: SCH-0014
+    """
     kept = _kept_consumes.get(body)
     if kept is not None:
         return kept
@@ -145,7 +153,10 @@ def consume_body(body: bytes) -> tuple[str, int]:
 
 
 def settle_body(body: bytes) -> str:
-    """The consumer id of an ack or nack."""
+    """The consumer id of an ack or nack.
+
+    Requirements: API-0021
+    """
     kept = _kept_settles.get(body)
     if kept is not None:
         return kept
@@ -165,6 +176,8 @@ def settle_batch_body(body: bytes) -> SettleBatchBody:
     """The consumer id and message ids of an ack-batch or nack-batch.
 
     There may be at most MAX_BATCH_IDS ids, although 700,000 fit into a body.
+
+    Requirements: API-0022
     """
     request = _SETTLE_BATCH.read(body)
     check_consumer(request.consumer_id)

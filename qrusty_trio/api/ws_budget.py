@@ -5,6 +5,8 @@ yet. There are three marks. From the first (`short`), each connection may have o
 times that (`exhausted`), nothing is delivered. At twice the first (`full`), nothing is read. So twice the limit is the
 bound, give or take the burst or delivery that reached it. The shortage never lasts: `http.websocket_watch` cuts off
 those that hold most and make no progress.
+
+Requirements: SYS-0007
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ def _nothing() -> None:
 
 
 class Budget:
-    """Counts bytes. `when_short` is called at each change that leaves the budget short."""
+    """Counts bytes. `when_short` is called at each change that leaves the budget short.
+
+    Requirements: WS-0021
+    """
 
     __slots__ = ("held", "limit", "when_short")
 

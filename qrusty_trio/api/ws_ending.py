@@ -3,6 +3,8 @@
 Rule: they go back at once, whatever the ending. Only a broken connection counts towards `max_retries`, because the
 message itself may have crashed its worker. Any other ending says nothing about the message: the peer or the server
 closed in order. docs/operating.md has the whole table.
+
+Requirements: DLV-0014
 """
 
 from __future__ import annotations
@@ -11,7 +13,10 @@ from enum import Enum
 
 
 class Ending(Enum):
-    """Why a connection ended. The first reason stands."""
+    """Why a connection ended. The first reason stands.
+
+    Requirements: DLV-0013
+    """
 
     LOST = "it broke: reset, or at its end without a close frame"
     CLOSED = "the client sent a close frame, whatever its code"

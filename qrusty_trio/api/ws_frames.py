@@ -4,6 +4,8 @@ Rule: nothing here knows what a frame means. `decode` distinguishes three cases:
 closes the connection), JSON of the wrong shape (`Misshapen`, an error response), and a `Request`. A repeated field is
 the wrong shape. So is what a common encoder makes of text that JSON can't hold: half of a surrogate pair, or a byte
 order mark. All output is UTF-8 JSON, ready to be framed.
+
+Requirements: WS-0002
 """
 
 from __future__ import annotations
@@ -31,11 +33,17 @@ MAX_ERROR_CHARACTERS = 1000
 
 
 class BadFrame(Exception):
-    """The text is not JSON."""
+    """The text is not JSON.
+
+    Requirements: WS-0009
+    """
 
 
 class Request(msgspec.Struct):
-    """A decoded frame of any type. None means that a field was not sent, or was sent as null."""
+    """A decoded frame of any type. None means that a field was not sent, or was sent as null.
+
+    Requirements: WS-0003
+    """
 
     type: str | None = None
     req_id: str | None = None
@@ -51,7 +59,10 @@ class Request(msgspec.Struct):
 
 
 class Misshapen(msgspec.Struct):
-    """JSON that is not a valid request, with the fields that the error response needs."""
+    """JSON that is not a valid request, with the fields that the error response needs.
+
+    Requirements: WS-0006
+    """
 
     problem: str
     """A sentence naming the field and what is allowed."""
@@ -149,7 +160,10 @@ def _known_quotes(request: Request) -> int:
 
 
 def _look_closer(text: str, request: Request) -> Request | Misshapen:
-    """The frame has more quotation marks than usual: look for a repeated field."""
+    """The frame has more quotation marks than usual: look for a repeated field.
+
+    Requirements: WS-0007
+    """
     surplus = text.count('"') - _known_quotes(request)
     if surplus:
         try:
@@ -176,7 +190,10 @@ def _too_deep(text: str) -> Misshapen:
 
 
 def _nearly_json(text: str, error: msgspec.DecodeError) -> Misshapen:
-    """A frame that is JSON except for a fault that encoders let pass. Raises BadFrame if more is wrong with it."""
+    """A frame that is JSON except for a fault that encoders let pass. Raises BadFrame if more is wrong with it.
+
+    Requirements: WS-0007
+    """
     if text.startswith("\ufeff"):
         problem = "a frame must not begin with a byte order mark"
     elif _PAIR_OR_HALF.search(text):
@@ -250,7 +267,10 @@ def _explain(text: str) -> Misshapen:
 
 
 def _known_fields(text: str) -> dict[str, Any]:
-    """The known fields of an object that holds a number too large for a float. That is replaced by an invalid value."""
+    """The known fields of an object that holds a number too large for a float. That is replaced by an invalid value.
+
+    Requirements: WS-0008
+    """
     fields: dict[str, Any] = {}
     for name, raw in msgspec.json.decode(text, type=dict[str, msgspec.Raw]).items():
         if name in _FIELDS:
@@ -271,7 +291,10 @@ def ok(req_id: str | None) -> bytes:
 
 
 def ok_id(message_id: str, req_id: str | None) -> bytes:
-    """The response to a publish. The id is a UUID, so nothing in it needs escaping."""
+    """The response to a publish. The id is a UUID, so nothing in it needs escaping.
+
+    Requirements: WS-0001
+    """
     if req_id is None:
         return b'{"type":"ok","id":"%b"}' % message_id.encode()
     return b'{"type":"ok","id":"%b","req_id":%b}' % (message_id.encode(), _encode(req_id))
@@ -281,6 +304,8 @@ def ok_unchanged(credits: int | None, lock_seconds: int, req_id: str | None) -> 
     """The response to a repeated subscribe with other parameters: those in force.
 
     `credits`: the credits left; None if unlimited.
+
+    Requirements: WS-0013
     """
     answer: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
     if req_id is not None:
@@ -304,7 +329,10 @@ def error(code: str, message: str, req_id: str | None) -> bytes:
 
 
 def deliver_prefix(queue: str) -> bytes:
-    """The start of a delivery frame, which all deliveries of a subscription share."""
+    """The start of a delivery frame, which all deliveries of a subscription share.
+
+    Requirements: WS-0002
+    """
     return b'{"type":"deliver","queue":%b,"id":"' % _encode(queue)
 
 

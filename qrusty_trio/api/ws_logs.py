@@ -32,7 +32,10 @@ class LogRing(Protocol):
 
 
 class LogReader:
-    """One connection's place in the ring."""
+    """One connection's place in the ring.
+
+    Requirements: WS-0017
+    """
 
     def __init__(self, ring: LogRing, wake: Callable[[], None]) -> None:
         self._ring = ring

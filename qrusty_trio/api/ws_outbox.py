@@ -6,6 +6,8 @@ burst.
 
 The two limits are far apart on purpose. A single-threaded peer that acks what it reads stops reading while its acks do
 not get through. If deliveries waiting for it kept the server from reading those acks, both would wait for ever.
+
+Requirements: WS-0019
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ DELIVERY = b'{"type":"deliver",'
 
 
 class Outbox:
-    """Frames are bytes of UTF-8 JSON. `wake` is called when there is something to take."""
+    """Frames are bytes of UTF-8 JSON. `wake` is called when there is something to take.
+
+    Requirements: WS-0018
+    """
 
     def __init__(self, wake: Callable[[], None], budget: Budget | None = None) -> None:
         self._wake = wake
@@ -88,7 +93,10 @@ class Outbox:
         self.put(frame)
 
     def withdraw(self) -> None:
-        """Remove the deliveries not handed out yet: they were never committed, so nobody may see them."""
+        """Remove the deliveries not handed out yet: they were never committed, so nobody may see them.
+
+        Requirements: WS-0011
+        """
         if self.unsent:
             self._all_left()
             for frames in (self._frames, self._behind or []):
@@ -153,7 +161,10 @@ class Outbox:
         self._on_the_way = 0
 
     def close(self) -> None:
-        """The connection has ended: drop what has not been sent."""
+        """The connection has ended: drop what has not been sent.
+
+        Requirements: DLV-0017
+        """
         self._budget.change(-self.size)
         self._waiting = self._on_the_way = 0
         self._frames = []

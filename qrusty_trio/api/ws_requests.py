@@ -2,6 +2,8 @@
 
 Rule: a function returns the bytes of its response, or raises `Refusal`, which becomes the error response. It checks its
 fields itself, in the words of the contract. A `StorageFault` passes through, because it concerns the whole burst.
+
+Requirements: WS-0001, WS-0016
 """
 
 from __future__ import annotations
@@ -63,14 +65,20 @@ class SessionBroker(Protocol):
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> int: ...
 
     def held(self, consumer: str, id: str) -> tuple[str, int] | None:
-        """Current name and number of the queue of a message that `consumer` holds; None if it does not hold it."""
+        """Current name and number of the queue of a message that `consumer` holds; None if it does not hold it.
+
+        Requirements: WS-0004
+        """
 
     @property
     def catalog(self) -> SessionCatalog: ...
 
 
 class QueueSubscription(Subscription):
-    """A subscription of a session."""
+    """A subscription of a session.
+
+    Requirements: WS-0014
+    """
 
     __slots__ = ("asked_credits", "delivered_from", "prefix")
 
@@ -124,7 +132,10 @@ class Session(Protocol):
 
 
 class Refusal(Exception):
-    """The request gets an error response. `str()` is its sentence."""
+    """The request gets an error response. `str()` is its sentence.
+
+    Requirements: WS-0006
+    """
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -135,6 +146,8 @@ def run(session: Session, burst: Burst, request: Request | Misshapen, broker: Se
     """Run one request. Returns its response, or None if it is a long batch that must be continued.
 
     Raises Refusal or StorageFault.
+
+    Requirements: WS-0010
     """
     if type(request) is Misshapen:
         raise Refusal("invalid_request", request.problem)

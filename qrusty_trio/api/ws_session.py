@@ -14,6 +14,8 @@ calls `leave`, and the engine gives those messages back.
 A store fault ends the session (`expired`): the messages it holds are given back, and the connection is closed.
 
 No sockets, no Trio, no clock: times are wall-clock milliseconds, passed in.
+
+Requirements: WS-0003
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ TRY_AGAIN_LATER = 1013
 
 
 class WsSession:
-    """One connection. `wake` is called, often and on the caller's thread, when `take` has something new to return."""
+    """One connection. `wake` is called, often and on the caller's thread, when `take` has something new to return.
+
+    Requirements: WS-0012
+    """
 
     def __init__(
         self,
@@ -138,6 +143,8 @@ class WsSession:
         """The burst was not stored: give an error response to every request that would have changed something.
 
         A request that did not run yet fails too. `finish`: release the responses as well.
+
+        Requirements: WS-0011
         """
         for index, request in enumerate(burst.requests):
             answered = index < len(burst.answers)
@@ -152,7 +159,10 @@ class WsSession:
             self.finish(burst)
 
     def end(self, code: int, reason: str, ending: Ending = Ending.REFUSED) -> None:
-        """Close the connection once the outbox is empty. The first code stands."""
+        """Close the connection once the outbox is empty. The first code stands.
+
+        Requirements: WS-0009
+        """
         if self.close_code is None:
             self.close_code = code
             self.close_reason = reason
@@ -160,7 +170,10 @@ class WsSession:
         self.ended(ending)
 
     def ended(self, ending: Ending) -> None:
-        """Record why the connection ended. The first reason stands."""
+        """Record why the connection ended. The first reason stands.
+
+        Requirements: DLV-0015
+        """
         if self.ending is None:
             self.ending = ending
 

@@ -3,6 +3,8 @@
 Rule: one task owns the connection, and only it makes a new one. A request is sent once. If the connection is lost after
 it was sent, its caller gets an error and decides what to do. Only a publish that was certainly not sent waits for the
 next connection.
+
+Requirements: SYS-0020
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ new one."""
 
 
 class Client:
-    """A connection to a server, made by `connect`. Any number of tasks may use it."""
+    """A connection to a server, made by `connect`. Any number of tasks may use it.
+
+    Requirements: WS-0036
+    """
 
     def __init__(self, url: str, reconnect_seconds: float) -> None:
         self._url = url
@@ -204,6 +209,8 @@ async def connect(url: str, *, reconnect_seconds: float = 300.0) -> AsyncIterato
     and random intervals. After that every request and every subscription raises ConnectionLost.
 
     Raises ConnectFailed if the first attempt fails. An exception of the body comes out as it is, not in a group.
+
+    Requirements: SYS-0020
     """
     client = Client(url, reconnect_seconds)
     with bare_exceptions():

@@ -56,7 +56,10 @@ class Frame(msgspec.Struct):
 
 
 class NotSent(ConnectionLost):
-    """The connection ended before the request was sent: it had no effect."""
+    """The connection ended before the request was sent: it had no effect.
+
+    Requirements: WS-0035
+    """
 
 
 class _Request:
@@ -75,6 +78,8 @@ class Connection:
     """`run` does the work. Any task may call the other methods meanwhile.
 
     The reading task calls `on_delivery` for each delivery. It may raise ProtocolError.
+
+    Requirements: WS-0034
     """
 
     def __init__(self, websocket: WebSocketConnection, on_delivery: Callable[[Frame], None]) -> None:

@@ -24,6 +24,8 @@ class ConnectionLost(ClientError):
 
     A request that was sent may or may not have taken effect: a publish may be in the queue, an ack may count. Messages
     delivered on that connection no longer belong to this consumer: the server gives them to the next one.
+
+    Requirements: WS-0035
     """
 
     code = "connection_lost"

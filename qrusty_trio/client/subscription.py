@@ -84,6 +84,8 @@ class Deliveries:
 
     It continues by itself after a reconnect. It raises the server's refusal if it can't subscribe again (QueueNotFound,
     for example), and whatever makes the client give up.
+
+    Requirements: WS-0037, WS-0038
     """
 
     def __init__(self, queue: str, prefetch: int, lock_timeout: int) -> None:
@@ -217,7 +219,10 @@ class Deliveries:
             self._send.close()
 
     async def close(self) -> None:
-        """Unsubscribe, and nack the prefetched messages: the server counts each as delivered."""
+        """Unsubscribe, and nack the prefetched messages: the server counts each as delivered.
+
+        Requirements: WS-0039
+        """
         self._closed = True
         connection = self._connection
         try:

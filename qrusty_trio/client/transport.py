@@ -3,6 +3,8 @@
 Rule: this module owns the stream and always closes it. (trio-websocket's own context manager leaves the socket open if
 the handshake is refused, or if the server closed the connection.) A single exception comes out bare, never as a group
 of one.
+
+Requirements: WS-0040
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ does not depend on the number of messages, locks or queues.
 A message is in exactly one family: MESSAGES (available), LOCKS (delivered, not settled) or DEAD.
 Queues are created and deleted in `catalog.py`. Side effects are collected with `take_ready` and similar methods. Each
 of these has exactly one caller.
+
+Requirements: SCH-0020
 """
 
 from __future__ import annotations
@@ -63,7 +65,10 @@ def _has_left(consumer: str, id: str) -> bool:
 
 
 class Broker:
-    """The messages of all queues of one store. Call `load` first unless the store is empty."""
+    """The messages of all queues of one store. Call `load` first unless the store is empty.
+
+    Requirements: SYS-0004, DLV-0010
+    """
 
     has_left: Callable[[str, str], bool] = staticmethod(_has_left)
     """has_left(consumer, id): whether the delivery of message `id` was sent to the WebSocket `consumer`. When a lock
@@ -160,12 +165,18 @@ class Broker:
             self.ready.add(queue.number)
 
     def consume(self, name: str, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
-        """Lock the first available message; None when there is none or the lock index is full."""
+        """Lock the first available message; None when there is none or the lock index is full.
+
+        Requirements: DLV-0001, API-0019
+        """
         queue = self.catalog.by_name.get(name)
         return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
-        """Like `consume`, for a queue number."""
+        """Like `consume`, for a queue number.
+
+        Requirements: DLV-0034
+        """
         queue = self.catalog.by_number.get(queue_number)
         return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
 
@@ -223,7 +234,10 @@ class Broker:
         return None
 
     def _refill(self, queue: Queue) -> None:
-        """Read more messages into the hot tier, starting at the frontier."""
+        """Read more messages into the hot tier, starting at the frontier.
+
+        Requirements: SCH-0013
+        """
         tier = queue.tier
         frontier = tier.frontier
         assert frontier is not None
@@ -237,7 +251,10 @@ class Broker:
         tier.extend(pairs, end=len(pairs) < limit)
 
     def ack(self, name: str, id: str, consumer: str, now: int) -> None:
-        """Settle a message for good. Raises MessageNotLocked when `consumer` does not hold it."""
+        """Settle a message for good. Raises MessageNotLocked when `consumer` does not hold it.
+
+        Requirements: DLV-0002, DLV-0003
+        """
         queue = self.catalog.by_name.get(name)
         lock = queue.locks.get(id) if queue is not None else None
         if queue is None or lock is None or lock.consumer != consumer:
@@ -254,13 +271,18 @@ class Broker:
 
         It is dropped when the queue has come to refuse duplicates and an equal message owns the payload
         (`deduplication.py`). Raises MessageNotLocked.
+
+        Requirements: SCH-0008, DLV-0004
         """
         lock = self._held(name, id, consumer)
         lock.queue.rates.nacked += 1
         return self._return(lock, NACKED)
 
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> int:
-        """Make the lock end `lock_seconds` from now. Returns its end, wall milliseconds. Raises MessageNotLocked."""
+        """Make the lock end `lock_seconds` from now. Returns its end, wall milliseconds. Raises MessageNotLocked.
+
+        Requirements: WS-0005
+        """
         lock = self._held(name, id, consumer)
         queue = lock.queue
         record = queue.read_lock(self.journal, lock).record
@@ -277,7 +299,10 @@ class Broker:
         return (lock.queue.name, lock.queue.number) if lock is not None else None
 
     def take_back(self, queue_number: int, lock_number: int, id: str) -> None:
-        """Undo a delivery that no consumer saw. The message is as before. No effect when that lock is gone."""
+        """Undo a delivery that no consumer saw. The message is as before. No effect when that lock is gone.
+
+        Requirements: DLV-0005
+        """
         queue = self.catalog.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is not None and lock.number == lock_number:
@@ -289,7 +314,10 @@ class Broker:
             self._return(lock, CONNECTION_LOST if counts else None)
 
     def expire(self, now: int, limit: int) -> int:
-        """Return messages with expired locks to their queues, up to `limit`. Returns how many."""
+        """Return messages with expired locks to their queues, up to `limit`. Returns how many.
+
+        Requirements: SCH-0016, DLV-0012
+        """
         # Locks of purged queues expire as well; without this, `due` would pass the same ones again and again.
         self.locks.tidy(TIDIED_PER_EXPIRE)
         due = self.locks.due(now, limit)
@@ -311,7 +339,10 @@ class Broker:
         self.locks.remove(lock)
 
     def _return(self, lock: Lock, why: str | None) -> NackOutcome:
-        """Take a message back from its consumer. `why`: the reason why the delivery counts; None: it does not count."""
+        """Take a message back from its consumer. `why`: the reason why the delivery counts; None: it does not count.
+
+        Requirements: DLV-0011
+        """
         queue = lock.queue
         record = queue.read_lock(self.journal, lock).record
         deliveries = lock.deliveries if why is not None else lock.deliveries - 1
@@ -357,13 +388,19 @@ class Broker:
     def payload_lost(
         self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str, kind: int = LIVE
     ) -> None:
-        """Clean up after a message that was removed from its family because its payload is lost."""
+        """Clean up after a message that was removed from its family because its payload is lost.
+
+        Requirements: PER-0028
+        """
         self.payloads.lost(queue, key, id, reference, reason, kind)
         if digest:
             self.deduplication.free(queue, digest, id)
 
     def _miscounted(self, queue: Queue) -> None:
-        """Correct the counter of a queue: it counts messages, but the store has none."""
+        """Correct the counter of a queue: it counts messages, but the store has none.
+
+        Requirements: PER-0019
+        """
         log.error(
             "queue '%s' counted %s, but the store holds none; the count is now 0",
             queue.name,
@@ -379,7 +416,10 @@ class Broker:
         self.journal.commit()
 
     def load(self, clock: ClockFrame = NO_CLOCK, now: int = 0) -> Iterator[None]:
-        """Read the store into memory; see `Loader.load`."""
+        """Read the store into memory; see `Loader.load`.
+
+        Requirements: PER-0020
+        """
         return self._loader.load(clock, now)
 
 

@@ -25,7 +25,10 @@ QUEUES_PER_STEP = 100
 
 
 class Catalog:
-    """All queues, by name and by number."""
+    """All queues, by name and by number.
+
+    Requirements: PER-0020
+    """
 
     def __init__(
         self, journal: Journal, locks: LockIndex, payloads: Payloads, deduplication: Deduplication, tiers: Tiers
@@ -52,14 +55,20 @@ class Catalog:
     # Queues
 
     def create(self, name: str, config: QueueConfig) -> None:
-        """Raises QueueExists, InvalidQueueName, LimitReached."""
+        """Raises QueueExists, InvalidQueueName, LimitReached.
+
+        Requirements: API-0017
+        """
         check_name(name)
         if name in self.by_name:
             raise QueueExists(f"Queue '{name}' already exists")
         self._make(name, config)
 
     def create_default(self, name: str) -> Queue:
-        """Create the queue for a publish to an unknown name. Raises InvalidQueueName, LimitReached."""
+        """Create the queue for a publish to an unknown name. Raises InvalidQueueName, LimitReached.
+
+        Requirements: API-0018
+        """
         check_name(name)
         return self._make(name, QueueConfig())
 
@@ -119,6 +128,8 @@ class Catalog:
 
         Refusing duplicates removes those already queued: of equal messages only the first in order stays. The first
         step raises QueueNotFound, QueueExists or InvalidQueueName. In that case nothing has changed.
+
+        Requirements: SCH-0009
         """
         if not name.strip():
             raise InvalidQueueName("'name' must not be blank")
@@ -152,7 +163,10 @@ class Catalog:
         yield
 
     def purge(self, name: str) -> int:
-        """Remove all messages, including locked ones; dead letters stay. Returns how many were removed."""
+        """Remove all messages, including locked ones; dead letters stay. Returns how many were removed.
+
+        Requirements: DLV-0007
+        """
         queue = self.by_name.get(name)
         return self.purge_queue(queue) if queue is not None else 0
 
@@ -274,7 +288,10 @@ class Catalog:
 
 
 def check_name(name: str) -> None:
-    """Raises InvalidQueueName unless `name` is a valid queue name."""
+    """Raises InvalidQueueName unless `name` is a valid queue name.
+
+    Requirements: API-0016
+    """
     if not name:
         raise InvalidQueueName("A queue name must not be empty")
     if len(name.encode()) > MAX_QUEUE_NAME_BYTES:

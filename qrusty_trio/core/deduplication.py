@@ -37,7 +37,10 @@ MAX_TRIM_PIECES = 8
 
 
 class Deduplication:
-    """The family DEDUP (queue number and digest of the payload -> message id), and the searches for duplicates."""
+    """The family DEDUP (queue number and digest of the payload -> message id), and the searches for duplicates.
+
+    Requirements: DLV-0030
+    """
 
     def __init__(self, journal: Journal, payloads: Payloads) -> None:
         self._journal = journal
@@ -63,7 +66,10 @@ class Deduplication:
         journal.mark(queue)
 
     def free(self, queue: Queue, digest: bytes, id: str) -> None:
-        """Release the digest of a message that is gone. No effect when another message owns it."""
+        """Release the digest of a message that is gone. No effect when another message owns it.
+
+        Requirements: DLV-0031
+        """
         if self.owner(queue, digest) == id.encode():
             journal = self._journal
             key = queue.prefix + digest
@@ -84,7 +90,10 @@ class Deduplication:
     # Searches
 
     def refuse(self, queue: Queue) -> None:
-        """Start the search in a queue that refuses duplicates from now on. The caller writes its configuration."""
+        """Start the search in a queue that refuses duplicates from now on. The caller writes its configuration.
+
+        Requirements: DLV-0032
+        """
         queue.deduplicating = True
         queue.dedup_generation += 1
         self.searching[queue] = self._search(queue)
@@ -97,7 +106,10 @@ class Deduplication:
         self._free_all(queue)
 
     def resume(self, queue: Queue) -> None:
-        """Restart a search that was interrupted, for example by a restart of the server."""
+        """Restart a search that was interrupted, for example by a restart of the server.
+
+        Requirements: DLV-0033
+        """
         self.searching[queue] = self._search(queue)
 
     def emptied(self, queue: Queue) -> None:
@@ -124,7 +136,10 @@ class Deduplication:
         self.searching.clear()
 
     def search_on(self) -> None:
-        """Run one step of any search; the client that asked for it may be gone. Raises PayloadUnreadable."""
+        """Run one step of any search; the client that asked for it may be gone. Raises PayloadUnreadable.
+
+        Requirements: SCH-0033
+        """
         self.search(next(iter(self.searching)))
 
     def search(self, queue: Queue) -> None:

@@ -10,6 +10,8 @@ subscription waits for the next queue of the name it was made with, whether newl
 
 Pure and synchronous, like the broker: nothing here waits or knows a socket. `pump` runs inside an engine transaction,
 after the operations of that transaction, so that a publish and its delivery share one batch.
+
+Requirements: SCH-0022
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ STEP_CHARACTERS = 512 * 1024
 
 
 class Locks(Protocol):
-    """What the dispatcher needs of the lock index."""
+    """What the dispatcher needs of the lock index.
+
+    Requirements: SCH-0027
+    """
 
     @property
     def full(self) -> bool: ...
@@ -42,7 +47,10 @@ class Names(Protocol):
 
 
 class Source(Protocol):
-    """What the dispatcher needs of the broker."""
+    """What the dispatcher needs of the broker.
+
+    Requirements: DLV-0035
+    """
 
     watched: set[int]
 
@@ -60,7 +68,10 @@ class Source(Protocol):
 
 
 class Sink(Protocol):
-    """Where the deliveries of a subscription go: one connection."""
+    """Where the deliveries of a subscription go: one connection.
+
+    Requirements: WS-0018
+    """
 
     def room(self) -> bool:
         """Whether it can take one more delivery."""
@@ -73,7 +84,10 @@ class Sink(Protocol):
 
 
 class Subscription:
-    """A consumer waiting for messages of one queue."""
+    """A consumer waiting for messages of one queue.
+
+    Requirements: SCH-0025
+    """
 
     __slots__ = ("active", "consumer", "credits", "generation", "lock_seconds", "name", "queue_number", "sink")
 
@@ -150,7 +164,10 @@ class Dispatcher:
         self._line_up(number)
 
     def remove(self, subscription: Subscription) -> None:
-        """End a subscription. Its delivered messages stay locked; returning them is up to the owner."""
+        """End a subscription. Its delivered messages stay locked; returning them is up to the owner.
+
+        Requirements: WS-0015
+        """
         if not subscription.active or subscription.generation != self.generation:
             return
         subscription.active = False
@@ -175,7 +192,10 @@ class Dispatcher:
         self.uncommitted = False
 
     def retry_unreadable(self) -> bool:
-        """Retry the queues whose first payload could not be read. Returns whether there were any."""
+        """Retry the queues whose first payload could not be read. Returns whether there were any.
+
+        Requirements: SCH-0028
+        """
         found = [number for number in self._unreadable if number in self._rings]
         self._unreadable.clear()
         for number in found:
@@ -187,6 +207,8 @@ class Dispatcher:
 
         `now` is wall time in milliseconds. Takes the ready queues from the broker and the renames from the catalog.
         Unfinished work is kept for the next call.
+
+        Requirements: SCH-0021
         """
         if broker.catalog.named:
             self._follow(broker.catalog.take_named())
@@ -227,7 +249,10 @@ class Dispatcher:
         self._changed.clear()
 
     def _line_up(self, number: int) -> None:
-        """Give a turn to a queue that may have a message for a waiting subscriber."""
+        """Give a turn to a queue that may have a message for a waiting subscriber.
+
+        Requirements: SCH-0024
+        """
         if self._starved:
             if number not in self._turns:
                 self._starved.setdefault(number)
@@ -235,7 +260,10 @@ class Dispatcher:
             self._turns[number] = None
 
     def _follow(self, named: list[tuple[int, str | None]]) -> None:
-        """Move subscriptions from deleted queues to the queues that have their names now."""
+        """Move subscriptions from deleted queues to the queues that have their names now.
+
+        Requirements: DLV-0029
+        """
         for number, name in named:
             if name is None:
                 for subscription in self._members.pop(number, ()):
@@ -255,6 +283,8 @@ class Dispatcher:
 
         Returns the unused part of the share. Returns 0 when there may be more, including when STEP_CHARACTERS are used
         up.
+
+        Requirements: SCH-0023
         """
         while share:
             if not ring:

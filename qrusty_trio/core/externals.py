@@ -136,7 +136,10 @@ class Externals:
             journal.delete_range(sums.group, sums.group + b"\xff" * 9, journal.external)
 
     def read(self, packed: bytes) -> bytes:
-        """Read a payload. Raises PayloadBroken, PayloadUnreadable."""
+        """Read a payload. Raises PayloadBroken, PayloadUnreadable.
+
+        Requirements: PER-0038
+        """
         try:
             return self.store.read(PayloadRef.unpack(packed))
         except PayloadUnreadable as error:

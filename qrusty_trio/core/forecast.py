@@ -2,6 +2,8 @@
 
 Rule: pure, and cheap enough for every queue of a list. A trend needs evidence: a queue that has just been created, or
 has just received its first message, is neither growing nor stalled.
+
+Requirements: API-0072
 """
 
 from __future__ import annotations

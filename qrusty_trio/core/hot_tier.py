@@ -4,6 +4,8 @@ Rule: the tier holds *every* available message whose key is before its frontier.
 in the store only. Without a frontier (None), the tier is the whole queue. A message that arrives before the frontier
 goes into the tier. When that makes the tier too large, its last message is dropped and becomes the frontier. So the
 first message of the tier is always the first of the queue, whatever the size of the tier.
+
+Requirements: SYS-0003, SCH-0045
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ class TierLimits:
 
 
 class Tiers:
-    """The limits of the tiers of all queues together."""
+    """The limits of the tiers of all queues together.
+
+    Requirements: SCH-0012
+    """
 
     def __init__(self, entries: int, refill_threshold: int) -> None:
         self._entries = entries
@@ -61,7 +66,10 @@ class Tiers:
 
 
 class HotTier:
-    """Records by key, in the order of the keys."""
+    """Records by key, in the order of the keys.
+
+    Requirements: SCH-0010
+    """
 
     __slots__ = ("_keys", "_largest", "_limits", "_octets", "_records", "_start", "frontier")
 
@@ -141,7 +149,10 @@ class HotTier:
         return self.frontier is not None and held < limits.low and (not held or self._octets < limits.octets // 4)
 
     def room(self) -> int:
-        """How many records to read into the tier at once, judging by the size of earlier ones; at least one."""
+        """How many records to read into the tier at once, judging by the size of earlier ones; at least one.
+
+        Requirements: SCH-0013
+        """
         limits = self._limits
         by_size = min(READ_BYTES, limits.octets - self._octets) // self._largest
         return max(1, min(limits.entries - len(self._records), by_size))
@@ -174,7 +185,10 @@ class HotTier:
             self.frontier = end
 
     def trim(self) -> None:
-        """Drop messages from the end until the tier is within its limits. At least one message stays."""
+        """Drop messages from the end until the tier is within its limits. At least one message stays.
+
+        Requirements: SCH-0011
+        """
         limits = self._limits
         while len(self._records) > 1 and (len(self._records) > limits.entries or self._octets > limits.octets):
             key = self._keys.pop()

@@ -3,6 +3,8 @@
 Rule: all changes of a transaction go into one batch, together with the counters of the queues they touch. A `scan`
 writes pending changes first, so it never misses one; an operation must not be half done at that point. After a storage
 fault (`fault`) memory and store may differ. Nothing is written then until the broker has loaded the store again.
+
+Requirements: PER-0006
 """
 
 from __future__ import annotations
@@ -23,7 +25,10 @@ class Dirty(Protocol):
 
 
 class Journal:
-    """The pending batch of a store."""
+    """The pending batch of a store.
+
+    Requirements: SYS-0001
+    """
 
     __slots__ = (
         "_batch",
@@ -117,7 +122,10 @@ class Journal:
         return self.batch_number, len(self._batch), len(self.dirty)
 
     def commit(self) -> None:
-        """Write the pending changes. Raises StorageFault. It is kept in `fault`, and every later commit raises it."""
+        """Write the pending changes. Raises StorageFault. It is kept in `fault`, and every later commit raises it.
+
+        Requirements: PER-0042
+        """
         if self.fault is not None:
             raise self.fault
         if not self.dirty and not self._pending:

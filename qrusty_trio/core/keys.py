@@ -9,6 +9,8 @@ priority, which is stored nowhere else:
 
 The order key of a number is its 8 bytes, big-endian. The order key of a text is its UTF-8 bytes with 00 escaped as
 00 FF and 00 00 at the end, so that no key is a prefix of another. MaxFirst complements every byte of the order key.
+
+Requirements: SYS-0003
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ def prefix_end(queue_number: int) -> bytes:
 
 
 class KeyCoder:
-    """The keys of one queue."""
+    """The keys of one queue.
+
+    Requirements: SCH-0004
+    """
 
     __slots__ = ("_fifo", "_flip", "_number", "_numeric", "_prefix")
 
@@ -66,6 +71,8 @@ class KeyCoder:
         """The key of a message.
 
         `priority` is a u64 (checked by the schema) or a text. Raises PriorityKindMismatch, InvalidPriority.
+
+        Requirements: SCH-0001, SCH-0002, SCH-0003
         """
         if self._numeric:
             if type(priority) is not int:
@@ -82,7 +89,10 @@ class KeyCoder:
         return self._prefix + order + _U64.pack(sequence)
 
     def priority(self, key: bytes) -> Priority:
-        """The priority that a key was made from."""
+        """The priority that a key was made from.
+
+        Requirements: SCH-0006
+        """
         if self._numeric:
             if self._fifo:
                 return int.from_bytes(key[-8:], "big")
@@ -97,13 +107,19 @@ class KeyCoder:
 
 
 def mismatch(expected: Kind) -> PriorityKindMismatch:
-    """The error for the wrong kind of priority. Clients rely on its exact text."""
+    """The error for the wrong kind of priority. Clients rely on its exact text.
+
+    Requirements: SCH-0007
+    """
     got = Kind.TEXT if expected is Kind.NUMERIC else Kind.NUMERIC
     return PriorityKindMismatch(f"Priority kind mismatch: queue expects {expected.value} but got {got.value}")
 
 
 def text_bytes(priority: Priority) -> bytes:
-    """A text priority as UTF-8. Raises PriorityKindMismatch for a number, InvalidPriority for a bad length."""
+    """A text priority as UTF-8. Raises PriorityKindMismatch for a number, InvalidPriority for a bad length.
+
+    Requirements: SCH-0005
+    """
     if not isinstance(priority, str):
         raise mismatch(Kind.TEXT)
     if not priority:

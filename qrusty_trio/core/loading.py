@@ -2,6 +2,8 @@
 
 Rule: work is done in steps of about a millisecond, and a step reads no more than it needs. No messages are read,
 because counters are stored. Of the locks, only those still in force are read.
+
+Requirements: PER-0017
 """
 
 from __future__ import annotations
@@ -30,7 +32,10 @@ log = logging.getLogger(__name__)
 
 
 class Loader:
-    """Reads a store into the parts of a broker."""
+    """Reads a store into the parts of a broker.
+
+    Requirements: PER-0008
+    """
 
     def __init__(
         self,

@@ -2,6 +2,8 @@
 
 Rule: the cost of an add or remove does not depend on the number of locks, and no add rehashes them all at once. To
 that end the table is split into shards before it grows large.
+
+Requirements: SCH-0037
 """
 
 from __future__ import annotations

@@ -7,6 +7,8 @@ number of locks.
 The cycle collector does not track locks, and locks form cycles: with their queue and with their neighbours in a list.
 So every lock is unlinked here when it leaves. `remove` does so at once; when a whole queue is emptied, `tidy` does so
 bit by bit.
+
+Requirements: SYS-0002
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ _WINDOW_BITS = 10
 
 
 class LockIndex:
-    """The locks of all queues (`Queue.locks`): their number, when they end, and which WebSocket holds which."""
+    """The locks of all queues (`Queue.locks`): their number, when they end, and which WebSocket holds which.
+
+    Requirements: SCH-0019
+    """
 
     __slots__ = ("_connections", "_order", "_windows", "count", "limit", "untidy", "wake_at")
 
@@ -46,7 +51,10 @@ class LockIndex:
 
     @property
     def full(self) -> bool:
-        """Whether no message can be locked until another lock is gone."""
+        """Whether no message can be locked until another lock is gone.
+
+        Requirements: SCH-0026
+        """
         return self.count >= self.limit
 
     # One lock
@@ -152,7 +160,10 @@ class LockIndex:
         return bool(self._connections)
 
     def disconnect_any(self) -> LockTable[Lock] | None:
-        """Like `disconnect`, for any WebSocket that holds locks; None when there is none."""
+        """Like `disconnect`, for any WebSocket that holds locks; None when there is none.
+
+        Requirements: DLV-0016
+        """
         return self._connections.popitem()[1] if self._connections else None
 
     def forget_connections(self) -> None:
@@ -169,7 +180,10 @@ class LockIndex:
             queue.locks = LockTable()
 
     def tidy(self, limit: int) -> bool:
-        """Free up to `limit` void locks. Returns whether there are more."""
+        """Free up to `limit` void locks. Returns whether there are more.
+
+        Requirements: DLV-0008
+        """
         while self.untidy and limit > 0:
             void = self.untidy[-1].pop()
             if void is None:
@@ -192,6 +206,8 @@ class LockIndex:
         """Up to `limit` valid locks with end <= now, earliest first. They stay in the index.
 
         Void locks use up part of the work of a call; `tidy` removes them.
+
+        Requirements: SCH-0015
         """
         found: list[Lock] = []
         void = 0

@@ -1,6 +1,8 @@
 """The vocabulary of the core: orderings, kinds, configuration, deliveries.
 
 Rule: plain frozen values, no behaviour beyond checks, no I/O.
+
+Requirements: SYS-0007
 """
 
 from __future__ import annotations
@@ -58,7 +60,10 @@ class QueueConfig:
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """A message handed to a consumer under a lock."""
+    """A message handed to a consumer under a lock.
+
+    Requirements: DLV-0009
+    """
 
     queue_number: int
     """Stable for the life of the queue; a rename does not change it."""

@@ -2,6 +2,8 @@
 
 Rule: every record with a reference has an entry in the index (`externals`). Both are put and deleted in the same batch.
 A message whose payload is lost is removed and noted; it is never delivered with wrong content.
+
+Requirements: PER-0025
 """
 
 from __future__ import annotations
@@ -29,7 +31,10 @@ class Removed(NamedTuple):
 
 
 class Payloads:
-    """The payloads of all messages."""
+    """The payloads of all messages.
+
+    Requirements: PER-0024
+    """
 
     def __init__(self, journal: Journal, store: PayloadStore | None, min_bytes: int | None) -> None:
         """`store` holds payloads of at least `min_bytes` (None: it takes no new ones)."""

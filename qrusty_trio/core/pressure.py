@@ -11,6 +11,8 @@ jump from normal to critical, or back, happens in one reading.
 
 There are two kinds of steps. Standing steps (cache size, tier size, refused publishes) hold until they are undone.
 Passing steps (flush, drop, shrink, compact) free what is there now and are repeated while the level lasts.
+
+Requirements: SYS-0012
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class Level(IntEnum):
 
 
 class Step(Enum):
-    """One measure against memory pressure. The value is its name in the log."""
+    """One measure against memory pressure. The value is its name in the log.
+
+    Requirements: SCH-0042
+    """
 
     REFUSE_PUBLISHES = "refuse publishes"
     ACCEPT_PUBLISHES = "accept publishes"
@@ -59,7 +64,10 @@ EXIT_SHARE = 0.70
 
 @dataclass(frozen=True, slots=True)
 class Thresholds:
-    """Thresholds as shares of the memory limit, 0 to 1. Raises StartupRefused unless 0 < exit < warning < critical."""
+    """Thresholds as shares of the memory limit, 0 to 1. Raises StartupRefused unless 0 < exit < warning < critical.
+
+    Requirements: SCH-0038
+    """
 
     warning: float = WARNING_SHARE
     critical: float = CRITICAL_SHARE
@@ -112,7 +120,10 @@ STANDING: dict[tuple[Level, Level], tuple[Step, ...]] = {
 
 
 class PressureMachine:
-    """The level, and when steps were last taken. One instance per server. Times are seconds of a monotonic clock."""
+    """The level, and when steps were last taken. One instance per server. Times are seconds of a monotonic clock.
+
+    Requirements: SCH-0038
+    """
 
     __slots__ = ("_compacted_at", "_repeat_at", "level", "thresholds")
 
@@ -126,6 +137,8 @@ class PressureMachine:
         """Take a reading and return the steps to take now, in order. Updates `level`.
 
         `usage` and `limit` are bytes; `limit` is more than 0.
+
+        Requirements: SCH-0039
         """
         before, self.level = self.level, self._next(usage / limit)
         steps = STANDING.get((before, self.level), ())

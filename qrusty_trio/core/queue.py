@@ -14,6 +14,8 @@ first, so that `Journal.position` reveals an operation that failed halfway.
 
 `head` is a lower bound: no available message is before it. Any key before it in the store is a tombstone, so every scan
 can start there. `locks_from` is the same for LOCKS.
+
+Requirements: PER-0010
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ times as high."""
 
 
 class StoredConfig(msgspec.Struct):
-    """What META stores for a queue besides its counters."""
+    """What META stores for a queue besides its counters.
+
+    Requirements: PER-0011
+    """
 
     name: str
     ordering: Ordering
@@ -85,7 +90,10 @@ class Lock(msgspec.Struct, eq=False, gc=False):
 
 
 class Queue:
-    """A new queue; `Queue.stored` restores one from the store. Changed by the broker only."""
+    """A new queue; `Queue.stored` restores one from the store. Changed by the broker only.
+
+    Requirements: SYS-0005
+    """
 
     __slots__ = (
         "available",
@@ -153,7 +161,10 @@ class Queue:
 
     @classmethod
     def stored(cls, number: int, config: bytes, counters: bytes, limits: TierLimits, locks_from: int = 0) -> Queue:
-        """Restore a queue from what `write_config` and `write_state` wrote. The first consume fills its empty tier."""
+        """Restore a queue from what `write_config` and `write_state` wrote. The first consume fills its empty tier.
+
+        Requirements: PER-0019
+        """
         read = _decode_config(config)
         queue = cls(number, read.name, QueueConfig(read.ordering, read.allow_duplicates, read.kind), limits)
         queue.deduplicating = read.deduplicating
@@ -198,7 +209,10 @@ class Queue:
     # Transitions
 
     def put(self, journal: Journal, key: bytes, record: bytes) -> None:
-        """Make a message available: published, or returned by a consumer."""
+        """Make a message available: published, or returned by a consumer.
+
+        Requirements: SCH-0008
+        """
         journal.put(key, record, journal.messages)
         self.available += 1
         if key < self.head:
@@ -231,7 +245,10 @@ class Queue:
         journal.mark(self)
 
     def deliver(self, journal: Journal, key: bytes, value: bytes) -> int:
-        """Take the first available message and lock it. `value` is its value in LOCKS. Returns the lock number."""
+        """Take the first available message and lock it. `value` is its value in LOCKS. Returns the lock number.
+
+        Requirements: SYS-0002, DLV-0001
+        """
         # `take` and the rest in one, without a call: once for every delivery.
         number = self.next_lock
         journal.put(lock_key(self.number, number), value, journal.locks)
@@ -276,7 +293,10 @@ class Queue:
             self._trim_locks(journal)
 
     def bury(self, journal: Journal, key: bytes, record: bytes) -> bytes:
-        """Make a message a dead letter. Returns its key in DEAD; the value has its key in MESSAGES and its record."""
+        """Make a message a dead letter. Returns its key in DEAD; the value has its key in MESSAGES and its record.
+
+        Requirements: DLV-0010
+        """
         dead_key = lock_key(self.number, self.next_dead)
         self.next_dead += 1
         self.dead += 1
@@ -294,6 +314,8 @@ class Queue:
         """Remove all messages, including locked ones but not dead letters. The caller voids their locks in the index.
 
         A range delete slows later reads, so a family that can't hold anything of the queue is not touched.
+
+        Requirements: PER-0021
         """
         if self.available:
             journal.delete_range(self.trimmed_to, self.end, journal.messages)
@@ -306,7 +328,10 @@ class Queue:
         journal.mark(self)
 
     def _trim(self, journal: Journal) -> None:
-        """Range-delete the consumed prefix, so that no scan has to pass its tombstones one by one."""
+        """Range-delete the consumed prefix, so that no scan has to pass its tombstones one by one.
+
+        Requirements: SYS-0005, PER-0022
+        """
         self.taken = 0
         if self.trimmed_to < self.head:
             journal.delete_range(self.trimmed_to, self.head, journal.messages)

@@ -1,6 +1,8 @@
 """Rates of a queue: messages published, acked and nacked per second, with the last eleven samples.
 
 Rule: operations only count. Once a second, `sample` turns the counts into rates, smoothed exponentially with alpha 1/5.
+
+Requirements: API-0026
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ NO_RATES = Point(0, 0, 0, 0.0, 0.0, 0.0)
 
 
 class Rates:
-    """Counts since the last sample, and the samples."""
+    """Counts since the last sample, and the samples.
+
+    Requirements: API-0027
+    """
 
     __slots__ = ("_sampled_at", "acked", "nacked", "points", "published")
 

@@ -11,6 +11,8 @@ The two flags of a lock, TIMED and WEBSOCKET, are the upper bits of the byte wit
 TIMED (locks of earlier versions) there are no seconds and no clock. The payload is UTF-8. With flag EXTERNAL it is a
 reference into a segment file, which the digest may follow. `deliveries` of a lock includes the delivery that made it.
 The message inside still has the count from before. All integers are big-endian.
+
+Requirements: PER-0011, PER-0012, API-0023
 """
 
 from __future__ import annotations
@@ -77,7 +79,10 @@ def with_deliveries(record: bytes, deliveries: int) -> bytes:
 
 
 class StoredLock(NamedTuple):
-    """A lock as it is stored."""
+    """A lock as it is stored.
+
+    Requirements: PER-0008
+    """
 
     expires_at_ms: int
     """End of the lock, wall milliseconds by the clock of the process that made it."""
@@ -103,7 +108,10 @@ class StoredLock(NamedTuple):
 
 
 class ClockFrame(NamedTuple):
-    """The clock of a process: which boot of the machine it ran in, and what its wall clock showed relative to it."""
+    """The clock of a process: which boot of the machine it ran in, and what its wall clock showed relative to it.
+
+    Requirements: PER-0009
+    """
 
     boot: int
     """Identifies a boot of the machine; 0 when unknown."""
@@ -177,6 +185,8 @@ def end_now(lock: StoredLock, clock: ClockFrame, now: int) -> int:
 
     The clock may have been set meanwhile. Within one boot of the machine, the offset shows by how much. No lock lasts
     longer than the length it was made with.
+
+    Requirements: PER-0009
     """
     boot, offset = _FRAME.unpack(lock.frame)
     end = lock.expires_at_ms

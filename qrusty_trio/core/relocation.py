@@ -56,6 +56,8 @@ def refer(broker: Broker, place: Place, reference: bytes) -> None:
     """Make the message refer to its payload at the new place, where it has been synced.
 
     No effect if the message is gone or its payload is no longer at the old place.
+
+    Requirements: PER-0027
     """
     record = _record(broker, place.owned)
     if record is None or not _refers(record, place.reference):
@@ -73,6 +75,8 @@ def drop(broker: Broker, place: Place, reason: str) -> None:
     """Remove a message whose payload is lost. A locked one stays, because its consumer already has the payload.
 
     No effect if the message is gone or its payload is no longer at this place.
+
+    Requirements: DLV-0036
     """
     record = _record(broker, place.owned)
     if record is None or not _refers(record, place.reference):

@@ -2,6 +2,8 @@
 
 Rule: recording costs one look-up and a few list updates. Memory is bounded: each operation has the current second and a
 ring of `WINDOW_SECONDS` packed slots (230 KB). The ring is created when the operation first runs.
+
+Requirements: API-0028
 """
 
 from __future__ import annotations
@@ -51,7 +53,10 @@ class TimingPoint(TypedDict):
 
 
 class Timings:
-    """Durations of operations. Seconds are wall time and may come out of order."""
+    """Durations of operations. Seconds are wall time and may come out of order.
+
+    Requirements: API-0028, API-0029
+    """
 
     __slots__ = ("_rings", "_running")
 

@@ -7,6 +7,8 @@ the connection's task with what has arrived.
 
 A connection is parked here while its task waits for a request. From its request to its response, which may wait for a
 sync, the connection is busy: nothing more is read from it.
+
+Requirements: SYS-0022
 """
 
 from __future__ import annotations
@@ -78,7 +80,10 @@ class Asked(NamedTuple):
 
 
 class Batching:
-    """The parked connections of the fast path."""
+    """The parked connections of the fast path.
+
+    Requirements: SCH-0034
+    """
 
     def __init__(self, engine: Engine, received: Budget, unsent: Budget) -> None:
         self._engine = engine

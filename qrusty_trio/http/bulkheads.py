@@ -3,6 +3,8 @@
 Rule: a failure is counted and logged with its traceback; the other connections go on. A peer may cause the same failure
 again and again, so at most `TRACEBACKS` are logged in `PERIOD_SECONDS`. Further ones are only counted, and the next
 traceback tells how many. Cancellation passes through.
+
+Requirements: SYS-0009
 """
 
 from __future__ import annotations
@@ -20,7 +22,10 @@ log = logging.getLogger(__name__)
 
 
 class Bulkheads:
-    """Contains and counts the failures of all connections of a server."""
+    """Contains and counts the failures of all connections of a server.
+
+    Requirements: SYS-0009
+    """
 
     def __init__(self) -> None:
         self.failures = 0
@@ -47,7 +52,10 @@ class Bulkheads:
             self.note(what, error)
 
     def note(self, what: str, failure: Exception) -> None:
-        """Log and count a failure."""
+        """Log and count a failure.
+
+        Requirements: API-0043
+        """
         self.failures += 1
         now = time.monotonic()
         if now >= self._period_ends:

@@ -5,6 +5,8 @@ turn, and hold nothing of that budget while they wait. A holder waits only for i
 room for its response. Nobody who holds room for a response waits for a request's, so there is no deadlock. While
 anyone waits, a peer that moves less than STALL_BYTES in STALL_SECONDS is cut off. Pieces of up to SMALL_BYTES always
 pass and are not counted.
+
+Requirements: SYS-0007
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ STALL_BYTES = 64 * 1024
 
 
 def limit_for(memory_limit: int) -> int:
-    """The size of a budget in bytes. `memory_limit`: the server's memory limit in bytes."""
+    """The size of a budget in bytes. `memory_limit`: the server's memory limit in bytes.
+
+    Requirements: API-0040
+    """
     return min(LIMIT_BYTES, memory_limit // LIMIT_SHARE)
 
 
@@ -38,7 +43,10 @@ class _Turn:
 
 
 class Budget:
-    """Bytes that all connections hold, with a limit and a queue of waiters."""
+    """Bytes that all connections hold, with a limit and a queue of waiters.
+
+    Requirements: API-0040
+    """
 
     def __init__(self, limit: int = LIMIT_BYTES) -> None:
         self.limit = limit
@@ -143,6 +151,8 @@ class Holding:
         """Whether others wait for room while this peer stalls.
 
         `now`: seconds. `moved`: bytes that the peer has sent or taken so far.
+
+        Requirements: API-0041
         """
         if not self.budget.waiting or not self.held:
             self._since = None

@@ -2,6 +2,8 @@
 
 Rule: extensions and trailers are checked and dropped, as RFC 9112 (7.1.1, 7.1.2) asks. Lines end with CR LF. A body
 that would grow too large is refused as soon as a chunk's size shows it.
+
+Requirements: API-0032
 """
 
 from __future__ import annotations
@@ -28,7 +30,10 @@ _BEGINS_TRAILERS = re.compile(rb"(?:" + _NAME + _VALUE + rb"\r\n)*+(?:" + _NAME 
 
 
 class Chunks:
-    """The chunks of one body. Does no I/O."""
+    """The chunks of one body. Does no I/O.
+
+    Requirements: API-0009
+    """
 
     def __init__(self) -> None:
         self._step: Callable[[bytes], tuple[bytes, bytes]] = self._size

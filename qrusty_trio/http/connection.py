@@ -6,6 +6,8 @@ connection over to Hypercorn for good, with every byte not yet served. A request
 (see `header_block`) is refused with 400, and the connection is closed.
 
 A connection has no timer of its own. It records its phase and the tick at which that began; see `fast_path`.
+
+Requirements: SYS-0019
 """
 
 from __future__ import annotations
@@ -48,7 +50,10 @@ KEEP_ALIVE = b"\r\nconnection: keep-alive"
 
 
 class Connection:
-    """One connection. Parsing fills `_plan` and `_calls`; answering empties them."""
+    """One connection. Parsing fills `_plan` and `_calls`; answering empties them.
+
+    Requirements: API-0038
+    """
 
     def __init__(self, shared: Shared, stream: trio.abc.Stream) -> None:
         self._shared = shared
@@ -146,7 +151,10 @@ class Connection:
             self._enter(phase)
 
     async def _read(self) -> bool:
-        """Read more, to the end of the first request if that is known. False: the peer has closed its side."""
+        """Read more, to the end of the first request if that is known. False: the peer has closed its side.
+
+        Requirements: DLV-0023
+        """
         if self._data:
             return await self._read_rest()
         if self._batching is None:
@@ -392,6 +400,8 @@ class Connection:
         """Returns the responses up to the last of `replies`, and each delivery with the offset where it ends.
 
         Removes them and their calls from the plan.
+
+        Requirements: DLV-0021
         """
         plan = self._plan
         whole = len(replies) == len(self._calls)

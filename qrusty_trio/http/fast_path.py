@@ -1,6 +1,8 @@
 """The connections of the fast path, and the task that enforces their timeouts.
 
 Rule: one task checks all connections against LIMITS once a second.
+
+Requirements: API-0035
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ class FastPath:
             await trio.sleep(TICK_SECONDS)
 
     def stop(self) -> None:
-        """Close idle connections now, and the others after their current response."""
+        """Close idle connections now, and the others after their current response.
+
+        Requirements: API-0055
+        """
         self.shared.stopping = True
         for connection in self._connections:
             if connection.phase == IDLE:

@@ -6,6 +6,8 @@ the text. No extensions are offered, so no frame is compressed.
 
 The protocol's own last frame (an echoed close, or a failure with 1002, 1007 or 1009) waits until the requests received
 before it have been answered.
+
+Requirements: WS-0033
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ async def serve_fast_websocket(
     """Serve a WebSocket upgrade, whose first bytes are `data`, to the end of the connection. Closes the stream.
 
     The path is not checked. `overloaded`: answer the handshake, then close with 1013 (try again later).
+
+    Requirements: WS-0030
     """
     protocol = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=logger)
     try:
@@ -148,6 +152,8 @@ def _take_apart(protocol: ServerProtocol) -> None:
     """Break the reference cycles of a finished protocol: its parser, and the exceptions that raised.
 
     Otherwise up to 2 MiB of the peer's data waits for the garbage collector, which seldom runs.
+
+    Requirements: WS-0032
     """
     protocol.parser.close()
     protocol.parser_exc = protocol.handshake_exc = None
@@ -169,7 +175,10 @@ _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"(
 
 
 class FastTransport:
-    """A `transport.Transport` over a raw stream."""
+    """A `transport.Transport` over a raw stream.
+
+    Requirements: WS-0025
+    """
 
     def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget | None = None) -> None:
         self._stream = stream
@@ -220,7 +229,10 @@ class FastTransport:
         return frames
 
     async def feed(self, data: bytes | bytearray) -> None:
-        """Parse received bytes. The next calls of `receive` return the complete frames."""
+        """Parse received bytes. The next calls of `receive` return the complete frames.
+
+        Requirements: WS-0026
+        """
         self._hold(self.held + len(data))
         size = self._piece
         if len(data) <= size:
@@ -398,6 +410,9 @@ class FastTransport:
 
 
 def _named(start: bytes) -> str:
-    """Describe a frame by its start. In a delivery the queue and the message id come first."""
+    """Describe a frame by its start. In a delivery the queue and the message id come first.
+
+    Requirements: DLV-0018
+    """
     found = _DELIVERY(start)
     return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "an answer"

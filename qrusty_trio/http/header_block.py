@@ -7,6 +7,8 @@ Both paths send every request through here, so neither is more lenient than the 
 A header block runs from the request line's CR LF to the empty line. A client often repeats it from request to request,
 except for the length, so the result of parsing it is cached under its exact bytes. A block that changes each time is
 parsed each time (5 to 10 µs) and evicts none of those that repeat.
+
+Requirements: API-0031
 """
 
 from __future__ import annotations
@@ -58,14 +60,20 @@ _WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
 
 
 class HeadersTooLarge(QrustyError):
-    """The request line and headers are over 64 KiB or 256 lines (status 431)."""
+    """The request line and headers are over 64 KiB or 256 lines (status 431).
+
+    Requirements: API-0033
+    """
 
     status = 431
     code = "headers_too_large"
 
 
 class RequestTimedOut(QrustyError):
-    """The request did not arrive in time (status 408)."""
+    """The request did not arrive in time (status 408).
+
+    Requirements: API-0034
+    """
 
     status = 408
     code = "request_timeout"
@@ -239,7 +247,10 @@ def _browser(values: dict[bytes, list[bytes]], hosts: list[bytes]) -> Browser | 
 
 
 def _handshake_fault(values: dict[bytes, list[bytes]], tokens: set[bytes], http11: bool) -> str:
-    """Which requirement of RFC 6455, 4.2.1, the headers fail; '' if none."""
+    """Which requirement of RFC 6455, 4.2.1, the headers fail; '' if none.
+
+    Requirements: WS-0031
+    """
     if not http11:
         return "A WebSocket needs HTTP/1.1"
     keys = values.get(b"sec-websocket-key", [])

@@ -3,6 +3,8 @@
 Rule: closing a socket with unread bytes resets it, and a reset discards a response that the peer has not read yet. Many
 clients read only after sending their whole body. So the server shuts down its sending side, discards what still
 arrives, within limits, and then closes.
+
+Requirements: DLV-0020
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ _READ_BYTES = 64 * 1024
 
 
 async def linger(stream: trio.abc.Stream) -> None:
-    """Shut down our sending side and read until the peer closes, within limits. The caller closes the stream."""
+    """Shut down our sending side and read until the peer closes, within limits. The caller closes the stream.
+
+    Requirements: API-0010
+    """
     left = LINGER_BYTES
     with trio.move_on_after(LINGER_WHOLE_SECONDS), trio.move_on_after(LINGER_SECONDS) as silence:
         try:

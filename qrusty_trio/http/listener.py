@@ -2,6 +2,8 @@
 
 Rule: one nursery holds a task per connection and ends after the last of them, so nothing is left when `serve` returns.
 A connection beyond the limit gets a response and is closed; it never hangs.
+
+Requirements: API-0066, WS-0028
 """
 
 from __future__ import annotations
@@ -52,7 +54,10 @@ async def serve(
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until `context.stopping`. Then close the listeners, finish the requests in hand and return."""
+    """Serve until `context.stopping`. Then close the listeners, finish the requests in hand and return.
+
+    Requirements: API-0037
+    """
     await _Server(context).run(listeners, task_status)
 
 

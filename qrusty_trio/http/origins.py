@@ -10,6 +10,8 @@ Foreign pages are kept from two things:
   another port of this machine, or another customer of the same host.
 - Posing as a page of this server through a name of their own that resolves to it (DNS rebinding). A browser is served
   only under host names that such a name can't be.
+
+Requirements: SYS-0018
 """
 
 from __future__ import annotations
@@ -67,7 +69,10 @@ def read_browser(headers: Iterable[tuple[str, str]]) -> Browser | None:
 
 
 def check_host(browser: Browser | None, allowed: Collection[str]) -> None:
-    """Raise HostNotAllowed unless a browser's host is an IP address, localhost or one of `allowed` (lower case)."""
+    """Raise HostNotAllowed unless a browser's host is an IP address, localhost or one of `allowed` (lower case).
+
+    Requirements: API-0049
+    """
     if browser is None:
         return
     match = _HOST.fullmatch(browser.host)
@@ -90,7 +95,10 @@ def _is_address(name: str) -> bool:
 
 
 def check_origin(browser: Browser | None, allowed: Collection[str]) -> None:
-    """Raise OriginNotAllowed for a page of an origin that is neither the server's own nor one of `allowed`."""
+    """Raise OriginNotAllowed for a page of an origin that is neither the server's own nor one of `allowed`.
+
+    Requirements: API-0050
+    """
     if browser is None or browser.origin in allowed:
         return
     if browser.site is not None and browser.site.lower() not in _OWN_SITES:

@@ -2,6 +2,8 @@
 
 Rule: ask only when a connection has long been quiet; each sign costs a system call of a microsecond. A stream without a
 socket gives none. This is for Linux; other systems give fewer signs, so a live connection may be closed there.
+
+Requirements: WS-0024
 """
 
 from __future__ import annotations

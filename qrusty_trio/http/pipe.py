@@ -6,6 +6,8 @@ was not sent goes back to its queue.
 On a socket the system calls are made directly, which saves 10 µs a request. A Trio stream tries once before it waits,
 and yields after each success; a connection that answers one burst at a time does not need that. Any other stream (TLS,
 memory) is used as it is.
+
+Requirements: API-0036
 """
 
 from __future__ import annotations
@@ -58,7 +60,10 @@ class Pipe(Protocol):
 
 
 class SocketPipe:
-    """A `Pipe` over a socket."""
+    """A `Pipe` over a socket.
+
+    Requirements: DLV-0020
+    """
 
     def __init__(self, stream: trio.SocketStream) -> None:
         self._socket = stream.socket
@@ -154,6 +159,8 @@ async def give_back_refused(pipe: Pipe, engine: Engine, given: Iterable[Reply]) 
     """After the peer has closed: give back what the last responses handed out, if its kernel refused them.
 
     A peer that has only closed its sending side still takes the responses, and keeps their messages.
+
+    Requirements: DLV-0019
     """
     pause = 0.001
     waited = 0.0

@@ -12,7 +12,10 @@ Meaning = TypeVar("Meaning")
 
 
 class RepeatCache(Generic[Meaning]):
-    """Holds at most `most` repeated entries, and as many that were seen once."""
+    """Holds at most `most` repeated entries, and as many that were seen once.
+
+    Requirements: API-0044
+    """
 
     __slots__ = ("_again", "_most", "_once")
 

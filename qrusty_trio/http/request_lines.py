@@ -44,7 +44,10 @@ class Target(NamedTuple):
 
 
 class Targets:
-    """The request lines of all connections of the fast path."""
+    """The request lines of all connections of the fast path.
+
+    Requirements: API-0044
+    """
 
     def __init__(self) -> None:
         self._targets: RepeatCache[Target] = RepeatCache(MAX_KEPT_TARGETS)

@@ -28,7 +28,10 @@ def too_many_connections() -> Unavailable:
 
 
 def cors_headers(origin: str | None, allowed: Collection[str]) -> dict[str, str]:
-    """The CORS headers for a page of an allowed origin; empty for any other."""
+    """The CORS headers for a page of an allowed origin; empty for any other.
+
+    Requirements: API-0051
+    """
     if origin is None or origin not in allowed:
         return {}
     return {"access-control-allow-origin": origin, "vary": "Origin"}

@@ -7,6 +7,8 @@ slowly delays its own requests and deliveries, and nobody else's.
 When the connection ends, for whatever reason, its subscriptions leave the dispatcher at once, and the engine takes back
 what was delivered and not settled. Only then may anything wait for the peer. A connection is a bulkhead: an exception
 in it is logged and closes it with 1011. It leaves no reference cycle, so what it held is freed at once.
+
+Requirements: WS-0020
 """
 
 from __future__ import annotations
@@ -133,7 +135,10 @@ def check_handshake(browser: Browser | None, services: WebSocketServices) -> Non
 
 
 async def serve_connection(transport: Transport, services: WebSocketServices) -> None:
-    """Serve one connection from its handshake to its end. The caller closes the stream."""
+    """Serve one connection from its handshake to its end. The caller closes the stream.
+
+    Requirements: WS-0027
+    """
     await Connection(transport, services).run()
 
 
@@ -154,7 +159,10 @@ class _Signal:
 
 
 class Connection:
-    """One connection. Other tasks use only what `http.websocket_watch` needs."""
+    """One connection. Other tasks use only what `http.websocket_watch` needs.
+
+    Requirements: WS-0023
+    """
 
     def __init__(self, transport: Transport, services: WebSocketServices) -> None:
         self._transport = transport

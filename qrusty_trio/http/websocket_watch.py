@@ -3,6 +3,8 @@
 Rule: a connection is cut off only if it holds more than a little and has made no progress for STALL_SECONDS, or
 EXHAUSTED_STALL_SECONDS when the budget is exhausted. Those that held most for longest go first, and no more of them
 than needed. Their messages go back, uncounted.
+
+Requirements: WS-0021
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ logger = logging.getLogger(__name__)
 
 
 async def watch_budget(services: WebSocketServices) -> None:
-    """Keep the connections within their budget until cancelled."""
+    """Keep the connections within their budget until cancelled.
+
+    Requirements: WS-0022
+    """
     budget = services.budget
     short = trio.Event()
     budget.when_short = lambda: short.set()

@@ -1,6 +1,8 @@
 """Running the calls of a burst: each one gives a reply, or turns out to take more than one step.
 
 Rule: nothing here knows about transactions. `run_calls` must be called inside one; `run_reads` needs none.
+
+Requirements: SYS-0006
 """
 
 from __future__ import annotations
@@ -53,6 +55,8 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
     """Run the calls that have no reply yet, up to one that takes more than one step. Returns that one, started.
 
     Appends to `replies`. Returns None when all calls were run, or when `REPLY_BYTES` were reached. Raises StorageFault.
+
+    Requirements: PER-0048
     """
     gate = services.gate
     closed = gate.starting or gate.read_only
@@ -88,7 +92,10 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
 def run_reads(
     services: Services, calls: Sequence[Call], replies: list[Reply], now: int, fault: StorageFault
 ) -> Long | None:
-    """Like `run_calls`, while the store is unusable: calls that need it are answered with `fault`."""
+    """Like `run_calls`, while the store is unusable: calls that need it are answered with `fault`.
+
+    Requirements: PER-0043
+    """
     octets = 0
     for index in range(len(replies), len(calls)):
         call = calls[index]
@@ -112,7 +119,10 @@ def run_reads(
 
 
 def failed_read(operation: Operation, error: Exception) -> Reply:
-    """Log an unexpected error of a request, and return the reply to it."""
+    """Log an unexpected error of a request, and return the reply to it.
+
+    Requirements: PER-0048
+    """
     log.error("%s failed in a way that should not be possible", operation.name, exc_info=error)
     return error_reply(QrustyError("The server failed to answer; its log says why"))
 

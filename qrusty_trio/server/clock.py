@@ -2,6 +2,8 @@
 
 Rule: wall time is read once. From then on it advances with Trio's monotonic clock. So setting the system clock neither
 ends a lock early nor prolongs it.
+
+Requirements: SCH-0018
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Clock:
-    """Wall time in milliseconds that never jumps. Create and use it inside a Trio run."""
+    """Wall time in milliseconds that never jumps. Create and use it inside a Trio run.
+
+    Requirements: SCH-0018
+    """
 
     __slots__ = ("_offset", "frame")
 

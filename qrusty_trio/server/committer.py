@@ -8,6 +8,8 @@ three policies promise:
     never      the operating system decides when to write: kill -9 loses nothing, a power cut may lose about 30 s
 
 Payload segments are synced before the log that refers to them.
+
+Requirements: SYS-0001, PER-0057
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ class _Group:
         self._callbacks.append((callback, answers))
 
     def finish(self) -> bool:
-        """Wake the waiting tasks, and run callbacks up to `ANSWERS_PER_STEP`. Returns whether callbacks are left."""
+        """Wake the waiting tasks, and run callbacks up to `ANSWERS_PER_STEP`. Returns whether callbacks are left.
+
+        Requirements: SCH-0035
+        """
         self.done.set()
         answers = ANSWERS_PER_STEP
         while self._callbacks and answers > 0:
@@ -64,6 +69,8 @@ class Committer:
 
     `write` writes pending changes. It is called on the loop before each sync. `on_fault` is called on the loop when a
     sync has failed, before any waiter runs. Both must report a fault to the engine.
+
+    Requirements: PER-0002
     """
 
     def __init__(
@@ -96,6 +103,8 @@ class Committer:
         """Wait until everything written so far is as durable as the policy promises. Raises StorageFault.
 
         Cancelling the wait loses nothing: the sync continues.
+
+        Requirements: PER-0001
         """
         if not self._waits:
             return
@@ -119,6 +128,8 @@ class Committer:
 
         Changes that wait for the next sync were not written and never will be. Some of those being synced now may be
         lost: a sync that succeeds after a failed one does not check the same bytes again.
+
+        Requirements: PER-0040
         """
         for each in self._under_way:
             each.fault = fault
@@ -137,7 +148,10 @@ class Committer:
         return self._waits
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Sync according to the policy until cancelled. Waits for a running sync, which takes well under a second."""
+        """Sync according to the policy until cancelled. Waits for a running sync, which takes well under a second.
+
+        Requirements: PER-0003
+        """
         try:
             async with Worker("sync", self._sync_in_thread) as worker, trio.open_nursery() as nursery:
                 nursery.start_soon(self._finish_rest)
@@ -193,7 +207,10 @@ class Committer:
             self._finish(group)
 
     async def sync_now(self) -> None:
-        """Sync whatever the policy, for a caller whose next step requires it. Raises StorageFault."""
+        """Sync whatever the policy, for a caller whose next step requires it. Raises StorageFault.
+
+        Requirements: PER-0026
+        """
         group = _Group()
         await self._sync(group, self._sync_apart)
         if group.fault is not None:

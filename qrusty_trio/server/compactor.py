@@ -4,6 +4,8 @@ Rule: a crash at any step loses nothing. A moved payload is appended and synced 
 because the log with that record may reach the disk at any time. A segment file is removed only after the changes that
 remove the last reference to it are synced. Files are read, synced and removed in threads. The loop runs only short
 steps, and serves requests in between.
+
+Requirements: PER-0035
 """
 
 from __future__ import annotations
@@ -73,6 +75,8 @@ class Compactor:
         """Find segments that are missing, short or damaged. Call it at start-up, before anything is appended. Cheap.
 
         Raises StartupRefused for a segment of another version, and StorageFault.
+
+        Requirements: PER-0037
         """
         expected = self._externals.least_sizes()
         self._suspects = await trio.to_thread.run_sync(self._store.check, expected, limiter=self._limiter)
@@ -83,6 +87,8 @@ class Compactor:
         """After a fault, note what a failed sync may have lost, so that the store can be synced again. Any thread.
 
         `run` moves those payloads to a new segment.
+
+        Requirements: PER-0041
         """
         self._doubts += 1
         for segment, offset in self._store.recover().items():
@@ -116,7 +122,10 @@ class Compactor:
             self._trouble.note(error)
 
     async def compact(self) -> None:
-        """Drop dead segments, then rewrite those that are mostly dead, one by one. Raises StorageFault."""
+        """Drop dead segments, then rewrite those that are mostly dead, one by one. Raises StorageFault.
+
+        Requirements: PER-0034, PER-0036
+        """
         async with self._at_work:
             store, externals = self._store, self._externals
             if store.needs_sync:
@@ -139,7 +148,10 @@ class Compactor:
                 )
 
     async def _sparse(self) -> list[int]:
-        """Segments to rewrite. Those with the least to move come first, because they make room for the others."""
+        """Segments to rewrite. Those with the least to move come first, because they make room for the others.
+
+        Requirements: PER-0034
+        """
         live: dict[int, int] = {}
         for segment, size in self._store.segments().items():
             octets = self._externals.owned_bytes(segment)
@@ -162,7 +174,10 @@ class Compactor:
         return len(dead)
 
     async def _rewrite(self, segment: int, first: int = 0) -> None:
-        """Move the payloads at offset `first` and later to other segments. Drop messages whose payload is broken."""
+        """Move the payloads at offset `first` and later to other segments. Drop messages whose payload is broken.
+
+        Requirements: PER-0027
+        """
         begin: bytes | None = b""
         while begin is not None:
             places, begin = await self._places(segment, begin)
@@ -195,7 +210,10 @@ class Compactor:
             raise failed
 
     async def repair(self) -> None:
-        """Check the payloads that may be lost. Save those that are intact and drop the others. Raises StorageFault."""
+        """Check the payloads that may be lost. Save those that are intact and drop the others. Raises StorageFault.
+
+        Requirements: PER-0037
+        """
         async with self._at_work:
             for segment in list(self._suspects):
                 doubts = self._doubts
@@ -256,7 +274,10 @@ class Compactor:
             await self._note()
 
     async def _note(self) -> None:
-        """Record the removed messages in the log of removed messages."""
+        """Record the removed messages in the log of removed messages.
+
+        Requirements: PER-0029, PER-0031
+        """
         broker = self._engine.broker
         if not broker.payloads.removed:
             return

@@ -2,6 +2,8 @@
 
 Rule: connections get what the store and the rest leave, never the other way round. So no number of idle connections can
 keep the store from opening a file.
+
+Requirements: API-0065
 """
 
 from __future__ import annotations
@@ -37,7 +39,10 @@ class Shares(NamedTuple):
 
 
 def shares(limit: int, tables: int) -> Shares:
-    """Divide `limit` descriptors. `tables` is what RocksDB should get if there are enough."""
+    """Divide `limit` descriptors. `tables` is what RocksDB should get if there are enough.
+
+    Requirements: API-0065
+    """
     rest = limit - min(OWN, limit * 3 // 4)
     tables = min(tables, max(LEAST_TABLES, rest // 4))
     turned_away = min(MAX_TURNED_AWAY, rest // 8)

@@ -6,6 +6,8 @@ deliveries to waiting subscribers, then one write. A reply leaves after the sync
 When the store fails, memory and store may differ. From then on every change is refused with that fault, and
 `server/recovery.py` loads the store as at start-up. Read-only operations are answered throughout, as they never touch
 the store. The few that do (`Operation.reads_store`) are refused with the changes.
+
+Requirements: SYS-0006
 """
 
 from __future__ import annotations
@@ -50,7 +52,10 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """See `api.call.Engine` for what transports may expect."""
+    """See `api.call.Engine` for what transports may expect.
+
+    Requirements: PER-0005, PER-0042, PER-0047, SCH-0029, SCH-0031, DLV-0019, API-0039
+    """
 
     def __init__(self, services: Services, dispatcher: Dispatcher, clock: Clock) -> None:
         self.services = services
@@ -83,7 +88,10 @@ class Engine:
     # For transports
 
     async def run(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`."""
+        """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`.
+
+        Requirements: PER-0001, DLV-0025
+        """
         replies: list[Reply] = []
         octets = 0
         generation = self.dispatcher.generation
@@ -342,7 +350,10 @@ class Engine:
     # Tasks
 
     async def reap(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Return messages to their queues when their locks expire, until cancelled. Sleeps until the next expiry."""
+        """Return messages to their queues when their locks expire, until cancelled. Sleeps until the next expiry.
+
+        Requirements: SCH-0016, SCH-0017
+        """
         task_status.started()
         while True:
             self._reaper_wake = trio.Event()

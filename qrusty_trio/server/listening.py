@@ -2,6 +2,8 @@
 
 Rule: an address means what it says. `[::]` is every address of the machine, including IPv4. Addresses are shown in the
 form in which they are configured.
+
+Requirements: API-0064
 """
 
 from __future__ import annotations

@@ -11,6 +11,8 @@ Rule: the reported usage is what counts against the limit that would kill the pr
 Limits are read again each time, because they may change while the process runs. A reading takes about 0.1 ms. The files
 stay open after the first reading, so that memory is still watched when no descriptors are left.
 Formats: cgroups(7), proc_pid_mountinfo(5), and the kernel's admin-guide/cgroup-v1/memory and admin-guide/cgroup-v2.
+
+Requirements: SCH-0043
 """
 
 from __future__ import annotations
@@ -155,6 +157,8 @@ def find_groups(root: Path = Path("/")) -> tuple[Hierarchy, list[Path]]:
 
     The list is empty without control groups. A process is in one group of each hierarchy. Memory is accounted in
     version 1 exactly when /proc/self/cgroup has a line for that controller.
+
+    Requirements: SCH-0043
     """
     try:
         memberships = (root / "proc/self/cgroup").read_text()

@@ -3,6 +3,8 @@
 Rule: memory is read every `POLL_SECONDS`, and a reading never waits for a slow step. Blocking steps (flush, compaction)
 run in threads and child tasks, each at most once at a time. So publishes are accepted again as soon as memory allows,
 even if other steps are still running. The policy (levels, thresholds, steps) is in core/pressure.py.
+
+Requirements: SYS-0012
 """
 
 from __future__ import annotations
@@ -40,6 +42,8 @@ class PressureTarget(Protocol):
 
     The async ones run on the loop in pieces under 2 ms. Any may raise `StorageFault`, which is logged; the other steps
     continue.
+
+    Requirements: SCH-0041
     """
 
     def refuse_publishes(self, refuse: bool) -> None:
@@ -110,6 +114,8 @@ async def monitor(
 
     Reports as started after the first reading. On cancellation, tasks end at once and nothing is restored. A flush or
     compaction in a thread is abandoned; closing the store ends it.
+
+    Requirements: SCH-0044
     """
     async with trio.open_nursery() as nursery:
         watch = _Watch(source, target, settings, status, nursery)

@@ -7,6 +7,8 @@ changes are in the store. Requests in progress at the fault got an error.
     fault    every change is refused, all WebSockets are closed (1013), the store is opened again
     load     queues, counters and locks, in steps (`Broker.load`)
     restore  deliveries that nobody saw, then what WebSockets held: their connections are gone
+
+Requirements: SYS-0011, DLV-0016, DLV-0028
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ log = logging.getLogger(__name__)
 async def recover(
     engine: Engine, reopen: Callable[[], object], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Bring the store back into service after each fault, until cancelled. `reopen` runs in a thread."""
+    """Bring the store back into service after each fault, until cancelled. `reopen` runs in a thread.
+
+    Requirements: SYS-0011, DLV-0024
+    """
     task_status.started()
     while True:
         await engine.broken.wait()
@@ -60,7 +65,10 @@ async def recover(
 
 
 async def load(engine: Engine) -> None:
-    """Load the store, and return messages that nobody can settle. A recovery waits for its end. Raises StorageFault."""
+    """Load the store, and return messages that nobody can settle. A recovery waits for its end. Raises StorageFault.
+
+    Requirements: PER-0049
+    """
     async with engine.reading_anew:
         await _load(engine)
 

@@ -2,6 +2,8 @@
 
 Rule: they go back in small steps, however many there are, and are not counted. The store may be read anew meanwhile:
 then they are handed to the recovery.
+
+Requirements: DLV-0040
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Rule: samples are a second apart by the monotonic clock. A late sample covers the time since the last one. A warning
 that every request could cause is logged at most once a minute.
+
+Requirements: API-0026
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ log = logging.getLogger(__name__)
 
 
 async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Sample every `SAMPLE_SECONDS` until cancelled, and log what operators need to know."""
+    """Sample every `SAMPLE_SECONDS` until cancelled, and log what operators need to know.
+
+    Requirements: SCH-0026
+    """
     task_status.started()
     due = trio.current_time() + SAMPLE_SECONDS
     warn_at = payloads_at = 0.0

@@ -38,7 +38,10 @@ class Departed(NamedTuple):
 
 
 class Sessions:
-    """All WebSockets by consumer id. Used only by the engine."""
+    """All WebSockets by consumer id. Used only by the engine.
+
+    Requirements: DLV-0026
+    """
 
     def __init__(self, broker: Broker) -> None:
         self._broker = broker
@@ -75,12 +78,18 @@ class Sessions:
         return list(self._open.values())
 
     def has_left(self, consumer: str, id: str) -> bool:
-        """Whether the delivery of message `id` to `consumer` was sent. True if nothing is known about it."""
+        """Whether the delivery of message `id` to `consumer` was sent. True if nothing is known about it.
+
+        Requirements: DLV-0017
+        """
         session = self._open.get(consumer)
         return session.has_left(id) if session is not None else id not in self._unsent.get(consumer, ())
 
     def give_back(self, limit: int) -> None:
-        """Return up to `limit` messages of closed WebSockets to their queues."""
+        """Return up to `limit` messages of closed WebSockets to their queues.
+
+        Requirements: DLV-0027
+        """
         while self.departed and limit > 0:
             consumer, locks, counts, unsent = self.departed[0]
             lock = locks.pop()

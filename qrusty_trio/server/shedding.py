@@ -1,6 +1,8 @@
 """What the memory monitor can free: the `PressureTarget` of the running server.
 
 Rule: correctness never depends on what is freed here. Every message stays in the store.
+
+Requirements: SCH-0041
 """
 
 from __future__ import annotations

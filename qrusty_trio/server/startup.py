@@ -2,6 +2,8 @@
 
 Rule: nothing is changed, and nothing listens, before the store is open and known to be ours. From then on reads are
 answered while `load` works in pieces. The gate opens when everything is loaded.
+
+Requirements: API-0024
 """
 
 from __future__ import annotations
@@ -36,7 +38,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class Stores:
-    """The open stores."""
+    """The open stores.
+
+    Requirements: API-0059
+    """
 
     storage: Storage
     payloads: PayloadStore | None
@@ -63,7 +68,10 @@ class Stores:
 
 
 def open_stores(settings: Settings) -> Stores:
-    """Open the stores. Blocks for up to a second. Raises StartupRefused."""
+    """Open the stores. Blocks for up to a second. Raises StartupRefused.
+
+    Requirements: PER-0056
+    """
     if settings.storage_mode is StorageMode.MEMORY:
         log.warning("STORAGE_MODE=memory: every message is lost when the server stops")
         return Stores(MemoryStorage(), None, None)
@@ -84,7 +92,10 @@ def open_stores(settings: Settings) -> Stores:
 
 
 async def load(engine: Engine, compactor: Compactor | None) -> None:
-    """Load the store in pieces, then open the gate. Raises StartupRefused when the store has a fault."""
+    """Load the store in pieces, then open the gate. Raises StartupRefused when the store has a fault.
+
+    Requirements: PER-0058
+    """
     began = trio.current_time()
     try:
         await recovery.load(engine)

@@ -9,6 +9,8 @@
 Rule: inner tasks end before outer ones. SIGTERM or SIGINT stops the front: no new connections are accepted, requests in
 progress are finished, and WebSockets are closed with 1001 (10 s at most). Then the background stops, then comes the
 last sync, and the store is closed. A crash of any task cancels all others. `serve` raises it with its traceback.
+
+Requirements: SYS-0013
 """
 
 from __future__ import annotations
@@ -88,6 +90,8 @@ async def serve(
     """Run a server until SIGTERM or SIGINT. `memory` reads the memory usage (default: from the kernel's accounting).
 
     Reports as started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
+
+    Requirements: SYS-0015, WS-0029
     """
     # First of all, so that a signal while the store is being opened also stops the server in order.
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
@@ -190,7 +194,10 @@ def reopen(stores: Stores, compactor: Compactor | None) -> None:
 
 
 async def _load(engine: Engine, compactor: Compactor | None, stopping: trio.Event) -> None:
-    """Load the store. Stops early when `stopping` is set. Raises StartupRefused."""
+    """Load the store. Stops early when `stopping` is set. Raises StartupRefused.
+
+    Requirements: API-0058
+    """
     async with trio.open_nursery() as nursery:
 
         async def give_up() -> None:
@@ -286,7 +293,10 @@ def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event
 
 
 async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope) -> None:
-    """Set `stopping` at the first stop signal. At a later one, cancel everything but the closing of the store."""
+    """Set `stopping` at the first stop signal. At a later one, cancel everything but the closing of the store.
+
+    Requirements: API-0056, API-0057
+    """
     patient_until = 0.0
     async for number in signals:
         name = signal.Signals(number).name

@@ -2,6 +2,8 @@
 
 Rule: no system error (no descriptors, no memory, a failing disk) ends a background task. The task logs the error and
 tries again.
+
+Requirements: SYS-0014
 """
 
 from __future__ import annotations
@@ -18,7 +20,10 @@ TELL_SECONDS = 60.0
 
 
 class Trouble:
-    """The errors of one task. `what` begins the line: "memory could not be read, trying again every second"."""
+    """The errors of one task. `what` begins the line: "memory could not be read, trying again every second".
+
+    Requirements: SYS-0014
+    """
 
     def __init__(self, log: logging.Logger, what: str) -> None:
         self._log = log

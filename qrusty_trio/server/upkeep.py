@@ -7,6 +7,8 @@ idle for a second. On a server that is never idle it is not done until memory is
     memory that was freed but is kept by the C allocator
     entries that range deletes removed from a store in memory
     disk space of purged messages, which RocksDB frees only when more is written
+
+Requirements: SCH-0036
 """
 
 from __future__ import annotations
@@ -54,7 +56,10 @@ log = logging.getLogger(__name__)
 
 
 class Collector:
-    """Collects garbage in cycles. It does so on the loop, because a collection stops all threads anyway."""
+    """Collects garbage in cycles. It does so on the loop, because a collection stops all threads anyway.
+
+    Requirements: SCH-0036
+    """
 
     def __init__(self) -> None:
         self._seconds = 0.0
@@ -116,7 +121,10 @@ class Upkeep:
         """Queue number -> purged messages that may still use disk space."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keep memory and disk small until cancelled. A running compaction is abandoned; closing the store ends it."""
+        """Keep memory and disk small until cancelled. A running compaction is abandoned; closing the store ends it.
+
+        Requirements: PER-0051
+        """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._memory)
             if self._storage.persistent:
@@ -173,7 +181,10 @@ class Upkeep:
                     look = True
 
     async def _give_back(self) -> None:
-        """Compact the ranges of purged messages if that frees enough space."""
+        """Compact the ranges of purged messages if that frees enough space.
+
+        Requirements: PER-0050
+        """
         runs: list[tuple[int, int, int]] = []
         for index, number in enumerate(sorted(self._purged), 1):
             messages = self._purged[number]

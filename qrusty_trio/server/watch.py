@@ -24,7 +24,10 @@ log = logging.getLogger(__name__)
 async def watch(
     engine: Engine, stores: Stores, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
 ) -> None:
-    """Check the directories every `WATCH_SECONDS` until cancelled."""
+    """Check the directories every `WATCH_SECONDS` until cancelled.
+
+    Requirements: PER-0045
+    """
     task_status.started()
     # With a limiter of its own, a disk that hangs blocks only this thread.
     limiter = trio.CapacityLimiter(1)

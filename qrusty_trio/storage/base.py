@@ -4,6 +4,8 @@ Rule: a batch is applied whole or not at all, and reads see it as soon as `write
 end of the process, because the operating system holds it. It survives a power cut once a later `sync` has returned.
 Everything but `sync`, `flush`, `compact`, `reclaim`, `check`, `reopen` and `close` is called from one thread only, that
 of the event loop. Every backend passes tests/storage/test_conformance.py.
+
+Requirements: PER-0023
 """
 
 from __future__ import annotations
@@ -16,7 +18,10 @@ from qrusty_trio.storage.reclaim import Span
 
 
 class Family(IntEnum):
-    """The key spaces. The number is the index into `Storage.families`. The bytes are described in docs/format.md."""
+    """The key spaces. The number is the index into `Storage.families`. The bytes are described in docs/format.md.
+
+    Requirements: PER-0010
+    """
 
     META = 0
     """Schema version; per queue its configuration and counters; per segment and queue the sums of its payloads."""
@@ -61,7 +66,10 @@ class Storage(Protocol):
     def batch(self) -> Batch: ...
 
     def write(self, batch: Batch) -> None:
-        """Apply the batch atomically, without a sync. Takes microseconds; runs on the loop."""
+        """Apply the batch atomically, without a sync. Takes microseconds; runs on the loop.
+
+        Requirements: PER-0006
+        """
 
     def sync(self) -> None:
         """Make all earlier writes survive a power cut. Blocks (0.2 ms on an SSD); releases the GIL. Any thread."""

@@ -2,6 +2,8 @@
 
 Rule: reads return the same as with RocksDB after every batch. The changes of a batch are applied in the order in which
 they were made. Nothing here waits, and nothing is thread-safe.
+
+Requirements: PER-0023
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ The offset in a reference is that of the payload itself, eight bytes after the s
 last frame may be torn or missing. Nothing is ever written after it, because a new process starts a new segment.
 
     file     0000000042.highest: empty; a mark that number 42 has been used, even if no segment is left from there on
+
+Requirements: PER-0024
 """
 
 from __future__ import annotations
@@ -155,7 +157,10 @@ def frames(segment: Path) -> Iterator[Frame]:
 
 
 def list_segments(directory: Path) -> tuple[dict[int, int], int]:
-    """(segment number -> size in bytes, highest mark). The mark is 0 if there is none. Raises `OSError`."""
+    """(segment number -> size in bytes, highest mark). The mark is 0 if there is none. Raises `OSError`.
+
+    Requirements: PER-0033
+    """
     sizes: dict[int, int] = {}
     highest = 0
     with os.scandir(directory) as entries:

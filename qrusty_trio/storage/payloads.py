@@ -20,6 +20,8 @@ may reach the disk at any time, even before an unsynced payload.
 Threads: everything may be called from any thread, concurrently. Only `append` and `retire` must come from a single
 thread. `_lock` guards the state of the segments. It is never held during an fsync, unlink or read. `_syncing` makes a
 second `sync` wait for the first, so that it does not report success for a sync still under way.
+
+Requirements: PER-0039
 """
 
 from __future__ import annotations
@@ -68,7 +70,10 @@ class _Writer:
 
 
 class PayloadStore:
-    """An open directory of segments. Created by `PayloadStore.open`."""
+    """An open directory of segments. Created by `PayloadStore.open`.
+
+    Requirements: PER-0039
+    """
 
     def __init__(
         self, path: Path, directory: Directory, sizes: dict[int, int], highest: int, segment_max_bytes: int
@@ -133,6 +138,8 @@ class PayloadStore:
         """Append a payload, without a sync. Returns its reference.
 
         Raises `DiskFull` or `StorageFault`; then nothing was appended.
+
+        Requirements: PER-0032
         """
         checksum = crc32(data)
         frame = [form.frame_header(len(data), checksum), data]
@@ -159,6 +166,8 @@ class PayloadStore:
 
         Raises `PayloadBroken` when it is lost, `PayloadUnreadable` when it can't be read for now (no descriptors, no
         memory) and `StorageFault` when the whole directory is gone.
+
+        Requirements: PER-0028
         """
         with self._lock:
             directory = self._directory
@@ -198,6 +207,8 @@ class PayloadStore:
         Raises `StorageFault` (`DiskFull`) when the sync failed, and from then on until `recover` has been called. A
         call that waited while another one failed raises too, even if `recover` was called meanwhile. What its caller
         appended may be among the lost bytes, and no later sync would check them.
+
+        Requirements: PER-0026
         """
         losses = self._losses
         with self._syncing:
@@ -245,6 +256,8 @@ class PayloadStore:
 
         Returns segment -> offset after which its bytes are in doubt. They may be readable now but gone after the next
         power cut; appending them again saves them. Empty if no sync has failed.
+
+        Requirements: PER-0041
         """
         with self._lock:
             doubtful, self._doubtful = self._doubtful, {}

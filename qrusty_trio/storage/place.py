@@ -5,6 +5,8 @@ keep writing into unlinked files and report success, but none of that is there a
 
 The check is cheap enough for every sync. Every entry that is created or removed changes the modification time of the
 directory. While that time is unchanged (one stat, 2 µs), the files need not be looked at again.
+
+Requirements: PER-0046
 """
 
 from __future__ import annotations
@@ -25,7 +27,10 @@ _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP})
 
 
 class Place:
-    """An open directory. `what` names it in error messages, such as "the data directory"."""
+    """An open directory. `what` names it in error messages, such as "the data directory".
+
+    Requirements: PER-0045
+    """
 
     def __init__(self, path: Path, what: str, look: Callable[[], None]) -> None:
         """`look` must raise `StorageFault` when files are missing. Raises `OSError`."""

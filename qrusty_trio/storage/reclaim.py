@@ -1,6 +1,8 @@
 """Which key ranges are worth a compaction after range deletes, which only hide entries and free no disk space.
 
 Rule: this is an estimate from table sizes, cheap enough for a thread beside the event loop.
+
+Requirements: PER-0050
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ power cut may tear the last one. The file is bounded: past `MAX_BYTES` it replac
     removed-messages.jsonl, removed-messages.1.jsonl (older)
     {"time": "2026-01-31T12:00:00Z", "queue": "mail", "id": "…", "priority": 5, "reason": "checksum",
      "segment": 42, "offset": 24, "length": 5000}                                              (each on one line)
+
+Requirements: PER-0029
 """
 
 from __future__ import annotations
@@ -42,6 +44,8 @@ class RemovedLog:
 
         Raises `DiskFull` or `StorageFault`. The file is unchanged then, except that of more than `max_bytes` at once,
         some may have been written.
+
+        Requirements: PER-0030
         """
         with self._lock:
             try:

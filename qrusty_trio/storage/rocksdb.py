@@ -78,6 +78,8 @@ class RocksStorage:
 
         `cache_mb` (MiB) limits blocks, indexes, filters and memtables together. `write_buffer_mb` (MiB) limits the
         memtables alone. Raises `StartupRefused` when the directory can't or must not be used.
+
+        Requirements: PER-0016
         """
         directory = Path(path)
         lock = DirectoryLock.acquire(directory)
@@ -255,7 +257,10 @@ class RocksStorage:
                 self._idle.notify_all()
 
     def _look(self) -> None:
-        """Raise `StorageFault` if a file is gone that the next start needs to find what is written now."""
+        """Raise `StorageFault` if a file is gone that the next start needs to find what is written now.
+
+        Requirements: PER-0046
+        """
         self._lock.look(self._path)
         # Log numbers only rise. Look twice, because RocksDB may replace the log while the names are being read.
         newest = newest_log(self._path)

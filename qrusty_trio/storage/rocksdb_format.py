@@ -68,7 +68,10 @@ def is_log(name: str) -> bool:
 
 
 def check_version(directory: Path, version: int) -> None:
-    """Raise `StartupRefused` for any schema but ours."""
+    """Raise `StartupRefused` for any schema but ours.
+
+    Requirements: PER-0013
+    """
     if version != SCHEMA_VERSION:
         raise StartupRefused(
             f"The store in {directory} was written by another version of the server (schema {version}; this one knows "
@@ -77,7 +80,10 @@ def check_version(directory: Path, version: int) -> None:
 
 
 class DirectoryLock:
-    """The right to use a directory, held until `release` or the end of the process."""
+    """The right to use a directory, held until `release` or the end of the process.
+
+    Requirements: PER-0015
+    """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
@@ -135,13 +141,19 @@ def _format_text() -> bytes:
 
 
 def _cut_short(text: bytes) -> bool:
-    """Whether `FORMAT` comes from an interrupted first start: it has only a part of its text, or only zero bytes."""
+    """Whether `FORMAT` comes from an interrupted first start: it has only a part of its text, or only zero bytes.
+
+    Requirements: PER-0018
+    """
     whole = _format_text()
     return (len(text) < len(whole) and whole.startswith(text)) or (len(text) <= len(whole) and not text.strip(b"\0"))
 
 
 def _foreign(directory: Path) -> list[str]:
-    """Entries of a directory that come neither from us, nor from the file system, nor from programs that log there."""
+    """Entries of a directory that come neither from us, nor from the file system, nor from programs that log there.
+
+    Requirements: PER-0014
+    """
     with os.scandir(directory) as entries:
         return sorted(
             entry.name

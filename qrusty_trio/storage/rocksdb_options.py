@@ -2,6 +2,8 @@
 
 Rule: memory and start-up time are bounded by three numbers. Blocks, indexes, filters and memtables are all charged to
 one cache. The log that a restart must read never grows past `WAL_FACTOR` times the size of the memtables.
+
+Requirements: PER-0007, PER-0052
 """
 
 from __future__ import annotations
@@ -63,6 +65,8 @@ def tune(directory: Path, *, cache_mb: int, write_buffer_mb: int, max_open_files
     """Settings for a store that keeps about `cache_mb` MiB in memory at most, `write_buffer_mb` MiB of it in memtables.
 
     Creates a temporary directory in `directory` and removes it. Raises `OSError`.
+
+    Requirements: PER-0054
     """
     cache = Cache(cache_mb * MIB)
     write_buffer = write_buffer_mb * MIB
@@ -107,6 +111,8 @@ def _base_options(directory: Path) -> Options:
     """RocksDB's defaults, plus two options for which rocksdict has no setter. They are loaded from an options file.
 
     `set_options` on an open store would change them only for memtables created from then on.
+
+    Requirements: PER-0053
     """
     scratch = directory / _SCRATCH
     scratch.mkdir(exist_ok=True)

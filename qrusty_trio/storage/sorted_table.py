@@ -2,6 +2,8 @@
 
 Rule: keys are in pieces of at most `PIECE` entries. A range delete only moves the pieces within it out of the table.
 `tidy` frees them later, bit by bit, because freeing a million entries at once takes a tenth of a second.
+
+Requirements: PER-0055
 """
 
 from __future__ import annotations
@@ -86,7 +88,10 @@ class SortedTable:
             self._shrunk(piece)
 
     def delete_range(self, begin: bytes, end: bytes) -> None:
-        """Delete every key with begin <= key < end. Takes well under a millisecond for a million keys."""
+        """Delete every key with begin <= key < end. Takes well under a millisecond for a million keys.
+
+        Requirements: PER-0055
+        """
         if begin >= end:
             return
         first = bisect_left(self._lasts, begin)

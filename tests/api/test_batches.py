@@ -57,6 +57,7 @@ def batch(*messages: str, queue: str = '"q"') -> str:
     return f'{{"queue":{queue},"messages":[{",".join(messages)}]}}'
 
 
+# Verifies: DLV-0037
 def test_a_batch_is_published_in_order(table: Table) -> None:
     answer = publish(table, *(message(f"m{number}", 5, max_retries=number) for number in range(5)))
     assert answer["rejected"] == []
@@ -71,6 +72,7 @@ def test_nothing_is_published_by_an_empty_batch(table: Table) -> None:
     assert table.get("/queues") == []
 
 
+# Verifies: DLV-0037
 def test_a_refused_message_is_rejected_alone(table: Table) -> None:
     table.post("/create-queue", {"name": "q", "config": {"ordering": "Fifo", "allow_duplicates": False}})
     answer = publish(table, message("a"), message("a"), message("b", "text"), message("b", U64_MAX))
@@ -141,6 +143,7 @@ def test_a_message_of_the_wrong_shape(table: Table, fields: str, sentence: str) 
     assert refused(table, batch(good, f"{{{fields}}}")) == (422, "wrong_shape", sentence)
 
 
+# Verifies: DLV-0037
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
@@ -196,6 +199,7 @@ def test_too_many_messages(table: Table) -> None:
     assert len(publish(table, *[message('""""', "1", max_retries=0)] * 10)["rejected"]) == 10
 
 
+# Verifies: DLV-0039
 def test_a_long_batch_is_published_in_steps(table: Table) -> None:
     answer = publish(table, *(message(str(number)) for number in range(MAX_BATCH_MESSAGES)))
     assert table.steps >= MAX_BATCH_MESSAGES // PER_STEP
@@ -223,6 +227,7 @@ def test_a_queue_that_goes_while_its_batch_is_published(table: Table) -> None:
     assert table.broker.catalog.by_name["q"].available == 1
 
 
+# Verifies: DLV-0038
 @pytest.mark.parametrize("most", [0, -1, MAX_BATCH_DELIVERIES + 1, 1.5, "1", None, True, 10**30])
 def test_how_many_may_be_consumed(table: Table, most: Any) -> None:
     publish(table, message())
@@ -250,6 +255,7 @@ def test_bad_bodies_of_consume_batch(table: Table, fields: str, status: int, nam
     assert name in sentence
 
 
+# Verifies: DLV-0038
 def test_no_more_than_there_are(table: Table) -> None:
     assert consume(table).body == b'{"messages":[]}'
     publish(table, message(), message())
@@ -269,6 +275,7 @@ def test_a_lock_of_its_own_length(table: Table) -> None:
     assert messages_of(consume(table, timeout_seconds=None))[0]["retry_count"] == 2
 
 
+# Verifies: DLV-0039
 def test_a_long_batch_is_consumed_in_steps(table: Table) -> None:
     publish(table, *(message(str(number)) for number in range(MAX_BATCH_DELIVERIES + 1)))
     reply = consume(table, MAX_BATCH_DELIVERIES)
@@ -277,6 +284,7 @@ def test_a_long_batch_is_consumed_in_steps(table: Table) -> None:
     assert table.get("/queue-stats/q")["available"] == 1
 
 
+# Verifies: DLV-0038
 def test_a_response_is_at_most_2_mib(table: Table) -> None:
     half = "x" * (MAX_RESPONSE_BYTES // 2)
     for _ in range(3):

@@ -47,6 +47,7 @@ def refusal(reply: Any) -> tuple[int, str]:
     return reply.status, error["code"]
 
 
+# Verifies: PER-0001
 def test_what_has_to_be_durable(table: Table) -> None:
     """Everything that changes something but a consume, whose loss only makes a message available again."""
     assert table.post("/create-queue", {"name": "q", "config": {"ordering": "Fifo"}}).needs_sync
@@ -85,6 +86,7 @@ def test_an_answer_says_what_it_hands_out(table: Table) -> None:
     assert (nothing.body, nothing.deliveries) == (b"null", ())
 
 
+# Verifies: SCH-0014
 def test_lock_times(table: Table) -> None:
     message_id = publish(table)
     assert consume(table, timeout_seconds=0)["retry_count"] == 1
@@ -98,6 +100,7 @@ def test_lock_times(table: Table) -> None:
     assert table.broker.expire(table.now, 10) == 1
 
 
+# Verifies: DLV-0002
 @pytest.mark.parametrize("verb", ["ack", "nack"])
 @pytest.mark.parametrize("message_id", ["i", "i" * 36, "i" * 3_000, "%00", "%F0%9F%98%80", "%2F", "..", "0" * 36])
 def test_settling_what_is_not_locked(table: Table, verb: str, message_id: str) -> None:
@@ -110,6 +113,7 @@ def test_settling_what_is_not_locked(table: Table, verb: str, message_id: str) -
         assert not any(outcomes.values())
 
 
+# Verifies: SCH-0031
 def test_a_long_batch_is_done_in_pieces(table: Table) -> None:
     ids = [publish(table) for _ in range(3 * BATCH_PIECE + 1)]
     for _ in ids:
@@ -120,6 +124,7 @@ def test_a_long_batch_is_done_in_pieces(table: Table) -> None:
     assert table.get("/queue-stats/q")["total"] == 0
 
 
+# Verifies: DLV-0006
 def test_nacks_in_a_batch(table: Table) -> None:
     kept, dead = publish(table, max_retries=2), publish(table, max_retries=0)
     assert [consume(table)["id"] for _ in range(2)] == [kept, dead]
@@ -132,6 +137,7 @@ def test_nacks_in_a_batch(table: Table) -> None:
     }
 
 
+# Verifies: SCH-0031
 def test_many_queues_are_emptied_and_deleted_in_pieces(table: Table) -> None:
     count = 3 * QUEUES_PIECE + 1
     for number in range(count):
@@ -166,6 +172,7 @@ NAMES = [
 ]
 
 
+# Verifies: API-0016
 @pytest.mark.parametrize("name", NAMES)
 def test_any_name_is_a_queue_of_its_own(table: Table, name: str) -> None:
     path = "".join(f"%{octet:02X}" for octet in name.encode())
@@ -198,6 +205,7 @@ def test_names_that_are_not_allowed(table: Table, name: str) -> None:
     assert table.get("/queues") == ["there"]
 
 
+# Verifies: API-0017
 def test_update_refusals(table: Table) -> None:
     publish(table, "a")
     publish(table, "b")
@@ -214,6 +222,7 @@ def test_update_refusals(table: Table) -> None:
     }
 
 
+# Verifies: SCH-0007
 def test_publish_refusals_say_the_recorded_sentences(table: Table) -> None:
     def sentence(queue: str, priority: Any) -> Any:
         reply = table.post("/publish", {"queue": queue, "priority": priority, "payload": "p"})
@@ -231,6 +240,7 @@ def test_publish_refusals_say_the_recorded_sentences(table: Table) -> None:
     assert table.get("/stats")["summary"]["total_messages"] == 1
 
 
+# Verifies: API-0015
 @pytest.mark.parametrize("name", ["x" * 1_000_000, "\0" * 300_000, "ü" * 500_000])
 def test_a_refusal_quotes_only_so_much(table: Table, name: str) -> None:
     publish(table)
@@ -245,6 +255,7 @@ def test_a_refusal_quotes_only_so_much(table: Table, name: str) -> None:
     assert json.loads(missing.body)["error"].endswith("does not exist")
 
 
+# Verifies: API-0024, API-0030
 def test_starting(table: Table) -> None:
     publish(table)
     table.gate.starting = True
@@ -266,6 +277,7 @@ def test_starting(table: Table) -> None:
     assert consume(table)["payload"] == "p"
 
 
+# Verifies: API-0074
 def test_read_only(table: Table) -> None:
     publish(table)
     table.gate.read_only = True
@@ -279,6 +291,7 @@ def test_read_only(table: Table) -> None:
     assert consume(table)["payload"] == "p"
 
 
+# Verifies: SCH-0040
 def test_memory_pressure_refuses_publishes_only(table: Table) -> None:
     ids = [publish(table) for _ in range(2)]
     table.gate.memory_critical = True
@@ -290,6 +303,7 @@ def test_memory_pressure_refuses_publishes_only(table: Table) -> None:
     assert table.post(f"/nack/q/{ids[1]}", WORKER).status == 200
 
 
+# Verifies: API-0002
 def test_errors_as_answers() -> None:
     reply = error_reply(DiskFull('no "space"'))
     assert (reply.status, reply.body) == (507, b'{"error":"no \\"space\\"","code":"disk_full"}')
@@ -298,6 +312,7 @@ def test_errors_as_answers() -> None:
     assert error_reply(QrustyError("x")).status == 500
 
 
+# Verifies: SYS-0017, API-0025
 def test_stats(table: Table) -> None:
     for number in range(2 * STATS_PIECE + 1):
         publish(table, f"q{number:04}")
@@ -324,6 +339,7 @@ def test_stats(table: Table) -> None:
     }
 
 
+# Verifies: SYS-0017, API-0027
 def test_metrics_and_rates(table: Table) -> None:
     assert table.get("/queues/q/metrics") == {
         "queue": "q",
@@ -348,6 +364,7 @@ def test_metrics_and_rates(table: Table) -> None:
     assert 0 < stats["publish_rate_per_sec"] <= 1
 
 
+# Verifies: SYS-0017
 def test_timings_of_every_operation(table: Table) -> None:
     assert table.get("/operation-timings") == {name: [] for name in TIMED_OPERATIONS}
     ids = [publish(table) for _ in range(4)]
@@ -367,6 +384,7 @@ def test_timings_of_every_operation(table: Table) -> None:
         assert 0 <= point["min_us"] <= point["max_us"] <= point["total_us"]
 
 
+# Verifies: API-0028
 @pytest.mark.parametrize(
     ("query", "expected"),
     [
@@ -389,6 +407,7 @@ def test_seconds_that_are_no_number(table: Table, value: str) -> None:
     assert refusal(table.run("GET", f"/operation-timings?seconds={value}")) == (400, "bad_request")
 
 
+# Verifies: SYS-0008
 def test_whatever_is_refused_changes_nothing(table: Table) -> None:
     message_id = publish(table)
     consume(table)

@@ -42,6 +42,7 @@ def seconds(table: Table, count: int) -> None:
             pass
 
 
+# Verifies: API-0069
 def test_the_server_tells_what_it_is(table: Table) -> None:
     assert table.get("/server") == {
         "version": __version__,
@@ -65,6 +66,7 @@ def test_the_server_tells_what_it_is(table: Table) -> None:
     }
 
 
+# Verifies: API-0069
 def test_the_server_tells_what_it_refuses(table: Table) -> None:
     table.gate.starting = True
     assert table.get("/server")["state"] == "starting"
@@ -75,6 +77,7 @@ def test_the_server_tells_what_it_refuses(table: Table) -> None:
     assert told["memory"]["publishes_refused"]
 
 
+# Verifies: API-0070
 def test_a_row_has_everything_about_a_queue(table: Table) -> None:
     publish(table, "q", 3)
     bury(table, "q")
@@ -98,6 +101,7 @@ def test_a_row_has_everything_about_a_queue(table: Table) -> None:
     assert listed["totals"] == {"queues": 1, "troubled": 1, "available": 2, "locked": 1, "dead": 1, **rates}
 
 
+# Verifies: API-0070
 def test_search_finds_parts_of_names_in_any_case(table: Table) -> None:
     for name in ("Mail.out", "mail.in", "jobs", "ÜBER mail"):
         publish(table, name)
@@ -110,6 +114,7 @@ def test_search_finds_parts_of_names_in_any_case(table: Table) -> None:
     assert names(table, "name=") == []
 
 
+# Verifies: API-0071
 def test_sorting_over_pieces_with_equals_by_name(table: Table) -> None:
     many = WALK_PIECE + 40
     for number in range(many):
@@ -125,6 +130,7 @@ def test_sorting_over_pieces_with_equals_by_name(table: Table) -> None:
     assert table.get("/queue-list?limit=0")["totals"]["queues"] == many
 
 
+# Verifies: API-0070
 @pytest.mark.parametrize(
     "sort", ["name", "available", "locked", "dead", "total", "publish_rate", "ack_rate", "nack_rate", "trouble"]
 )
@@ -151,6 +157,7 @@ def test_trouble_first(table: Table) -> None:
     assert listed["totals"]["troubled"] == 3
 
 
+# Verifies: API-0070
 @pytest.mark.parametrize(
     ("query", "field"),
     [
@@ -170,6 +177,7 @@ def test_what_is_not_allowed(table: Table, query: str, field: str) -> None:
     assert f"'{field}'" in refused["error"]
 
 
+# Verifies: API-0071
 def test_a_queue_deleted_while_the_list_is_made_is_left_out_or_shown_as_it_was(table: Table) -> None:
     for number in range(2 * WALK_PIECE):
         publish(table, f"q{number:04}")

@@ -29,6 +29,7 @@ def consume(table: Table) -> Any:
     return json.loads(table.post("/consume/q", WORKER).body)
 
 
+# Verifies: SCH-0032
 def test_many_names_are_listed_in_pieces(table: Table) -> None:
     names = [f'{number:05} "ü\0' for number in range(2 * NAMES_PIECE + 1)]
     for name in names[:NAMES_PIECE]:
@@ -41,6 +42,7 @@ def test_many_names_are_listed_in_pieces(table: Table) -> None:
     assert table.steps == 3
 
 
+# Verifies: SCH-0032
 def test_large_answers_are_joined_in_pieces(table: Table) -> None:
     names = [f"{number:05}" + "\0" * 250 for number in range(4 * STATS_PIECE + 1)]
     for name in names:
@@ -61,6 +63,7 @@ def test_no_queues_at_all(table: Table) -> None:
     assert answer["summary"]["storage"]["hot_tier_sizes"] == {}
 
 
+# Verifies: SCH-0032
 def test_queues_that_are_deleted_while_they_are_counted(table: Table) -> None:
     for number in range(2 * STATS_PIECE):
         publish(table, f"q{number:04}")

@@ -48,6 +48,7 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
 ]
 
 
+# Verifies: API-0001
 @pytest.mark.parametrize(("method", "path", "name", "params"), ROUTES)
 def test_every_route(method: str, path: str, name: str, params: tuple[str, ...]) -> None:
     for _ in range(3):  # the first time, then from what is kept
@@ -60,6 +61,7 @@ def test_every_route(method: str, path: str, name: str, params: tuple[str, ...])
         assert refusal.value.allow == ("GET, HEAD" if method == "GET" else method)
 
 
+# Verifies: API-0001
 def test_the_table_has_these_routes_only() -> None:
     assert {name for _, _, name, _ in ROUTES} == set(TABLE)
     assert len(ROUTES) == len(OPERATIONS)
@@ -83,6 +85,7 @@ def test_unknown_paths(path: str) -> None:
             resolve(method, path.encode())
 
 
+# Verifies: API-0011
 @pytest.mark.parametrize(
     ("raw", "decoded"),
     [
@@ -111,6 +114,7 @@ def test_parameters_are_decoded_after_the_split(raw: bytes, decoded: str) -> Non
         assert resolve("GET", b"/queues/" + raw + b"/metrics")[1] == (decoded,)
 
 
+# Verifies: API-0013
 @pytest.mark.parametrize("raw", [b"%", b"%2", b"%zz", b"a%2", b"%-1", b"%+1", b"% 1", b"%%41", b"%FF", b"\xff", b"%C3"])
 def test_what_is_not_percent_encoded_utf8_is_a_bad_request(raw: bytes) -> None:
     padding = b"x" * (36 - len(raw))  # an id of this kind that is as long as one that is right
@@ -139,6 +143,7 @@ def by_query(operation: Operation, **values: str) -> tuple[bytes, str]:
     return "/".join(parts).encode(), "&".join(f"{name}={values[name]}" for name in names)
 
 
+# Verifies: API-0012
 @pytest.mark.parametrize("operation", WITH_PARAMETERS, ids=lambda operation: operation.name)
 def test_every_route_takes_its_parameters_from_the_query(operation: Operation) -> None:
     methods = {operation.method, "HEAD"} if operation.method == "GET" else {operation.method}
@@ -159,6 +164,7 @@ def test_every_route_takes_its_parameters_from_the_query(operation: Operation) -
         assert refusal.value.allow == ("GET, HEAD" if operation.method == "GET" else operation.method)
 
 
+# Verifies: API-0013
 @pytest.mark.parametrize("operation", WITH_PARAMETERS, ids=lambda operation: operation.name)
 def test_parameters_in_the_query_that_are_refused(operation: Operation) -> None:
     path, query = by_query(operation, queue="q", id="i")
@@ -206,6 +212,7 @@ def test_routes_without_parameters_take_any_query() -> None:
         assert resolve("POST", b"/publish", query) == (TABLE["publish"], ())
 
 
+# Verifies: API-0014
 def test_what_is_decoded_is_bounded() -> None:
     longest = "%41" * (MAX_ENCODED_BYTES // 3)
     assert resolve("POST", f"/ack/q/{longest}".encode())[1] == ("q", "A" * len(longest[::3]))
@@ -233,6 +240,7 @@ def test_any_query_is_resolved_or_refused(name: str, value: str, path: str) -> N
                 assert all(params)
 
 
+# Verifies: API-0012
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60))
 def test_any_name_and_id_come_back_from_the_query(text: str) -> None:
     for raw in (quote(text, safe=""), quote_plus(text)):
@@ -256,6 +264,7 @@ def test_what_is_kept_is_bounded() -> None:
     assert not any(b"0000000000" in path for _, path in (*router._whole, *router._up_to_id))
 
 
+# Verifies: API-0011
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=60), st.booleans())
 def test_any_name_and_id_come_back(text: str, everything: bool) -> None:
     raw = (
@@ -278,6 +287,7 @@ def test_any_bytes_are_resolved_or_refused(method: str, raw_path: bytes, known: 
         assert all(params)
 
 
+# Verifies: API-0008
 @pytest.mark.parametrize(
     "content_type",
     [
@@ -289,6 +299,7 @@ def test_content_types_that_are_json(content_type: str) -> None:
     check_content_type(TABLE["publish"], content_type)
 
 
+# Verifies: API-0008
 @pytest.mark.parametrize(
     "content_type",
     [

@@ -30,6 +30,7 @@ def test_publish() -> None:
     assert schema.publish_body(publish(priority=2**53 + 1))[1] == 2**53 + 1
 
 
+# Verifies: API-0006
 def test_null_is_absent_where_a_field_is_optional() -> None:
     assert schema.publish_body(publish(max_retries=None))[3] == 3
     assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":null}') == ("c", 30)
@@ -37,6 +38,7 @@ def test_null_is_absent_where_a_field_is_optional() -> None:
     assert update.config == schema.QueueChanges()
 
 
+# Verifies: SCH-0014
 def test_lock_seconds() -> None:
     assert schema.consume_body(b'{"consumer_id":""}') == ("", 30)
     assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":0}') == ("c", 0)
@@ -54,6 +56,7 @@ def test_create_and_update() -> None:
     assert update == schema.UpdateQueueBody("a", schema.QueueChanges("b", True))
 
 
+# Verifies: API-0007
 @pytest.mark.parametrize(
     "extra",
     [
@@ -117,6 +120,7 @@ MALFORMED = [
 ]
 
 
+# Verifies: API-0003
 @pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
 def test_what_is_not_json(body: bytes) -> None:
     with pytest.raises(MalformedJson, match="the body is not JSON"):
@@ -132,6 +136,7 @@ EVERY_BODY: list[Callable[[bytes], Any]] = [
 ]
 
 
+# Verifies: API-0004
 @pytest.mark.parametrize(
     ("body", "sentence"),
     [
@@ -157,6 +162,7 @@ def test_what_is_wrong_with_a_body_is_said(body: bytes, sentence: str) -> None:
 FRAMES = ['{"consumer_id":"?"}', '{"x":"?"}', '{"?":1}', '{"consumer_id":7,"name":["?"]}']
 
 
+# Verifies: API-0003
 @pytest.mark.parametrize("before", ["", "text", "\\\\", "\\\\ud800 ", "\\ud83d\\ude00", "ü"])
 @pytest.mark.parametrize(
     ("half", "after"),
@@ -250,6 +256,7 @@ MISSHAPEN: list[tuple[Callable[[bytes], Any], str, str]] = [
 ]
 
 
+# Verifies: API-0004
 @pytest.mark.parametrize(("function", "body", "sentence"), MISSHAPEN, ids=range(len(MISSHAPEN)))
 def test_json_of_the_wrong_shape(function: Callable[[bytes], Any], body: str, sentence: str) -> None:
     with pytest.raises(WrongShape) as refusal:
@@ -286,6 +293,7 @@ REPEATED: list[tuple[Callable[[bytes], Any], str, str]] = [
 ]
 
 
+# Verifies: API-0005
 @pytest.mark.parametrize(("function", "body", "field"), REPEATED, ids=range(len(REPEATED)))
 def test_a_field_given_twice(function: Callable[[bytes], Any], body: str, field: str) -> None:
     with pytest.raises(WrongShape, match=f"^'{field}' must be given only once$"):
@@ -311,6 +319,7 @@ def batch(ids: list[str], **more: Any) -> bytes:
     return json.dumps({"consumer_id": "c", "message_ids": ids} | more).encode()
 
 
+# Verifies: API-0022
 def test_ids_of_a_batch_are_bounded() -> None:
     for id in ("x" * 36, "", '"', "\\", "\\\\", '\\"', '"' * 100):
         assert schema.settle_batch_body(batch([id] * MAX_BATCH_IDS)).message_ids == [id] * MAX_BATCH_IDS
@@ -319,6 +328,7 @@ def test_ids_of_a_batch_are_bounded() -> None:
                 schema.settle_batch_body(batch([id] * (MAX_BATCH_IDS + count)))
 
 
+# Verifies: API-0022
 def test_far_too_many_ids_are_refused_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema._SETTLE_BATCH, "_decode", None)
     for id in ("x" * 36, "", "\\", "\\\\", '"'):
@@ -326,6 +336,7 @@ def test_far_too_many_ids_are_refused_without_decoding(monkeypatch: pytest.Monke
             schema.settle_batch_body(batch([id] * (2 * MAX_BATCH_IDS + 2 * json_bodies.SPARE_STRINGS + 1)))
 
 
+# Verifies: API-0021
 def test_consumer_ids_are_bounded() -> None:
     longest = "ü" * (MAX_CONSUMER_BYTES // 2)
     for consumer, fits in (("", True), (longest, True), (longest + "x", False), ("x" * 10_000, False)):
@@ -354,6 +365,7 @@ def _spell(key: str, escaped: int) -> str:
     return f'"{key}"'
 
 
+# Verifies: API-0004
 @given(st.lists(st.tuples(st.sampled_from(KEYS), st.integers(0, 30), VALUES), max_size=7), st.booleans())
 def test_publish_against_a_model(members: list[tuple[str, int, Any]], ascii_only: bool) -> None:
     """Whatever the order, spelling and number of the members: taken exactly when each known one is right and alone."""

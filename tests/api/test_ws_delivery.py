@@ -28,6 +28,7 @@ def peer(world: World) -> Peer:
 # subscribe, deliver
 
 
+# Verifies: WS-0002
 def test_deliver(world: World, peer: Peer) -> None:
     assert peer.ask(subscribe()) == [OK]
     world.now = 1_767_323_045_006
@@ -45,6 +46,7 @@ def test_deliver(world: World, peer: Peer) -> None:
     assert peer.woken
 
 
+# Verifies: WS-0012
 def test_subscribe_is_answered_before_the_backlog(world: World, peer: Peer) -> None:
     world.publish("jobs")
     frames = peer.ask(subscribe(req_id="s"))
@@ -52,10 +54,12 @@ def test_subscribe_is_answered_before_the_backlog(world: World, peer: Peer) -> N
     assert frames[1]["type"] == "deliver"
 
 
+# Verifies: WS-0012
 def test_subscribe_to_an_unknown_queue(peer: Peer) -> None:
     assert code(peer.ask(subscribe(queue="nope"))) == "queue_not_found"
 
 
+# Verifies: WS-0013
 def test_second_subscribe_changes_nothing(world: World, peer: Peer) -> None:
     assert peer.ask(subscribe(credits=1), subscribe(credits=1)) == [OK, OK]
     for _ in range(3):
@@ -64,6 +68,7 @@ def test_second_subscribe_changes_nothing(world: World, peer: Peer) -> None:
     assert peer.ask(subscribe(credits=1)) == [OK]
 
 
+# Verifies: WS-0013
 @pytest.mark.parametrize(
     ("first", "second", "credits", "seconds"),
     [
@@ -86,11 +91,13 @@ def test_second_subscribe_with_other_terms_says_which_are_in_force(
     assert peer.ask(subscribe(**first)) == [OK]
 
 
+# Verifies: WS-0006
 @pytest.mark.parametrize("fields", [{"credits": -1}, {"credits": "1"}, {"lock_timeout_secs": 0}, {"queue": None}])
 def test_subscribe_of_the_wrong_shape(peer: Peer, fields: dict[str, Any]) -> None:
     assert code(peer.ask(subscribe(**fields))) == "invalid_request"
 
 
+# Verifies: WS-0016
 def test_subscriptions_are_bounded(world: World, peer: Peer) -> None:
     for number in range(MAX_SUBSCRIPTIONS):
         world.queue(f"q{number}")
@@ -99,6 +106,7 @@ def test_subscriptions_are_bounded(world: World, peer: Peer) -> None:
     assert peer.ask({"type": "unsubscribe", "queue": "q0"}, subscribe()) == [OK, OK]
 
 
+# Verifies: WS-0015
 def test_unsubscribe(world: World, peer: Peer) -> None:
     assert peer.ask({"type": "unsubscribe", "queue": "jobs"}) == [OK]
     assert peer.ask(subscribe(), {"type": "unsubscribe", "queue": "jobs"}) == [OK, OK]
@@ -107,6 +115,7 @@ def test_unsubscribe(world: World, peer: Peer) -> None:
     assert world.available("jobs") == 1
 
 
+# Verifies: DLV-0001
 def test_a_message_has_one_consumer(world: World) -> None:
     peers = [Peer(world, f"c{number}") for number in range(3)]
     for peer in peers:
@@ -121,6 +130,7 @@ def test_a_message_has_one_consumer(world: World) -> None:
 # credit
 
 
+# Verifies: WS-0014
 def test_credits_are_spent_by_deliveries_and_come_back_by_credit_only(world: World, peer: Peer) -> None:
     peer.send(subscribe(credits=2))
     ids = [world.publish("jobs") for _ in range(5)]
@@ -131,12 +141,14 @@ def test_credits_are_spent_by_deliveries_and_come_back_by_credit_only(world: Wor
     assert sorted(frame["type"] for frame in frames) == ["deliver", "ok"]
 
 
+# Verifies: WS-0014
 def test_no_credits_until_credit(world: World, peer: Peer) -> None:
     world.publish("jobs")
     assert peer.ask(subscribe(credits=0)) == [OK]
     assert len(peer.ask({"type": "credit", "queue": "jobs", "credits": 3})) == 2
 
 
+# Verifies: WS-0014
 def test_credit_errors(peer: Peer) -> None:
     assert code(peer.ask({"type": "credit", "queue": "jobs", "credits": 1})) == "not_subscribed"
     peer.ask(subscribe(credits=1))
@@ -154,6 +166,7 @@ def test_credit_has_no_effect_on_an_unlimited_subscription(world: World, peer: P
 # room
 
 
+# Verifies: WS-0018, WS-0019
 def test_deliveries_stop_when_the_outbox_is_full(world: World, peer: Peer) -> None:
     payload = "x" * (ROOM_BYTES // 4)
     for _ in range(10):
@@ -204,6 +217,7 @@ def test_a_message_that_comes_again_while_its_first_delivery_waits(
     assert left == [first, second] * 3
 
 
+# Verifies: WS-0011
 def test_what_could_not_be_stored_never_leaves(world: World, peer: Peer) -> None:
     """A delivery of a batch that failed is not seen; the answers that are true are. Then the session does nothing."""
     peer.ask(subscribe(credits=10))
@@ -256,6 +270,7 @@ def test_a_name_that_is_still_subscribed_to_is_not_forgotten(
 # the end
 
 
+# Verifies: DLV-0026
 def test_a_closed_connection_gives_everything_back(world: World, peer: Peer) -> None:
     for number in range(100):
         world.publish("jobs", str(number))
@@ -267,6 +282,7 @@ def test_a_closed_connection_gives_everything_back(world: World, peer: Peer) -> 
     assert [frame["payload"] for frame in other.read()[1:]] == [str(number) for number in range(100)]
 
 
+# Verifies: DLV-0013
 def test_a_delivery_that_was_sent_counts(world: World, peer: Peer) -> None:
     """Whoever takes messages and goes away with them can't have them for ever."""
     world.publish("jobs", retries=2)
@@ -277,6 +293,7 @@ def test_a_delivery_that_was_sent_counts(world: World, peer: Peer) -> None:
         assert world.available("jobs") == expected
 
 
+# Verifies: DLV-0017
 def test_a_delivery_that_was_never_sent_does_not_count(world: World) -> None:
     world.publish("jobs", retries=1)
     for _ in range(3):
@@ -290,6 +307,7 @@ def test_a_delivery_that_was_never_sent_does_not_count(world: World) -> None:
 # logs
 
 
+# Verifies: WS-0017
 def test_logs_history_then_live(world: World, peer: Peer) -> None:
     world.ring.write(1200)
     peer.send({"type": "subscribe-logs"}, {"type": "subscribe-logs"})
@@ -306,6 +324,7 @@ def test_logs_history_then_live(world: World, peer: Peer) -> None:
     assert world.ring.listeners == []
 
 
+# Verifies: WS-0017
 def test_a_slow_log_reader_is_told_what_it_lost(world: World, peer: Peer) -> None:
     peer.ask({"type": "subscribe-logs"})
     world.ring.write(1500)

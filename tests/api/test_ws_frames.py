@@ -17,6 +17,7 @@ def refused(text: str) -> Misshapen:
     return request
 
 
+# Verifies: WS-0007
 @pytest.mark.parametrize("half", HALVES)
 @pytest.mark.parametrize(
     "frame",
@@ -47,6 +48,7 @@ def test_half_of_a_surrogate_pair_in_a_large_frame() -> None:
     assert "surrogate" in refused(f'{{"type":"publish","queue":"jobs","payload":"{payload}\\udead"}}').problem
 
 
+# Verifies: WS-0007
 @pytest.mark.parametrize("frame", ['{"type":"publish","queue":"jobs","payload":"p","req_id":"r"}', '{"req_id":"r"}'])
 def test_a_byte_order_mark_is_an_error_answer(frame: str) -> None:
     found = refused("\ufeff" + frame)
@@ -59,6 +61,7 @@ def test_a_byte_order_mark_before_something_else(frame: str) -> None:
     assert refused("\ufeff" + frame)
 
 
+# Verifies: WS-0007
 def test_what_is_nested_too_deeply_is_an_error_answer() -> None:
     deep = "[" * 100_000 + "]" * 100_000
     for begin in ('{"type":"publish","x":', '{"type":5,"x":', '\ufeff{"type":"publish","x":'):
@@ -126,6 +129,7 @@ def text_of(pairs: list[tuple[str, object]]) -> str:
     return "{" + ",".join(f"{json.dumps(name)}:{json.dumps(value)}" for name, value in pairs) + "}"
 
 
+# Verifies: WS-0007
 @pytest.mark.parametrize("kind", USUAL)
 def test_a_field_given_twice_is_refused(kind: str) -> None:
     usual = members(kind)
@@ -171,6 +175,7 @@ def test_backslashes_at_the_ends_of_texts_hide_no_field_given_twice(ends: int) -
         assert refused(once + twice + "}")
 
 
+# Verifies: WS-0008
 @pytest.mark.parametrize("number", ["1e400", "-1e400", "9" * 5000])
 @pytest.mark.parametrize(
     ("frame", "problem"),
@@ -185,6 +190,7 @@ def test_a_number_past_all_floats_is_named_by_its_field(frame: str, problem: str
     assert refused(frame % number) == Misshapen(problem, "r")
 
 
+# Verifies: WS-0008
 def test_a_number_past_all_floats_in_something_else() -> None:
     assert refused("[1e400]").problem == "a frame must be a JSON object"
     assert refused('{"req_id":1e400,"no_reply":true}') == Misshapen("'req_id' must be a string", None, True)

@@ -28,6 +28,7 @@ def peer(world: World) -> Peer:
 # publish
 
 
+# Verifies: WS-0001
 def test_publish_answers_with_an_id(world: World, peer: Peer) -> None:
     (answer,) = peer.ask(publish(priority=7, max_retries=0))
     assert set(answer) == {"type", "id"}
@@ -36,14 +37,17 @@ def test_publish_answers_with_an_id(world: World, peer: Peer) -> None:
     assert world.available("jobs") == 1
 
 
+# Verifies: WS-0001
 def test_publish_does_not_create_a_queue(peer: Peer) -> None:
     assert code(peer.ask(publish(queue="nope"))) == "queue_not_found"
 
 
+# Verifies: WS-0001
 def test_publish_refused(peer: Peer) -> None:
     assert code(peer.ask(publish(priority="high"))) == "publish_failed"
 
 
+# Verifies: SCH-0040
 def test_publish_under_pressure(world: World, peer: Peer) -> None:
     world.gate.memory_critical = True
     assert code(peer.ask(publish())) == "memory_pressure"
@@ -51,6 +55,7 @@ def test_publish_under_pressure(world: World, peer: Peer) -> None:
     assert peer.ask(publish())[0]["type"] == "ok"
 
 
+# Verifies: WS-0006
 @pytest.mark.parametrize(
     "fields",
     [
@@ -80,6 +85,7 @@ def test_what_the_contract_does_not_know_is_ignored(world: World, peer: Peer) ->
     assert peer.ask(subscribe(colour="blue", payload="x"))[0] == OK
 
 
+# Verifies: WS-0002
 def test_text_priorities(world: World, peer: Peer) -> None:
     world.queue("letters", Kind.TEXT)
     assert code(peer.ask(publish(queue="letters", priority=5))) == "publish_failed"
@@ -89,6 +95,7 @@ def test_text_priorities(world: World, peer: Peer) -> None:
     assert [frame["priority"] for frame in frames] == ["é", "a"]
 
 
+# Verifies: DLV-0030
 def test_a_duplicate_is_refused(world: World, peer: Peer) -> None:
     world.broker.catalog.create("once", QueueConfig(allow_duplicates=False))
     answers = peer.ask(publish(queue="once"), publish(queue="once", req_id="2"))
@@ -96,6 +103,7 @@ def test_a_duplicate_is_refused(world: World, peer: Peer) -> None:
     assert answers[1]["message"] == "Duplicate payload rejected"
 
 
+# Verifies: SCH-0006
 def test_publish_takes_the_whole_range(world: World, peer: Peer) -> None:
     peer.send(publish(priority=2**64 - 1), publish(priority=2**53 + 1), subscribe())
     frames = [frame for frame in peer.read() if frame["type"] == "deliver"]
@@ -105,6 +113,7 @@ def test_publish_takes_the_whole_range(world: World, peer: Peer) -> None:
 # ack, nack, renew, batches
 
 
+# Verifies: DLV-0003
 def test_ack(world: World, peer: Peer) -> None:
     (id,) = delivered(world, peer)
     assert peer.ask({"type": "ack", "queue": "jobs", "id": id}) == [OK]
@@ -113,6 +122,7 @@ def test_ack(world: World, peer: Peer) -> None:
     assert world.available("jobs") == 0
 
 
+# Verifies: WS-0004
 @pytest.mark.parametrize("kind", ["ack", "nack"])
 def test_settling_what_is_not_held_is_ok(world: World, peer: Peer, kind: str) -> None:
     other = Peer(world, "c2")
@@ -123,12 +133,14 @@ def test_settling_what_is_not_held_is_ok(world: World, peer: Peer, kind: str) ->
     assert world.available("jobs") == 1
 
 
+# Verifies: SCH-0008, DLV-0004
 def test_nack_brings_it_back(world: World, peer: Peer) -> None:
     (id,) = delivered(world, peer)
     frames = peer.ask({"type": "nack", "queue": "jobs", "id": id})
     assert sorted(frame["type"] for frame in frames) == ["deliver", "ok"]
 
 
+# Verifies: DLV-0006
 def test_batch_ack(world: World, peer: Peer) -> None:
     ids = delivered(world, peer, 300)
     frames = peer.ask({"type": "batch-ack", "queue": "jobs", "ids": [*ids, "unknown"], "req_id": "b"})
@@ -136,6 +148,7 @@ def test_batch_ack(world: World, peer: Peer) -> None:
     assert peer.ask({"type": "batch-ack", "queue": "jobs", "ids": []}) == [{"type": "ok", "acked": 0}]
 
 
+# Verifies: DLV-0006
 def test_batch_nack(world: World, peer: Peer) -> None:
     ids = delivered(world, peer, 2) + [world.publish("jobs", retries=1)]
     peer.ask({"type": "unsubscribe", "queue": "jobs"})
@@ -143,6 +156,7 @@ def test_batch_nack(world: World, peer: Peer) -> None:
     assert frames == [{"type": "ok", "unlocked": 2, "dropped": 1}]
 
 
+# Verifies: SCH-0031
 def test_long_batches_go_in_pieces(world: World, peer: Peer) -> None:
     ids = delivered(world, peer, 500)
     burst = peer.session.receive(
@@ -159,6 +173,7 @@ def test_long_batches_go_in_pieces(world: World, peer: Peer) -> None:
     assert "id" in frames[1]
 
 
+# Verifies: DLV-0010
 def test_dead_letters(world: World, peer: Peer) -> None:
     ids = delivered(world, peer, 2, retries=1)
     assert peer.ask({"type": "nack", "queue": "jobs", "id": ids[0]}) == [OK]
@@ -215,11 +230,13 @@ def test_a_batch_of_too_many(world: World, peer: Peer, count: int) -> None:
     assert peer.session.close_code is None
 
 
+# Verifies: WS-0006
 @pytest.mark.parametrize("ids", [None, "x", [1], {"a": 1}])
 def test_batch_of_the_wrong_shape(peer: Peer, ids: object) -> None:
     assert code(peer.ask({"type": "batch-ack", "queue": "jobs", "ids": ids})) == "invalid_request"
 
 
+# Verifies: WS-0005
 def test_renew(world: World, peer: Peer) -> None:
     (id,) = delivered(world, peer)
     assert peer.ask({"type": "renew", "queue": "jobs", "id": id, "lock_timeout_secs": 60}) == [OK]
@@ -235,6 +252,7 @@ def test_renew(world: World, peer: Peer) -> None:
 # req_id, no_reply, shapes
 
 
+# Verifies: WS-0003
 def test_answers_keep_the_order_and_the_req_id(peer: Peer) -> None:
     frames = peer.ask(
         publish(req_id="1"),
@@ -246,12 +264,14 @@ def test_answers_keep_the_order_and_the_req_id(peer: Peer) -> None:
     assert [frame.get("code") for frame in frames] == [None, "unknown_type", None, "invalid_request"]
 
 
+# Verifies: WS-0003
 def test_no_reply(world: World, peer: Peer) -> None:
     assert peer.ask(publish(no_reply=True), {"type": "?", "no_reply": True}, {"queue": 1, "no_reply": True}) == []
     assert world.available("jobs") == 1
     assert code(peer.ask(publish(no_reply="yes"))) == "invalid_request"
 
 
+# Verifies: WS-0006
 @pytest.mark.parametrize(
     "text",
     ["{}", "[]", "null", "5", '"type"', '{"type":null}', '{"type":5}', '{"x":1e999, "type":1}', '{"type":"ack"}']
@@ -277,6 +297,7 @@ def test_a_long_req_id_is_not_sent_back(peer: Peer) -> None:
     assert "req_id" not in answer
 
 
+# Verifies: API-0015
 def test_an_error_is_short_whatever_was_sent(peer: Peer) -> None:
     long = "x" * 1_000_000
     for frame in (
@@ -293,6 +314,7 @@ def test_an_error_is_short_whatever_was_sent(peer: Peer) -> None:
 # frames that end the connection
 
 
+# Verifies: WS-0009
 @pytest.mark.parametrize(
     "text",
     ["", "{", "nope", '{"type":"ack"} x', '{"type":5,', '{"queue":1}}', "[" * 5000, '{"payload":"\\ud800"', "NaN"],
@@ -305,11 +327,13 @@ def test_what_is_not_json_closes_with_1007_after_the_answers(world: World, peer:
     assert peer.ask(publish()) == []
 
 
+# Verifies: WS-0009
 def test_binary_closes_with_1003(peer: Peer) -> None:
     assert len(peer.ask(publish(), b"{}")) == 1
     assert peer.session.close_code == 1003
 
 
+# Verifies: WS-0009
 def test_oversize_closes_with_1009(peer: Peer) -> None:
     overhead = len(json.dumps(publish(payload="")))
     assert peer.ask(publish(payload="x" * (MAX_FRAME_BYTES - overhead)))[0]["type"] == "ok"
@@ -333,6 +357,7 @@ def test_a_lock_that_ends_wakes_the_next_subscriber(world: World, peer: Peer) ->
 # gates
 
 
+# Verifies: WS-0010
 def test_while_starting_nothing_changes(world: World, peer: Peer) -> None:
     world.gate.starting = True
     frames = peer.ask(
@@ -346,6 +371,7 @@ def test_while_starting_nothing_changes(world: World, peer: Peer) -> None:
     assert peer.ask({"type": "unsubscribe", "queue": "jobs"}, {"type": "subscribe-logs"}) == [OK, OK]
 
 
+# Verifies: WS-0011
 def test_a_burst_that_was_not_stored(world: World, peer: Peer) -> None:
     (id,) = delivered(world, peer)
     burst = peer.session.receive(
@@ -359,6 +385,7 @@ def test_a_burst_that_was_not_stored(world: World, peer: Peer) -> None:
     assert frames[0]["req_id"] == "1"
 
 
+# Verifies: WS-0011
 def test_a_burst_that_failed_half_way(world: World, peer: Peer) -> None:
     burst = peer.session.receive([json.dumps(publish(req_id=str(number))) for number in range(10)])
     assert peer.session.run(burst, world.broker, world.now, 4)

@@ -30,6 +30,7 @@ async def test_the_first_attempt_fails(monkeypatch: pytest.MonkeyPatch) -> None:
         assert len(server.opened) == 4
 
 
+# Verifies: WS-0035
 async def test_a_request_in_flight_is_not_repeated(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -40,6 +41,7 @@ async def test_a_request_in_flight_is_not_repeated(
         assert len(server.opened) == 2
 
 
+# Verifies: WS-0035
 async def test_a_request_made_while_away_waits(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -49,6 +51,7 @@ async def test_a_request_made_while_away_waits(
         assert len(server.opened) == 4
 
 
+# Verifies: WS-0036
 @pytest.mark.parametrize("code", [1000, 1001, 1011, 1012, 1013])
 async def test_close_codes_that_lead_to_a_new_connection(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, code: int
@@ -63,6 +66,7 @@ async def test_close_codes_that_lead_to_a_new_connection(
         assert await client.publish("jobs", "p") == "id"
 
 
+# Verifies: WS-0036
 @pytest.mark.parametrize("code", [1002, 1003, 1007, 1008, 1009])
 async def test_close_codes_that_are_raised(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     async def script(peer: Peer) -> None:
@@ -84,6 +88,7 @@ async def test_close_codes_that_are_raised(monkeypatch: pytest.MonkeyPatch, code
         assert len(server.opened) == 1
 
 
+# Verifies: WS-0036
 async def test_the_waits_grow_and_end(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
     async with scripted(monkeypatch, vanish) as server, q.connect(URL, reconnect_seconds=120) as client:
         start = trio.current_time()
@@ -161,6 +166,7 @@ async def test_a_quiet_connection_stays(
         assert len(server.opened) == 1
 
 
+# Verifies: WS-0036
 async def test_subscriptions_are_made_again(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -194,6 +200,7 @@ async def test_subscriptions_are_made_again(
         assert await client.publish("jobs", "p") == "x"
 
 
+# Verifies: WS-0035
 async def test_an_ack_in_flight_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(peer: Peer) -> None:
         await peer.subscribed()

@@ -30,6 +30,7 @@ async def test_publish(monkeypatch: pytest.MonkeyPatch) -> None:
     ]
 
 
+# Verifies: WS-0034
 async def test_answers_find_their_requests_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
     got: dict[str, str] = {}
 
@@ -75,6 +76,7 @@ async def test_an_error_answer_is_an_exception(
         assert await client.publish("jobs", "p") == "x"  # An error concerns its request only.
 
 
+# Verifies: WS-0034
 async def test_requests_in_flight_are_bounded(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:

@@ -25,6 +25,7 @@ def credits_of(frames: list[Frame]) -> list[int]:
     return [frame["credits"] for frame in frames if frame["type"] == "credit"]
 
 
+# Verifies: WS-0037
 @pytest.mark.parametrize(
     ("prefetch", "expected"), [(1, [1] * 12), (2, [1] * 12), (4, [2] * 6), (7, [3] * 4), (100, [])]
 )
@@ -84,6 +85,7 @@ async def test_the_window_stays_open_while_some_are_in_work(
     assert granted == [1] * 5
 
 
+# Verifies: WS-0037
 async def test_nothing_settled_means_no_credit(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -105,6 +107,7 @@ async def test_nothing_settled_means_no_credit(
         assert scope.cancelled_caught
 
 
+# Verifies: WS-0037
 async def test_a_message_that_is_forgotten_frees_its_place_when_its_lock_ends(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -148,6 +151,7 @@ async def test_a_renewed_lock_keeps_its_place(
         assert (await anext(deliveries)).id == "m2"
 
 
+# Verifies: WS-0038
 async def test_what_waited_here_past_its_lock_is_not_handed_out(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -167,6 +171,7 @@ async def test_what_waited_here_past_its_lock_is_not_handed_out(
         assert (await anext(deliveries)).id == "fresh"
 
 
+# Verifies: WS-0037
 async def test_a_server_that_sends_without_credit(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(peer: Peer) -> None:
         await peer.subscribed()
@@ -213,6 +218,7 @@ async def test_several_tasks_share_a_subscription(monkeypatch: pytest.MonkeyPatc
     assert {name for name, _ in got} == {"a", "b", "c"}
 
 
+# Verifies: WS-0039
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_at_its_end_it_gives_back_what_was_read_ahead(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, cancelled: bool

@@ -37,6 +37,7 @@ async def take(deliveries: q.Deliveries, count: int) -> list[q.Delivery]:
         return [await anext(deliveries) for _ in range(count)]
 
 
+# Verifies: SYS-0020
 @both_lanes
 async def test_publish_and_subscribe(fast_lane: bool) -> None:
     async with running(fast_lane) as server, q.connect(server.url) as client:
@@ -59,6 +60,7 @@ async def test_publish_and_subscribe(fast_lane: bool) -> None:
         await server.settle_down(0, 0, 0)
 
 
+# Verifies: WS-0040
 @both_lanes
 @pytest.mark.parametrize("character", ["x", "\x01", '"', "é", "😀", "\x7f"])
 async def test_the_largest_messages_are_taken(fast_lane: bool, character: str) -> None:
@@ -123,6 +125,7 @@ async def test_connecting_where_it_is_not(fast_lane: bool) -> None:
                 pass
 
 
+# Verifies: DLV-0004
 @both_lanes
 async def test_nack_brings_it_back_and_then_to_the_dead_letters(fast_lane: bool) -> None:
     async with running(fast_lane) as server, q.connect(server.url) as client:
@@ -135,6 +138,7 @@ async def test_nack_brings_it_back_and_then_to_the_dead_letters(fast_lane: bool)
         await server.settle_down(0, 0, 1)
 
 
+# Verifies: WS-0039
 @both_lanes
 async def test_leaving_gives_back_what_was_read_ahead(fast_lane: bool) -> None:
     async with running(fast_lane) as server, q.connect(server.url) as client, q.connect(server.url) as other:
@@ -178,6 +182,7 @@ def break_connections(server: Running) -> None:
                 peer.shutdown(trio.socket.SHUT_RDWR)
 
 
+# Verifies: SYS-0020
 @both_lanes
 async def test_a_broken_connection_is_made_good(fast_lane: bool) -> None:
     done: Counter[str] = Counter()
@@ -228,6 +233,7 @@ class Host:
         await self._stopped.wait()
 
 
+# Verifies: SYS-0020
 @both_lanes
 async def test_a_server_that_restarts(fast_lane: bool, tmp_path: Path) -> None:
     """What was acked before stays acked, what was held comes again, and the subscription goes on."""

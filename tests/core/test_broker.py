@@ -38,6 +38,7 @@ from tests.core.brokers import (
 # Names, limits, exactness
 
 
+# Verifies: API-0016
 @pytest.mark.parametrize("name", ["n" * 255, "ü" * 127, "a/b", " ", "%2F", "\0", "Q", "😀"])
 def test_any_name_up_to_255_bytes(broker: Broker, name: str) -> None:
     broker.catalog.create(name, QueueConfig())
@@ -48,6 +49,7 @@ def test_any_name_up_to_255_bytes(broker: Broker, name: str) -> None:
     assert payloads_in_order(again, name) == ["payload"]
 
 
+# Verifies: API-0016
 @pytest.mark.parametrize("name", ["", "n" * 256, "ü" * 128])
 def test_other_names_are_refused_and_make_nothing(broker: Broker, name: str) -> None:
     with pytest.raises(InvalidQueueName):
@@ -57,6 +59,7 @@ def test_other_names_are_refused_and_make_nothing(broker: Broker, name: str) -> 
     assert broker.catalog.names() == []
 
 
+# Verifies: API-0017
 def test_names_are_taken_once(broker: Broker) -> None:
     broker.catalog.create("q", QueueConfig())
     broker.catalog.create("r", QueueConfig())
@@ -75,6 +78,7 @@ def test_names_are_taken_once(broker: Broker) -> None:
     assert broker.catalog.names() == ["q", "r"]
 
 
+# Verifies: API-0020
 def test_the_number_of_queues_is_bounded(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog_module, "MAX_QUEUES", 2)
     broker.publish("a", 1, "payload", 3, 0)
@@ -88,6 +92,7 @@ def test_the_number_of_queues_is_bounded(broker: Broker, monkeypatch: pytest.Mon
     assert broker.catalog.names() == ["b", "c"]
 
 
+# Verifies: SCH-0006
 @pytest.mark.parametrize("ordering", [Ordering.MAX_FIRST, Ordering.MIN_FIRST])
 def test_priorities_are_exact(broker: Broker, ordering: Ordering) -> None:
     broker.catalog.create("q", QueueConfig(ordering))
@@ -101,6 +106,7 @@ def test_priorities_are_exact(broker: Broker, ordering: Ordering) -> None:
     assert [delivery.priority for delivery in got if delivery is not None] == expected
 
 
+# Verifies: API-0018
 def test_a_refused_publish_makes_no_queue(broker: Broker) -> None:
     with pytest.raises(PriorityKindMismatch):
         broker.publish("q", "text", "payload", 3, 0)
@@ -109,6 +115,7 @@ def test_a_refused_publish_makes_no_queue(broker: Broker) -> None:
     assert broker.catalog.names() == []
 
 
+# Verifies: PER-0020
 def test_numbers_of_queues_are_not_used_again(broker: Broker) -> None:
     broker.publish("q", 1, "old", 3, 0)
     old = broker.catalog.number_of("q")
@@ -120,6 +127,7 @@ def test_numbers_of_queues_are_not_used_again(broker: Broker) -> None:
     assert again.consume_number(old, "c", LONG, 0) is None
 
 
+# Verifies: PER-0021
 @pytest.mark.parametrize("what", ["purge", "delete"])
 def test_emptying_a_queue_is_one_batch(what: str) -> None:
     disk = Disk()
@@ -149,6 +157,7 @@ def test_emptying_a_queue_is_one_batch(what: str) -> None:
     assert len(dead_letters) == (1 if what == "purge" else 0)
 
 
+# Verifies: SCH-0009
 def test_a_rename_keeps_locks_and_rates(broker: Broker) -> None:
     broker.publish("q", 1, "payload", 3, 0)
     id = take(broker)
@@ -166,6 +175,7 @@ def test_a_rename_keeps_locks_and_rates(broker: Broker) -> None:
 # Wake-ups
 
 
+# Verifies: SCH-0021
 def test_what_becomes_available_in_a_watched_queue_is_ready(broker: Broker) -> None:
     broker.catalog.create("q", QueueConfig())
     number = broker.catalog.number_of("q")
@@ -190,6 +200,7 @@ def test_what_becomes_available_in_a_watched_queue_is_ready(broker: Broker) -> N
 # Deep queues
 
 
+# Verifies: PER-0022
 def test_the_dead_head_is_covered_again_after_messages_came_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue_module, "TRIM_EVERY", 3)
     broker = Broker(MemoryStorage())
@@ -202,6 +213,7 @@ def test_the_dead_head_is_covered_again_after_messages_came_before_it(monkeypatc
         assert queue.trimmed_to == queue.head == queue.encode(priority, queue.next_sequence - 1)
 
 
+# Verifies: SCH-0013
 def test_large_records_are_read_a_few_at_a_time(storage: Storage) -> None:
     broker = Broker(storage)
     size = 200_000
@@ -220,6 +232,7 @@ def test_large_records_are_read_a_few_at_a_time(storage: Storage) -> None:
         held = now_held
 
 
+# Verifies: PER-0019
 def test_a_counter_that_is_wrong_is_put_right_and_said(storage: Storage, caplog: pytest.LogCaptureFixture) -> None:
     broker = Broker(storage)
     broker.publish("q", 1, "payload", 3, 0)
@@ -237,6 +250,7 @@ def test_a_counter_that_is_wrong_is_put_right_and_said(storage: Storage, caplog:
     assert payloads_in_order(last) == ["new"]
 
 
+# Verifies: PER-0019
 def test_a_count_of_locks_that_is_wrong_is_put_right_and_said(
     storage: Storage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -257,6 +271,7 @@ def test_a_count_of_locks_that_is_wrong_is_put_right_and_said(
     assert not caplog.records
 
 
+# Verifies: PER-0017
 def test_a_lock_without_its_queue_is_damage(storage: Storage) -> None:
     broker = Broker(storage)
     broker.publish("q", 1, "payload", 3, 0)
@@ -273,6 +288,7 @@ def test_a_lock_without_its_queue_is_damage(storage: Storage) -> None:
         again.commit()
 
 
+# Verifies: PER-0017
 def test_a_lock_without_its_record_is_damage(storage: Storage) -> None:
     broker = Broker(storage)
     broker.publish("q", 1, "payload", 3, 0)
@@ -286,6 +302,7 @@ def test_a_lock_without_its_record_is_damage(storage: Storage) -> None:
         broker.nack("q", id, "c", 0)
 
 
+# Verifies: PER-0017
 def test_missing_counters_are_damage(storage: Storage) -> None:
     broker = Broker(storage)
     broker.publish("q", 1, "payload", 3, 0)
@@ -297,6 +314,7 @@ def test_missing_counters_are_damage(storage: Storage) -> None:
         exhaust(Broker(storage).load())
 
 
+# Verifies: DLV-0005
 def test_only_that_delivery_is_given_back(broker: Broker) -> None:
     broker.publish("q", 1, "x", 3, 1000)
     first = broker.consume("q", "c", 1, 1000)

@@ -36,6 +36,7 @@ from tests.core.brokers import (
 # Faults of the store
 
 
+# Verifies: PER-0042
 def test_after_a_fault_nothing_is_written_until_the_store_was_loaded() -> None:
     disk = Disk()
     broker = Broker(disk)
@@ -91,6 +92,7 @@ def test_a_fault_in_the_midst_of_an_operation() -> None:
     assert payloads_in_order(broker) == ["payload"]
 
 
+# Verifies: PER-0020
 @pytest.mark.parametrize("reads", range(1, 8))
 def test_a_load_that_breaks_off_forgets_no_number_that_was_given_out(reads: int) -> None:
     """The locks with these numbers are lost, their deliveries may be out in the world."""
@@ -157,6 +159,7 @@ def test_a_payload_that_finds_no_room_leaves_all_as_before(storage: Storage, pay
     assert broker.journal.fault is None
 
 
+# Verifies: PER-0028
 def test_a_broken_payload_is_removed_and_the_next_one_given(
     storage: Storage, payloads: PayloadStore, tmp_path: Path
 ) -> None:
@@ -182,6 +185,7 @@ def test_a_broken_payload_is_removed_and_the_next_one_given(
     assert (len(queue.available), len(queue.held), len(queue.dead)) == (1, 1, 0)
 
 
+# Verifies: DLV-0034
 def test_one_consume_does_not_remove_without_end(
     storage: Storage, payloads: PayloadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,6 +202,7 @@ def test_one_consume_does_not_remove_without_end(
     assert broker.payloads.removed_total == 4
 
 
+# Verifies: PER-0047
 @pytest.mark.parametrize("operation", ["publish", "consume", "ack", "nack", "take back", "expire", "purge", "delete"])
 def test_a_change_that_breaks_off_anywhere_is_known_to_be_half_done(
     operation: str, monkeypatch: pytest.MonkeyPatch

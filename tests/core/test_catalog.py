@@ -42,6 +42,7 @@ def test_every_queue_is_sampled_so_many_a_step(broker: Broker) -> None:
     assert all(broker.catalog.metrics(name) for name in names)
 
 
+# Verifies: SCH-0012
 def test_the_tiers_hold_so_much_together_however_many_queues_come(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

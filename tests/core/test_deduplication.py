@@ -30,6 +30,7 @@ from tests.core.brokers import (
 )
 
 
+# Verifies: DLV-0031
 @pytest.mark.parametrize("locked", [False, True])
 @pytest.mark.parametrize("restart", [False, True])
 def test_a_message_that_was_indexed_frees_its_payload_when_it_breaks(
@@ -52,6 +53,7 @@ def test_a_message_that_was_indexed_frees_its_payload_when_it_breaks(
     broker.publish("q", 1, big("text"), 3, 0)
 
 
+# Verifies: DLV-0030
 def test_duplicates_are_refused_while_one_is_available_or_locked(broker: Broker) -> None:
     broker.catalog.create("q", NO_DUPLICATES)
     broker.publish("q", 1, "p", 1, 0)
@@ -72,6 +74,7 @@ def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deduplication_module, "PER_STEP", 1)
 
 
+# Verifies: SCH-0033
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("steps", range(8))
 def test_the_queue_serves_while_duplicates_are_looked_for(storage: Storage, steps: int) -> None:
@@ -135,6 +138,7 @@ def test_a_search_that_was_overtaken_ends_nothing(broker: Broker) -> None:
     assert payloads_in_order(broker) == ["a", "b", "c"]
 
 
+# Verifies: DLV-0032
 def test_what_was_locked_twice_comes_back_once(broker: Broker) -> None:
     broker.catalog.create("q", QueueConfig(kind=Kind.TEXT))
     for _ in range(2):
@@ -171,6 +175,7 @@ def test_what_ends_a_search(broker: Broker, end: str) -> None:
         again.publish("q", 1, "p", 9, 0)
 
 
+# Verifies: SCH-0033
 @pytest.mark.parametrize("inline", [True, False])
 @pytest.mark.parametrize("locked", [True, False])
 def test_a_step_reads_few_large_payloads(storage: Storage, tmp_path: Path, inline: bool, locked: bool) -> None:
@@ -269,6 +274,7 @@ def test_a_search_in_a_queue_that_is_gone_brings_nothing_back(storage: Storage, 
     assert payloads_in_order(again) == (["new", "new"] if fate == "delete and make anew" else [])
 
 
+# Verifies: SCH-0033
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("locked", [0, 7])
 def test_a_search_looks_at_so_many_messages_a_step(broker: Broker, locked: int) -> None:
@@ -286,6 +292,7 @@ def test_a_search_looks_at_so_many_messages_a_step(broker: Broker, locked: int) 
         assert len(storage.scan(storage.families[Family.DEDUP], b"", b"\xff" * 21, 99)) == number + 1
 
 
+# Verifies: DLV-0032
 @pytest.mark.usefixtures("small_steps")
 def test_one_that_is_locked_keeps_its_payload_through_a_search(broker: Broker) -> None:
     """An equal one that is met meanwhile gets neither out nor into its place."""

@@ -122,6 +122,7 @@ def test_backlog_is_handed_out_to_a_new_subscriber() -> None:
     assert shelf.watched == {1}
 
 
+# Verifies: SCH-0021
 def test_a_message_reaches_a_waiting_subscriber() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     _, basket = subscribe(dispatcher)
@@ -134,6 +135,7 @@ def test_a_message_reaches_a_waiting_subscriber() -> None:
     assert not shelf.ready
 
 
+# Verifies: SCH-0023
 def test_subscribers_are_served_in_turn() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     baskets = [subscribe(dispatcher)[1] for _ in range(7)]
@@ -142,6 +144,7 @@ def test_subscribers_are_served_in_turn() -> None:
     assert [len(basket.got) for basket in baskets] == [12, 12, 12, 11, 11, 11, 11]
 
 
+# Verifies: SCH-0023
 def test_turns_go_on_where_they_stopped_when_messages_come_one_by_one() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     baskets = [subscribe(dispatcher)[1] for _ in range(3)]
@@ -151,6 +154,7 @@ def test_turns_go_on_where_they_stopped_when_messages_come_one_by_one() -> None:
     assert [len(basket.got) for basket in baskets] == [3, 3, 3]
 
 
+# Verifies: WS-0014
 def test_credit_is_spent_and_comes_back() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     subscription, basket = subscribe(dispatcher, credits=2)
@@ -208,6 +212,7 @@ def test_one_that_can_take_nothing_ends_beside_others_that_can(why: str) -> None
     assert able(dispatcher, 1) == 1
 
 
+# Verifies: SCH-0024
 def test_the_limit_cuts_short_and_queues_take_turns() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     baskets = {number: subscribe(dispatcher, number)[1] for number in (1, 2, 3)}
@@ -221,6 +226,7 @@ def test_the_limit_cuts_short_and_queues_take_turns() -> None:
     assert all(len(basket.got) == 10 * TURN for basket in baskets.values())
 
 
+# Verifies: SCH-0024
 def test_large_payloads_end_a_step_early_and_queues_take_turns() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     baskets = [subscribe(dispatcher, number)[1] for number in (1, 2)]
@@ -264,6 +270,7 @@ def test_a_deleted_queue_is_forgotten_with_its_last_subscriber() -> None:
     assert able(dispatcher, 1) == 0
 
 
+# Verifies: WS-0015
 def test_a_removed_subscription_does_not_come_back() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     subscription, basket = subscribe(dispatcher)
@@ -275,6 +282,7 @@ def test_a_removed_subscription_does_not_come_back() -> None:
     assert shelf.watched == set()
 
 
+# Verifies: SCH-0025
 def test_idle_subscribers_cost_nothing() -> None:
     """Ten thousand without credit or room: a delivery asks neither them nor the broker more than once."""
     shelf, dispatcher = Shelf(), Dispatcher()
@@ -362,6 +370,7 @@ def test_after_a_fault_nobody_is_subscribed() -> None:
     assert shelf.watched == {1}
 
 
+# Verifies: SCH-0027
 def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
     """One free lock at a time; who asks for more, or gets new messages meanwhile, waits as well."""
     shelf, dispatcher = Shelf(), Dispatcher()
@@ -395,6 +404,7 @@ def test_a_queue_that_can_use_no_lock_leaves_it_to_the_next() -> None:
     assert (len(patient.got), len(last.got)) == (1, 1)
 
 
+# Verifies: SCH-0025
 def test_many_queues_with_nothing_to_hand_out_are_looked_at_in_steps() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     for number in range(1, 1000):
@@ -406,6 +416,7 @@ def test_many_queues_with_nothing_to_hand_out_are_looked_at_in_steps() -> None:
     assert steps >= 9
 
 
+# Verifies: SCH-0028
 def test_a_payload_that_cannot_be_read_just_now_stops_its_queue_only() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     _, first = subscribe(dispatcher, 1)

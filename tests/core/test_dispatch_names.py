@@ -8,6 +8,7 @@ from qrusty_trio.core.dispatch import Dispatcher
 from tests.core.test_dispatch import Shelf, able, pump, subscribe
 
 
+# Verifies: DLV-0029
 def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     waiting, basket = subscribe(dispatcher, 1)
@@ -38,6 +39,7 @@ def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
     assert shelf.watched == {2}
 
 
+# Verifies: DLV-0029
 def test_names_are_followed_one_by_one() -> None:
     """Deleted, another one renamed to its name, that one deleted, and a new one made: all between two pumps."""
     shelf, dispatcher = Shelf(), Dispatcher()

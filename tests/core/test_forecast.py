@@ -25,14 +25,17 @@ def test_without_two_samples_there_is_no_trend(count: int) -> None:
     assert forecast(samples(lambda _: 5, ack=1, count=count), 5) == Forecast(Trend.STEADY)
 
 
+# Verifies: API-0072
 def test_a_queue_that_drains_tells_when_it_is_empty() -> None:
     assert forecast(samples(lambda second: 1000 - 20 * second, ack=20), 800) == Forecast(Trend.DRAINING, 40.0)
 
 
+# Verifies: API-0072
 def test_a_queue_that_gets_more_than_it_gives_grows() -> None:
     assert forecast(samples(lambda second: 20 * second, publish=40, ack=20), 200).trend is Trend.GROWING
 
 
+# Verifies: API-0072
 @pytest.mark.parametrize("change", [0.4, -0.4])
 def test_a_few_messages_are_no_trend(change: float) -> None:
     assert forecast(samples(lambda second: int(100 + change * second), ack=1), 100).trend is Trend.STEADY
@@ -44,6 +47,7 @@ def test_a_busy_queue_goes_up_and_down(change: int) -> None:
     assert forecast(points, 10_000).trend is Trend.STEADY
 
 
+# Verifies: API-0072
 def test_messages_that_nobody_takes_for_ten_seconds_are_stalled() -> None:
     assert forecast(samples(lambda _: 5), 5) == Forecast(Trend.STALLED)
     assert forecast(samples(lambda second: 5 + 10 * second, publish=10), 105).trend is Trend.STALLED

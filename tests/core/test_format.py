@@ -39,6 +39,7 @@ def message(id: str, payload: bytes, deliveries: int = 0, flags: int = 0) -> byt
     return struct.pack(">BQII", flags, NOW, 3, deliveries) + id.encode() + payload
 
 
+# Verifies: PER-0011
 @pytest.mark.parametrize(
     ("ordering", "kind", "priority", "key"),
     [
@@ -60,6 +61,7 @@ def test_an_available_message(
     assert stored(storage, Family.MESSAGES) == expected
 
 
+# Verifies: PER-0011
 def test_a_queue(broker: Broker, storage: MemoryStorage) -> None:
     broker.catalog.create("q", QueueConfig(Ordering.MIN_FIRST, False))
     for priority in range(3):
@@ -76,6 +78,7 @@ def test_a_queue(broker: Broker, storage: MemoryStorage) -> None:
     assert meta[b"C" + PREFIX] == struct.pack(">7Q", 1, 1, 1, 3, 2, 1, len(head)) + head + trimmed_to
 
 
+# Verifies: PER-0011
 @pytest.mark.parametrize("websocket", [False, True])
 def test_a_locked_message(broker: Broker, storage: MemoryStorage, websocket: bool) -> None:
     broker.catalog.create("q", QueueConfig(Ordering.FIFO, False))
@@ -98,6 +101,7 @@ def test_a_locked_message(broker: Broker, storage: MemoryStorage, websocket: boo
     assert stored(storage, Family.DEDUP) == {PREFIX + digest: id.encode()}
 
 
+# Verifies: PER-0011
 def test_a_dead_letter_with_its_payload_in_a_segment(tmp_path: Path, storage: MemoryStorage) -> None:
     payloads = PayloadStore.open(tmp_path, segment_max_bytes=10_000)
     broker = Broker(storage, payloads=payloads, externalize_min_bytes=4)

@@ -97,6 +97,7 @@ def filled(limits: TierLimits, sizes: list[int], frontier: bytes | None = b"\xff
     return tier
 
 
+# Verifies: SCH-0011
 def test_bytes_are_bounded_and_one_message_always_stays() -> None:
     assert len(filled(TierLimits(100, 10, 1000), [300] * 10)) == 3
     large = filled(TierLimits(100, 10, 1000), [5000, 10])
@@ -108,6 +109,7 @@ def test_one_that_is_full_by_bytes_does_not_read_on() -> None:
     assert filled(TierLimits(100, 50, 10_000), [300] * 3).low()
 
 
+# Verifies: SCH-0013
 def test_it_reads_on_in_pieces_however_high_the_threshold() -> None:
     tier = filled(TierLimits(100, 1000), [10] * 100)
     assert not tier.low()
@@ -117,6 +119,7 @@ def test_it_reads_on_in_pieces_however_high_the_threshold() -> None:
     assert tier.room() >= 8
 
 
+# Verifies: SCH-0013
 def test_what_is_read_at_once_is_bounded_in_bytes() -> None:
     tier = HotTier(TierLimits(1000, 250), b"")
     # Nothing known yet: a few.

@@ -34,6 +34,7 @@ def lose(broker: Broker, disk: Disk) -> None:
     exhaust(broker.load())
 
 
+# Verifies: DLV-0031
 def test_a_payload_whose_publish_was_lost_can_be_published_again() -> None:
     disk = Disk()
     broker = Broker(disk)
@@ -85,6 +86,7 @@ def test_nothing_is_written_when_nothing_has_changed() -> None:
     assert disk.writes == 2
 
 
+# Verifies: PER-0042
 @pytest.mark.parametrize("read", ["get", "scan"])
 def test_a_read_that_failed_is_a_fault_until_the_store_was_loaded(read: str) -> None:
     disk = Disk()

@@ -35,16 +35,19 @@ def check_order(keys: KeyCoder, ordering: Ordering, one: tuple[Priority, int], o
         assert (first < second) is (less if ordering is Ordering.MIN_FIRST else not less)
 
 
+# Verifies: SCH-0001, SCH-0002
 @given(ORDERINGS, NUMBERS, SEQUENCES, NUMBERS, SEQUENCES)
 def test_numbers_sort_as_promised(ordering: Ordering, a: int, a_sequence: int, b: int, b_sequence: int) -> None:
     check_order(coder(ordering, Kind.NUMERIC), ordering, (a, a_sequence), (b, b_sequence))
 
 
+# Verifies: SCH-0005
 @given(ORDERINGS, TEXTS, SEQUENCES, TEXTS, SEQUENCES)
 def test_texts_sort_by_their_bytes(ordering: Ordering, a: str, a_sequence: int, b: str, b_sequence: int) -> None:
     check_order(coder(ordering, Kind.TEXT), ordering, (a, a_sequence), (b, b_sequence))
 
 
+# Verifies: SCH-0006
 @given(ORDERINGS, NUMBERS, TEXTS, SEQUENCES)
 def test_a_key_holds_its_priority(ordering: Ordering, number: int, text: str, sequence: int) -> None:
     for kind, priority in ((Kind.NUMERIC, number), (Kind.TEXT, text)):
@@ -58,6 +61,7 @@ def test_a_key_stays_within_its_queue(ordering: Ordering, number: int, text: str
         assert prefix(QUEUE) < coder(ordering, kind).encode(priority, sequence) < prefix_end(QUEUE)
 
 
+# Verifies: SCH-0005
 @pytest.mark.parametrize("ordering", Ordering)
 def test_no_key_of_a_text_is_the_start_of_another(ordering: Ordering) -> None:
     keys = coder(ordering, Kind.TEXT)
@@ -68,6 +72,7 @@ def test_no_key_of_a_text_is_the_start_of_another(ordering: Ordering) -> None:
     assert len(set(made)) == len(made)
 
 
+# Verifies: SCH-0007
 @pytest.mark.parametrize("ordering", Ordering)
 def test_a_kind_takes_only_its_own(ordering: Ordering) -> None:
     with pytest.raises(PriorityKindMismatch, match=r"^Priority kind mismatch: queue expects Numeric but got Text$"):
@@ -76,6 +81,7 @@ def test_a_kind_takes_only_its_own(ordering: Ordering) -> None:
         coder(ordering, Kind.TEXT).encode(1, 0)
 
 
+# Verifies: API-0021
 @pytest.mark.parametrize("ordering", Ordering)
 def test_the_length_of_a_text_is_bounded_in_bytes(ordering: Ordering) -> None:
     keys = coder(ordering, Kind.TEXT)

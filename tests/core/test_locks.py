@@ -34,6 +34,7 @@ def new_lock(queue: Queue, until: int, key: bytes = b"", consumer: str = "c") ->
     return Lock(f"id-{number}", queue, number, key or number.to_bytes(8, "big"), consumer, until, 1, b"", b"", 0)
 
 
+# Verifies: SCH-0015
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(0, 20), st.booleans())), st.integers(0, 20))
 def test_due_is_what_has_ended_earliest_first(made: list[tuple[int, int, bool]], now: int) -> None:
     index, queue = LockIndex(), new_queue()
@@ -54,6 +55,7 @@ def test_due_is_what_has_ended_earliest_first(made: list[tuple[int, int, bool]],
     assert index.due(now, 1000) == expected  # they stay
 
 
+# Verifies: SCH-0019
 @given(st.lists(st.integers(0, 5), max_size=30), st.integers(1, 4))
 def test_due_in_pieces_misses_nothing(ends: list[int], limit: int) -> None:
     index, queue = LockIndex(), new_queue()
@@ -86,6 +88,7 @@ def test_ends_without_locks_do_not_pile_up() -> None:
     assert next_end(index) == stays.expires_at_ms
 
 
+# Verifies: DLV-0008
 def test_a_queue_is_forgotten_at_once_and_its_memory_bit_by_bit() -> None:
     index, gone, other = LockIndex(), new_queue(1), new_queue(2)
     for until in range(100):
@@ -137,6 +140,7 @@ def test_large_tables_are_split_and_keep_everything() -> None:
     assert (index.count, next_end(index)) == (1, locks[-1].expires_at_ms)
 
 
+# Verifies: SCH-0037
 def test_locks_hold_no_garbage_for_the_collector() -> None:
     """Nothing that the collector tracks is made for a lock, whether its end is its own or that of others."""
     index, queue = LockIndex(), new_queue()
@@ -148,6 +152,7 @@ def test_locks_hold_no_garbage_for_the_collector() -> None:
     assert len(gc.get_objects()) - before < 100
 
 
+# Verifies: DLV-0027
 def test_a_websocket_that_goes_leaves_what_it_holds() -> None:
     index, queue, purged = LockIndex(), new_queue(1), new_queue(2)
     consumer = WS_CONSUMER_PREFIX + "1"
@@ -219,6 +224,7 @@ def test_locks_that_are_over_do_not_pile_up_behind_a_long_one(end: str) -> None:
         assert len(table) == 1
 
 
+# Verifies: SCH-0019
 def test_any_number_of_locks_that_end_together_are_looked_at_in_pieces() -> None:
     """After a start with a clock that was set, all of those end together that last too long by it."""
     index, queue = LockIndex(), new_queue()

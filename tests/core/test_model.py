@@ -430,10 +430,13 @@ def run(storage: Storage, directory: Path, runs: int) -> None:
         )
 
 
+# Verifies: SYS-0002, SYS-0003, SYS-0004, PER-0010, SCH-0001, SCH-0002, SCH-0003, SCH-0004, SCH-0008, SCH-0009, SCH-0010
+# Verifies: DLV-0001, DLV-0004, DLV-0007, DLV-0009, DLV-0031, DLV-0032
 def test_in_memory(tmp_path: Path) -> None:
     run(MemoryStorage(), tmp_path, RUNS - RUNS // 2)
 
 
+# Verifies: SYS-0002, SYS-0003, PER-0010, SCH-0004
 def test_on_disk(tmp_path: Path) -> None:
     storage = RocksStorage.open(tmp_path / "store", cache_mb=8, write_buffer_mb=2, max_open_files=64)
     try:

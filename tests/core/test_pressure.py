@@ -39,6 +39,7 @@ def replay(readings: list[tuple[int, float]]) -> list[tuple[int, float, Level, L
     return history
 
 
+# Verifies: SCH-0038
 @pytest.mark.parametrize(
     ("usages", "levels"),
     [
@@ -53,6 +54,7 @@ def test_levels_change_at_the_thresholds(usages: list[int], levels: list[Level])
     assert [after for *_, after, _ in replay([(usage, 1.0) for usage in usages])] == levels
 
 
+# Verifies: SCH-0038
 @given(READINGS)
 def test_a_level_is_left_only_past_the_threshold_of_its_way_out(readings: list[tuple[int, float]]) -> None:
     for usage, _, before, after, _ in replay(readings):
@@ -62,6 +64,7 @@ def test_a_level_is_left_only_past_the_threshold_of_its_way_out(readings: list[t
             assert usage < (700 if after is Level.NORMAL else 800)
 
 
+# Verifies: SCH-0038
 @given(st.sampled_from([(700, 799), (800, 899)]), st.data())
 def test_nothing_flaps_between_two_thresholds(band: tuple[int, int], data: st.DataObject) -> None:
     pressure = machine()
@@ -89,6 +92,7 @@ def test_critical_is_warning_and_more(readings: list[tuple[int, float]]) -> None
             assert steps == ()
 
 
+# Verifies: SCH-0041
 @given(READINGS)
 def test_what_was_set_is_undone_exactly_once(readings: list[tuple[int, float]]) -> None:
     refusing, cache, tiers = False, "full", "full"
@@ -119,6 +123,7 @@ def test_what_was_set_is_undone_exactly_once(readings: list[tuple[int, float]]) 
         assert tiers == ("full", "full", "trimmed")[after]
 
 
+# Verifies: SCH-0042
 @given(READINGS)
 def test_the_whole_store_is_compacted_once_per_cooldown(readings: list[tuple[int, float]]) -> None:
     last = -math.inf
@@ -130,6 +135,7 @@ def test_the_whole_store_is_compacted_once_per_cooldown(readings: list[tuple[int
             last = now
 
 
+# Verifies: SCH-0039
 @pytest.mark.parametrize("usage", [800, 900])
 def test_passing_steps_are_repeated_while_the_level_lasts(usage: int) -> None:
     pressure = machine()

@@ -7,6 +7,7 @@ import pytest
 from qrusty_trio.core.rates import POINTS, Rates
 
 
+# Verifies: API-0026
 def test_one_sample() -> None:
     rates = Rates()
     rates.published, rates.acked, rates.nacked = 10, 5, 1
@@ -16,6 +17,7 @@ def test_one_sample() -> None:
     assert (point.publish_rate, point.ack_rate, point.nack_rate) == pytest.approx((2.0, 1.0, 0.2))
 
 
+# Verifies: API-0026
 def test_a_steady_rate_is_approached_by_a_fifth_each_second() -> None:
     rates = Rates()
     expected = 0.0
@@ -44,6 +46,7 @@ def test_a_rate_that_has_decayed_is_zero() -> None:
     assert rates.points[-1].nack_rate == 0.0
 
 
+# Verifies: API-0027
 def test_the_window_holds_eleven_points() -> None:
     rates = Rates()
     for second in range(20):

@@ -50,6 +50,7 @@ def test_a_lock(
     assert records.repack_lock(lock) == value
 
 
+# Verifies: PER-0012
 def test_a_lock_of_an_earlier_version() -> None:
     value = struct.pack(">QIHHB", 1, 2, 3, 3, 16) + b"cnrkey" + b"d" * 16 + b"record"
     lock = records.unpack_lock(value)
@@ -66,6 +67,7 @@ def test_the_longest_consumer_and_key_fit() -> None:
 HOUR = 3_600_000
 
 
+# Verifies: PER-0009
 @pytest.mark.parametrize(
     ("wrong_by", "same_boot", "ends_in"),
     [
@@ -87,6 +89,7 @@ def test_a_lock_ends_rightly_whatever_the_clock_was(wrong_by: int, same_boot: bo
     assert records.end_now(lock, here, now) == now + ends_in
 
 
+# Verifies: API-0023
 def test_ids_are_uuids_of_version_4_and_differ() -> None:
     ids = [records.new_id() for _ in range(1000)]
     assert len(set(ids)) == len(ids)

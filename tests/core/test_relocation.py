@@ -139,6 +139,7 @@ def test_who_comes_after_the_message_moved_on_still_finds_it(shelf: Shelf, fate:
     assert shelf.check() == {3 if fate == "dead" else 2: 300}
 
 
+# Verifies: DLV-0036
 def test_a_locked_message_stays_with_its_consumer_although_its_payload_is_lost(shelf: Shelf) -> None:
     id = shelf.publish("first")
     shelf.consume()

@@ -18,6 +18,7 @@ def series(timings: Timings, name: str, seconds: int, now_s: int) -> list[Timing
     return [point for piece in timings.series(name, seconds, now_s) for point in piece]
 
 
+# Verifies: API-0028
 def test_one_second() -> None:
     timings = Timings()
     for duration in (2_900, 1_200, 7_999):
@@ -31,6 +32,7 @@ def test_one_second() -> None:
     assert series(timings, "consume", 10, NOW) == []
 
 
+# Verifies: API-0028
 def test_the_names_are_those_of_the_contract() -> None:
     assert (
         *("ack", "ack_batch", "consume", "nack", "nack_batch", "publish", "queue_stats"),
@@ -80,6 +82,7 @@ def _size(thing: Any) -> int:
     return sys.getsizeof(thing)
 
 
+# Verifies: API-0029
 def test_memory_is_bounded() -> None:
     timings = Timings()
     for second in range(NOW, NOW + 2 * WINDOW_SECONDS):
@@ -92,6 +95,7 @@ def test_memory_is_bounded() -> None:
     assert points[0]["t_epoch_s"] == NOW + WINDOW_SECONDS
 
 
+# Verifies: API-0028
 @given(st.lists(st.tuples(st.integers(0, 5_000), st.integers(0, 10**9)), max_size=200), st.integers(0, WINDOW_SECONDS))
 def test_against_a_model(records: list[tuple[int, int]], seconds: int) -> None:
     """Seconds in order, as the server's clock gives them."""

@@ -90,6 +90,7 @@ async def _let_the_trace_follow(client: HttpClient) -> None:
     assert (await client.request("GET", "/health")).status == 200
 
 
+# Verifies: PER-0001
 async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
     """One request at a time: whatever was written between two answers belongs to the second of them."""
     async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
@@ -122,6 +123,7 @@ async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
         before = answer.end
 
 
+# Verifies: PER-0001
 async def test_many_at_once_are_synced_before_their_answers(tmp_path: Path, ledger: Ledger) -> None:
     """Under load, over HTTP and WebSocket: the log holds the id that an answer gives, and a sync lies in between."""
     workers: list[Any] = [*_http_workers(ledger, WORKERS), WebSocketWorker(ledger, "ws")]
@@ -139,6 +141,7 @@ async def test_many_at_once_are_synced_before_their_answers(tmp_path: Path, ledg
     assert len(trace.log_syncs) < published, "there was no group commit"
 
 
+# Verifies: PER-0026
 async def test_a_payload_file_is_synced_before_the_log(tmp_path: Path) -> None:
     async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
         async with client_of(server) as client:
@@ -154,6 +157,7 @@ async def test_a_payload_file_is_synced_before_the_log(tmp_path: Path) -> None:
         assert any(write.end < sync.begin and sync.end < log_syncs[-1].begin for sync in segment_syncs)
 
 
+# Verifies: PER-0003, PER-0004
 @pytest.mark.parametrize("policy", ["never", "everysec"])
 async def test_other_policies_sync_for_no_request(tmp_path: Path, policy: str) -> None:
     requests = 200
@@ -178,6 +182,7 @@ async def test_other_policies_sync_for_no_request(tmp_path: Path, policy: str) -
         trace.check_covered(trace.log_writes[-1], SystemCall("", "", 10**9, inf))
 
 
+# Verifies: SYS-0001
 @pytest.mark.parametrize("carrier", ["http", "websocket"])
 async def test_power_cut(tmp_path: Path, ledger: Ledger, carrier: str) -> None:
     """Everything that was not synced is gone; what was answered is not."""

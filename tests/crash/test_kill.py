@@ -32,6 +32,7 @@ def stores(rounds: int) -> list[int]:
     return [min(ROUNDS_PER_STORE, rounds - done) for done in range(0, rounds, ROUNDS_PER_STORE)]
 
 
+# Verifies: SYS-0001, SYS-0004, PER-0005, DLV-0003
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds", stores(ROUNDS))
 async def test_http(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
@@ -39,6 +40,7 @@ async def test_http(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
     ledger.check_order(available)
 
 
+# Verifies: SYS-0001, DLV-0003
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds", stores((ROUNDS + 1) // 2))
 async def test_websocket(tmp_path: Path, ledger: Ledger, rounds: int) -> None:

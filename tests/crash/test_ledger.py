@@ -34,6 +34,7 @@ def test_a_second_consumer() -> None:
         consume(ledger, message, "d")
 
 
+# Verifies: DLV-0003
 def test_a_delivery_after_the_ack() -> None:
     ledger = Ledger(1)
     message = publish(ledger, FIFO)
@@ -69,6 +70,7 @@ def test_first_in_first_out() -> None:
         ledger.check_order([first.payload])
 
 
+# Verifies: SCH-0008
 def test_a_message_handed_back_is_first_again() -> None:
     ledger = Ledger(1)
     first, second = publish(ledger, FIFO), publish(ledger, FIFO)

@@ -18,6 +18,7 @@ from tests.server.running import Child, child_server, client_of
 LOAD_SECONDS = 10.0
 
 
+# Verifies: SYS-0002, DLV-0001
 @pytest.mark.parametrize(("workers", "hot_tier"), [(8, 1000), (32, 20)])
 async def test_load(tmp_path: Path, ledger: Ledger, workers: int, hot_tier: int) -> None:
     path = tmp_path / "data"

@@ -90,6 +90,7 @@ DAMAGES = st.lists(
 )
 
 
+# Verifies: PER-0028
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(damages=DAMAGES, consume_first=st.booleans())
 async def test_whole_or_removed_and_counted(

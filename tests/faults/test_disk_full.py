@@ -126,6 +126,7 @@ async def check_all(settings: Settings, books: Books) -> None:
     assert set(found) <= (books.published.keys() | books.unclear) - books.acked
 
 
+# Verifies: SYS-0011, PER-0044
 @pytest.mark.parametrize("size", [4000, 30_000], ids=["records", "segments"])
 async def test_publishes_are_refused_and_taken_again(small_disk: SmallDisk, size: int) -> None:
     small_disk.data.mkdir()
@@ -153,6 +154,7 @@ async def test_publishes_are_refused_and_taken_again(small_disk: SmallDisk, size
     await check_all(settings, books)
 
 
+# Verifies: PER-0036
 @pytest.mark.parametrize(("left", "enough"), [(0, False), (60_000, False), (160_000, False), (800_000, True)])
 async def test_compaction_without_room_loses_nothing_and_goes_on_later(
     small_disk: SmallDisk, left: int, enough: bool

@@ -91,6 +91,7 @@ async def left_in(path: Path) -> list[str]:
         return left
 
 
+# Verifies: PER-0035
 @pytest.mark.timeout(max(300, 10 * ROUNDS))
 async def test_kill_9(tmp_path: Path, request: pytest.FixtureRequest) -> None:
     seed = int(os.environ.get("QRUSTY_CRASH_SEED") or random.SystemRandom().randrange(2**32))
@@ -129,6 +130,7 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Path]]:
     subprocess.run(["umount", "-l", str(point)], check=True)
 
 
+# Verifies: PER-0035
 async def test_power_cut(tmp_path: Path, disk: tuple[Path, Path]) -> None:
     """What an image holds while the process stands still is what the disk would hold."""
     image, point = disk

@@ -86,6 +86,7 @@ def subscribe(engine: Engine, broker: Broker) -> Waiter:
     return waiter
 
 
+# Verifies: SCH-0027
 @pytest.mark.parametrize("freed_by", ["ack", "nack", "give back", "purge", "delete", "expiry", "restart"])
 async def test_who_waits_for_a_lock_goes_on_when_one_is_free(
     engine: Engine, freed_by: str, autojump_clock: MockClock
@@ -125,6 +126,7 @@ async def test_no_lock_is_forgotten(engine: Engine) -> None:
     assert delivery.payload == str(LIMIT)
 
 
+# Verifies: SCH-0026
 async def test_it_is_said_once_a_minute(
     engine: Engine, caplog: pytest.LogCaptureFixture, autojump_clock: MockClock
 ) -> None:
@@ -142,6 +144,7 @@ async def test_it_is_said_once_a_minute(
     assert said == [f"1 consume {refused}", f"60 consumes {refused}", f"60 consumes {refused}"]
 
 
+# Verifies: SCH-0026
 @pytest.mark.parametrize("storage_mode", list(StorageMode), ids=str)
 async def test_over_the_wire(tmp_path: Path, storage_mode: StorageMode) -> None:
     settings = settings_for(tmp_path / "data", storage_mode=storage_mode, max_locked_index=1)
@@ -180,6 +183,7 @@ async def test_over_the_wire(tmp_path: Path, storage_mode: StorageMode) -> None:
             assert got == ["second"]
 
 
+# Verifies: DLV-0035
 async def test_a_subscriber_gets_past_many_broken_messages_without_anybody_knocking(tmp_path: Path) -> None:
     async with room(tmp_path, 1 << 30) as it:
         for number in range(2 * REMOVED_PER_CONSUME + 1):

@@ -64,6 +64,7 @@ async def consume(server: Child, served: Counter[int]) -> None:
             await trio.sleep(0.01)
 
 
+# Verifies: SYS-0012
 async def test_it_sheds_and_comes_back(tmp_path: Path) -> None:
     answers: Counter[int] = Counter()
     served: Counter[int] = Counter()

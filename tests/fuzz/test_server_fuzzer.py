@@ -61,6 +61,7 @@ def test_the_signature_of_a_group_is_the_error_in_it_that_is_no_cancellation() -
     assert not own.contained
 
 
+# Verifies: SYS-0009
 async def test_a_conversation_reaches_the_server_and_its_answer_is_kept() -> None:
     async with target(fast=True) as server:
         steps = ((SEND, b"GET /health HTTP/1.1\r\n"), (SEND, b"Host: a\r\n\r\n"), (DRAIN, 0.5))

@@ -96,6 +96,7 @@ def available(server: Server) -> int:
     return stats.available
 
 
+# Verifies: SCH-0034
 async def test_a_request_of_a_known_kind_is_served_in_a_batch(server: Server) -> None:
     async with connected(server) as connection:
         counted = Counted(server)
@@ -108,6 +109,7 @@ async def test_a_request_of_a_known_kind_is_served_in_a_batch(server: Server) ->
         assert sum(counted.batches) >= 3
 
 
+# Verifies: SCH-0034
 async def test_what_is_not_known_or_not_alone_goes_the_other_way(server: Server) -> None:
     async with connected(server) as connection:
         counted = Counted(server)
@@ -136,6 +138,7 @@ CHANGING = {
 }
 
 
+# Verifies: SCH-0034
 @pytest.mark.parametrize("name", CHANGING)
 async def test_headers_that_change_with_each_request_stay_in(server: Server, name: str) -> None:
     async with connected(server) as connection:
@@ -193,6 +196,7 @@ async def test_a_request_that_is_refused_in_a_batch_is_refused_as_ever(server: S
         assert bad.headers["connection"] == "close"
 
 
+# Verifies: PER-0002
 async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
     async with trio.open_nursery() as nursery:
         done = 0
@@ -235,6 +239,7 @@ def more_seen(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
     return seen
 
 
+# Verifies: API-0038
 async def test_a_request_behind_one_that_waits_is_answered_in_turn(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -266,6 +271,7 @@ async def test_a_client_that_leaves_while_its_publish_waits(server: Server, monk
     assert available(server) == 1
 
 
+# Verifies: PER-0040
 async def test_a_sync_that_fails_is_the_answer(server: Server) -> None:
     async with connected(server) as connection:
         storage = server.engine.committer._storage
@@ -329,6 +335,7 @@ class BrokenWrites:
         return os.write(descriptor, data)
 
 
+# Verifies: DLV-0019
 @pytest.mark.parametrize("error", [errno.ECONNRESET, errno.EPIPE, errno.ETIMEDOUT])
 async def test_a_consumer_that_is_gone_gives_its_message_back(
     server: Server, monkeypatch: pytest.MonkeyPatch, error: int

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
 ALLOWED = "https://ops.example"
 
 
+# Verifies: SYS-0019
 async def test_a_message_lives_and_ends(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         created = await client.ask("POST", "/create-queue", {"name": "q", "config": {"ordering": "Fifo"}})
@@ -34,6 +35,7 @@ async def test_a_message_lives_and_ends(fast_lane: bool) -> None:
         assert (again.status, again.json()["code"]) == (404, "message_not_locked")
 
 
+# Verifies: API-0002
 async def test_errors_are_json_and_say_what_is_wrong(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         for method, path, body, headers, status, code in [
@@ -53,6 +55,7 @@ async def test_errors_are_json_and_say_what_is_wrong(fast_lane: bool) -> None:
                 assert answer.headers["allow"] == ("POST" if path == "/publish" else "GET, HEAD")
 
 
+# Verifies: API-0003
 @pytest.mark.parametrize("content_type", [b"", b"text/plain", b"application/x-www-form-urlencoded", b"json"])
 async def test_a_body_that_is_not_json_is_refused(fast_lane: bool, content_type: bytes) -> None:
     async with running(fast_lane) as web, web.client() as client:
@@ -107,6 +110,7 @@ async def test_half_of_a_surrogate_pair_is_told(fast_lane: bool) -> None:
             assert f"at byte {place} is half of a surrogate pair" in answer.json()["error"]
 
 
+# Verifies: API-0006
 @pytest.mark.parametrize("field", ["allow_duplicates", "priority_kind", "ordering"])
 async def test_null_is_no_setting_of_a_new_queue(fast_lane: bool, field: str) -> None:
     async with running(fast_lane) as web, web.client() as client:
@@ -117,6 +121,7 @@ async def test_null_is_no_setting_of_a_new_queue(fast_lane: bool, field: str) ->
         assert (await client.ask("GET", "/queues")).json() == []
 
 
+# Verifies: API-0008
 @pytest.mark.parametrize(
     "content_type", [b"application/json;charset=utf-8", b"Application/JSON", b"application/a+json"]
 )
@@ -128,6 +133,7 @@ async def test_json_by_other_names(fast_lane: bool, content_type: bytes) -> None
         assert (await client.answer()).body == b"null"
 
 
+# Verifies: API-0009
 async def test_the_largest_body_and_one_byte_more(fast_lane: bool) -> None:
     frame = len('{"queue":"q","priority":1,"payload":""}')
     body = json.dumps({"queue": "q", "priority": 1, "payload": "x" * (MAX_BODY_BYTES - frame)}, separators=(",", ":"))
@@ -139,6 +145,7 @@ async def test_the_largest_body_and_one_byte_more(fast_lane: bool) -> None:
         assert refused.headers["connection"] == "close"
 
 
+# Verifies: API-0009
 async def test_a_body_too_large_in_chunks(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
@@ -158,6 +165,7 @@ async def test_a_body_too_large_in_chunks(fast_lane: bool) -> None:
                 await client.answer()
 
 
+# Verifies: API-0011
 async def test_names_are_decoded_once_and_after_splitting(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         for name, path in [
@@ -172,6 +180,7 @@ async def test_names_are_decoded_once_and_after_splitting(fast_lane: bool) -> No
             assert answer.json()["payload"] == name
 
 
+# Verifies: API-0012
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/", "a b", "ü", "+", "&=?#", "%2F", "metrics"])
 async def test_a_name_that_no_path_can_hold_goes_into_the_query(fast_lane: bool, name: str) -> None:
     async with running(fast_lane) as web, web.client() as client:
@@ -201,6 +210,7 @@ async def test_a_name_that_no_path_can_hold_goes_into_the_query(fast_lane: bool,
         assert (await client.ask("GET", "/queues")).json() == []
 
 
+# Verifies: API-0013
 async def test_parameters_in_the_query_are_refused_in_words(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         for method, target, status, word in [
@@ -228,6 +238,7 @@ async def test_parameters_in_the_query_are_refused_in_words(fast_lane: bool) -> 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 
+# Verifies: API-0054
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_the_root_sends_a_browser_to_the_ui(fast_lane: bool, method: str) -> None:
     async with running(fast_lane, allowed_origins=[ALLOWED]) as web, web.client() as client:
@@ -239,6 +250,7 @@ async def test_the_root_sends_a_browser_to_the_ui(fast_lane: bool, method: str) 
                 assert "content-type" not in answer.headers
 
 
+# Verifies: API-0054
 async def test_the_root_tells_others_what_there_is(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         for accept in ("", "*/*", "application/json", "text/html;q=0", "text/html;q=x", "text/htmlx", "a" * 9_000):
@@ -316,6 +328,7 @@ async def test_connections_end_when_the_client_asks(fast_lane: bool) -> None:
             assert await client.ended()
 
 
+# Verifies: API-0038
 async def test_pipelined_requests_run_in_order(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         publishes = [request("POST", "/publish", {"queue": "q", "priority": 1, "payload": f"{n}"}) for n in range(150)]
@@ -326,6 +339,7 @@ async def test_pipelined_requests_run_in_order(fast_lane: bool) -> None:
         assert [(await client.answer()).json()["payload"] for _ in range(150)] == [f"{n}" for n in range(150)]
 
 
+# Verifies: API-0024
 async def test_while_starting_reads_are_answered_and_changes_refused(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         web.engine.services.gate.starting = True
@@ -340,6 +354,7 @@ async def test_while_starting_reads_are_answered_and_changes_refused(fast_lane: 
         assert (await client.ask("GET", "/ui/")).status == 200
 
 
+# Verifies: API-0051
 async def test_a_page_of_an_allowed_origin_may_read_answers(fast_lane: bool) -> None:
     async with running(fast_lane, allowed_origins=[ALLOWED]) as web, web.client() as client:
         for path, status in [("/health", 200), ("/nothing", 404), ("/publish", 405), ("/ui/", 200)]:
@@ -358,6 +373,7 @@ async def test_a_page_of_an_allowed_origin_may_read_answers(fast_lane: bool) -> 
         assert preflight.headers["access-control-allow-headers"] == "Content-Type"
 
 
+# Verifies: API-0051
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://ops.example.evil", "HTTPS://OPS.EXAMPLE"])
 @pytest.mark.parametrize("allowed", [[], [ALLOWED]], ids=["none allowed", "another allowed"])
 async def test_any_other_origin_gets_no_cors_header(fast_lane: bool, origin: str, allowed: list[str]) -> None:

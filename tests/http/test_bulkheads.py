@@ -232,6 +232,7 @@ async def throw(port: int, packet: bytes, *, half_close: bool) -> bytes:
 PACKETS = dict(packets())
 
 
+# Verifies: SYS-0009
 @pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "hypercorn"])
 async def test_no_packet_ends_more_than_its_connection(fast_lane: bool, tmp_path: Path) -> None:
     """Each twice: the peer then vanishes, or has said that it sends no more."""
@@ -252,6 +253,7 @@ async def gone(server: Server) -> bool:
     return True
 
 
+# Verifies: WS-0030
 @pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "hypercorn"])
 async def test_frames_that_come_with_the_handshake_are_served(fast_lane: bool, tmp_path: Path) -> None:
     """A habit of well-meant clients: they know that the handshake will be accepted."""
@@ -268,6 +270,7 @@ async def test_frames_that_come_with_the_handshake_are_served(fast_lane: bool, t
                     answer += piece
 
 
+# Verifies: API-0043
 def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
     bulkheads = Bulkheads()
     for _ in range(TRACEBACKS + 5):

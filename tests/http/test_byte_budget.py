@@ -46,6 +46,7 @@ async def takes(client: Client) -> None:
     assert (await client.answer()).status == 200
 
 
+# Verifies: API-0040
 @both_lanes
 async def test_many_that_do_not_read_hold_the_budget_and_no_more(fast: bool) -> None:
     async with running(fast, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
@@ -70,6 +71,7 @@ async def test_many_that_do_not_read_hold_the_budget_and_no_more(fast: bool) -> 
         await until_nothing_is_held(budget)
 
 
+# Verifies: API-0041
 @both_lanes
 async def test_while_others_wait_those_who_take_nothing_are_cut_off(
     fast: bool, monkeypatch: pytest.MonkeyPatch
@@ -90,6 +92,7 @@ async def test_while_others_wait_those_who_take_nothing_are_cut_off(
         assert budget.held <= LIMIT
 
 
+# Verifies: API-0040
 @both_lanes
 async def test_bodies_that_come_slowly_wait_for_room_in_their_sockets(fast: bool) -> None:
     async with running(fast) as web, non_readers(web, 2 * PEERS) as clients, trio.open_nursery() as nursery:
@@ -122,6 +125,7 @@ async def test_bodies_that_come_slowly_wait_for_room_in_their_sockets(fast: bool
         await until_nothing_is_held(budget)
 
 
+# Verifies: API-0041
 async def test_a_body_that_hardly_moves_gives_way_to_those_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(byte_budget, "STALL_SECONDS", 0.3)
     monkeypatch.setattr(fast_path, "TICK_SECONDS", 0.05)
@@ -162,6 +166,7 @@ async def test_nothing_is_run_for_those_who_left_while_they_waited() -> None:
         assert (stats.available, stats.locked) == (PEERS, 0)
 
 
+# Verifies: API-0040
 async def test_room_is_given_in_turn_and_to_those_who_are_still_there() -> None:
     budget = Budget(100_000)
     first, second, third = Holding(budget), Holding(budget), Holding(budget)
@@ -195,6 +200,7 @@ async def test_room_is_given_in_turn_and_to_those_who_are_still_there() -> None:
     assert budget.held == 0
 
 
+# Verifies: API-0041
 async def test_those_lag_who_hold_some_while_others_wait_and_hardly_move() -> None:
     budget = Budget(100_000)
     holding = Holding(budget)

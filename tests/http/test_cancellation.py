@@ -84,6 +84,7 @@ async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]
     return cancelling.fired, engine, received
 
 
+# Verifies: DLV-0025
 @pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
 async def test_cancelled_at_every_step(fast_lane: bool, autojump_clock: MockClock) -> None:
     for step in range(1, MAX_STEPS):

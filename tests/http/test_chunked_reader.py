@@ -45,6 +45,7 @@ def passing(pieces: list[bytes]) -> tuple[bytes, bytes]:
     return passed, rest
 
 
+# Verifies: API-0032
 @pytest.mark.parametrize("body", [PLAIN, ODD], ids=["plain", "odd"])
 def test_however_it_is_cut(body: bytes) -> None:
     data = body + NEXT
@@ -82,6 +83,7 @@ REFUSED = {
 }
 
 
+# Verifies: API-0032
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_is_refused_is_refused_as_soon_as_it_is_there(name: str) -> None:
     data, error = REFUSED[name]
@@ -114,6 +116,7 @@ def test_a_body_that_is_refused_can_be_brought_to_an_end(data: bytes) -> None:
     assert decoded(passed + chunks.broken_off()) in (b"hello", bytes(5), b"")
 
 
+# Verifies: API-0009
 def test_the_largest_body() -> None:
     passed, rest = passing([b"%x\r\n" % MAX_BODY_BYTES + bytes(MAX_BODY_BYTES) + b"\r\n0\r\n\r\n"])
     assert (len(decoded(passed)), rest) == (MAX_BODY_BYTES, b"")

@@ -76,6 +76,7 @@ async def non_readers(web: Web, count: int) -> AsyncIterator[list[Client]]:
         yield clients
 
 
+# Verifies: API-0039
 async def test_pipelined_answers_are_made_as_they_are_taken(fast_lane: bool) -> None:
     async with running(fast_lane) as web, non_readers(web, 1) as (client,):
         await fill(web, 16)
@@ -92,6 +93,7 @@ async def test_pipelined_answers_are_made_as_they_are_taken(fast_lane: bool) -> 
             assert (await client.ask("GET", "/health")).status == 200
 
 
+# Verifies: API-0039
 async def test_reports_that_are_pipelined_are_made_as_they_are_taken(fast_lane: bool) -> None:
     async with running(fast_lane) as web, non_readers(web, 1) as (client,):
         for number in range(1000):
@@ -105,6 +107,7 @@ async def test_reports_that_are_pipelined_are_made_as_they_are_taken(fast_lane: 
                 assert len((await client.answer()).body) == size
 
 
+# Verifies: API-0042
 async def test_an_answer_that_has_left_is_not_kept(fast_lane: bool) -> None:
     async with running(fast_lane) as web, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(web.client()) for _ in range(10)]
@@ -120,6 +123,7 @@ async def test_an_answer_that_has_left_is_not_kept(fast_lane: bool) -> None:
             assert held.now < 3 * LARGE, "none of the connections keeps its own"
 
 
+# Verifies: API-0042
 async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(fast_lane: bool) -> None:
     count = 8
     async with running(fast_lane) as web, non_readers(web, count) as clients:
@@ -137,6 +141,7 @@ async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(f
             assert held.uncollected < (count + 2) * LARGE
 
 
+# Verifies: API-0042
 async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
     fast_lane: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

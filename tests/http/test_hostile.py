@@ -249,6 +249,7 @@ def shown(answers: list[Answer]) -> list[int | str]:
     return found
 
 
+# Verifies: SYS-0019, API-0031, API-0033
 @pytest.mark.parametrize("name", CASES)
 async def test_both_lanes_answer_alike(name: str) -> None:
     case = CASES[name]
@@ -265,6 +266,7 @@ async def test_both_lanes_answer_alike(name: str) -> None:
             assert json.loads(one.body) == json.loads(other.body)
 
 
+# Verifies: API-0031
 @pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "quart"])
 async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
@@ -296,6 +298,7 @@ async def test_empty_lines_are_counted_from_request_to_request(fast_lane: bool) 
             assert [(await client.answer()).status for _ in range(2)] == [200, 200]
 
 
+# Verifies: API-0044
 async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:
     """Request lines and header blocks are remembered; what is almost the same is not mistaken for it."""
     known = b"POST /ack/q/%b HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: 19\r\n\r\n"

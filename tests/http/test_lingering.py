@@ -28,6 +28,7 @@ def post(port: int, body: bytes | Iterator[bytes], path: str = "/publish") -> tu
         connection.close()
 
 
+# Verifies: API-0010
 @BOTH_LANES
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
 async def test_a_body_far_over_the_limit_gets_its_413_read(fast_lane: bool, chunked: bool) -> None:
@@ -37,6 +38,7 @@ async def test_a_body_far_over_the_limit_gets_its_413_read(fast_lane: bool, chun
     assert answer == (413, "close", "body_too_large")
 
 
+# Verifies: API-0037
 @BOTH_LANES
 async def test_a_connection_too_many_gets_its_503_read(fast_lane: bool) -> None:
     async with running(fast_lane, max_connections=0) as web:
@@ -70,6 +72,7 @@ class Endless(trio.abc.HalfCloseableStream):
         raise AssertionError
 
 
+# Verifies: API-0010
 @pytest.mark.parametrize(
     ("size", "pause", "seconds"),
     [
@@ -88,6 +91,7 @@ async def test_its_bounds(autojump_clock: MockClock, size: int, pause: float, se
     assert peer.sent <= LINGER_BYTES
 
 
+# Verifies: API-0010
 async def test_it_ends_when_the_peer_closes(autojump_clock: MockClock) -> None:
     ours, peer = memory_stream_pair()
     await peer.send_all(b"x")

@@ -29,6 +29,7 @@ async def websocket(web: Web) -> AsyncIterator[WebSocketConnection]:
         await trio.aclose_forcefully(socket._stream)
 
 
+# Verifies: API-0037
 async def test_one_connection_more_gets_503_and_a_close(fast_lane: bool) -> None:
     async with running(fast_lane, max_connections=3) as web:
         clients = [await web.connect() for _ in range(3)]
@@ -50,6 +51,7 @@ async def test_one_connection_more_gets_503_and_a_close(fast_lane: bool) -> None
             await client.stream.aclose()
 
 
+# Verifies: WS-0028
 async def test_one_websocket_more_is_closed_with_1013(fast_lane: bool) -> None:
     async with running(fast_lane, max_connections=1) as web, web.client() as client:
         assert (await client.ask("GET", "/health")).status == 200
@@ -60,6 +62,7 @@ async def test_one_websocket_more_is_closed_with_1013(fast_lane: bool) -> None:
         assert closed.value.reason.code == 1013
 
 
+# Verifies: API-0037
 async def test_one_connection_more_that_says_nothing_is_not_kept(fast_lane: bool) -> None:
     async with running(fast_lane, max_connections=0) as web, web.client() as client:
         with trio.fail_after(20):
@@ -88,6 +91,7 @@ async def test_the_count_is_right_after_many_connections(fast_lane: bool) -> Non
                     break
 
 
+# Verifies: API-0055
 async def test_stopping_closes_idle_connections_at_once(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         clients = [await web.connect() for _ in range(3)]
@@ -110,6 +114,7 @@ async def gone(web: Web) -> None:
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+# Verifies: API-0055
 async def test_stopping_lets_a_request_in_hand_finish(fast_lane: bool) -> None:
     slow = SlowEngine(make_engine())
     async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
@@ -138,6 +143,7 @@ async def test_stopping_lets_a_request_arrive_that_has_begun(fast_lane: bool) ->
         assert await client.ended()
 
 
+# Verifies: API-0055
 async def test_stopping_waits_for_nobody_for_ever(fast_lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "STOP_SECONDS", 0.2)
     async with running(fast_lane) as web, web.client() as client:
@@ -184,6 +190,7 @@ async def test_stopping_waits_for_no_reader_that_takes_nothing(
             await gone(web)
 
 
+# Verifies: WS-0029
 async def test_stopping_closes_websockets_with_1001(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         async with websocket(web) as socket:
@@ -212,6 +219,7 @@ class Failing(trio.abc.Listener[trio.SocketStream]):
         await self._inner.aclose()
 
 
+# Verifies: API-0066
 async def test_no_file_descriptor_left_is_logged_and_tried_again(
     fast_lane: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

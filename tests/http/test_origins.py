@@ -91,6 +91,7 @@ async def told(client: Client, method: str, path: str, host: str, headers: dict[
     return str(refusal["code"])
 
 
+# Verifies: SYS-0018, API-0049
 @both_lanes
 async def test_http(fast_lane: bool) -> None:
     async with running(fast_lane, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web, web.client() as client:
@@ -101,6 +102,7 @@ async def test_http(fast_lane: bool) -> None:
                 assert await told(client, "POST", path, host, headers) == changes, (path, host, headers)
 
 
+# Verifies: SYS-0018, API-0050
 @both_lanes
 async def test_every_route_that_changes_anything(fast_lane: bool) -> None:
     foreign = {"Origin": "https://evil.example"}
@@ -115,6 +117,7 @@ async def test_every_route_that_changes_anything(fast_lane: bool) -> None:
                 assert await told(client, operation.method, form, "evil.example", foreign) == HOST
 
 
+# Verifies: SYS-0018
 @both_lanes
 async def test_nothing_is_changed(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
@@ -129,6 +132,7 @@ async def test_nothing_is_changed(fast_lane: bool) -> None:
         assert (await client.ask("GET", "/queue-stats/q")).json()["available"] == 1
 
 
+# Verifies: API-0050
 @both_lanes
 async def test_preflights_say_what_the_request_would_be_told(fast_lane: bool) -> None:
     async with running(fast_lane, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web, web.client() as client:
@@ -162,6 +166,7 @@ async def greeted(web: Web, host: str, headers: dict[str, str]) -> str:
         return str(answer.json()["code"])
 
 
+# Verifies: API-0049, API-0050
 @pytest.mark.parametrize("where", ["fast", "quart", "turned away"])
 async def test_websocket(where: str) -> None:
     most = 1 if where == "turned away" else 100
@@ -197,6 +202,7 @@ async def http2(web: Web, requests: list[tuple[str, str, str, dict[str, str]]]) 
     return list(answers.values())
 
 
+# Verifies: API-0050
 @both_lanes
 async def test_http2(fast_lane: bool) -> None:
     async with running(fast_lane, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web:

@@ -22,6 +22,7 @@ def test_what_came_once_is_known() -> None:
     assert remembered.get(b"abd") is None
 
 
+# Verifies: API-0044
 def test_what_comes_once_displaces_nothing_that_came_again() -> None:
     remembered: RepeatCache[int] = RepeatCache(MOST)
     constant = [b"client %d" % number for number in range(MOST)]
@@ -45,6 +46,7 @@ def test_the_oldest_of_too_many_that_came_again_goes() -> None:
     assert ask(remembered, texts[0])
 
 
+# Verifies: API-0044
 def test_it_is_bounded_whatever_comes() -> None:
     remembered: RepeatCache[int] = RepeatCache(MOST)
     for number in range(10 * MOST):

@@ -28,6 +28,7 @@ def test_a_line_of_many_that_come_once_is_forgotten() -> None:
     assert targets.of(first) is None
 
 
+# Verifies: API-0044
 def test_a_line_that_comes_again_is_not_displaced_by_those_that_come_once() -> None:
     targets = Targets()
     publish, ack = b"POST /publish HTTP/1.1", b"POST /ack/q/%d HTTP/1.1"

@@ -75,12 +75,14 @@ def statuses(data: bytes) -> list[int]:
     return [int(part[:3]) for part in data.split(b"HTTP/1.1 ")[1:]]
 
 
+# Verifies: API-0035
 async def test_a_connection_that_asks_nothing(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection:
         assert await connection.read_to_end() == b""
         assert IDLE_SECONDS - SLACK <= connection.took() <= IDLE_SECONDS + SLACK
 
 
+# Verifies: API-0035
 async def test_a_connection_that_has_asked_enough(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection:
         for _ in range(3):
@@ -90,6 +92,7 @@ async def test_a_connection_that_has_asked_enough(fast_lane: bool, autojump_cloc
         assert connection.took() >= 3 * (IDLE_SECONDS - SLACK)
 
 
+# Verifies: API-0035
 async def test_an_empty_line_begins_no_request(fast_lane: bool, autojump_clock: MockClock) -> None:
     """One that follows a body, as some clients send it, is no reason for a 408; nor does it keep a connection."""
     async with served(fast_lane) as connection:
@@ -101,6 +104,7 @@ async def test_an_empty_line_begins_no_request(fast_lane: bool, autojump_clock: 
         assert IDLE_SECONDS - SLACK <= connection.took() <= IDLE_SECONDS + SLACK
 
 
+# Verifies: API-0034
 async def test_a_head_that_comes_a_byte_at_a_time(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection, trio.open_nursery() as nursery:
 
@@ -125,6 +129,7 @@ async def test_the_next_head_has_time_of_its_own(fast_lane: bool, autojump_clock
         assert statuses(await connection.read_to_end()) == [200] * 4 + [408]
 
 
+# Verifies: API-0034
 async def test_a_body_that_never_ends(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection:
         await connection.peer.send_all(HEALTH + PUBLISH[:-1])
@@ -134,6 +139,7 @@ async def test_a_body_that_never_ends(fast_lane: bool, autojump_clock: MockClock
         assert BODY_SECONDS - SLACK <= connection.took() <= BODY_SECONDS + SLACK
 
 
+# Verifies: API-0034
 async def test_chunks_that_never_end(fast_lane: bool, autojump_clock: MockClock) -> None:
     head = b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     async with served(fast_lane) as connection, trio.open_nursery() as nursery:
@@ -150,6 +156,7 @@ async def test_chunks_that_never_end(fast_lane: bool, autojump_clock: MockClock)
         assert BODY_SECONDS - SLACK <= connection.took() <= BODY_SECONDS + SLACK
 
 
+# Verifies: API-0036
 async def test_a_reader_that_takes_nothing(fast_lane: bool, autojump_clock: MockClock) -> None:
     async with served(fast_lane) as connection:
         connection.take_nothing()

@@ -62,6 +62,7 @@ class SlowEngine:
         return replies
 
 
+# Verifies: DLV-0019
 @pytest.mark.parametrize("headers", [b"", b"Connection: close\r\n"], ids=["keep-alive", "close"])
 async def test_a_closed_socket_gives_the_message_back(fast_lane: bool, headers: bytes) -> None:
     slow = SlowEngine(make_engine())
@@ -77,6 +78,7 @@ async def test_a_closed_socket_gives_the_message_back(fast_lane: bool, headers: 
         assert again.json()["retry_count"] == 1, "the delivery was not counted"
 
 
+# Verifies: DLV-0019
 async def test_a_reset_socket_gives_the_message_back(fast_lane: bool) -> None:
     slow = SlowEngine(make_engine())
     async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
@@ -89,6 +91,7 @@ async def test_a_reset_socket_gives_the_message_back(fast_lane: bool) -> None:
         await until(web, (2, 0))
 
 
+# Verifies: DLV-0020
 async def test_a_half_closed_client_gets_its_answer_and_keeps_it(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         await publish(web, 2)
@@ -100,6 +103,7 @@ async def test_a_half_closed_client_gets_its_answer_and_keeps_it(fast_lane: bool
         assert counts(web) == (1, 1)
 
 
+# Verifies: DLV-0020
 async def test_a_client_that_closes_after_its_answer_keeps_the_message(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         await publish(web, 2)
@@ -111,6 +115,7 @@ async def test_a_client_that_closes_after_its_answer_keeps_the_message(fast_lane
     assert counts(web) == (1, 1)
 
 
+# Verifies: DLV-0023
 async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         await publish(web, 1)
@@ -121,6 +126,7 @@ async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_la
     assert counts(web) == (1, 0)
 
 
+# Verifies: DLV-0021
 async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_lane: bool) -> None:
     """The answers are more than the socket takes; the client takes some of them and resets the connection."""
     async with running(fast_lane) as web:
@@ -139,6 +145,7 @@ async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_lane: bool) -
         assert acked.status == 200
 
 
+# Verifies: DLV-0021
 async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
     left, right = trio.testing.memory_stream_pair()
     pipe = pipe_over(left)
@@ -151,6 +158,7 @@ async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
     assert pipe.sent == 0
 
 
+# Verifies: DLV-0022
 @pytest.mark.parametrize("size", [1, 200_000])
 @pytest.mark.parametrize("way", ["close", "reset", "take back", "go away"])
 async def test_over_http2_what_no_window_let_out_goes_back(
@@ -181,6 +189,7 @@ async def test_over_http2_what_no_window_let_out_goes_back(
         await until(web, (3, 0))
 
 
+# Verifies: DLV-0022
 async def test_over_http2_what_left_stays_with_its_consumer(fast_lane: bool) -> None:
     async with running(fast_lane) as web:
         await publish(web, 1, "x" * 200_000)

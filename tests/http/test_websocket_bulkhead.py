@@ -33,6 +33,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     monkeypatch.setattr(owner, name, failing)
 
 
+# Verifies: WS-0027
 @both_lanes
 @pytest.mark.parametrize(
     ("owner", "name"), [(WsSession, "receive"), (WsSession, "finish"), (WsSession, "take"), (Connection, "_last_heard")]
@@ -64,6 +65,7 @@ async def test_a_failure_ends_its_connection_alone(
         assert all(record.exc_info is not None for record in records)
 
 
+# Verifies: API-0043
 async def test_failures_are_counted_and_not_all_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -153,6 +155,7 @@ async def test_odd_and_refused(sent: bytes, code: int, together: bool) -> None:
         assert (await other.read()).json() == OK
 
 
+# Verifies: WS-0026
 async def test_small_frames_hold_the_loop_for_short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Counted in frames, not in time."""
     most = 0

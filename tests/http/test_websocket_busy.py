@@ -16,6 +16,7 @@ ACKS = 150_000
 """About 11 MB: far more than the sockets hold in between."""
 
 
+# Verifies: WS-0022
 async def test_acks_are_read_while_deliveries_wait_to_be_sent() -> None:
     async with running(True) as server, raw(server.port) as publisher:
         await server.http("POST", "/create-queue", {"name": "q", "config": {"ordering": "Fifo"}})
@@ -36,6 +37,7 @@ async def test_acks_are_read_while_deliveries_wait_to_be_sent() -> None:
             assert (deliveries, answers) == (MESSAGES, ACKS + 1)
 
 
+# Verifies: WS-0022
 @both_lanes
 async def test_who_reads_is_served_beside_those_that_use_up_the_budget(
     fast_lane: bool, monkeypatch: pytest.MonkeyPatch

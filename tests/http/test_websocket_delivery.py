@@ -34,6 +34,7 @@ async def publish_many(server: Running, count: int, payload: str = "") -> None:
     assert answers == {"ok": count}
 
 
+# Verifies: SCH-0023
 @both_lanes
 @pytest.mark.parametrize(("subscribers", "messages"), [(1, 400), (10, 400), (200, 1000)])
 async def test_subscribers_share_a_queue(fast_lane: bool, subscribers: int, messages: int) -> None:
@@ -69,6 +70,7 @@ async def test_subscribers_share_a_queue(fast_lane: bool, subscribers: int, mess
     assert all(mine == sorted(mine, key=int) for mine in got)
 
 
+# Verifies: WS-0018
 @both_lanes
 async def test_a_slow_reader_stops_nobody_and_loses_nothing(fast_lane: bool) -> None:
     messages, payload = 500, "x" * 40_000
@@ -99,6 +101,7 @@ async def test_a_slow_reader_stops_nobody_and_loses_nothing(fast_lane: bool) -> 
         await server.settle_down(0, 0, 0)
 
 
+# Verifies: WS-0018
 @both_lanes
 async def test_a_reader_that_stopped_goes_on_where_it_was(fast_lane: bool) -> None:
     """Alone on its queue, so that what has no room waits for it."""
@@ -116,6 +119,7 @@ async def test_a_reader_that_stopped_goes_on_where_it_was(fast_lane: bool) -> No
         assert server.counts() == (0, messages, 0)
 
 
+# Verifies: DLV-0026
 @both_lanes
 @pytest.mark.parametrize("way", ["close", "eof", "reset"])
 async def test_what_a_lost_connection_held_goes_to_the_next_one(fast_lane: bool, way: str) -> None:
@@ -143,6 +147,7 @@ async def test_what_a_lost_connection_held_goes_to_the_next_one(fast_lane: bool,
         assert payloads == [str(number) for number in range(2, 100)]
 
 
+# Verifies: DLV-0026
 @both_lanes
 async def test_connections_that_come_and_go_lose_nothing(fast_lane: bool) -> None:
     """Twenty subscribers, each of which vanishes with messages in its hands, over and over."""
@@ -170,6 +175,7 @@ async def test_connections_that_come_and_go_lose_nothing(fast_lane: bool) -> Non
         assert set(done.values()) == {1}
 
 
+# Verifies: SCH-0021
 @both_lanes
 async def test_whatever_makes_a_message_available_wakes_the_subscriber(fast_lane: bool) -> None:
     async with running(fast_lane) as server, server.socket() as waiting:
@@ -205,6 +211,7 @@ async def test_whatever_makes_a_message_available_wakes_the_subscriber(fast_lane
             await arrived(id)
 
 
+# Verifies: DLV-0029
 @both_lanes
 async def test_a_subscription_outlives_its_queue(fast_lane: bool) -> None:
     async with running(fast_lane) as server, server.socket() as waiting:
@@ -243,6 +250,7 @@ async def test_deliveries_from_disk_survive_a_restart(fast_lane: bool, tmp_path:
         assert [(await one.push())["payload"] for _ in range(20)] == [str(number) for number in range(10, 30)]
 
 
+# Verifies: WS-0029
 @both_lanes
 async def test_stopping_closes_with_1001_and_gives_back(fast_lane: bool) -> None:
     async with running(fast_lane) as server, server.socket() as one, server.socket() as idle:
@@ -262,6 +270,7 @@ async def test_stopping_closes_with_1001_and_gives_back(fast_lane: bool) -> None
 # logs
 
 
+# Verifies: WS-0017
 @both_lanes
 async def test_log_history_then_live(fast_lane: bool) -> None:
     log = logging.getLogger("qrusty_trio.test.websocket")
@@ -341,6 +350,7 @@ async def test_a_store_that_fails_does_not_end_a_slow_readers_connection(
             await slow.push()
 
 
+# Verifies: DLV-0024
 @both_lanes
 async def test_what_could_not_be_stored_is_not_delivered(fast_lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A publish and its delivery are one batch: when that can't be written, neither has happened.

@@ -62,6 +62,7 @@ async def test_origins(fast_lane: bool, origin: bytes | None, welcome: bool) -> 
 # the number of connections
 
 
+# Verifies: WS-0028
 @both_lanes
 async def test_one_connection_too_many(fast_lane: bool) -> None:
     async with running(fast_lane, max_connections=2) as server, server.socket() as first, raw(server.port) as second:
@@ -89,6 +90,7 @@ async def test_one_connection_too_many(fast_lane: bool) -> None:
 # gates
 
 
+# Verifies: WS-0010
 @both_lanes
 async def test_gates(fast_lane: bool) -> None:
     async with running(fast_lane) as server, server.socket() as one:
@@ -138,6 +140,7 @@ async def served(engine: Engine) -> AsyncIterator[Raw]:
         nursery.cancel_scope.cancel()
 
 
+# Verifies: WS-0023
 async def test_a_peer_that_answers_no_ping(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
     async with served(engine) as peer:
         await peer.send(request(type="subscribe", queue="jobs", lock_timeout_secs=3600))
@@ -157,6 +160,7 @@ async def test_a_peer_that_answers_no_ping(engine: Engine, autojump_clock: trio.
         assert (stats.available, stats.locked) == (1, 0)
 
 
+# Verifies: WS-0023
 async def test_a_peer_that_answers_pings_stays(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
     async with served(engine) as peer:
         start = trio.current_time()
@@ -169,6 +173,7 @@ async def test_a_peer_that_answers_pings_stays(engine: Engine, autojump_clock: t
         assert (await peer.read()).json() == {"type": "ok"}
 
 
+# Verifies: WS-0024
 async def test_any_byte_is_a_sign_of_life(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
     """A large frame that comes slowly: no ping is answered within it."""
     async with served(engine) as peer:
@@ -190,6 +195,7 @@ async def test_who_sends_requests_is_not_asked(engine: Engine, autojump_clock: t
             assert (await peer.any_frame()).json() == {"type": "ok"}
 
 
+# Verifies: WS-0025
 async def test_half_a_frame_and_then_silence(engine: Engine, autojump_clock: trio.testing.MockClock) -> None:
     async with served(engine) as peer:
         await peer.send(head(TEXT, 1000) + b"x" * 10)
@@ -197,6 +203,7 @@ async def test_half_a_frame_and_then_silence(engine: Engine, autojump_clock: tri
         assert (await peer.any_frame()).close_code == 1001
 
 
+# Verifies: WS-0023
 @both_lanes
 async def test_silence_over_sockets(fast_lane: bool) -> None:
     """The transports agree; on the clock on the wall, with short intervals."""

@@ -97,17 +97,20 @@ async def flood(server: Child, data: bytes) -> None:
     assert resident_mib(server) < before + BOUND_MIB
 
 
+# Verifies: WS-0019
 @both_lanes
 async def test_answers_that_nobody_reads(tmp_path: Path, fast: str) -> None:
     async with child_server(tmp_path, QRUSTY_FAST_LANE=fast) as server:
         await flood(server, request(type="unsubscribe", queue="x", req_id="r" * 1000) * 60)
 
 
+# Verifies: WS-0020
 async def test_pongs_that_nobody_reads(tmp_path: Path) -> None:
     async with child_server(tmp_path) as server:
         await flood(server, frame(PING, b"x" * 125) * 500)
 
 
+# Verifies: WS-0019
 @both_lanes
 async def test_deliveries_that_nobody_reads(tmp_path: Path, fast: str) -> None:
     async with child_server(tmp_path, QRUSTY_FAST_LANE=fast) as server:
@@ -131,6 +134,7 @@ async def test_deliveries_that_nobody_reads(tmp_path: Path, fast: str) -> None:
             assert resident_mib(server) < before + BOUND_MIB
 
 
+# Verifies: WS-0025
 @pytest.mark.parametrize(
     "begun",
     [
@@ -159,6 +163,7 @@ async def test_messages_that_never_end(tmp_path: Path, begun: bytes, fast: str) 
         assert "WebSockets cut off" in server.log
 
 
+# Verifies: WS-0032
 async def test_a_connection_keeps_nothing_of_what_was_served(tmp_path: Path) -> None:
     async with child_server(tmp_path) as server:
         before = resident_mib(server)
@@ -174,6 +179,7 @@ async def test_a_connection_keeps_nothing_of_what_was_served(tmp_path: Path) -> 
             assert resident_mib(server) < before + IDLE_MIB
 
 
+# Verifies: WS-0032
 @pytest.mark.parametrize(
     "refused",
     [

@@ -32,6 +32,7 @@ ASK = json.dumps({"type": "unsubscribe", "queue": "jobs", "req_id": "ü"}).encod
 ANSWER = {"type": "ok", "req_id": "ü"}
 
 
+# Verifies: WS-0030
 @both_lanes
 async def test_fragments_with_control_frames_between_them(fast_lane: bool) -> None:
     async with running(fast_lane) as server, raw(server.port) as peer:
@@ -49,6 +50,7 @@ async def test_fragments_with_control_frames_between_them(fast_lane: bool) -> No
         assert [each.json() for each in got if each.opcode == TEXT] == [ANSWER]
 
 
+# Verifies: WS-0030
 @both_lanes
 async def test_one_byte_at_a_time(fast_lane: bool) -> None:
     text = json.dumps({"type": "unsubscribe", "queue": "jobs", "req_id": "ü"}, ensure_ascii=False).encode()
@@ -64,6 +66,7 @@ async def test_one_byte_at_a_time(fast_lane: bool) -> None:
         assert (await peer.read()).opcode in (TEXT, PONG)
 
 
+# Verifies: WS-0026
 @pytest.mark.parametrize("count", [1, 128, FRAMES_PER_STEP, FRAMES_PER_STEP + 1, 700])
 async def test_many_small_frames_are_given_in_bursts(count: int) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
@@ -86,6 +89,7 @@ async def test_what_came_before_the_end_is_given_first() -> None:
         await transport.receive()
 
 
+# Verifies: WS-0030
 async def test_frames_right_behind_the_handshake() -> None:
     """A client should wait for the answer; the fast transport serves one that does not."""
     async with running(True) as server, raw(server.port, upgrade() + frame(TEXT, ASK)) as peer:
@@ -93,6 +97,7 @@ async def test_frames_right_behind_the_handshake() -> None:
         assert (await peer.read()).json() == ANSWER
 
 
+# Verifies: WS-0003
 @both_lanes
 async def test_a_burst_is_answered_in_order(fast_lane: bool) -> None:
     async with running(fast_lane) as server, raw(server.port) as peer:
@@ -178,6 +183,7 @@ async def test_what_ends_the_connection(fast_lane: bool, name: str) -> None:
         await server.settle_down(1, 0, 0)
 
 
+# Verifies: WS-0009
 @both_lanes
 @pytest.mark.parametrize("name", ["not JSON", "binary"])
 async def test_what_came_before_is_answered(fast_lane: bool, name: str) -> None:
@@ -236,6 +242,7 @@ BAD_HANDSHAKES = {
 }
 
 
+# Verifies: WS-0031
 @both_lanes
 @pytest.mark.parametrize("name", BAD_HANDSHAKES)
 async def test_handshakes_that_are_refused(fast_lane: bool, name: str) -> None:

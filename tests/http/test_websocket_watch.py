@@ -67,6 +67,7 @@ async def watched(return_freed: Callable[[], None] = nothing_to_give) -> AsyncIt
         nursery.cancel_scope.cancel()
 
 
+# Verifies: WS-0021
 async def test_nobody_is_cut_off_while_there_is_enough(autojump_clock: trio.testing.MockClock) -> None:
     async with watched() as services:
         stalled = Counting(services, LIMIT - 1)
@@ -74,6 +75,7 @@ async def test_nobody_is_cut_off_while_there_is_enough(autojump_clock: trio.test
         assert not stalled.cut
 
 
+# Verifies: WS-0021
 async def test_who_takes_nothing_is_cut_off_those_that_hold_most_first(autojump_clock: trio.testing.MockClock) -> None:
     async with watched() as services:
         small = Counting(services, LIMIT // 4)
@@ -91,6 +93,7 @@ async def test_who_takes_nothing_is_cut_off_those_that_hold_most_first(autojump_
         assert not small.cut
 
 
+# Verifies: WS-0021
 async def test_when_all_is_used_up_patience_is_short(autojump_clock: trio.testing.MockClock) -> None:
     async with watched() as services:
         many = [Counting(services, LIMIT // 4) for _ in range(7)]
@@ -101,6 +104,7 @@ async def test_when_all_is_used_up_patience_is_short(autojump_clock: trio.testin
         assert not services.budget.short
 
 
+# Verifies: WS-0021
 async def test_who_holds_little_or_is_at_work_is_never_cut_off(autojump_clock: trio.testing.MockClock) -> None:
     async with watched() as services:
         little = [Counting(services, SHORT_ROOM_BYTES - 1) for _ in range(LIMIT // SHORT_ROOM_BYTES)]

@@ -60,6 +60,7 @@ def reset(peer: Raw) -> None:
 # What counts
 
 
+# Verifies: DLV-0011
 @both_lanes
 async def test_a_nack_counts(fast_lane: bool) -> None:
     async with running(fast_lane) as server:
@@ -72,12 +73,14 @@ async def test_a_nack_counts(fast_lane: bool) -> None:
             assert await counted(server) == 1
 
 
+# Verifies: DLV-0012
 @both_lanes
 async def test_the_end_of_a_lock_counts(fast_lane: bool) -> None:
     async with running(fast_lane) as server, holding(server, lock_timeout_secs=1, credits=1):
         assert await counted(server) == 1
 
 
+# Verifies: DLV-0013
 @both_lanes
 @pytest.mark.parametrize("way", ["reset", "end of stream", "half closed"])
 async def test_a_lost_connection_counts(fast_lane: bool, way: str) -> None:
@@ -92,6 +95,7 @@ async def test_a_lost_connection_counts(fast_lane: bool, way: str) -> None:
         assert await counted(server) == 1
 
 
+# Verifies: DLV-0010
 @both_lanes
 async def test_the_last_delivery_that_counts_makes_a_dead_letter(fast_lane: bool) -> None:
     async with running(fast_lane) as server:
@@ -111,6 +115,7 @@ async def test_the_last_delivery_that_counts_makes_a_dead_letter(fast_lane: bool
 # What does not
 
 
+# Verifies: DLV-0014
 @both_lanes
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1009, 1011, 4000])
 @pytest.mark.parametrize("then", ["waits", "resets"])
@@ -127,6 +132,7 @@ async def test_a_close_frame_does_not_count(fast_lane: bool, code: int | None, t
         assert await counted(server) == 0
 
 
+# Verifies: DLV-0014
 async def test_a_close_frame_behind_a_send_that_broke_does_not_count() -> None:
     """The peer resets while the server sends: what it sent before is still heard, its acks and its close frame."""
     async with running(True) as server:
@@ -149,6 +155,7 @@ async def counted_now(server: Running) -> int:
     return int(again["retry_count"]) - 1
 
 
+# Verifies: DLV-0015
 @pytest.mark.parametrize(
     ("broken", "code"),
     [
@@ -168,6 +175,7 @@ async def test_breaking_the_rules_does_not_count(broken: bytes, code: int) -> No
         assert await counted(server) == 0
 
 
+# Verifies: DLV-0015
 @both_lanes
 async def test_silence_does_not_count(fast_lane: bool) -> None:
     async with (
@@ -178,6 +186,7 @@ async def test_silence_does_not_count(fast_lane: bool) -> None:
         assert await counted(server) == 0
 
 
+# Verifies: DLV-0015
 @both_lanes
 async def test_a_stop_of_the_server_does_not_count(fast_lane: bool, tmp_path: Path) -> None:
     for restarts in range(4):
@@ -196,6 +205,7 @@ async def test_a_stop_of_the_server_does_not_count(fast_lane: bool, tmp_path: Pa
         assert await counted(server) == 0
 
 
+# Verifies: DLV-0016
 async def test_a_server_that_was_killed_does_not_count(tmp_path: Path) -> None:
     for restarts in range(3):
         async with child_server(tmp_path) as server:
@@ -213,6 +223,7 @@ async def test_a_server_that_was_killed_does_not_count(tmp_path: Path) -> None:
                 await server.kill()
 
 
+# Verifies: DLV-0017
 @both_lanes
 async def test_what_never_left_does_not_count(fast_lane: bool) -> None:
     """A connection is lost while most of its deliveries wait to be sent."""
@@ -283,6 +294,7 @@ def refuse(url: str, limit: int) -> int:
     return int(closed.value.sent.code)
 
 
+# Verifies: DLV-0018
 @both_lanes
 async def test_a_client_with_a_limit_smaller_than_the_message(
     fast_lane: bool, caplog: pytest.LogCaptureFixture
@@ -303,6 +315,7 @@ async def test_a_client_with_a_limit_smaller_than_the_message(
 # Signs of life
 
 
+# Verifies: WS-0024
 async def test_bytes_that_wait_unread_are_a_sign_of_life() -> None:
     """A peer sends requests and reads no answers: the server stops reading. Its pongs wait behind, unread."""
     async with running(True, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=0.3) as server, holding(server) as peer:
@@ -317,6 +330,7 @@ async def test_bytes_that_wait_unread_are_a_sign_of_life() -> None:
         assert await counted(server) == 1
 
 
+# Verifies: WS-0024
 async def test_who_takes_what_it_is_sent_is_alive() -> None:
     """It sends nothing, not even pongs, but reads slowly what would fill all buffers otherwise."""
     async with running(True, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=0.5) as server, raw(server.port) as peer:
@@ -335,6 +349,7 @@ async def test_who_takes_what_it_is_sent_is_alive() -> None:
         assert server.counts()[1] > 0
 
 
+# Verifies: WS-0024
 async def test_a_pong_is_a_sign_of_life() -> None:
     async with running(True, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=0.2) as server, holding(server) as peer:
         with trio.move_on_after(2):

@@ -135,6 +135,7 @@ def check_error(answer: Answer, status: int, what: object) -> None:
     assert answer.json()["error"].strip(), f"{what}: {answer}"
 
 
+# Verifies: SYS-0008
 async def test_bad_bodies(client: HttpClient) -> None:
     await post(client, "/publish", queue="q", priority=1, payload="kept")
     await post(client, "/create-queue", name="text", config={"ordering": "MaxFirst", "priority_kind": "Text"})
@@ -146,6 +147,7 @@ async def test_bad_bodies(client: HttpClient) -> None:
     assert (await post(client, "/consume/q", consumer_id="c"))["payload"] == "kept"
 
 
+# Verifies: SYS-0008, API-0033
 async def test_bad_requests(client: HttpClient) -> None:
     await post(client, "/publish", queue="q", priority=1, payload="kept")
     body = b'{"queue":"q","priority":1,"payload":"x"}'
@@ -207,6 +209,7 @@ REQUEST = b"POST /consume/q HTTP/1.1\r\nHost: x\r\nContent-Type: application/jso
 BODY = b'{"consumer_id":"c"}'
 
 
+# Verifies: DLV-0023
 async def test_clients_that_vanish_in_mid_request(server: Server, client: HttpClient) -> None:
     await post(client, "/publish", queue="q", priority=1, payload="kept")
     whole = REQUEST + BODY
@@ -264,6 +267,7 @@ async def test_a_client_that_vanishes_before_its_answer(server: Server, client: 
     assert (got[-1]["payload"], got[-1]["retry_count"]) == ("kept", 1)
 
 
+# Verifies: API-0036
 async def test_a_reader_that_takes_no_answer(server: Server, client: HttpClient) -> None:
     """Answers too large for the buffers of its socket, and it leaves with them unread: what it never got goes back."""
     messages = 30

@@ -28,6 +28,7 @@ def check(room: Room) -> dict[int, int]:
     return check_ownership(room.stores.storage)
 
 
+# Verifies: PER-0037
 @pytest.mark.parametrize("damage", ["missing", "short", "header", "checksum"])
 async def test_messages_that_lost_their_payload_are_removed_the_others_given(tmp_path: Path, damage: str) -> None:
     async with room(tmp_path) as it:
@@ -64,6 +65,7 @@ async def test_messages_that_lost_their_payload_are_removed_the_others_given(tmp
         assert {each["segment"] for each in it.removed()} == {1}
 
 
+# Verifies: PER-0037
 async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compactor_module, "NOTE_AT", 500)
     count = 3000
@@ -97,6 +99,7 @@ async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, m
         assert set(check(it)) == {2}
 
 
+# Verifies: PER-0029
 async def test_what_was_removed_is_written_down_when_the_server_stops(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         await it.publish("q", large("lost"))
@@ -110,6 +113,7 @@ async def test_what_was_removed_is_written_down_when_the_server_stops(tmp_path: 
     assert [each["reason"] for each in it.removed()] == ["missing segment"]
 
 
+# Verifies: PER-0031
 async def test_removals_that_cannot_be_written_down_are_named_in_the_log(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

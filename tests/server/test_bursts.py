@@ -54,6 +54,7 @@ def refused() -> Any:
     raise BadRequest("no")
 
 
+# Verifies: PER-0043
 def test_a_read_that_fails_fails_alone(run: Callable[..., Any], caplog: pytest.LogCaptureFixture) -> None:
     replies: list[Reply] = []
     assert run([body(b"1"), reading(broken), reading(refused), body(b"2")], replies) is None

@@ -186,6 +186,7 @@ def _quiet() -> Iterator[None]:
         gc.enable()
 
 
+# Verifies: DLV-0025
 @pytest.mark.timeout(900)
 async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_lane: bool) -> None:
     settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
@@ -206,6 +207,7 @@ async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_
     assert at > 100
 
 
+# Verifies: DLV-0025
 @pytest.mark.timeout(900)
 async def test_steps_over_rocksdb(tmp_path: Path, fast_lane: bool) -> None:
     before = None

@@ -15,6 +15,7 @@ from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publis
 HOW_MANY = ANSWERS_PER_STEP // 4
 
 
+# Verifies: SCH-0035
 @pytest.mark.parametrize("end", ["sync", "fault", "cancelled"])
 async def test_answers_leave_in_steps(store: WatchedStorage, end: str) -> None:
     called: list[tuple[int, StorageFault | None]] = []

@@ -45,6 +45,7 @@ def check(room: Room) -> dict[int, int]:
 # Giving back
 
 
+# Verifies: PER-0034
 @POLICIES
 async def test_dead_segments_are_removed_and_sparse_ones_rewritten(tmp_path: Path, fsync: Fsync) -> None:
     async with room(tmp_path, fsync=fsync) as it:
@@ -77,6 +78,7 @@ async def test_dead_segments_are_removed_and_sparse_ones_rewritten(tmp_path: Pat
         assert check(it) == {}
 
 
+# Verifies: PER-0027
 async def test_the_bytes_are_synced_before_a_record_names_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     refer = relocation.refer
     seen: list[bool] = []
@@ -96,6 +98,7 @@ async def test_the_bytes_are_synced_before_a_record_names_them(tmp_path: Path, m
     assert seen == [False]
 
 
+# Verifies: PER-0024, PER-0026
 async def test_a_publish_syncs_its_payload_before_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with room(tmp_path) as it:
         order: list[str] = []
@@ -146,6 +149,7 @@ async def test_payloads_of_many_sizes_move_in_bounded_pieces(tmp_path: Path, mon
         assert [payload.split("|")[0] for payload in await it.drain("q")] == [str(n) for n in reversed(range(18))]
 
 
+# Verifies: PER-0025
 async def test_disabled_keeps_new_payloads_inline_and_reads_and_moves_old_ones(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         old = await publish_many(it, 12, "old")
@@ -178,6 +182,7 @@ async def test_without_a_disk_there_are_no_segments(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+# Verifies: PER-0034
 async def test_the_running_server_compacts_by_itself(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "data", compact_interval_secs=1.0)
     async with running(settings) as server:
@@ -246,6 +251,7 @@ class Clients:
             del self.alive[payload]
 
 
+# Verifies: PER-0035
 @pytest.mark.parametrize("seed", range(3))
 async def test_nobody_loses_anything_while_payloads_move(tmp_path: Path, seed: int) -> None:
     """Compaction all the time, restarts in between: at the end every payload is there, once."""
@@ -335,6 +341,7 @@ def failing_syncs(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     return fail_next
 
 
+# Verifies: PER-0041
 async def test_after_a_failed_sync_the_server_goes_on_and_saves_what_is_in_doubt(
     tmp_path: Path, failing_syncs: Callable[[int], None]
 ) -> None:
@@ -419,6 +426,7 @@ async def test_a_sync_around_a_recovery_proves_nothing(tmp_path: Path, monkeypat
         assert await it.drain("q") == payloads[8:]
 
 
+# Verifies: PER-0036
 async def test_without_room_what_is_dead_goes_and_what_found_room_has_moved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -73,6 +73,7 @@ async def in_parts(engine: Engine, way: str, calls: list[Call]) -> list[Reply]:
     raise AssertionError("a call is tried for ever")
 
 
+# Verifies: PER-0048
 @EVERY_ERROR
 @pytest.mark.parametrize("way", ["run", "quick", "now"])
 @pytest.mark.parametrize("operation", ["publish", "consume", "ack", "nack"])
@@ -98,6 +99,7 @@ async def test_a_call_that_fails_is_answered_and_not_tried_again(
         assert engine.broker.catalog.available(1) == 1
 
 
+# Verifies: PER-0043
 @EVERY_ERROR
 @pytest.mark.parametrize("way", ["run", "quick", "now"])
 async def test_reads_are_answered_when_no_change_can_begin(
@@ -147,6 +149,7 @@ async def test_a_search_for_duplicates_is_not_lost(monkeypatch: pytest.MonkeyPat
         assert queue.available == 2
 
 
+# Verifies: PER-0047
 @EVERY_ERROR
 @pytest.mark.parametrize("policy", [Fsync.ALWAYS, Fsync.NEVER])
 async def test_a_write_that_fails_is_a_fault_like_any_other(

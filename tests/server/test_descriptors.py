@@ -47,6 +47,7 @@ async def post(client: HttpClient, path: str, body: str) -> bytes:
     return answer.body
 
 
+# Verifies: API-0065
 @pytest.mark.parametrize("lane", ["enabled", "disabled"])
 @pytest.mark.parametrize("limit", [LEAST, 128, 256])
 async def test_idle_connections_keep_nothing_from_the_store(tmp_path: Path, limit: int, lane: str) -> None:
@@ -79,6 +80,7 @@ async def test_idle_connections_keep_nothing_from_the_store(tmp_path: Path, limi
         assert await server.ended() == 0
 
 
+# Verifies: API-0065
 async def test_the_soft_limit_is_raised(tmp_path: Path) -> None:
     async with limited(tmp_path / "data", 100, 1000, MAX_CONNECTIONS="400") as server:
         assert "the limit of open files was raised from 100 to 1000" in server.log
@@ -99,6 +101,7 @@ async def test_too_few_to_serve_anybody(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+# Verifies: API-0065
 @pytest.mark.parametrize("tables", [16, 128, 100_000])
 def test_the_shares_fit_into_the_limit(tables: int) -> None:
     for limit in [*range(LEAST, 1200), 4096, 65_536, 1_048_576]:
@@ -139,6 +142,7 @@ def test_what_can_t_be_raised_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fitted.settings.max_connections < 1024
 
 
+# Verifies: API-0065
 def test_too_few_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     under(monkeypatch, LEAST - 1, LEAST - 1)
     with pytest.raises(StartupRefused, match="at least 64"):

@@ -35,6 +35,7 @@ def payloads(replies: list[Reply]) -> list[str]:
     return [answer(reply)["payload"] for reply in replies]
 
 
+# Verifies: PER-0006
 async def test_a_burst_is_one_batch_and_one_sync(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         writes, syncs = store.writes, store.syncs
@@ -44,6 +45,7 @@ async def test_a_burst_is_one_batch_and_one_sync(store: WatchedStorage) -> None:
         assert payloads(await engine.run([consume() for _ in range(64)])) == [str(number) for number in range(64)]
 
 
+# Verifies: SCH-0029
 async def test_large_answers_let_others_run(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         text = "x" * (REPLY_BYTES // 4)
@@ -76,6 +78,7 @@ async def test_large_answers_let_others_run(store: WatchedStorage) -> None:
         assert store.writes - begun == 3
 
 
+# Verifies: SCH-0029
 async def test_a_quick_burst_of_large_answers_is_run_in_parts(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         for number in range(6):
@@ -90,6 +93,7 @@ async def test_a_quick_burst_of_large_answers_is_run_in_parts(store: WatchedStor
         assert answer(parts[3][0]) is None
 
 
+# Verifies: SCH-0029
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("size", [1000, 20_000, 65_000, LARGE_BYTES - 200])
 async def test_a_quick_burst_of_large_requests_is_run_in_parts(store: WatchedStorage, size: int, refused: bool) -> None:
@@ -108,6 +112,7 @@ async def test_a_quick_burst_of_large_requests_is_run_in_parts(store: WatchedSto
         assert got == [str(number) for number in range(len(got))]
 
 
+# Verifies: SCH-0030
 @pytest.mark.parametrize("policy", [Fsync.ALWAYS, Fsync.NEVER])
 async def test_a_large_publish_lets_others_run_between_reading_and_storing(
     store: WatchedStorage, policy: Fsync
@@ -126,6 +131,7 @@ async def test_a_large_publish_lets_others_run_between_reading_and_storing(
         assert [text[:6] for text in payloads(await engine.run([consume()] * 3))] == ["before", "xxxxxx", "behind"]
 
 
+# Verifies: SCH-0030
 async def test_a_large_publish_is_refused_like_a_small_one(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         engine.run_now(
@@ -165,6 +171,7 @@ async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> 
         assert answer(replies[6]) is None
 
 
+# Verifies: PER-0002
 async def test_one_sync_for_all_that_came_during_the_last(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         store.may_sync.clear()
@@ -203,6 +210,7 @@ async def test_nothing_changes_while_the_gate_is_closed(store: WatchedStorage) -
         assert answer(reads[2])["status"] == "starting"
 
 
+# Verifies: SCH-0031
 async def test_a_long_operation_lets_others_run(store: WatchedStorage) -> None:
     async with engine_on(store, Fsync.NEVER) as engine:
         await run(engine, *[publish(str(number)) for number in range(2000)])
@@ -226,6 +234,7 @@ async def test_a_long_operation_lets_others_run(store: WatchedStorage) -> None:
         assert finished == ["others", "batch"]
 
 
+# Verifies: DLV-0019
 async def test_what_is_given_back_was_never_delivered(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         await run(engine, publish("first"), publish("second"))
@@ -254,6 +263,7 @@ async def test_cancelled_while_it_waits_for_a_sync(store: WatchedStorage) -> Non
         assert (new["payload"], new["retry_count"]) == ("new", 1)
 
 
+# Verifies: PER-0001
 async def test_always_waits_for_the_sync(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         for change in (publish("a"), consume(), publish("b")):
@@ -273,6 +283,7 @@ async def test_always_waits_for_the_sync(store: WatchedStorage) -> None:
             assert replies[0].status == 200
 
 
+# Verifies: PER-0004
 async def test_never_does_not_sync(store: WatchedStorage) -> None:
     async with engine_on(store, Fsync.NEVER) as engine:
         before = store.syncs
@@ -283,6 +294,7 @@ async def test_never_does_not_sync(store: WatchedStorage) -> None:
         assert store.syncs == before
 
 
+# Verifies: PER-0003
 async def test_everysec_syncs_by_the_clock(store: WatchedStorage, mock_clock: trio.testing.MockClock) -> None:
     async with engine_on(store, Fsync.EVERYSEC) as engine:
         before = store.syncs
@@ -297,6 +309,7 @@ async def test_everysec_syncs_by_the_clock(store: WatchedStorage, mock_clock: tr
             assert store.syncs == before + number
 
 
+# Verifies: PER-0040
 async def test_a_failed_sync_fails_everyone_who_waits(store: WatchedStorage) -> None:
     """All get the fault; afterwards the store comes back by itself, with everything that was answered."""
     async with engine_on(store) as engine:
@@ -374,6 +387,7 @@ async def test_what_waits_for_the_next_sync_is_not_answered_after_a_fault(store:
         assert ("in the sync" in found) or replies["in the sync"].status == 507
 
 
+# Verifies: SCH-0015, SCH-0016
 async def test_locks_end_when_they_should(autojump_clock: trio.testing.MockClock) -> None:
     async with engine_on(MemoryStorage()) as engine:
         await run(engine, publish("long"), publish("short"))
@@ -390,6 +404,7 @@ async def test_locks_end_when_they_should(autojump_clock: trio.testing.MockClock
         assert (got["payload"], got["retry_count"]) == ("long", 2)
 
 
+# Verifies: SCH-0017
 async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing.MockClock) -> None:
     """Messages come back although no request comes to look for them."""
     async with engine_on(MemoryStorage()) as engine:
@@ -402,6 +417,7 @@ async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing
         assert engine.broker.locks.wake_at == NEVER
 
 
+# Verifies: DLV-0008
 async def test_locks_of_a_purged_queue_are_freed_although_none_ends() -> None:
     async with engine_on(MemoryStorage()) as engine:
         await run(engine, *[publish(str(number)) for number in range(10)])
@@ -412,6 +428,7 @@ async def test_locks_of_a_purged_queue_are_freed_although_none_ends() -> None:
                 await trio.sleep(0.001)
 
 
+# Verifies: SCH-0018
 @pytest.mark.parametrize("step", [10_000_000.0, -10_000_000.0])
 async def test_a_stepped_clock_ends_no_lock_and_delays_none(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, step: float

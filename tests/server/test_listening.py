@@ -15,6 +15,7 @@ from qrusty_trio.server.listening import described, listen
 from tests.server.running import running, settings_for
 
 
+# Verifies: API-0064
 async def test_every_address_includes_those_of_ipv4(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with running(settings_for(tmp_path / "data", bind_addr=Address("::", 0))) as server:
@@ -25,6 +26,7 @@ async def test_every_address_includes_those_of_ipv4(tmp_path: Path, caplog: pyte
     assert f"listening on [::]:{server.port} (IPv4, too)" in caplog.messages
 
 
+# Verifies: API-0064
 @pytest.mark.parametrize(
     ("host", "shown"), [("127.0.0.1", "127.0.0.1:{}"), ("::1", "[::1]:{}"), ("0.0.0.0", "0.0.0.0:{}")]
 )

@@ -51,6 +51,7 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+# Verifies: SCH-0043
 def test_version_2_the_tightest_of_the_group_and_its_parents(machine: Machine) -> None:
     machine.proc("0::/system.slice/queue.service\n", V2_MOUNT.format(root="/", point="/sys/fs/cgroup"))
     machine.v2("/sys/fs/cgroup", None)
@@ -63,6 +64,7 @@ def test_version_2_the_tightest_of_the_group_and_its_parents(machine: Machine) -
     assert usage.read() == (40 * MIB, 100 * MIB, "cgroup v2")
 
 
+# Verifies: SCH-0043
 def test_version_1_excludes_inactive_file_pages_of_descendants(machine: Machine) -> None:
     machine.proc(
         "12:cpu,cpuacct:/other\n5:memory:/docker/abc\n1:name=systemd:/x\n",
@@ -110,6 +112,7 @@ def test_no_limit_or_none_below_the_machine(machine: Machine, limit: str) -> Non
     assert MIB < usage.usage_bytes < usage.limit_bytes
 
 
+# Verifies: SCH-0043
 @pytest.mark.parametrize(
     ("memberships", "mounts"),
     [("0::/\n", ""), ("", V2_MOUNT.format(root="/", point="/sys/fs/cgroup")), ("0::/\n", None)],
@@ -122,6 +125,7 @@ def test_without_control_groups_it_is_the_machine(machine: Machine, memberships:
     assert MemoryUsage(root=machine.root).read().source == "machine"
 
 
+# Verifies: SCH-0043
 def test_the_operators_limit_comes_before_all(machine: Machine) -> None:
     machine.proc("0::/\n", V2_MOUNT.format(root="/", point="/sys/fs/cgroup"))
     machine.v2("/sys/fs/cgroup", str(64 * MIB), 60 * MIB)

@@ -148,6 +148,7 @@ async def test_the_first_reading_is_there_when_it_has_started(watched: Watched, 
         nursery.cancel_scope.cancel()
 
 
+# Verifies: SCH-0039, SCH-0041
 async def test_warning_sheds_and_the_way_back_restores(watched: Watched, autojump_clock: MockClock) -> None:
     target = watched.target
     async with trio.open_nursery() as nursery:
@@ -175,6 +176,7 @@ async def test_warning_sheds_and_the_way_back_restores(watched: Watched, autojum
         nursery.cancel_scope.cancel()
 
 
+# Verifies: SCH-0040
 async def test_critical_refuses_publishes_until_it_is_over(watched: Watched, autojump_clock: MockClock) -> None:
     target = watched.target
     async with trio.open_nursery() as nursery:
@@ -200,6 +202,7 @@ async def test_critical_refuses_publishes_until_it_is_over(watched: Watched, aut
         nursery.cancel_scope.cancel()
 
 
+# Verifies: SCH-0042
 async def test_a_compaction_that_takes_long_holds_up_nothing(watched: Watched, autojump_clock: MockClock) -> None:
     target = watched.target
     target.compaction_may_end.clear()
@@ -220,6 +223,7 @@ async def test_a_compaction_that_takes_long_holds_up_nothing(watched: Watched, a
         nursery.cancel_scope.cancel()
 
 
+# Verifies: SCH-0039
 async def test_steps_that_free_what_is_there_now_are_repeated(watched: Watched, autojump_clock: MockClock) -> None:
     target = watched.target
     async with trio.open_nursery() as nursery:
@@ -232,6 +236,7 @@ async def test_steps_that_free_what_is_there_now_are_repeated(watched: Watched, 
         nursery.cancel_scope.cancel()
 
 
+# Verifies: SCH-0044
 async def test_every_step_is_logged_with_what_it_freed(
     watched: Watched, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -263,6 +268,7 @@ async def test_every_step_is_logged_with_what_it_freed(
     }
 
 
+# Verifies: SCH-0044
 @pytest.mark.parametrize("fails", ["flush", "compact", "payloads", "tiers", "idle"])
 async def test_a_step_that_fails_fails_alone(
     watched: Watched, autojump_clock: MockClock, caplog: pytest.LogCaptureFixture, fails: str

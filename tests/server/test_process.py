@@ -40,6 +40,7 @@ async def begin_publish(server: Child) -> Connection:
     return connection
 
 
+# Verifies: SYS-0015, API-0055
 @pytest.mark.parametrize("lane", LANES)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_drains_and_ends_with_0(tmp_path: Path, lane: str, number: signal.Signals) -> None:
@@ -70,6 +71,7 @@ async def test_a_signal_drains_and_ends_with_0(tmp_path: Path, lane: str, number
         assert await server.stop() == 0
 
 
+# Verifies: API-0056
 async def test_a_later_signal_waits_for_nothing(tmp_path: Path) -> None:
     async with child_server(tmp_path / "data") as server:
         connection = await begin_publish(server)
@@ -85,6 +87,7 @@ async def test_a_later_signal_waits_for_nothing(tmp_path: Path) -> None:
     assert "Traceback" not in server.log
 
 
+# Verifies: API-0058
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_while_it_starts(tmp_path: Path, number: signal.Signals) -> None:
     """Whenever it comes, from the first line of the log on, the store is left in order."""
@@ -95,6 +98,7 @@ async def test_a_signal_while_it_starts(tmp_path: Path, number: signal.Signals) 
     assert "Traceback" not in server.log
 
 
+# Verifies: API-0057
 async def test_a_terminal_that_hangs_up_ends_nothing(tmp_path: Path) -> None:
     async with child_process(child_environment(tmp_path / "data")) as server:
         await server.listening.wait()
@@ -110,6 +114,7 @@ async def test_a_terminal_that_hangs_up_ends_nothing(tmp_path: Path) -> None:
     assert server.log.rstrip().endswith("stopped"), server.log
 
 
+# Verifies: API-0059
 async def test_a_store_that_can_t_be_closed_is_told_in_a_line(tmp_path: Path) -> None:
     async with child_server(tmp_path / "data") as server:
         async with client_of(server) as client:
@@ -140,6 +145,7 @@ CRASHING = dedent(
 )
 
 
+# Verifies: SYS-0013
 async def test_a_crash_of_a_task_ends_the_server(tmp_path: Path) -> None:
     environment = child_environment(tmp_path / "data")
     async with child_process(environment, arguments=["-c", CRASHING]) as server:
@@ -178,6 +184,7 @@ async def refused(environment: dict[str, str], arguments: Sequence[str] = ("-m",
     return lines[0]
 
 
+# Verifies: PER-0015
 async def test_refuses_a_directory_that_is_held(tmp_path: Path) -> None:
     path = tmp_path / "data"
     async with child_server(path) as server:
@@ -206,6 +213,7 @@ os.execv(sys.executable, [sys.executable, "-m", "qrusty_trio"])
 """Starts a server that may not write everywhere, also when root does."""
 
 
+# Verifies: API-0060
 async def test_refuses_a_directory_that_is_not_writable(tmp_path: Path) -> None:
     path = tmp_path / "data"
     path.mkdir(mode=0o555)
@@ -218,6 +226,7 @@ async def test_refuses_a_file_system_that_is_not_writable(tmp_path: Path) -> Non
     assert str(path) in await refused(child_environment(path))
 
 
+# Verifies: PER-0013
 async def test_refuses_a_newer_schema(tmp_path: Path) -> None:
     path = tmp_path / "data"
     async with child_server(path) as server:
@@ -231,6 +240,7 @@ async def test_refuses_a_newer_schema(tmp_path: Path) -> None:
     assert tree(path) == before
 
 
+# Verifies: API-0060
 async def test_refuses_a_bad_setting(tmp_path: Path) -> None:
     path = tmp_path / "data"
     line = await refused(child_environment(path, QRUSTY_FSYNC="sometimes"))
@@ -238,6 +248,7 @@ async def test_refuses_a_bad_setting(tmp_path: Path) -> None:
     assert not path.exists()
 
 
+# Verifies: API-0060
 async def test_refuses_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         port = holder.getsockname()[1]
@@ -250,6 +261,7 @@ async def test_refuses_a_port_in_use(tmp_path: Path) -> None:
         assert await server.stop() == 0
 
 
+# Verifies: PER-0056
 async def test_a_store_in_memory_is_warned_of(tmp_path: Path) -> None:
     async with child_server(tmp_path / "data", STORAGE_MODE="memory", QRUSTY_LOG_FORMAT="json") as server:
         assert await server.stop() == 0

@@ -8,6 +8,7 @@ from qrusty_trio.config import Colour, Settings
 from tests.server.running import client_of, running, settings_for, until_ready, websocket_of
 
 
+# Verifies: API-0074
 async def test_a_read_only_server_refuses_every_change_on_every_transport(settings: Settings) -> None:
     path = settings.data_path
     async with running(settings) as server, client_of(server) as client:
@@ -38,6 +39,7 @@ async def test_a_read_only_server_refuses_every_change_on_every_transport(settin
             assert json.loads(await socket.get_message())["type"] == "ok"
 
 
+# Verifies: API-0069
 async def test_a_running_server_tells_its_settings_and_counts_its_connections(settings: Settings) -> None:
     options = {"storage_mode": settings.storage_mode, "fast_lane": settings.fast_lane}
     named = settings_for(

@@ -86,6 +86,7 @@ def _tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "RETRY_SECONDS", 0.001)
 
 
+# Verifies: PER-0044
 @pytest.mark.parametrize("reopened_later", [False, True])
 @pytest.mark.parametrize("quick", [False, True])
 async def test_a_refused_consume_locks_nothing(store: WatchedStorage, quick: bool, reopened_later: bool) -> None:
@@ -119,6 +120,7 @@ async def test_what_could_not_be_given_back_is_given_back_after_the_fault(store:
         assert (answer(again)["payload"], answer(again)["retry_count"]) == ("x", 1)
 
 
+# Verifies: DLV-0016
 async def test_what_a_websocket_held_is_available_in_the_next_process(store: WatchedStorage) -> None:
     """As it was before: a restart counts for nothing. An HTTP consumer keeps its locks, whatever it calls itself."""
     gone = WS_CONSUMER_PREFIX + str(uuid.uuid4())
@@ -152,6 +154,7 @@ async def test_what_ended_while_nobody_was_there_counts_only_for_those_who_could
         assert [(queues[name].available, queues[name].dead) for name in "ab"] == [(0, 1), (1, 0)]
 
 
+# Verifies: DLV-0028
 @pytest.mark.parametrize("sync", [False, True])
 async def test_a_fault_closes_the_websockets_and_gives_back_what_they_held(store: WatchedStorage, sync: bool) -> None:
     here = WS_CONSUMER_PREFIX + str(uuid.uuid4())
@@ -174,6 +177,7 @@ async def test_a_fault_closes_the_websockets_and_gives_back_what_they_held(store
         assert engine.broker.locks.count == 2
 
 
+# Verifies: DLV-0028
 async def test_a_websocket_that_goes_during_the_fault_leaves_nothing_locked(store: WatchedStorage) -> None:
     here = WS_CONSUMER_PREFIX + str(uuid.uuid4())
     async with engine_on(store) as engine:
@@ -192,6 +196,7 @@ async def test_a_websocket_that_goes_during_the_fault_leaves_nothing_locked(stor
         assert (queue.available, queue.locked) == (1, 0)
 
 
+# Verifies: DLV-0024
 async def test_deliveries_that_nobody_saw_do_not_count_though_their_locks_end_meanwhile(
     store: WatchedStorage,
 ) -> None:
@@ -209,6 +214,7 @@ async def test_deliveries_that_nobody_saw_do_not_count_though_their_locks_end_me
         assert (queue.available, queue.locked, queue.dead) == (9, 0, 0)
 
 
+# Verifies: PER-0020
 async def test_numbers_are_not_used_again_after_a_fault(store: WatchedStorage) -> None:
     """Whoever still knows a queue or a delivery of before by its number meets nothing, and not another one."""
     async with engine_on(store) as engine:
@@ -269,6 +275,7 @@ async def test_locks_of_before_are_freed_though_nothing_happens_after_a_recovery
                     await trio.sleep(0.001)
 
 
+# Verifies: SYS-0011
 async def test_whatever_keeps_the_store_away_it_is_tried_again_and_told_seldom(
     store: WatchedStorage, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -357,6 +364,7 @@ async def test_what_is_given_back_late_in_a_recovery_is_given_back(
         assert [(body["payload"], body["retry_count"]) for body in bodies] == [("x", 1), ("y", 1)]
 
 
+# Verifies: DLV-0028
 async def test_a_websocket_that_goes_in_the_midst_of_a_recovery_leaves_nothing_locked(
     store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -387,6 +395,7 @@ async def _until_available(engine: Engine, count: int) -> Queue:
     return queue
 
 
+# Verifies: SCH-0016
 async def test_locks_end_after_a_recovery_although_nobody_asks(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         await run(engine, publish("x"))
@@ -397,6 +406,7 @@ async def test_locks_end_after_a_recovery_although_nobody_asks(store: WatchedSto
         await _until_available(engine, 1)
 
 
+# Verifies: DLV-0033
 async def test_a_search_for_duplicates_goes_on_after_a_fault(
     store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -417,6 +427,7 @@ async def test_a_search_for_duplicates_goes_on_after_a_fault(
         assert not queue.deduplicating
 
 
+# Verifies: PER-0049
 @pytest.mark.parametrize("steps", [1, 3, 6, 9, 12])
 async def test_a_fault_while_a_start_reads_the_store_waits_for_its_end(store: WatchedStorage, steps: int) -> None:
     """A sync failed, or the directory was gone. Two that read at the same time would know all twice."""

@@ -47,6 +47,7 @@ async def test_a_batch_is_one_write(store: WatchedStorage) -> None:
         assert store.writes == before + 2
 
 
+# Verifies: DLV-0040
 async def test_what_was_not_sent_goes_back_in_steps(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         await run(engine, publish_batch(MANY))
@@ -60,6 +61,7 @@ async def test_what_was_not_sent_goes_back_in_steps(store: WatchedStorage) -> No
         assert await all_once(engine)
 
 
+# Verifies: DLV-0040
 @pytest.mark.parametrize("steps", [0, 1, 2, 3])
 async def test_a_consumer_that_leaves_in_between(store: WatchedStorage, steps: int) -> None:
     async with engine_on(store) as engine:
@@ -74,6 +76,7 @@ async def test_a_consumer_that_leaves_in_between(store: WatchedStorage, steps: i
         assert await all_once(engine)
 
 
+# Verifies: DLV-0040
 @pytest.mark.parametrize("writes", [0, 1, 2, 3])
 async def test_a_fault_in_between(store: WatchedStorage, writes: int) -> None:
     async with engine_on(store) as engine:

@@ -50,6 +50,7 @@ def test_a_lock_that_ends_before_it_is_given_back(counts: bool) -> None:
     assert sessions.has_left(peer.consumer, second.id)  # nothing of it is kept
 
 
+# Verifies: DLV-0027
 def test_so_many_go_back_in_a_step() -> None:
     """Of one connection or of several, and not one more."""
     broker = Broker(MemoryStorage())

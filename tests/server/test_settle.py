@@ -13,6 +13,7 @@ from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.running import running, settings_for, until_ready
 
 
+# Verifies: DLV-0033
 async def test_a_search_that_a_restart_cut_short_is_finished(tmp_path: Path) -> None:
     settings = settings_for(tmp_path / "data")
     storage = RocksStorage.open(settings.data_path, cache_mb=8, write_buffer_mb=2, max_open_files=64)

@@ -39,6 +39,7 @@ def tier_sizes(broker: Broker) -> dict[str, int]:
     return {name: broker.catalog.tier_size(name) for name in broker.catalog.names()}
 
 
+# Verifies: SCH-0010, SCH-0011, SCH-0041
 async def test_tiers_shrink_and_grow_back_and_the_order_stays(tmp_path: Path) -> None:
     async with room(tmp_path, hot_tier_size=TIER, refill_threshold=10) as it:
         for queue in QUEUES:
@@ -59,6 +60,7 @@ async def test_tiers_shrink_and_grow_back_and_the_order_stays(tmp_path: Path) ->
         assert tier_sizes(it.broker)["other"] == TIER
 
 
+# Verifies: SCH-0012
 async def test_tiers_of_large_records_shrink_in_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qrusty_trio.core.hot_tier.TIERS_BYTES", TIERS_BYTES // 256)
     async with room(tmp_path) as it:
@@ -147,6 +149,7 @@ class Readings:
         return 0
 
 
+# Verifies: SYS-0012, API-0030
 async def test_clients_see_pressure_come_and_go(tmp_path: Path) -> None:
     readings = Readings()
     async with running(settings_for(tmp_path / "data"), memory=readings) as server:

@@ -63,6 +63,7 @@ async def post(client: HttpClient, target: str, **body: Any) -> Any:
     return answer.json() if answer.body else None
 
 
+# Verifies: API-0024, API-0030
 async def test_the_gate_is_closed_until_the_store_is_read(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     async with held_shut(monkeypatch, settings) as (slow, server), client_of(server) as client:
         changes = [
@@ -101,12 +102,14 @@ async def _starting_over_websocket(server: Server) -> None:
             assert (answer["type"], answer["code"]) == ("error", "starting")
 
 
+# Verifies: API-0058
 async def test_a_server_can_be_stopped_while_it_starts(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> None:
     with trio.fail_after(STEP_SECONDS):
         async with held_shut(monkeypatch, settings) as (_, server):
             server.stopping.set()
 
 
+# Verifies: PER-0008
 async def test_messages_and_locks_outlive_a_restart(tmp_path: Path, fast_lane: bool) -> None:
     settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
     async with running(settings) as server, client_of(server) as client:
@@ -127,6 +130,7 @@ async def test_messages_and_locks_outlive_a_restart(tmp_path: Path, fast_lane: b
         assert (got["id"], got["payload"], got["retry_count"]) == (ids[1], "1" * 3000, 2)
 
 
+# Verifies: DLV-0016
 async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path, fast_lane: bool) -> None:
     """The server ended without closing the connection."""
     settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
@@ -142,6 +146,7 @@ async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path
         assert (got["id"], got["retry_count"]) == (id, 1)  # a restart counts for nothing
 
 
+# Verifies: PER-0056
 async def test_a_store_in_memory_is_warned_of(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fast_lane: bool
 ) -> None:
@@ -157,6 +162,7 @@ async def test_a_store_in_memory_is_warned_of(
         assert (await client.request("GET", "/queues")).json() == []
 
 
+# Verifies: API-0026
 async def test_samples_are_a_second_apart(autojump_clock: trio.testing.MockClock) -> None:
     async with engine_on(MemoryStorage()) as engine, trio.open_nursery() as nursery:
         await nursery.start(sample, engine)
@@ -173,6 +179,7 @@ async def test_samples_are_a_second_apart(autojump_clock: trio.testing.MockClock
         nursery.cancel_scope.cancel()
 
 
+# Verifies: SCH-0026
 async def test_a_full_index_of_locks_is_warned_of_once_a_minute(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,6 +57,7 @@ def fail_with(error: Exception) -> Callable[..., Any]:
 # --- memory ---------------------------------------------------------------------------------------------------------
 
 
+# Verifies: SYS-0014
 @EVERY_ERROR
 async def test_the_monitor_goes_on_when_memory_can_be_read_again(
     autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
@@ -128,6 +129,7 @@ def test_a_group_that_was_made_again_is_read_again(tmp_path: Path, monkeypatch: 
     assert usage.resident_bytes() > 0
 
 
+# Verifies: SYS-0014
 def test_the_same_trouble_is_told_once_a_minute(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -148,6 +150,7 @@ def test_the_same_trouble_is_told_once_a_minute(
 # --- payloads -------------------------------------------------------------------------------------------------------
 
 
+# Verifies: PER-0038
 async def test_a_payload_that_cannot_be_read_just_now_is_that_request_s_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -213,6 +216,7 @@ async def test_a_search_for_duplicates_goes_on_when_payloads_can_be_read_again(
         assert await it.drain("q") == [large("a"), large("b"), large("c")]
 
 
+# Verifies: SYS-0014
 @EVERY_ERROR
 @pytest.mark.parametrize("where", ["compact", "repair"])
 async def test_the_compactor_goes_on(
@@ -240,6 +244,7 @@ async def test_the_compactor_goes_on(
         assert await it.drain("q") == [large("8"), large("9")]
 
 
+# Verifies: PER-0031
 @EVERY_ERROR
 async def test_removed_messages_that_cannot_be_written_down_are_named_whatever_the_system_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
@@ -256,6 +261,7 @@ async def test_removed_messages_that_cannot_be_written_down_are_named_whatever_t
 # --- the directory --------------------------------------------------------------------------------------------------
 
 
+# Verifies: SYS-0014
 @EVERY_ERROR
 async def test_the_watch_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
@@ -282,6 +288,7 @@ async def test_the_watch_goes_on(
         nursery.cancel_scope.cancel()
 
 
+# Verifies: PER-0045
 @pytest.mark.parametrize("fsync", [Fsync.ALWAYS, Fsync.NEVER], ids=str)
 async def test_a_server_whose_directory_is_away_refuses_changes_and_goes_on_when_it_is_back(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, fsync: Fsync
@@ -310,6 +317,7 @@ async def test_a_server_whose_directory_is_away_refuses_changes_and_goes_on_when
         assert (await client.request("GET", "/queue-stats/q")).json()["available"] == stats["available"]
 
 
+# Verifies: PER-0046
 async def test_a_server_whose_directory_was_removed_answers_no_change_and_makes_no_new_one(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -86,6 +86,7 @@ async def settled(it: Room) -> int:
     return it.stores.storage.disk_bytes()
 
 
+# Verifies: PER-0050
 @pytest.mark.parametrize("how", ["purge", "delete", "locked", "dead letters", "many queues"])
 async def test_the_space_of_what_is_purged_is_given_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
@@ -109,6 +110,7 @@ async def test_the_space_of_what_is_purged_is_given_back(
         assert len(it.stores.storage.scan(handle, prefix(number), prefix(number + 1), 10_000)) == MIB // SIZE
 
 
+# Verifies: PER-0050
 async def test_a_small_purge_makes_no_compaction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with disk_upkeep(tmp_path, monkeypatch) as it:
         looks: list[bool] = []
@@ -132,6 +134,7 @@ async def test_a_small_purge_makes_no_compaction(tmp_path: Path, monkeypatch: py
         assert looks == [False, False, True]
 
 
+# Verifies: PER-0051
 async def test_it_is_tried_again_after_a_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with disk_upkeep(tmp_path, monkeypatch) as it:
         reclaim, tries = it.stores.storage.reclaim, []
@@ -151,6 +154,7 @@ async def test_it_is_tried_again_after_a_fault(tmp_path: Path, monkeypatch: pyte
         assert it.engine.fault is None
 
 
+# Verifies: PER-0051
 def test_a_store_that_is_closed_does_not_wait_for_the_compaction(tmp_path: Path) -> None:
     storage = RocksStorage.open(tmp_path / "store", cache_mb=8, write_buffer_mb=2, max_open_files=64)
     for first in range(0, 20_000, 200):
@@ -195,6 +199,7 @@ async def until(happened: Callable[[], bool]) -> None:
             await trio.sleep(LOOK_SECONDS)
 
 
+# Verifies: SCH-0036
 async def test_freed_memory_is_given_back_in_a_quiet_moment_and_once(autojump_clock: trio.testing.MockClock) -> None:
     trims: list[float] = []
     async with memory_upkeep(lambda: trims.append(0.0)) as engine:
@@ -230,6 +235,7 @@ async def test_what_goes_wrong_ends_nothing(
     assert caplog.text.count("upkeep failed") == 1
 
 
+# Verifies: PER-0055
 async def test_a_purge_in_memory_is_freed_without_another_request(autojump_clock: trio.testing.MockClock) -> None:
     async with memory_upkeep(lambda: None) as engine:
         for _ in range(100):
@@ -277,6 +283,7 @@ async def test_old_garbage_is_collected(
         assert knot() is None
 
 
+# Verifies: SCH-0036
 def test_a_collection_that_would_be_long_waits_for_a_quiet_moment(monkeypatch: pytest.MonkeyPatch) -> None:
     # However fast the machine: everything is long.
     monkeypatch.setattr(upkeep, "LONG_SECONDS", 0.0)
@@ -303,6 +310,7 @@ def test_a_collection_that_would_be_long_waits_for_a_quiet_moment(monkeypatch: p
         gc.enable()
 
 
+# Verifies: SCH-0036
 def test_while_busy_nothing_is_collected_that_was_not_measured() -> None:
     gc.collect()
     gc.freeze()

@@ -38,6 +38,7 @@ class Sink:
         raise AssertionError
 
 
+# Verifies: PER-0005
 @pytest.mark.parametrize("policy", [Fsync.NEVER, Fsync.EVERYSEC])
 async def test_an_answer_that_waits_for_no_sync_waits_for_its_write(store: WatchedStorage, policy: Fsync) -> None:
     async with engine_on(store, policy) as engine:
@@ -53,6 +54,7 @@ async def test_an_answer_that_waits_for_no_sync_waits_for_its_write(store: Watch
             assert store.writes == writes + 4
 
 
+# Verifies: PER-0005
 async def test_what_is_handed_out_is_written_although_a_sync_is_waited_for(store: WatchedStorage) -> None:
     """A consume, and the delivery to a subscriber: both leave before the sync that their burst waits for."""
     async with engine_on(store) as engine:
@@ -94,6 +96,7 @@ async def test_what_waits_for_a_sync_does_not_pile_up(store: WatchedStorage) -> 
             assert engine.broker.journal.size == 0
 
 
+# Verifies: PER-0040
 async def test_a_failed_sync_is_the_answer_only_to_what_waited_for_it(store: WatchedStorage) -> None:
     """What was read was there. What was consumed is with its consumer, who can settle it afterwards."""
     async with engine_on(store) as engine:
@@ -105,6 +108,7 @@ async def test_a_failed_sync_is_the_answer_only_to_what_waited_for_it(store: Wat
         await run(engine, call("POST", f"/ack/q/{id}", consumer_id="c"))
 
 
+# Verifies: DLV-0005
 @pytest.mark.parametrize("expired", [False, True])
 async def test_a_late_answer_gives_back_its_own_delivery_only(expired: bool) -> None:
     """Given back twice, or after its lock had ended: the message is with its next consumer by then."""
@@ -127,6 +131,7 @@ async def test_a_late_answer_gives_back_its_own_delivery_only(expired: bool) -> 
         assert again["retry_count"] == (2 if expired else 1)
 
 
+# Verifies: DLV-0024
 async def test_what_nobody_saw_does_not_count_although_its_lock_has_ended(mock_clock: trio.testing.MockClock) -> None:
     """Nobody has looked for ended locks since."""
     async with engine_on(MemoryStorage()) as engine:
@@ -138,6 +143,7 @@ async def test_what_nobody_saw_does_not_count_although_its_lock_has_ended(mock_c
         assert again["retry_count"] == 1
 
 
+# Verifies: DLV-0035
 async def test_a_subscriber_behind_broken_payloads_waits_for_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

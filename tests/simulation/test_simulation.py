@@ -26,6 +26,7 @@ def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProce
     )
 
 
+# Verifies: SYS-0004, PER-0010, SCH-0010
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
 def test_no_promise_is_broken(first: int) -> None:
     done = simulate("--seeds", str(first), str(first + PART))

@@ -63,6 +63,7 @@ def test_a_family_does_not_see_another(storage: Storage) -> None:
     assert [f for f in Family if storage.get(storage.families[f], b"key") is None] == [Family.LOCKS]
 
 
+# Verifies: PER-0006
 def test_a_batch_is_invisible_until_written(storage: Storage) -> None:
     batch = storage.batch()
     assert len(batch) == 0
@@ -79,6 +80,7 @@ def test_an_empty_batch_changes_nothing(storage: Storage) -> None:
     assert storage.scan(storage.families[Family.MESSAGES], b"", END, 10) == [(b"a", b"1")]
 
 
+# Verifies: PER-0023
 def test_a_batch_applies_its_changes_in_their_order(storage: Storage) -> None:
     handle = storage.families[Family.MESSAGES]
     batch = storage.batch()
@@ -103,6 +105,7 @@ def test_deleting_what_is_not_there_is_no_error(storage: Storage) -> None:
     assert storage.scan(handle, b"", END, 10) == []
 
 
+# Verifies: PER-0023
 def test_a_range_is_half_open(storage: Storage) -> None:
     put(storage, Family.MESSAGES, a="1", b="2", c="3")
     handle = storage.families[Family.MESSAGES]
@@ -274,6 +277,7 @@ class Model(RuleBasedStateMachine):
                 self.directory.cleanup()
 
 
+# Verifies: PER-0023
 @pytest.mark.parametrize("backend", sorted(BACKENDS))
 def test_behaves_like_a_sorted_dict(backend: str) -> None:
     machine: Any = type("BackendModel", (Model,), {"open": staticmethod(BACKENDS[backend])})

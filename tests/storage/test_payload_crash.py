@@ -116,6 +116,7 @@ def touched(model: dict[PayloadRef, bytes], segment: int, position: int) -> set[
     return {ref for ref in model if ref.segment == segment and ref.offset <= position < ref.offset + ref.length}
 
 
+# Verifies: PER-0028
 def test_a_changed_byte_breaks_its_own_payload_only(tmp_path: Path) -> None:
     model = make_segments(tmp_path)
     for file in sorted(tmp_path.glob("*.payloads")):
@@ -296,6 +297,7 @@ def test_everything_synced_survives_kill_9(tmp_path: Path) -> None:
     assert len(synced) > 200
 
 
+# Verifies: PER-0038
 def test_limits_of_the_process_are_not_damage(tmp_path: Path) -> None:
     with child(LIMITS, str(tmp_path)) as process:
         output, _ = process.communicate(timeout=60)
@@ -422,6 +424,7 @@ def test_the_list_of_removed_messages_on_a_full_disk(tmp_path: Path, mounts: Cal
     assert (disk / CURRENT).read_bytes() == before
 
 
+# Verifies: PER-0041
 def test_a_disk_that_fails_to_sync_is_not_believed_again(tmp_path: Path, mounts: Callable[[str], Path]) -> None:
     base, disk = mounts("base"), mounts("disk")
     mount_first("-t", "tmpfs", "-o", "size=12m", "none", base)

@@ -171,6 +171,7 @@ def test_references_sort_by_place() -> None:
     assert len(refs[0].pack()) == form.REFERENCE_BYTES == 20
 
 
+# Verifies: PER-0024
 def test_a_segment_is_what_the_description_says(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     ref = store.append(b"hello")
@@ -181,6 +182,7 @@ def test_a_segment_is_what_the_description_says(tmp_path: Path) -> None:
     assert ref == PayloadRef(1, 24, 5, crc32(b"hello"))
 
 
+# Verifies: PER-0032
 def test_segments_rotate_before_they_pass_the_limit(tmp_path: Path) -> None:
     store = open_store(tmp_path, 16 + 3 * (8 + 100))
     refs = [store.append(bytes([number]) * 100) for number in range(7)]
@@ -190,6 +192,7 @@ def test_segments_rotate_before_they_pass_the_limit(tmp_path: Path) -> None:
     store.close()
 
 
+# Verifies: PER-0033
 def test_the_highest_number_outlives_its_file_and_records_that_name_a_lost_one(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     for _ in range(3):
@@ -272,6 +275,7 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
             call()
 
 
+# Verifies: PER-0039
 def test_reading_holds_a_bounded_number_of_files_open(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     refs = []
@@ -423,6 +427,7 @@ def lines(file: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
+# Verifies: PER-0029
 def test_removed_messages_are_listed_line_by_line(tmp_path: Path) -> None:
     log = RemovedLog(tmp_path)
     log.record("2026-01-31T12:00:00Z", [])
@@ -440,6 +445,7 @@ def test_removed_messages_are_listed_line_by_line(tmp_path: Path) -> None:
     assert "Büro" in (tmp_path / CURRENT).read_text()
 
 
+# Verifies: PER-0030
 @pytest.mark.parametrize("at_once", [1, 7, 100])
 def test_the_list_is_bounded_and_keeps_the_newest(tmp_path: Path, at_once: int) -> None:
     log = RemovedLog(tmp_path, max_bytes=2000)

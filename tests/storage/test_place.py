@@ -68,6 +68,7 @@ def remove(pattern: str) -> Callable[[Path], None]:
     return remove_some
 
 
+# Verifies: PER-0045
 @pytest.mark.parametrize("gone", [rename, rename_and_replace, rename_and_copy])
 def test_a_directory_that_comes_back_is_gone_on_with(tmp_path: Path, gone: Callable[[Path], None]) -> None:
     path = tmp_path / "data"
@@ -95,6 +96,7 @@ def test_a_directory_that_comes_back_is_gone_on_with(tmp_path: Path, gone: Calla
     storage.close()
 
 
+# Verifies: PER-0046
 @pytest.mark.parametrize(
     "gone",
     [

@@ -100,6 +100,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 # --- what survives ------------------------------------------------------------------------------------------------
 
 
+# Verifies: PER-0006
 def test_every_written_batch_survives_kill_9(tmp_path: Path) -> None:
     with run_python(OPEN_AND_WRITE, str(tmp_path / "store"), "20000") as child:
         assert child.stdout is not None
@@ -118,6 +119,7 @@ def log_of_killed_store(path: Path) -> Path:
     return max(path.glob("*.log"), key=lambda file: file.stat().st_size)
 
 
+# Verifies: PER-0007
 @pytest.mark.parametrize("fraction", [0.0, 0.1, 0.33, 0.5, 0.9, 0.999])
 def test_a_torn_log_gives_the_whole_batches_before_the_tear(tmp_path: Path, fraction: float) -> None:
     log = log_of_killed_store(tmp_path)
@@ -128,6 +130,7 @@ def test_a_torn_log_gives_the_whole_batches_before_the_tear(tmp_path: Path, frac
     storage.close()
 
 
+# Verifies: PER-0007
 def test_a_hole_in_the_log_gives_the_whole_batches_before_it(tmp_path: Path) -> None:
     """A power cut may keep later pages of what was not synced and lose earlier ones."""
     log = log_of_killed_store(tmp_path)
@@ -143,6 +146,7 @@ def test_a_hole_in_the_log_gives_the_whole_batches_before_it(tmp_path: Path) -> 
     storage.close()
 
 
+# Verifies: PER-0018
 def test_a_start_that_was_cut_short_can_be_repeated(tmp_path: Path) -> None:
     (tmp_path / "FORMAT").touch()
     open_store(tmp_path).close()
@@ -183,6 +187,7 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path / "store").close()
 
 
+# Verifies: PER-0013
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
     (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 2\n")
@@ -240,6 +245,7 @@ FOREIGN = {
 }
 
 
+# Verifies: PER-0014
 @pytest.mark.parametrize("files", FOREIGN.values(), ids=FOREIGN)
 def test_a_directory_of_something_else_is_refused_and_left_as_it_is(tmp_path: Path, files: dict[str, str]) -> None:
     for name, text in files.items():
@@ -299,6 +305,7 @@ def test_a_database_of_another_program_is_refused(tmp_path: Path, families: dict
 # --- damage -------------------------------------------------------------------------------------------------------
 
 
+# Verifies: PER-0016
 @pytest.mark.parametrize("damage", ["garbage", "empty", "missing"])
 @pytest.mark.parametrize("pattern", ["CURRENT", "MANIFEST-*"])
 def test_a_damaged_root_file_is_refused(tmp_path: Path, pattern: str, damage: str) -> None:
@@ -315,6 +322,7 @@ def test_a_damaged_root_file_is_refused(tmp_path: Path, pattern: str, damage: st
     assert_refused_untouched(tmp_path, "is damaged")
 
 
+# Verifies: PER-0016
 def test_a_missing_table_is_refused(tmp_path: Path) -> None:
     storage = open_store(tmp_path)
     write_numbered(storage, 0)
@@ -364,6 +372,7 @@ def fill(storage: RocksStorage, maintain: str) -> tuple[int, int]:
     return written, synced
 
 
+# Verifies: PER-0044
 @pytest.mark.parametrize(("maintain", "write_buffer_mb"), [("", 1), ("", 16), ("flush", 16), ("compact", 1)])
 def test_a_full_disk_loses_nothing_that_was_synced(small_disk: Path, maintain: str, write_buffer_mb: int) -> None:
     storage = open_store(small_disk / "store", write_buffer_mb)
@@ -486,6 +495,7 @@ def test_after_close_every_call_is_a_storage_fault(tmp_path: Path) -> None:
             call()
 
 
+# Verifies: PER-0054
 def test_memory_stays_within_the_cache(tmp_path: Path) -> None:
     storage = open_store(tmp_path)
     for number in range(2_000):

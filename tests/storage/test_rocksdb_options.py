@@ -41,6 +41,7 @@ def test_nothing_of_how_options_are_given_is_left(storage: RocksStorage, tmp_pat
     assert storage.get(storage.families[Family.META], b"schema_version") is not None
 
 
+# Verifies: PER-0052
 @pytest.mark.parametrize("family", [each for each in Family if each is not Family.META])
 def test_range_deletes_do_not_pile_up_in_memory(storage: RocksStorage, tmp_path: Path, family: Family) -> None:
     empty_queues(storage, family, MAX_RANGE_DELETIONS - 1)
@@ -52,6 +53,7 @@ def test_range_deletes_do_not_pile_up_in_memory(storage: RocksStorage, tmp_path:
         time.sleep(0.01)
 
 
+# Verifies: PER-0052
 def test_they_do_not_after_a_reopen_either(storage: RocksStorage, tmp_path: Path) -> None:
     storage.reopen()
     before = set(tables(tmp_path / "store"))
@@ -62,6 +64,7 @@ def test_they_do_not_after_a_reopen_either(storage: RocksStorage, tmp_path: Path
         time.sleep(0.01)
 
 
+# Verifies: PER-0053
 def test_blocks_of_tables_that_are_gone_leave_the_cache(storage: RocksStorage) -> None:
     handle = storage.families[Family.MESSAGES]
     cache = storage._tuning.cache

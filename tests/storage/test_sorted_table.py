@@ -75,6 +75,7 @@ def test_a_table_is_a_sorted_dict(monkeypatch: pytest.MonkeyPatch, seed: int, sp
     assert list(table.items(b"", END)) == []
 
 
+# Verifies: PER-0055
 @pytest.mark.parametrize(("first", "last"), [(0, MANY), (3, MANY - 3), (PIECE + 1, MANY), (0, MANY // 2)])
 def test_a_range_goes_at_once_and_its_memory_bit_by_bit(first: int, last: int) -> None:
     value = bytes(10)

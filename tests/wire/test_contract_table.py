@@ -26,6 +26,7 @@ def table(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Table]:
         storage.close()
 
 
+# Verifies: SYS-0010
 @pytest.mark.parametrize("scenario", SCENARIOS)
 async def test_scenario(table: Table, scenario: str) -> None:
     await run_scenario(table, SCENARIOS[scenario])

@@ -2,6 +2,8 @@
 
 Rule: the operation table resolves an API path before it is decoded, as on the fast path. Quart's own routing decodes
 first, so it is not used. Every error is JSON. A file is served only from inside the web UI's directory.
+
+Requirements: SYS-0019, API-0053, API-0073
 """
 
 from __future__ import annotations
@@ -257,6 +259,8 @@ def _read_inside(directory: Path, relative: str) -> bytes | None:
     """The bytes of a file inside `directory`, with links resolved. None if there is no such file.
 
     Raises Unavailable when descriptors or memory run out.
+
+    Requirements: API-0052
     """
     try:
         root = directory.resolve(strict=True)

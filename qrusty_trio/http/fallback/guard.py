@@ -4,6 +4,8 @@ Rule: a request line and header block pass once they are complete and `head` acc
 another parser might read differently. A refused request is replaced by one that makes the app send the refusal, in
 order. The guard limits how long a header block and a slow reader may take, and knows whether a response could be
 written.
+
+Requirements: API-0031
 """
 
 from __future__ import annotations
@@ -54,6 +56,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     """A stream for Hypercorn over another stream.
 
     The app reaches `refusal_of`, `answered` and `last_heard` through the ASGI state.
+
+    Requirements: API-0048
     """
 
     def __init__(self, stream: trio.abc.Stream, data: bytes, engine: Engine, share: ConnectionShare) -> None:

@@ -2,6 +2,8 @@
 
 Rule: if a response was not sent whole, its messages go back to their queue, once. Over HTTP/2 most of a response may
 still wait for the peer's window.
+
+Requirements: DLV-0022
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ the fast path do.
 
 This uses parts of Hypercorn that are not public: `TCPServer`, `WorkerContext`, `ASGIWrapper`, the ASGI state, and the
 object that `send` is a method of. tests/http/fallback/test_handover.py fails when they change.
+
+Requirements: API-0045
 """
 
 from __future__ import annotations
@@ -90,6 +92,8 @@ def _take_apart(server: _Server) -> None:
     """Break the reference cycles between a finished server, its protocol and its streams.
 
     Otherwise what they hold (a message of 2 MiB at four bytes a character) waits for the garbage collector.
+
+    Requirements: API-0042
     """
     wrapper = vars(server).pop("protocol", None)
     protocol = vars(wrapper).pop("protocol", None) if wrapper is not None else None
@@ -154,7 +158,10 @@ class Handover:
             await trio.aclose_forcefully(stream)
 
     async def stop(self) -> None:
-        """Close idle connections now, and the others after their current response."""
+        """Close idle connections now, and the others after their current response.
+
+        Requirements: API-0055
+        """
         await self._worker.terminated.set()
 
     async def _asgi(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:

@@ -23,7 +23,10 @@ from qrusty_trio.http.header_block import check_host_header, read_line
 
 
 class Http2(H2Protocol):
-    """One HTTP/2 connection."""
+    """One HTTP/2 connection.
+
+    Requirements: API-0046
+    """
 
     async def _handle_events(self, events: list[Event]) -> None:
         for event in events:

@@ -3,6 +3,8 @@
 Rule: sans-IO. Only frame headers are read (RFC 9113, 4.1): length, type, flags and stream. Hypercorn sets no such
 limits. Without them a peer could keep its connection for ever: with half a frame or header block, with no window for a
 response, or with no request at all.
+
+Requirements: API-0047
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """The response to `GET /`: a browser is redirected to the web UI, other clients get a list of what is served here.
 
 Rule: all addresses are relative, so they also work behind a proxy that adds a path prefix.
+
+Requirements: API-0054
 """
 
 from __future__ import annotations

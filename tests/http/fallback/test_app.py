@@ -38,6 +38,7 @@ def ui(tmp_path: Path) -> Path:
     return root
 
 
+# Verifies: API-0052
 async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
     async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
         for path, body, content_type in [
@@ -64,6 +65,7 @@ async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
         assert (await client.ask("GET", "/health")).status == 200
 
 
+# Verifies: API-0052
 @pytest.mark.parametrize(
     "way",
     [
@@ -132,6 +134,7 @@ async def test_what_is_not_for_files_is_refused(fast_lane: bool, ui: Path) -> No
         assert plain.headers["upgrade"] == "websocket"
 
 
+# Verifies: API-0053
 async def test_files_come_with_the_rules_for_the_page(fast_lane: bool, ui: Path) -> None:
     async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
         for path in ("/ui/", "/ui/assets/app.js", "/assets/app.js", "/favicon.ico"):
@@ -143,6 +146,7 @@ async def test_files_come_with_the_rules_for_the_page(fast_lane: bool, ui: Path)
             assert headers["referrer-policy"] == "same-origin"
 
 
+# Verifies: API-0073
 async def test_a_file_that_did_not_change_is_not_sent_again(fast_lane: bool, ui: Path) -> None:
     async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
         first = await client.ask("GET", "/ui/assets/app.js")

@@ -102,6 +102,7 @@ class Http2Client:
         return list(found.values())
 
 
+# Verifies: API-0045
 @pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
 @pytest.mark.parametrize("cut", [0, 1, 16, len(HTTP2_PREFACE)])
 async def test_http2_goes_to_hypercorn(fast_lane: bool, cut: int) -> None:

@@ -107,6 +107,7 @@ BAD = {
 }
 
 
+# Verifies: API-0046
 @pytest.mark.parametrize("name", BAD)
 async def test_a_bad_request_is_answered_and_the_others_are_served(fast_lane: bool, name: str) -> None:
     async with running(fast_lane) as web, peer_of(web) as peer:
@@ -131,6 +132,7 @@ FLOODS = {
 }
 
 
+# Verifies: API-0048
 @pytest.mark.parametrize("name", FLOODS)
 async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
     fast_lane: bool, name: str, monkeypatch: pytest.MonkeyPatch
@@ -181,6 +183,7 @@ async def test_a_bad_request_that_is_taken_back(fast_lane: bool) -> None:
             peer.h2.reset_stream(peer.ask(LARGE, whole=False))
 
 
+# Verifies: API-0046
 async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_lane: bool) -> None:
     async with running(fast_lane) as web, peer_of(web) as peer:
         large = peer.ask(LARGE, whole=False)
@@ -220,5 +223,6 @@ async def test_priorities_are_read_over(fast_lane: bool) -> None:
             peer.h2.prioritize(2 * number + 5, weight=256, depends_on=2 * number + 3, exclusive=True)
 
 
+# Verifies: API-0045
 async def test_it_is_what_hypercorn_speaks(fast_lane: bool) -> None:
     assert hypercorn.protocol.H2Protocol is Http2  # type: ignore[attr-defined]  # as in `install`

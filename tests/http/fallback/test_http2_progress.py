@@ -27,6 +27,7 @@ def connection() -> Http2Progress:
     return progress
 
 
+# Verifies: API-0047
 @pytest.mark.parametrize(
     ("received", "limit"),
     [
@@ -50,6 +51,7 @@ def test_what_is_not_gone_on_with_is_cut_off_in_time(received: bytes, limit: flo
     assert progress.stuck(limit) is not None
 
 
+# Verifies: API-0047
 def test_an_answer_that_is_taken_bit_by_bit_gets_on() -> None:
     progress = connection()
     progress.received(GET, 0.0)
