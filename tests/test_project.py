@@ -24,7 +24,7 @@ from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
-from qrusty_trio.core import model
+from qrusty_trio.core import deadlines, model
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.http import byte_budget, websocket
@@ -136,6 +136,8 @@ def documented_limits() -> dict[str, str]:
         f"{LINGER_WHOLE_SECONDS:g} s, {LINGER_SECONDS:g} s without a byte",
         "handshake of a WebSocket": f"{HANDSHAKE_SECONDS:g} s",
         "subscriptions of a WebSocket": f"{MAX_SUBSCRIPTIONS:,}",
+        "`deadline_soon_secs` of a subscription": f"{deadlines.MAX_SECONDS:,}, and less than its locks last",
+        "different `deadline_soon_secs` at a time": f"{deadlines.MAX_LENGTHS}",
         "credits of a subscription": f"2^{MAX_CREDITS.bit_length() - 1}",
         "`req_id`": f"{MAX_REQ_ID_CHARACTERS:,} characters",
         "responses and deliveries that a WebSocket has not taken": f"{ROOM_BYTES // 2**10} KiB",

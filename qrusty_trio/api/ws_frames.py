@@ -54,6 +54,7 @@ class Request(msgspec.Struct):
     max_retries: int | None = None
     credits: int | None = None
     lock_timeout_secs: int | None = None
+    deadline_soon_secs: int | None = None
     id: str | None = None
     ids: list[str] | None = None
 
@@ -100,6 +101,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "max_retries": (_is_integer, "an unsigned integer"),
     "credits": (_is_integer, "a positive integer"),
     "lock_timeout_secs": (_is_integer, "a positive integer"),
+    "deadline_soon_secs": (_is_integer, "a positive integer"),
     "id": (_is_text, "a string"),
     "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
 }
@@ -300,7 +302,7 @@ def ok_id(message_id: str, req_id: str | None) -> bytes:
     return b'{"type":"ok","id":"%b","req_id":%b}' % (message_id.encode(), _encode(req_id))
 
 
-def ok_unchanged(credits: int | None, lock_seconds: int, req_id: str | None) -> bytes:
+def ok_unchanged(credits: int | None, lock_seconds: int, warn_seconds: int | None, req_id: str | None) -> bytes:
     """The response to a repeated subscribe with other parameters: those in force.
 
     `credits`: the credits left; None if unlimited.
@@ -308,6 +310,8 @@ def ok_unchanged(credits: int | None, lock_seconds: int, req_id: str | None) -> 
     Requirements: WS-0013
     """
     answer: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
+    if warn_seconds is not None:
+        answer["deadline_soon_secs"] = warn_seconds
     if req_id is not None:
         answer["req_id"] = req_id
     return _encode(answer)
@@ -344,6 +348,15 @@ def deliver(prefix: bytes, delivery: Delivery) -> bytes:
         _priority(delivery.priority),
         _second(delivery.created_ms // 1000),
         delivery.created_ms % 1000,
+    )
+
+
+def deadline_soon(queue: str, id: str, lock_until_ms: int) -> bytes:
+    """The warning that a lock is about to end."""
+    return b'{"type":"deadline-soon","queue":%b,"id":"%b","lock_until":%d}' % (
+        _encode(queue),
+        id.encode(),
+        lock_until_ms,
     )
 
 

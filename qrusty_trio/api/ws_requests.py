@@ -15,7 +15,9 @@ from qrusty_trio.api import ws_frames
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.json_bodies import TOO_MANY_IDS
 from qrusty_trio.api.ws_frames import Misshapen, Request
+from qrusty_trio.core.deadlines import MAX_SECONDS as MAX_WARN_SECONDS
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
+from qrusty_trio.core.locks import LockIndex
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
 from qrusty_trio.errors import (
     MemoryPressure,
@@ -73,6 +75,9 @@ class SessionBroker(Protocol):
     @property
     def catalog(self) -> SessionCatalog: ...
 
+    @property
+    def locks(self) -> LockIndex: ...
+
 
 class QueueSubscription(Subscription):
     """A subscription of a session.
@@ -80,7 +85,7 @@ class QueueSubscription(Subscription):
     Requirements: WS-0014
     """
 
-    __slots__ = ("asked_credits", "delivered_from", "prefix")
+    __slots__ = ("asked_credits", "delivered_from", "prefix", "warn_seconds")
 
     prefix: bytes
     """The start of its delivery frames."""
@@ -88,6 +93,8 @@ class QueueSubscription(Subscription):
     """The credits it was made with; None if unlimited."""
     delivered_from: int
     """The number of the queue that the last delivery came from; -1 before the first."""
+    warn_seconds: int | None
+    """How long before the end of a lock a warning is sent; None for no warning."""
 
 
 class Burst:
@@ -119,7 +126,18 @@ class Session(Protocol):
     dispatcher: Dispatcher
     subscriptions: dict[str, QueueSubscription]
 
-    def subscribe(self, name: str, queue_number: int, lock_seconds: int, credits: int | None) -> None: ...
+    def subscribe(
+        self,
+        name: str,
+        queue_number: int,
+        lock_seconds: int,
+        credits: int | None,
+        warn_seconds: int | None = None,
+        now: int = 0,
+    ) -> None: ...
+
+    def renewed(self, broker: SessionBroker, id: str, lock_seconds: int) -> None:
+        """The lock of a message that this connection holds now ends `lock_seconds` from now."""
 
     def unsubscribe(self, name: str) -> None: ...
 
@@ -197,6 +215,7 @@ def _subscribe(session: Session, burst: Burst, request: Request, broker: Session
         raise Refusal("invalid_request", "'credits' must not be negative")
     if credits is not None:
         credits = min(credits, MAX_CREDITS)
+    warn_seconds = _warn_seconds(request, lock_seconds)
     subscription = session.subscriptions.get(queue)
     if subscription is None:
         try:
@@ -205,10 +224,19 @@ def _subscribe(session: Session, burst: Burst, request: Request, broker: Session
             raise Refusal("queue_not_found", str(error)) from error
         if len(session.subscriptions) >= MAX_SUBSCRIPTIONS:
             raise Refusal("invalid_request", f"a connection may have {MAX_SUBSCRIPTIONS} subscriptions")
-        session.subscribe(queue, number, lock_seconds, credits)
-    elif (subscription.asked_credits, subscription.lock_seconds) != (credits, lock_seconds):
+        if warn_seconds is not None and not session.dispatcher.deadlines.may_ask(warn_seconds):
+            taken = ", ".join(map(str, session.dispatcher.deadlines.lengths()))
+            raise Refusal("invalid_request", f"'deadline_soon_secs' must be one of {taken} while others use these")
+        session.subscribe(queue, number, lock_seconds, credits, warn_seconds, now)
+    elif (subscription.asked_credits, subscription.lock_seconds, subscription.warn_seconds) != (
+        credits,
+        lock_seconds,
+        warn_seconds,
+    ):
         # The contract says that nothing changes; a client that asked for other values is told those in force.
-        return ws_frames.ok_unchanged(subscription.credits, subscription.lock_seconds, request.req_id)
+        return ws_frames.ok_unchanged(
+            subscription.credits, subscription.lock_seconds, subscription.warn_seconds, request.req_id
+        )
     return ws_frames.ok(request.req_id)
 
 
@@ -287,6 +315,7 @@ def _renew(session: Session, burst: Burst, request: Request, broker: SessionBrok
         broker.renew(name, id, session.consumer, lock_seconds, now)
     except MessageNotLocked as error:
         raise Refusal("not_locked", str(error)) from error
+    session.renewed(broker, id, lock_seconds)
     return ws_frames.ok(request.req_id)
 
 
@@ -333,6 +362,14 @@ def _lock_seconds(request: Request) -> int:
     if seconds < 1:
         raise Refusal("invalid_request", "'lock_timeout_secs' must be at least 1")
     return min(seconds, MAX_LOCK_SECONDS)
+
+
+def _warn_seconds(request: Request, lock_seconds: int) -> int | None:
+    seconds = request.deadline_soon_secs
+    if seconds is not None and not 1 <= seconds <= min(MAX_WARN_SECONDS, lock_seconds - 1):
+        least = f"'deadline_soon_secs' must be from 1 to {MAX_WARN_SECONDS}"
+        raise Refusal("invalid_request", f"{least}, and less than 'lock_timeout_secs'")
+    return seconds
 
 
 _FUNCTIONS: dict[str, Callable[[Session, Burst, Request, SessionBroker, int], bytes | None]] = {

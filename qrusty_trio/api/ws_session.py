@@ -32,6 +32,7 @@ from qrusty_trio.api.ws_outbox import Outbox
 from qrusty_trio.api.ws_requests import Burst, QueueSubscription, Refusal, SessionBroker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
+from qrusty_trio.core.queue import Lock
 from qrusty_trio.errors import StorageFault
 
 MAX_FRAME_BYTES = 2 * 1024 * 1024
@@ -85,6 +86,8 @@ class WsSession:
         """Pairs (queue name as the client knows it, queue number), as an ordered set."""
         self._generation = dispatcher.generation
         self._parked: dict[QueueSubscription, None] = {}
+        self._warned_of: dict[int, QueueSubscription] = {}
+        """Queue number -> the subscription that wants to be warned before locks of messages from there end."""
 
     # Requests
 
@@ -184,8 +187,20 @@ class WsSession:
 
     # For `ws_requests`
 
-    def subscribe(self, name: str, queue_number: int, lock_seconds: int, credits: int | None) -> None:
+    def subscribe(
+        self,
+        name: str,
+        queue_number: int,
+        lock_seconds: int,
+        credits: int | None,
+        warn_seconds: int | None = None,
+        now: int = 0,
+    ) -> None:
+        """`warn_seconds`: how long before the end of a lock a warning is sent; None for no warning."""
         subscription = QueueSubscription(name, queue_number, self.consumer, lock_seconds, credits, self)
+        subscription.warn_seconds = warn_seconds
+        if warn_seconds is not None:
+            self.dispatcher.deadlines.ask(self.consumer, warn_seconds, self, now)
         subscription.prefix = ws_frames.deliver_prefix(name)
         subscription.asked_credits = credits
         subscription.delivered_from = -1
@@ -198,6 +213,16 @@ class WsSession:
         if subscription is not None:
             self._parked.pop(subscription, None)
             self.dispatcher.remove(subscription)
+            self._stop_warning(subscription)
+
+    def _stop_warning(self, subscription: QueueSubscription) -> None:
+        seconds = subscription.warn_seconds
+        if seconds is None:
+            return
+        if self._warned_of.get(subscription.delivered_from) is subscription:
+            del self._warned_of[subscription.delivered_from]
+        if all(each.warn_seconds != seconds for each in self.subscriptions.values()):
+            self.dispatcher.deadlines.forget(self.consumer, seconds)
 
     def holding(self, broker: SessionBroker, queue: str, id: str) -> str | None:
         """The current name of the queue whose message `id` this connection holds; None if it does not hold it.
@@ -227,6 +252,9 @@ class WsSession:
     def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         assert isinstance(subscription, QueueSubscription)
         if subscription.delivered_from != delivery.queue_number:
+            if subscription.warn_seconds is not None:
+                self._warned_of.pop(subscription.delivered_from, None)
+                self._warned_of[delivery.queue_number] = subscription
             subscription.delivered_from = delivery.queue_number
             if len(self._delivered_from) >= MAX_DELIVERED_FROM:
                 self._delivered_from = {(each.name, each.delivered_from): None for each in self.subscriptions.values()}
@@ -236,6 +264,23 @@ class WsSession:
     def has_left(self, id: str) -> bool:
         """Whether no delivery of the message still waits in the outbox."""
         return id not in self.outbox.unsent
+
+    def deadline_soon(self, lock: Lock, seconds: int) -> None:
+        """A lock ends within `seconds`: send a warning if its subscription asked for one at that time.
+
+        A client that reads too slowly gets none.
+        """
+        subscription = self._warned_of.get(lock.queue.number)
+        if subscription is not None and subscription.warn_seconds == seconds and self.has_left(lock.id) and self.room():
+            self.outbox.put(ws_frames.deadline_soon(subscription.name, lock.id, lock.expires_at_ms))
+
+    def renewed(self, broker: SessionBroker, id: str, lock_seconds: int) -> None:
+        """A lock was renewed. If it ends sooner than warnings are given, give one now."""
+        lock = broker.locks.held(self.consumer, id)
+        if lock is not None and (subscription := self._warned_of.get(lock.queue.number)) is not None:
+            seconds = subscription.warn_seconds
+            if seconds is not None and lock_seconds <= seconds:
+                self.deadline_soon(lock, seconds)
 
     def parked(self, subscription: Subscription) -> None:
         assert isinstance(subscription, QueueSubscription)

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Protocol, TypeVar
 
+from qrusty_trio.core.deadlines import Deadlines
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import PayloadUnreadable
 
@@ -134,6 +135,8 @@ class Dispatcher:
         """Queues whose first payload can't be read for now."""
         self.uncommitted = False
         """Whether there are deliveries that are not committed yet. Whoever commits them sets it to False."""
+        self.deadlines = Deadlines()
+        """The subscribers that want to be warned before their locks end."""
         self._characters = 0
         """Payload characters that may still be delivered in this step."""
 
@@ -189,6 +192,7 @@ class Dispatcher:
         self._turns.clear()
         self._starved.clear()
         self._unreadable.clear()
+        self.deadlines.clear()
         self.uncommitted = False
 
     def retry_unreadable(self) -> bool:

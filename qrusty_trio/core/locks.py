@@ -231,6 +231,31 @@ class LockIndex:
                     return found
         return found
 
+    def ending(self, after: int, until: int, limit: int) -> tuple[list[Lock], int]:
+        """Valid locks with after < end <= until, about `limit`, and the end (ms) up to which these are all.
+
+        Of locks that end in the same millisecond, only the last `limit` that were made are looked at.
+        """
+        found: list[Lock] = []
+        looked = 0
+        order = self._order
+        for index in range(bisect_left(order, (after + 1) >> _WINDOW_BITS), len(order)):
+            if order[index] > until >> _WINDOW_BITS:
+                break
+            window = self._windows[order[index]]
+            for end in sorted(end for end in window if after < end <= until):
+                lock: Lock | None = window[end]
+                passed = 0
+                while lock is not None and passed < limit:
+                    passed += 1
+                    if valid(lock):
+                        found.append(lock)
+                    lock = lock.after
+                looked += passed
+                if looked >= limit:
+                    return found, end
+        return found, until
+
 
 def _by_key(lock: Lock) -> bytes:
     return lock.key

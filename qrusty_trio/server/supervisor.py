@@ -2,8 +2,8 @@
 
     serve
       stores open (in a thread; refuses before anything is changed)
-      background: committer, recovery, pump, search, reaper, sampler, watch, memory monitor, upkeep,
-                  payload compactor
+      background: committer, recovery, pump, search, reaper, warnings, sampler, watch, memory monitor,
+                  upkeep, payload compactor
         front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
 
 Rule: inner tasks end before outer ones. SIGTERM or SIGINT stops the front: no new connections are accepted, requests in
@@ -49,6 +49,7 @@ from qrusty_trio.server import descriptors, startup
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
+from qrusty_trio.server.deadlines import warn
 from qrusty_trio.server.descriptors import Fitted
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import described, listen
@@ -167,6 +168,7 @@ async def _run(
                 if not stopping.is_set():
                     await background.start(engine.reap)
                     await background.start(engine.search)
+                    await background.start(warn, engine)
                     await background.start(
                         monitor,
                         memory,

@@ -103,12 +103,13 @@ FIELDS = {
     "max_retries": 2,
     "credits": 3,
     "lock_timeout_secs": 4,
+    "deadline_soon_secs": 3,
     "id": "5",
     "ids": ["6", "7"],
 }
 USUAL = {
     "publish": ["queue", "payload", "priority", "req_id"],
-    "subscribe": ["queue", "credits", "lock_timeout_secs"],
+    "subscribe": ["queue", "credits", "lock_timeout_secs", "deadline_soon_secs"],
     "unsubscribe": ["queue"],
     "ack": ["queue", "id"],
     "nack": ["queue", "id", "no_reply"],

@@ -383,3 +383,15 @@ async def test_what_could_not_be_stored_is_not_delivered(fast_lane: bool, monkey
             assert delivery["payload"] == "kept"
             await waiting.ack(delivery)
             await server.settle_down(0, 0, 0)
+
+
+@both_lanes
+async def test_a_warning_before_a_lock_ends(fast_lane: bool) -> None:
+    async with running(fast_lane) as server, server.socket() as worker:
+        await server.create()
+        await worker.subscribe(lock_timeout_secs=LONG, deadline_soon_secs=LONG - 1)
+        id = await worker.publish()
+        delivery, warning = await worker.push(), await worker.push()
+    assert delivery["id"] == id
+    assert warning["lock_until"] > 0
+    assert warning == {"type": "deadline-soon", "queue": "jobs", "id": id, "lock_until": warning["lock_until"]}

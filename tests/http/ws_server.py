@@ -55,10 +55,10 @@ class Socket:
         return await self.answer()
 
     async def push(self) -> Frame:
-        """The next delivery or log record."""
+        """The next delivery, warning or log record."""
         while not self.pushes:
             frame = await self._read()
-            assert frame["type"] in ("deliver", "log"), frame
+            assert frame["type"] in ("deliver", "log", "deadline-soon"), frame
             self.pushes.append(frame)
         return self.pushes.popleft()
 
