@@ -11,7 +11,9 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 	--generate-hashes --no-annotate --no-header --quiet
 JUNIT := build/junit.xml
 COVERAGE := build/coverage
-SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke
+SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev
+
+NODE_MODULES := webui_dev/node_modules
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser requirements-server traceability traceability-report coverage coverage-missing coverage-summary-json coverage-html coverage-clean lock clean
@@ -43,6 +45,22 @@ lint: $(VENV)/.installed-dev ## Check style, types and layers
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/mypy --strict $(SOURCES)
 	$(BIN)/lint-imports
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory lint-webui; \
+		else echo 'left out: the types of webui/src, as there is no Node'; fi
+
+.PHONY: lint-webui test-browser screenshots vendor
+
+lint-webui: $(NODE_MODULES)/.installed ## Check the types of the web UI (needs Node)
+	$(NODE_MODULES)/.bin/tsc -p webui_dev
+
+test-browser: $(VENV)/.installed-browser ## Run the web UI's tests in Chromium (Debian: apt-get install chromium)
+	$(BIN)/python -m pytest $(or $(ARGS),tests/browser)
+
+screenshots: $(VENV)/.installed-browser ## Draw the screens of the web UI anew in docs/images
+	$(BIN)/python -m tests.browser.screenshots
+
+vendor: $(NODE_MODULES)/.installed $(VENV)/.made ## Copy what the web UI uses of other projects from the npm registry
+	$(BIN)/python webui_dev/vendor.py
 
 format: $(VENV)/.installed-dev ## Format the source
 	$(BIN)/ruff check --fix $(SOURCES)
@@ -127,9 +145,10 @@ lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(LOCK) --group fuzz --constraint locks/dev.txt --output-file locks/fuzz.txt
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 	$(LOCK) --group release --constraint locks/dev.txt --output-file locks/release.txt
+	$(LOCK) --group browser --constraint locks/dev.txt --output-file locks/browser.txt
 
 clean: ## Remove everything make created, .venv included; keep ./data
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE_MODULES) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than the lock that was installed. So an environment that is up to date is left alone.
@@ -161,4 +180,12 @@ $(VENV)/.installed-release: $(VENV)/.installed-dev locks/release.txt
 
 $(VENV)/.installed-bench: $(VENV)/.installed locks/bench.txt
 	$(INSTALL) -r locks/bench.txt
+	@touch $@
+
+$(VENV)/.installed-browser: $(VENV)/.installed-dev locks/browser.txt
+	$(INSTALL) -r locks/browser.txt
+	@touch $@
+
+$(NODE_MODULES)/.installed: webui_dev/package-lock.json
+	cd webui_dev && npm ci --silent
 	@touch $@

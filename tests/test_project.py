@@ -54,7 +54,7 @@ from tests.wire.http_client import open_client
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "tests": 500}
-LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release")
+LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release", "browser")
 
 
 def text(path: str) -> str:
@@ -323,6 +323,7 @@ def test_locks_agree_with_each_other_and_hold_what_is_declared() -> None:
         "fuzz": groups["fuzz"],
         "bench": groups["bench"],
         "release": groups["release"],
+        "browser": groups["browser"],
     }
     for lock, specifiers in declared.items():
         names = {re.split(r"[<>=! ;\[]", specifier)[0] for specifier in specifiers}

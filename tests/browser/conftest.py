@@ -1,0 +1,121 @@
+"""A real browser on the real server, and what fails every test: a console error, a broken rule of the page's policy.
+
+Rule: each test has a page of its own, without cookies or storage of another, and a server without queues.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.browser.serving import Served, served
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+WAIT_MS = 15_000
+"""How long a page may take for what is expected of it: the machine may be busy."""
+WATCH_POLICY = """
+addEventListener("securitypolicyviolation", (event) =>
+  console.error(`policy: ${event.violatedDirective} ${event.blockedURI} ${event.sample}`));
+"""
+
+
+def missing() -> str:
+    """What the browser tests lack here; empty if nothing."""
+    if importlib.util.find_spec("playwright") is None:
+        return "Playwright is not installed: `make test-browser` installs it and runs these"
+    if CHROMIUM is None:
+        return "there is no Chromium: `apt-get install chromium`, or CHROMIUM=/path/to/it"
+    return ""
+
+
+class Faults:
+    """What a page complained of. `allowed` are parts of complaints that a test expects."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+        self.allowed: list[str] = ["404"]
+
+    def note(self, complaint: str) -> None:
+        self.found.append(complaint)
+
+    def unexpected(self) -> list[str]:
+        return [each for each in self.found if not any(part in each for part in self.allowed)]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if missing():
+        pytest.skip(missing())
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        # Root may not use the sandbox, and a container's /dev/shm is small.
+        arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield launched
+        launched.close()
+
+
+@pytest.fixture(scope="session")
+def process(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for all tests that don't harm it."""
+    with served(tmp_path_factory.mktemp("browser") / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def server(process: Served) -> Served:
+    process.ask("POST", "/delete-all")
+    return process
+
+
+@pytest.fixture
+def faults() -> Faults:
+    return Faults()
+
+
+@pytest.fixture
+def open_page(browser: Browser, faults: Faults) -> Iterator[Callable[..., Page]]:
+    """`open_page(url, hash, **options)`: a page in a context of its own, with these options of Playwright's."""
+    contexts = []
+
+    def open_one(url: str, address: str = "", **options: Any) -> Page:
+        context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
+        contexts.append(context)
+        context.set_default_timeout(WAIT_MS)
+        context.add_init_script(WATCH_POLICY)
+        page = context.new_page()
+        page.on("console", lambda message: faults.note(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: faults.note(str(error)))
+        page.goto(f"{url}/ui/{address}")
+        page.wait_for_selector("header.top")
+        return page
+
+    yield open_one
+    for context in contexts:
+        context.close()
+    assert faults.unexpected() == []
+
+
+@pytest.fixture
+def page(open_page: Callable[..., Page], server: Served) -> Page:
+    """A page on the overview of `server`."""
+    return open_page(server.url)
+
+
+def see(page: Page, address: str) -> None:
+    """Go to a screen of the page that is open."""
+    page.evaluate("(address) => { location.hash = address; }", address)
+
+
+def folder() -> Path:
+    return Path(__file__).parent

@@ -1,0 +1,98 @@
+"""Every screen, both themes, phone and desk: axe finds nothing, nothing scrolls sideways, all works by keyboard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import folder, see
+from tests.browser.serving import Served
+
+SCREENS = {
+    "overview": "#/overview",
+    "queues": "#/queues",
+    "queue": "#/queue?name=hooks",
+    "locked": "#/queue?name=hooks&tab=locked",
+    "dead letters": "#/queue?name=hooks&tab=dead",
+    "priorities": "#/queue?name=hooks&tab=priorities",
+    "try out": "#/queue?name=hooks&tab=try",
+    "log": "#/log",
+    "timings": "#/timings",
+}
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
+
+
+@pytest.fixture
+def filled(server: Served) -> Served:
+    server.create("hooks")
+    server.create("a queue with quite a long name.and.many.parts.in.it", "Fifo", allow_duplicates=False)
+    server.bury("hooks")
+    for priority in (1, 5, 2**64 - 1):
+        server.publish("hooks", '{"to": "someone@example.org", "attempt": 3}', priority)
+    server.ask("POST", "/consume", {"consumer_id": "worker", "timeout_seconds": 600}, queue="hooks")
+    return server
+
+
+def findings(page: Page) -> list[str]:
+    page.evaluate((folder() / "vendor" / "axe.min.js").read_text(encoding="utf-8"))
+    found: dict[str, Any] = page.evaluate("(tags) => axe.run({runOnly: tags})", RULES)
+    return [f"{each['id']}: {node['html'][:200]}" for each in found["violations"] for node in each["nodes"]]
+
+
+@pytest.mark.parametrize("width", [380, 1440])
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_axe_finds_nothing(open_page: Callable[..., Page], filled: Served, theme: str, width: int) -> None:
+    page = open_page(filled.url, color_scheme=theme, viewport={"width": width, "height": 800})
+    found = {}
+    for screen, address in SCREENS.items():
+        see(page, address)
+        page.wait_for_timeout(400)
+        found[screen] = findings(page)
+        if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            found[screen].append("it is wider than the screen")
+    assert {screen: each for screen, each in found.items() if each} == {}
+    for dialog in ("New queue", "Keys"):
+        see(page, "#/queues")
+        page.get_by_role("button", name=dialog).click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert findings(page) == [], dialog
+        page.keyboard.press("Escape")
+
+
+def test_a_chosen_theme_stays(page: Page) -> None:
+    page.get_by_role("button", name="Theme: system").click()
+    page.get_by_role("button", name="Theme: light").click()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+    page.reload()
+    expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+
+
+def test_everything_is_reached_by_keyboard(page: Page, filled: Served) -> None:
+    page.keyboard.press("?")
+    expect(page.get_by_role("dialog")).to_contain_text("Search on this screen")
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.keyboard.press("q")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
+    page.get_by_role("button", name="Actions for hooks").focus()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("menuitem", name="Edit")).to_be_focused()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_label("Type hooks to confirm")).to_be_focused()
+    page.keyboard.press("Escape")
+    expect(dialog).to_have_count(0)
+    expect(page.get_by_role("button", name="Actions for hooks")).to_be_focused()
+
+
+def test_keys_do_nothing_while_something_is_typed(page: Page, filled: Served) -> None:
+    see(page, "#/queues")
+    page.get_by_label("Search queues").fill("")
+    page.keyboard.type("?gon")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(page.get_by_label("Search queues")).to_have_value("?gon")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Queues")

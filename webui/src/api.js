@@ -1,0 +1,150 @@
+/**
+ * The server's routes as functions. The only file that fetches, and the only one that opens a WebSocket.
+ *
+ * Rule: every address is relative to this file, so the page works under any path prefix of a proxy. Queue names go into
+ * the query, because proxies refuse or decode `%2F` in paths. A function returns the answer, or throws `Refused` (the
+ * server said no) or `Unreachable` (it said nothing).
+ */
+
+import { address, asCurl } from "./curl.js";
+import { encodeJson, parseJson } from "./json.js";
+
+/** @typedef {import("./curl.js").Request} Request */
+/** @typedef {import("./types.js").ServerInfo} ServerInfo */
+/** @typedef {import("./types.js").QueueList} QueueList */
+
+const ROOT = new URL("../../", import.meta.url);
+const TIMEOUT_MS = 15_000;
+/** The heartbeat's own: with a request a second, a silent server is found within three. */
+export const HEARTBEAT_TIMEOUT_MS = 1_500;
+
+/** The server refused: `message` is its sentence, `code` its stable name for it. */
+export class Refused extends Error {
+  /**
+   * @param {number} status
+   * @param {string} code
+   * @param {string} message
+   */
+  constructor(status, code, message) {
+    super(message);
+    this.status = status;
+    this.code = code;
+  }
+}
+
+/** There was no answer, or none in time. */
+export class Unreachable extends Error {}
+
+/**
+ * @param {Request} request
+ * @param {{ signal?: AbortSignal, timeout?: number }} [options]
+ * @returns {Promise<any>} The parsed answer; null if it is empty.
+ */
+export async function send(request, { signal, timeout = TIMEOUT_MS } = {}) {
+  const patience = AbortSignal.timeout(timeout);
+  let response;
+  let text;
+  try {
+    response = await fetch(address(request, ROOT), {
+      method: request.method,
+      headers: request.body === undefined ? {} : { "Content-Type": "application/json" },
+      body: request.body === undefined ? null : encodeJson(request.body),
+      signal: signal ? AbortSignal.any([signal, patience]) : patience,
+      cache: "no-store",
+    });
+    text = await response.text();
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Unreachable("The server does not answer");
+  }
+  if (!response.ok) throw refusal(response.status, text);
+  return text === "" ? null : parseJson(text);
+}
+
+/**
+ * @param {number} status
+ * @param {string} text
+ */
+function refusal(status, text) {
+  try {
+    const { error, message, code, status: state } = JSON.parse(text);
+    return new Refused(status, code ?? state ?? "", error ?? message ?? `The server answers ${status}`);
+  } catch {
+    return new Refused(status, "", `The server answers ${status}`);
+  }
+}
+
+/** @param {Request} request */
+export const curl = (request) => asCurl(request, ROOT);
+
+/** @returns {WebSocket} */
+export function openSocket() {
+  const url = new URL("ws", ROOT);
+  url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
+  return new WebSocket(url);
+}
+
+/** @param {string} path @param {Record<string, string>} [query] @returns {Request} */
+const get = (path, query) => ({ method: "GET", path, ...(query && { query }) });
+/** @param {string} path @param {unknown} body @param {Record<string, string>} [query] @returns {Request} */
+const post = (path, body, query) => ({ method: "POST", path, body, ...(query && { query }) });
+
+/** Leaves out what is empty. @param {Record<string, string | number | undefined>} values */
+function filled(values) {
+  /** @type {Record<string, string>} */
+  const given = {};
+  for (const [name, value] of Object.entries(values)) {
+    if (value !== undefined && value !== "") given[name] = String(value);
+  }
+  return given;
+}
+
+/** What each screen and button asks. `send` sends one; `curl` shows it. */
+export const requests = {
+  server: () => get("server"),
+  /** @param {{ name?: string, search?: string, sort?: string, order?: string, limit?: number, offset?: number }} filter */
+  queueList: (filter) => get("queue-list", filled(filter)),
+  /** @param {string} queue */
+  metrics: (queue) => get("queues/metrics", { queue }),
+  /** @param {number} seconds */
+  timings: (seconds) => get("operation-timings", { seconds: String(seconds) }),
+
+  /** @param {string} name @param {Record<string, unknown>} config */
+  createQueue: (name, config) => post("create-queue", { name, config }),
+  /** @param {string} name @param {Record<string, unknown>} config */
+  updateQueue: (name, config) => post("update-queue", { name, config }),
+  /** @param {string} queue @returns {Request} */
+  purgeQueue: (queue) => ({ method: "POST", path: "purge-queue", query: { queue } }),
+  /** @param {string} queue @returns {Request} */
+  deleteQueue: (queue) => ({ method: "DELETE", path: "delete-queue", query: { queue } }),
+
+  /** @param {Record<string, unknown>} message */
+  publish: (message) => post("publish", message),
+  /** @param {string} queue @param {string} consumer @param {number} seconds */
+  consume: (queue, consumer, seconds) =>
+    post("consume", { consumer_id: consumer, timeout_seconds: seconds, details: true }, { queue }),
+  /** @param {string} queue @param {string} id @param {string} consumer */
+  ack: (queue, id, consumer) => post("ack", { consumer_id: consumer }, { queue, id }),
+  /** @param {string} queue @param {string} id @param {string} consumer @param {string} [error] */
+  nack: (queue, id, consumer, error) => post("nack", { consumer_id: consumer, ...(error && { error }) }, { queue, id }),
+
+  /** @param {string} queue @param {{ state?: string, limit?: number, cursor?: string }} filter */
+  messages: (queue, filter) => get("queues/messages", { queue, ...filled(filter) }),
+  /** @param {string} queue @param {string} id */
+  message: (queue, id) => get("queues/messages", { queue, id }),
+  /** @param {string} queue */
+  priorities: (queue) => get("queues/priorities", { queue }),
+  /** @param {string} queue @param {{ limit?: number, cursor?: string }} filter */
+  locks: (queue, filter) => get("queues/locks", { queue, ...filled(filter) }),
+  /** @param {string} queue @param {Record<string, unknown>} which `ids`, `consumer_id` or `all`. */
+  forceUnlock: (queue, which) => post("force-unlock", which, { queue }),
+
+  /** @param {string} queue @param {Record<string, string | number | undefined>} filter */
+  deadLetters: (queue, filter) => get("queues/dead-letters", { queue, ...filled(filter) }),
+  /** @param {string} queue @param {string} id */
+  deadLetter: (queue, id) => get("queues/dead-letters", { queue, id }),
+  /** @param {string} queue @param {Record<string, unknown>} which */
+  requeue: (queue, which) => post("queues/dead-letters/requeue", which, { queue }),
+  /** @param {string} queue @param {Record<string, unknown>} which */
+  purgeDeadLetters: (queue, which) => post("queues/dead-letters/purge", which, { queue }),
+};

@@ -1,0 +1,61 @@
+/** The bar at the top: where you are, which server this is, whether it answers, and how the page looks. */
+
+import { html } from "../html.js";
+import { duration } from "../format.js";
+import { link, route } from "../router.js";
+import { answeredAt, lost, now, server, theme, zone } from "../store.js";
+import { Icon } from "./icon.js";
+import { helpOpen } from "./shortcuts.js";
+
+/** @type {[string, string][]} */
+const SCREENS = [
+  ["overview", "Overview"],
+  ["queues", "Queues"],
+  ["log", "Log"],
+  ["timings", "Timings"],
+];
+/** @type {Record<import("../store.js").Theme, import("../store.js").Theme>} */
+const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
+
+export function Header() {
+  const info = server.value;
+  const here = route.value.screen === "queue" ? "queues" : route.value.screen;
+  const environment = info?.environment;
+  const age = now.value - answeredAt.value;
+  return html`
+    <header class="top">
+      <a class="brand" href=${link("overview")}><span class="brand-mark" aria-hidden="true"><i></i><i></i><i></i></span>Qrusty</a>
+      ${environment && html`<span class="environment ${environment.colour}" title="Environment"><bdi>${environment.name}</bdi></span>`}
+      <nav aria-label="Screens">
+        ${SCREENS.map(
+          ([screen, title]) =>
+            html`<a href=${link(screen)} aria-current=${here === screen ? "page" : undefined}>${title}</a>`,
+        )}
+      </nav>
+      <div class="top-end">
+        <span class="pulse ${lost.value ? "bad" : ""}" title="Since the server last answered">
+          <i aria-hidden="true"></i>${lost.value ? "lost" : info ? "live" : "…"}${age > 2500 && ` · ${duration(age)}`}
+        </span>
+        <button
+          type="button"
+          class="button quiet"
+          title="Zone of times"
+          aria-label=${`Times are ${zone.value === "utc" ? "UTC" : "local"}; change`}
+          onClick=${() => (zone.value = zone.value === "utc" ? "local" : "utc")}
+        >
+          ${zone.value === "utc" ? "UTC" : "Local"}
+        </button>
+        <button
+          type="button"
+          class="button quiet square"
+          title=${`Theme: ${theme.value}`}
+          aria-label=${`Theme: ${theme.value}; change`}
+          onClick=${() => (theme.value = NEXT_THEME[theme.value])}
+        >
+          <${Icon} name=${theme.value} />
+        </button>
+        <button type="button" class="button quiet square" title="Keys (?)" aria-label="Keys" onClick=${() => (helpOpen.value = true)}>?</button>
+      </div>
+    </header>
+  `;
+}

@@ -1,0 +1,17 @@
+/** A moment, relative to now; the exact time in the chosen zone, and in the other one, on hover. */
+
+import { html } from "../html.js";
+import { instant, relative } from "../format.js";
+import { serverNow, zone } from "../store.js";
+
+/** @param {{ ms: number }} props Milliseconds since 1970, by the server's clock. */
+export function Time({ ms }) {
+  const both = [instant(ms, zone.value), instant(ms, zone.value === "utc" ? "local" : "utc")];
+  return html`<time datetime=${new Date(ms).toISOString()} title=${both.join("\n")}>${relative(ms, serverNow.value)}</time>`;
+}
+
+/** The same moment in full. @param {{ ms: number }} props */
+export function Instant({ ms }) {
+  const title = `${relative(ms, serverNow.value)}\n${instant(ms, zone.value === "utc" ? "local" : "utc")}`;
+  return html`<time datetime=${new Date(ms).toISOString()} title=${title}>${instant(ms, zone.value)}</time>`;
+}

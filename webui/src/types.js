@@ -1,0 +1,101 @@
+/**
+ * The shapes of the server's answers, as far as the page reads them.
+ *
+ * @typedef {object} ServerInfo
+ * @property {string} version
+ * @property {"ok" | "starting" | "storage_fault"} state
+ * @property {string | null} message
+ * @property {{ name: string, colour: string } | null} environment
+ * @property {boolean} read_only
+ * @property {{ mode: string, fsync: string, payload_store: boolean, payload_disk_bytes: number }} storage
+ * @property {number} now_ms
+ * @property {number} started_at_ms
+ * @property {number} uptime_seconds
+ * @property {{ open: number, limit: number }} connections
+ * @property {MemoryInfo} memory
+ * @property {Record<string, number>} limits
+ *
+ * @typedef {object} MemoryInfo
+ * @property {"normal" | "warning" | "critical"} level
+ * @property {boolean} publishes_refused
+ * @property {number} usage_bytes
+ * @property {number} limit_bytes
+ * @property {{ exit: number, warning: number, critical: number }} thresholds Shares of the limit.
+ *
+ * @typedef {object} QueueConfig
+ * @property {"MaxFirst" | "MinFirst" | "Fifo"} ordering
+ * @property {boolean} allow_duplicates
+ * @property {"Numeric" | "Text"} priority_kind
+ * @property {boolean} [protected]
+ *
+ * @typedef {"empty" | "steady" | "draining" | "growing" | "stalled"} Trend
+ *
+ * @typedef {object} QueueRow
+ * @property {string} name
+ * @property {number} available
+ * @property {number} locked
+ * @property {number} dead
+ * @property {QueueConfig} config
+ * @property {number} publish_rate_per_sec
+ * @property {number} ack_rate_per_sec
+ * @property {number} nack_rate_per_sec
+ * @property {number | null} [oldest_age_seconds]
+ * @property {Trend} trend
+ * @property {number | null} drain_seconds
+ * @property {number[]} recent Messages in the queue, a second apart, oldest first.
+ *
+ * @typedef {object} Totals Sums over the queues that match.
+ * @property {number} queues
+ * @property {number} troubled
+ * @property {number} available
+ * @property {number} locked
+ * @property {number} dead
+ * @property {number} publish_rate_per_sec
+ * @property {number} ack_rate_per_sec
+ * @property {number} nack_rate_per_sec
+ *
+ * @typedef {object} QueueList
+ * @property {number} offset
+ * @property {Totals} totals
+ * @property {QueueRow[]} queues
+ *
+ * @typedef {object} MetricPoint
+ * @property {number} t_ms
+ * @property {number} total
+ * @property {number} locked
+ * @property {number} publish_rate_per_sec
+ * @property {number} ack_rate_per_sec
+ * @property {number} nack_rate_per_sec
+ *
+ * @typedef {object} TimingPoint
+ * @property {number} t_epoch_s
+ * @property {number} count
+ * @property {number} min_us
+ * @property {number} max_us
+ * @property {number} total_us
+ *
+ * @typedef {number | bigint | string} Priority
+ *
+ * @typedef {object} Message A message as lists and details show it; what a state has not is left out.
+ * @property {string} id
+ * @property {Priority} [priority]
+ * @property {string} [priority_text]
+ * @property {number} [created_at]
+ * @property {number} [deliveries]
+ * @property {number} [retry_count]
+ * @property {number} [max_retries]
+ * @property {string | null} [payload]
+ * @property {string} [payload_preview]
+ * @property {number} [payload_bytes]
+ * @property {string} [payload_error]
+ * @property {string} [state]
+ * @property {string | null} [consumer]
+ * @property {number | null} [locked_since]
+ * @property {number | string} [lock_until]
+ * @property {number} [died_at]
+ * @property {string} [reason]
+ * @property {string | null} [error]
+ * @property {number} [requeues]
+ */
+
+export {};

@@ -1,0 +1,3 @@
+export * from "htm";
+import made from "htm";
+export default made;

@@ -1,0 +1,3 @@
+export * from "uplot";
+import made from "uplot";
+export default made;
