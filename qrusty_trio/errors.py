@@ -117,6 +117,12 @@ class QueueNotFound(NotFound):
     code = "queue_not_found"
 
 
+class MessageNotFound(NotFound):
+    """The queue has no such message."""
+
+    code = "message_not_found"
+
+
 class MessageNotLocked(NotFound):
     """The message is unknown, not locked, or locked by another consumer.
 

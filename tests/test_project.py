@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
+from qrusty_trio.api import browsing
 from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
 from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
@@ -24,7 +25,7 @@ from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
-from qrusty_trio.core import deadlines, model
+from qrusty_trio.core import deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.http import byte_budget, websocket
@@ -119,6 +120,12 @@ def documented_limits() -> dict[str, str]:
         "messages that a batch consumes": f"{model.MAX_BATCH_DELIVERIES:,}",
         "response to a batch of consumes": f"{MAX_RESPONSE_BYTES // 2**20} MiB, or one message",
         "entries of a page (`limit`)": f"{MAX_LIMIT}",
+        "list of messages": f"{browsing.MAX_LIST_BYTES // 1024} KiB, or one message",
+        "payload shown in a list": f"{browsing.SHOWN_BYTES // 1024} KiB",
+        "messages looked at in search of one": f"about {finding.MESSAGES_PER_SEARCH:,}, "
+        f"in at most {finding.STEPS_PER_SEARCH} steps",
+        "messages counted by priority one by one": f"{priorities.COUNTED_MESSAGES:,}",
+        "priorities listed": f"{priorities.MAX_PRIORITIES}",
         "locks looked at for a page": f"{LOCKS_PER_STEP * LOCK_STEPS_PER_PAGE:,}, or "
         f"{LOCK_NUMBERS_PER_STEP * LOCK_STEPS_PER_PAGE:,} lock numbers",
         "length of a lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from qrusty_trio.api import batches, locking, messages, overview, queues, reports
+from qrusty_trio.api import batches, browsing, locking, messages, overview, queues, reports
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
@@ -36,6 +36,7 @@ OPERATIONS: Final = (
     *queues.OPERATIONS,
     *reports.OPERATIONS,
     *overview.OPERATIONS,
+    *browsing.OPERATIONS,
 )
 """Every HTTP route except /ws and the web UI."""
 

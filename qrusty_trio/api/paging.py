@@ -29,6 +29,8 @@ class Listed(IntEnum):
     AVAILABLE = 1
     LOCKED = 2
     DEAD = 3
+    SEARCHED = 4
+    """Available messages that were looked at in search of one."""
 
 
 class Cursor(NamedTuple):

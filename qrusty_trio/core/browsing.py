@@ -18,10 +18,10 @@ from qrusty_trio.core.model import is_websocket
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.core.records import unpack_lock, unpack_message
 
-FEW_LOCKS = 4096
+FEW_LOCKS = 1024
 """So many locks are gone through in memory: 0.5 ms. More are read from the store, where they are in order."""
 LOCKS_PER_STEP = 200
-"""Locks read from the store in one step, which takes 1 ms."""
+"""Locks read from the store in one step, which takes 0.6 ms."""
 LOCK_NUMBERS_PER_STEP = 4_000
 """Lock numbers passed in one step. Those of deleted locks cost 0.1 µs each."""
 LOCK_STEPS_PER_PAGE = 25
@@ -30,6 +30,27 @@ READ_BYTES = 256 * 1024
 """Bytes of records read in one step, roughly: half a millisecond."""
 
 _number = attrgetter("number")
+
+
+class Chunk(NamedTuple):
+    """Some available messages of a queue, in its order."""
+
+    pairs: list[tuple[bytes, bytes]]
+    """Key, record."""
+    begin: bytes | None
+    """The key from which to read on; None at the end of the queue. There may be no message before the next chunk."""
+
+
+def read_on(journal: Journal, queue: Queue, begin: bytes, limit: int) -> Chunk:
+    """Up to `limit` available messages from key `begin` on, and about READ_BYTES of the store. Raises StorageFault."""
+    frontier = queue.tier.frontier
+    if frontier is None or begin < frontier:
+        pairs = queue.tier.following(begin, limit)
+        return Chunk(pairs, frontier if len(pairs) < limit else pairs[-1][0] + b"\x00")
+    pairs = journal.scan(journal.messages, max(begin, queue.head), queue.end, limit, READ_BYTES)
+    if len(pairs) < limit and sum(len(record) for _, record in pairs) < READ_BYTES:
+        return Chunk(pairs, None)
+    return Chunk(pairs, pairs[-1][0] + b"\x00")
 
 
 class LockPage(NamedTuple):

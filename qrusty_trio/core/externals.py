@@ -135,13 +135,13 @@ class Externals:
             journal.mark(sums)
             journal.delete_range(sums.group, sums.group + b"\xff" * 9, journal.external)
 
-    def read(self, packed: bytes) -> bytes:
-        """Read a payload. Raises PayloadBroken, PayloadUnreadable.
+    def read(self, packed: bytes, octets: int | None = None) -> bytes:
+        """Read a payload; with `octets`, only its beginning. Raises PayloadBroken, PayloadUnreadable.
 
         Requirements: PER-0038
         """
         try:
-            return self.store.read(PayloadRef.unpack(packed))
+            return self.store.read(PayloadRef.unpack(packed), octets)
         except PayloadUnreadable as error:
             self._note(error)
             raise

@@ -115,6 +115,12 @@ class HotTier:
         key = self._keys[self._start]
         return key, self._records[key]
 
+    def following(self, key: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        """Up to `limit` messages (key, record) from `key` on, in order."""
+        at = bisect_left(self._keys, key, lo=self._start)
+        records = self._records
+        return [(each, records[each]) for each in self._keys[at : at + limit]]
+
     def pop(self) -> tuple[bytes, bytes]:
         """Remove and return the first message (key, record). Raises IndexError when the tier is empty."""
         start = self._start

@@ -24,7 +24,7 @@ _U64 = struct.Struct(">Q")
 _NUMERIC = struct.Struct(">IQQ")
 _COMPLEMENT = bytes(255 - value for value in range(256))
 PREFIX_BYTES = 4
-_SEQUENCE_BYTES = 8
+SEQUENCE_BYTES = 8
 
 NEXT_QUEUE = b"N"
 """META: the number of the next queue (4 bytes)."""
@@ -96,11 +96,11 @@ class KeyCoder:
         if self._numeric:
             if self._fifo:
                 return int.from_bytes(key[-8:], "big")
-            number = int.from_bytes(key[PREFIX_BYTES:-_SEQUENCE_BYTES], "big")
+            number = int.from_bytes(key[PREFIX_BYTES:-SEQUENCE_BYTES], "big")
             return U64_MAX - number if self._flip else number
         if self._fifo:
-            return key[PREFIX_BYTES + _SEQUENCE_BYTES :].decode()
-        order = key[PREFIX_BYTES:-_SEQUENCE_BYTES]
+            return key[PREFIX_BYTES + SEQUENCE_BYTES :].decode()
+        order = key[PREFIX_BYTES:-SEQUENCE_BYTES]
         if self._flip:
             order = order.translate(_COMPLEMENT)
         return order[:-2].replace(b"\x00\xff", b"\x00").decode()

@@ -56,6 +56,16 @@ class Payloads:
         reference = reference_of(record)
         return self.externals.read(reference) if reference else record[PAYLOAD_AT:]
 
+    def octets(self, record: bytes) -> int:
+        """The length of the payload of a record, in bytes."""
+        reference = reference_of(record)
+        return PayloadRef.unpack(reference).length if reference else len(record) - PAYLOAD_AT
+
+    def beginning(self, record: bytes, octets: int) -> bytes:
+        """Up to so many bytes of a payload, without a look at its checksum. Raises PayloadBroken, PayloadUnreadable."""
+        reference = reference_of(record)
+        return self.externals.read(reference, octets) if reference else record[PAYLOAD_AT : PAYLOAD_AT + octets]
+
     def lost(self, queue: Queue, key: bytes, id: str, reference: bytes, reason: str, kind: int = LIVE) -> None:
         """Free the bytes of a message that was removed because its payload is lost, and note it in `take_removed`."""
         self.externals.free(queue, reference, kind)

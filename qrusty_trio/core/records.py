@@ -40,6 +40,7 @@ NO_FRAME = bytes(_FRAME.size)
 CLOCK_STEP_MS = 1000
 """A smaller difference does not mean that the clock was set: it may be slewed, or was read a little later."""
 _DELIVERIES_AT = 13
+ID_AT = 17
 PAYLOAD_AT = _MESSAGE.size
 
 pack_message = _MESSAGE.pack

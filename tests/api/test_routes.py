@@ -44,6 +44,9 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("GET", "/operation-timings", "operation_timings", ()),
     ("GET", "/health", "health", ()),
     ("GET", "/server", "server", ()),
+    ("GET", "/queues/q/messages", "messages", ("q",)),
+    ("GET", f"/queues/q/messages/{ID}", "message", ("q", ID)),
+    ("GET", "/queues/q/priorities", "priorities", ("q",)),
     ("GET", "/queue-list", "queue_list", ()),
 ]
 

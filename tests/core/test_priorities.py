@@ -1,0 +1,151 @@
+"""Messages by priority: counted in small queues, estimated in large ones."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+
+import pytest
+
+from qrusty_trio.core import browsing, priorities
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import Kind, Ordering, Priority, QueueConfig
+from qrusty_trio.core.priorities import MAX_PRIORITIES, Histogram, histogram
+from qrusty_trio.storage.base import Storage
+from qrusty_trio.storage.memory import MemoryStorage
+
+
+def of(broker: Broker, name: str = "q") -> Histogram:
+    steps = histogram(broker.journal, broker.catalog.by_name[name])
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            found: Histogram = stop.value
+            return found
+
+
+def filled(broker: Broker, given: list[Priority], config: QueueConfig | None = None) -> Counter[Priority]:
+    broker.catalog.create("q", config if config is not None else QueueConfig())
+    for priority in given:
+        broker.publish("q", priority, "p", 9, 0)
+    broker.commit()
+    return Counter(given)
+
+
+def consumed(broker: Broker, expected: Counter[Priority], count: int) -> None:
+    for _ in range(count):
+        delivery = broker.consume("q", "c", 30, 0)
+        assert delivery is not None
+        expected[delivery.priority] -= 1
+        broker.ack("q", delivery.id, "c", 0)
+
+
+@pytest.mark.parametrize("ordering", Ordering)
+def test_a_small_queue_is_counted(storage: Storage, ordering: Ordering) -> None:
+    broker = Broker(storage, hot_tier_size=5, refill_threshold=2)
+    dice = random.Random(1)
+    expected = filled(broker, [dice.choice((1, 1, 1, 5, 2**64 - 1)) for _ in range(900)], QueueConfig(ordering))
+    consumed(broker, expected, 100)
+    found = of(broker)
+    assert dict(found.counts) == {priority: count for priority, count in expected.items() if count}
+    assert (found.others, found.sampled, found.looked_at) == (0, False, 800)
+    order = [priority for priority, _ in found.counts]
+    assert (
+        order
+        == {
+            Ordering.MAX_FIRST: sorted(order, reverse=True),
+            Ordering.MIN_FIRST: sorted(order),
+            Ordering.FIFO: sorted(order, key=lambda priority: -expected[priority]),
+        }[ordering]
+    )
+
+
+def test_an_empty_queue() -> None:
+    broker = Broker(MemoryStorage())
+    broker.catalog.create("q", QueueConfig())
+    assert of(broker) == Histogram([], 0, False, 0)
+
+
+@pytest.mark.parametrize("ordering", Ordering)
+def test_many_priorities_of_a_small_queue(ordering: Ordering) -> None:
+    broker = Broker(MemoryStorage())
+    filled(broker, [number // 2 for number in range(1000)], QueueConfig(ordering))
+    found = of(broker)
+    assert len(found.counts) == MAX_PRIORITIES
+    assert found.others == 1000 - 2 * MAX_PRIORITIES
+    if ordering is Ordering.MAX_FIRST:
+        assert found.counts[0] == (499, 2)
+
+
+DISTRIBUTIONS: dict[str, Callable[[random.Random, int], int]] = {
+    "even": lambda dice, number: dice.randrange(10),
+    "one": lambda dice, number: 7,
+    "skewed": lambda dice, number: min(20, int(dice.expovariate(0.5))),
+    "in phases": lambda dice, number: number // 7_000,
+    "in runs": lambda dice, number: number // 64 % 3,
+    "every other": lambda dice, number: number % 2,
+}
+
+
+@pytest.mark.parametrize("ordering", Ordering)
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_a_large_queue_is_sampled(ordering: Ordering, distribution: str) -> None:
+    broker = Broker(MemoryStorage())
+    dice = random.Random(2)
+    given: list[Priority] = [DISTRIBUTIONS[distribution](dice, number) for number in range(30_000)]
+    expected = filled(broker, given, QueueConfig(ordering))
+    consumed(broker, expected, 5_000)
+    found = of(broker)
+    assert found.sampled
+    assert found.looked_at < 10_000
+    assert found.others <= (len(found.counts) if ordering is Ordering.FIFO else 0)  # rounding
+    counts = dict(found.counts)
+    assert abs(sum(counts.values()) - 25_000) <= len(counts)
+    for priority, count in expected.items():
+        # Those of a few messages may be missed in a Fifo queue.
+        assert abs(counts.get(priority, 0) - count) < max(0.35 * count, 700), (priority, counts, expected)
+        if count and (ordering is not Ordering.FIFO or count > 1_000):
+            assert counts[priority] > 0
+
+
+def test_rare_priorities_are_exact_in_a_large_queue() -> None:
+    broker = Broker(MemoryStorage())
+    expected = filled(broker, [9 if number % 1_000 == 0 else 5 for number in range(20_000)])
+    assert dict(of(broker).counts) == expected
+
+
+def test_text_priorities(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priorities, "COUNTED_MESSAGES", 100)
+    broker = Broker(MemoryStorage(), hot_tier_size=5, refill_threshold=2)
+    texts: list[Priority] = ["a", "a\0", "\0", "ü", "a\0b"]
+    given = [texts[number % 5] for number in range(200)]
+    expected = filled(broker, given, QueueConfig(Ordering.MIN_FIRST, kind=Kind.TEXT))
+    found = of(broker)
+    assert found.counts == sorted(expected.items(), key=lambda item: str(item[0]).encode())
+    assert found.sampled
+
+
+def test_many_priorities_of_a_large_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priorities, "COUNTED_MESSAGES", 100)
+    broker = Broker(MemoryStorage())
+    filled(broker, [number // 2 for number in range(1000)])
+    found = of(broker)
+    assert found.counts == [(499 - number, 2) for number in range(MAX_PRIORITIES)]
+    assert (found.others, found.sampled) == (1000 - 2 * MAX_PRIORITIES, True)
+
+
+def test_large_records_are_sampled_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "READ_BYTES", 500)
+    monkeypatch.setattr(priorities, "READ_BYTES", 500)
+    monkeypatch.setattr(priorities, "COUNT_STEPS", 10)
+    broker = Broker(MemoryStorage(), hot_tier_size=1, refill_threshold=1)
+    broker.catalog.create("q", QueueConfig())
+    for number in range(600):
+        broker.publish("q", number % 2, "x" * 100, 9, 0)
+    found = of(broker)
+    assert found.sampled
+    assert [priority for priority, _ in found.counts] == [1, 0]
+    assert all(200 < count < 400 for _, count in found.counts)
+    assert found.looked_at < 200
