@@ -1,4 +1,4 @@
-"""A client for Trio programs: publish, subscribe, stay connected.
+"""A client for Trio programs: publish, subscribe, work, stay connected.
 
     async with connect("ws://127.0.0.1:6784/ws") as client:
         await client.publish("jobs", "hello", priority=7)
@@ -6,6 +6,8 @@
             async for delivery in deliveries:
                 print(delivery.payload)
                 await delivery.ack()
+
+`worker` calls a function for each message, and does the rest.
 
 Rule: the client stands alone. It speaks the wire contract and imports nothing from the server.
 """
@@ -29,6 +31,7 @@ from qrusty_trio.client.errors import (
     StorageError,
 )
 from qrusty_trio.client.subscription import Deliveries, Delivery
+from qrusty_trio.client.worker import Handler, Message, worker
 
 __all__ = [
     "AlreadySubscribed",
@@ -40,8 +43,10 @@ __all__ = [
     "Deliveries",
     "Delivery",
     "FrameTooLarge",
+    "Handler",
     "InvalidRequest",
     "MemoryPressure",
+    "Message",
     "NotLocked",
     "ProtocolError",
     "PublishFailed",
@@ -50,4 +55,5 @@ __all__ = [
     "Starting",
     "StorageError",
     "connect",
+    "worker",
 ]

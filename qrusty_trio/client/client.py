@@ -25,7 +25,7 @@ from qrusty_trio.client.errors import (
     ProtocolError,
     again,
 )
-from qrusty_trio.client.subscription import MAX_PREFETCH, Deliveries
+from qrusty_trio.client.subscription import Deliveries
 from qrusty_trio.client.transport import bare_exceptions, open_websocket
 
 BACKOFF_SECONDS = 0.1
@@ -44,9 +44,11 @@ class Client:
     Requirements: WS-0036
     """
 
-    def __init__(self, url: str, reconnect_seconds: float) -> None:
+    def __init__(self, url: str, reconnect_seconds: float, *, patient: bool = False) -> None:
+        """`patient`: the first attempt to connect is like all others. It is repeated, and `run` raises nothing."""
         self._url = url
         self._reconnect_seconds = reconnect_seconds
+        self._patient = patient
         self._connection: Connection | None = None
         self._changed = trio.Event()
         """Set and replaced when there is a new connection, or when there will be no more."""
@@ -83,15 +85,9 @@ class Client:
         Raises QueueNotFound and the other `RequestError`s, AlreadySubscribed, and ConnectionLost if the connection is
         lost before the response. After a later loss the client subscribes again by itself.
         """
-        if not 1 <= prefetch <= MAX_PREFETCH:
-            raise ValueError(f"prefetch must be from 1 to {MAX_PREFETCH}, not {prefetch}")
-        if lock_timeout < 1:
-            raise ValueError(f"lock_timeout must be at least 1 second, not {lock_timeout}")
-        connection = await self._connected()
-        if queue in self._subscriptions:
-            raise AlreadySubscribed(f"this client is subscribed to {queue!r}")
         deliveries = Deliveries(queue, prefetch, lock_timeout)
-        self._subscriptions[queue] = deliveries
+        connection = await self._connected()
+        self.add(deliveries)
         try:
             await deliveries.attach(connection)
             yield deliveries
@@ -103,6 +99,12 @@ class Client:
                 # The state of the old subscription is unknown, so a new one on this connection might go wrong.
                 self._connection.end(ConnectionLost("the server did not confirm the end of a subscription"))
             del self._subscriptions[queue]
+
+    def add(self, deliveries: Deliveries) -> None:
+        """Subscribe on every connection from the next one on. Raises AlreadySubscribed."""
+        if deliveries.queue in self._subscriptions:
+            raise AlreadySubscribed(f"this client is subscribed to {deliveries.queue!r}")
+        self._subscriptions[deliveries.queue] = deliveries
 
     async def _connected(self) -> Connection:
         while True:
@@ -125,7 +127,7 @@ class Client:
     async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Connect and reconnect until `close`, or until that is hopeless.
 
-        Raises ConnectFailed, but only if the first attempt fails.
+        Raises ConnectFailed, but only if the first attempt fails and the client is not patient.
         """
         lost_at = trio.current_time()
         attempt = 0
@@ -144,7 +146,7 @@ class Client:
                 # The library's reader may raise this for a protocol violation, after the connection was open.
                 ended = self._connection.ended if self._connection is not None else None
                 reason = ended or self._judge(error)
-                if not connected:
+                if not connected and not self._patient:
                     raise ConnectFailed(str(reason)) from error
             self._connection = None
             if not isinstance(reason, ConnectionLost):

@@ -11,6 +11,8 @@ Connections come and go: then the client calls `attach` and `detach`.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import trio
@@ -52,11 +54,17 @@ class Delivery:
 
     async def ack(self) -> None:
         """Report success: the server deletes the message. Accepted, but without effect, if the lock has expired."""
-        await self._settle("ack")
+        await self._settle(type="ack")
 
-    async def nack(self) -> None:
-        """Report failure: the message goes back to the queue, or to the dead letters after its last try."""
-        await self._settle("nack")
+    async def nack(self, error: str | None = None) -> None:
+        """Report failure: the message goes back to the queue, or to the dead letters after its last try.
+
+        error: why, in at most 1,024 bytes of UTF-8. A dead letter keeps the last one.
+        """
+        if error is None:
+            await self._settle(type="nack")
+        else:
+            await self._settle(type="nack", error=error)
 
     async def renew(self, seconds: int) -> None:
         """Make the lock expire `seconds` from now. Raises NotLocked if it has already expired."""
@@ -64,12 +72,16 @@ class Delivery:
         await self._connection.request(type="renew", queue=self.queue, id=self.id, lock_timeout_secs=seconds)
         self._subscription.renewed(self, trio.current_time() + seconds)
 
-    async def _settle(self, how: str) -> None:
+    async def _settle(self, **fields: str) -> None:
         self._check()
         try:
-            await self._connection.request(type=how, queue=self.queue, id=self.id)
-        finally:
+            await self._connection.request(**fields, queue=self.queue, id=self.id)
+        except RequestError:
+            raise  # Nothing has changed: the message is still ours.
+        except BaseException:
             self._subscription.release(self)
+            raise
+        self._subscription.release(self)
 
     def _check(self) -> None:
         if self.lost:
@@ -88,7 +100,12 @@ class Deliveries:
     Requirements: WS-0037, WS-0038
     """
 
-    def __init__(self, queue: str, prefetch: int, lock_timeout: int) -> None:
+    def __init__(self, queue: str, prefetch: int, lock_timeout: int, on_loss: Callable[[], None] | None = None) -> None:
+        """`on_loss` is called when a connection has ended, and with it all locks."""
+        if not 1 <= prefetch <= MAX_PREFETCH:
+            raise ValueError(f"prefetch must be from 1 to {MAX_PREFETCH}, not {prefetch}")
+        if lock_timeout < 1:
+            raise ValueError(f"lock_timeout must be at least 1 second, not {lock_timeout}")
         self.queue = queue
         self.prefetch = prefetch
         self.lock_timeout = lock_timeout
@@ -104,6 +121,7 @@ class Deliveries:
         """Credits to be granted to the server."""
         self._failure: ClientError | None = None
         self._closed = False
+        self._on_loss = on_loss
 
     def __aiter__(self) -> Deliveries:
         return self
@@ -118,6 +136,7 @@ class Deliveries:
             self.release(delivery)
 
     async def _next(self) -> Delivery:
+        await trio.lowlevel.checkpoint_if_cancelled()
         try:
             delivery = self._receive.receive_nowait()
         except trio.WouldBlock:
@@ -125,7 +144,8 @@ class Deliveries:
         except trio.EndOfChannel:
             self._raise()
         else:
-            await trio.lowlevel.checkpoint()
+            # A cancellation here would lose the message.
+            await trio.lowlevel.cancel_shielded_checkpoint()
             return delivery
         while True:
             # Nothing is prefetched, so all unsettled messages are in the program's hands.
@@ -172,7 +192,7 @@ class Deliveries:
             self._credits += self._owed
             self._owed = 0
 
-    # For `Client`
+    # For `Client` and `worker`
 
     async def attach(self, connection: Connection) -> None:
         """Subscribe on a new connection. Raises RequestError, ConnectionLost or whatever else ended the connection."""
@@ -200,7 +220,9 @@ class Deliveries:
         self._connection = None
         self._open.clear()
         self._owed = self._credits = 0
-        self._drain()
+        self.drain()
+        if self._on_loss is not None:
+            self._on_loss()
 
     def take(self, frame: Frame) -> None:
         """Accept a delivery. Raises ProtocolError if there was no credit for it."""
@@ -218,26 +240,32 @@ class Deliveries:
             self._failure = error
             self._send.close()
 
+    async def stop(self) -> None:
+        """Unsubscribe. What has come and was not handed out waits for `drain`, or for the end of the connection."""
+        self._closed = True
+        connection = self._connection
+        if connection is not None and connection.ended is None and self._failure is None:
+            # However it fails, the subscription is gone.
+            with suppress(ClientError):
+                await connection.request(type="unsubscribe", queue=self.queue)
+
     async def close(self) -> None:
         """Unsubscribe, and nack the prefetched messages: the server counts each as delivered.
 
         Requirements: WS-0039
         """
-        self._closed = True
         connection = self._connection
         try:
-            if connection is not None and connection.ended is None and self._failure is None:
-                await connection.request(type="unsubscribe", queue=self.queue)
-        except ClientError:
-            pass  # However it failed, the subscription is gone.
+            await self.stop()
         finally:
-            left = self._drain()
+            left = self.drain()
             self._send.close()
             if connection is not None and left:
                 ids = [delivery.id for delivery in left]
                 connection.post(type="batch-nack", queue=self.queue, ids=ids, no_reply=True)
 
-    def _drain(self) -> list[Delivery]:
+    def drain(self) -> list[Delivery]:
+        """Take the prefetched messages out."""
         left: list[Delivery] = []
         while True:
             try:

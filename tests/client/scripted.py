@@ -65,6 +65,20 @@ class Peer:
             if "req_id" in request:
                 await self.ok(request, id="id")
 
+    async def until_closed(self) -> tuple[int, list[tuple[str, str]]]:
+        """Say ok to everything. Returns the client's close code, and its requests: type and id."""
+        requests: list[tuple[str, str]] = []
+        while True:
+            try:
+                frame = await self.read()
+            except ConnectionClosed:
+                reason = self.websocket.closed
+                assert reason is not None
+                return reason.code, requests
+            if "req_id" in frame:
+                requests.append((frame["type"], frame.get("id", "")))
+                await self.ok(frame)
+
     async def close(self, code: int) -> None:
         await self.websocket.aclose(code, "because")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -13,7 +12,8 @@ import trio
 
 from qrusty_trio import client as q
 from qrusty_trio.api.operations import MAX_BODY_BYTES
-from tests.http.ws_server import PATIENCE, Running, both_lanes, running
+from tests.client.hosting import Host, break_connections
+from tests.http.ws_server import PATIENCE, both_lanes, running
 from tests.wire.http_client import open_client
 
 
@@ -173,15 +173,6 @@ async def test_the_end_of_a_client_gives_back_everything(fast_lane: bool) -> Non
         await server.settle_down(20, 0, 0)
 
 
-def break_connections(server: Running) -> None:
-    """As a broken network does it: both ends find the connection ended, without a close frame."""
-    for each in gc.get_objects():
-        if isinstance(each, trio.SocketStream):
-            peer = each.socket
-            if peer.fileno() >= 0 and peer.getsockname()[1] == server.port:
-                peer.shutdown(trio.socket.SHUT_RDWR)
-
-
 # Verifies: SYS-0020
 @both_lanes
 async def test_a_broken_connection_is_made_good(fast_lane: bool) -> None:
@@ -205,32 +196,6 @@ async def test_a_broken_connection_is_made_good(fast_lane: bool) -> None:
                     done[delivery.payload] += 1
             assert lost == 3
         await server.settle_down(0, 0, 0)
-
-
-class Host:
-    """A server that can be stopped and started again while a client stays."""
-
-    def __init__(self, nursery: trio.Nursery, fast_lane: bool, data_path: Path) -> None:
-        self._nursery = nursery
-        self._fast_lane = fast_lane
-        self._data_path = data_path
-        self._stop = trio.Event()
-        self._stopped = trio.Event()
-
-    async def _run(self, port: int, *, task_status: trio.TaskStatus[Running]) -> None:
-        async with running(self._fast_lane, data_path=self._data_path, port=port) as server:
-            task_status.started(server)
-            await self._stop.wait()
-        self._stopped.set()
-
-    async def start(self, port: int = 0) -> Running:
-        self._stop, self._stopped = trio.Event(), trio.Event()
-        server: Running = await self._nursery.start(self._run, port)
-        return server
-
-    async def stop(self) -> None:
-        self._stop.set()
-        await self._stopped.wait()
 
 
 # Verifies: SYS-0020
