@@ -1,7 +1,7 @@
 """What the server currently refuses, on any transport.
 
-Rule: the start-up loader, the memory monitor and the engine write here, and every transport reads here. Nobody asks
-those three directly.
+Rule: the start-up loader, the memory monitor, the engine and the supervisor write here, and every transport reads here.
+Nobody asks those directly.
 
 Requirements: SCH-0040
 """
@@ -17,7 +17,7 @@ class Gate:
     Requirements: API-0074
     """
 
-    __slots__ = ("fault", "memory_critical", "read_only", "starting")
+    __slots__ = ("fault", "memory_critical", "read_only", "starting", "stopping")
 
     def __init__(self, starting: bool = False, memory_critical: bool = False, read_only: bool = False) -> None:
         self.starting = starting
@@ -28,13 +28,23 @@ class Gate:
         """Whether clients may change nothing. The server itself goes on: locks expire."""
         self.fault: str | None = None
         """The sentence of the storage fault that changes are refused with; None while the store works."""
+        self.stopping = False
+        """Whether the server is on its way to its end. It finishes what is in hand, and refuses nothing on a connection
+        that it still has."""
 
     @property
     def state(self) -> str:
-        """`starting`, `storage_fault` or `ok`."""
+        """`stopping`, `storage_fault`, `starting` or `ok`."""
+        if self.stopping:
+            return "stopping"
         if self.fault is not None:
             return "storage_fault"
         return "starting" if self.starting else "ok"
+
+    @property
+    def ready(self) -> bool:
+        """Whether clients should be sent here."""
+        return self.state == "ok"
 
     def refusal(self, changes: bool = True) -> QrustyError | None:
         """With what an operation that needs the store is refused now; None if it is allowed.

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from qrusty_trio.api import batches, browsing, locking, messages, overview, queues, reports
+from qrusty_trio.api import batches, browsing, locking, messages, overview, probes, queues, reports
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
@@ -37,8 +37,9 @@ OPERATIONS: Final = (
     *reports.OPERATIONS,
     *overview.OPERATIONS,
     *browsing.OPERATIONS,
+    *probes.OPERATIONS,
 )
-"""Every HTTP route except /ws and the web UI."""
+"""Every HTTP route except /ws, /metrics and the web UI."""
 
 resolve: Final = Router(OPERATIONS).resolve
 """`resolve(method, raw_path, query)`: see `Router.resolve`."""

@@ -14,7 +14,7 @@ Requirements: SYS-0010, API-0014
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from urllib.parse import unquote, unquote_to_bytes
 
 from qrusty_trio.api.call import Operation
@@ -179,23 +179,33 @@ def _checked(params: tuple[str, ...]) -> tuple[str, ...]:
 def read_query(query: str, names: Collection[str]) -> dict[str, str]:
     """The parameters of a raw query that are among `names`, decoded; '+' is a space. Others are ignored.
 
-    Raises BadRequest.
+    Raises BadRequest, also when one is given twice.
 
     Requirements: API-0012
     """
+    given: dict[str, str] = {}
+    for name, value in _read_pairs(query, names):
+        if name in given:
+            raise BadRequest(f"'{name}' must be given once in the query")
+        given[name] = value
+    return given
+
+
+def read_queries(query: str, name: str) -> list[str]:
+    """All values of a parameter that may be given more than once. Raises BadRequest."""
+    return [value for _, value in _read_pairs(query, (name,))]
+
+
+def _read_pairs(query: str, names: Collection[str]) -> Iterator[tuple[str, str]]:
     if query.count("&") >= MAX_QUERY_PARAMETERS:
         raise BadRequest(f"the query may have at most {MAX_QUERY_PARAMETERS} parameters")
-    given: dict[str, str] = {}
     for pair in query.split("&"):
         raw_name, _, raw_value = pair.partition("=")
         name = raw_name if len(raw_name) > _LONGEST_NAME else unquote(raw_name)
         if name in names:
-            if name in given:
-                raise BadRequest(f"'{name}' must be given once in the query")
             if not raw_value.isascii():
                 raise BadRequest(f"'{name}' in the query must be percent-encoded UTF-8")
-            given[name] = _decode(raw_value.replace("+", " ").encode(), f"'{name}' in the query")
-    return given
+            yield name, _decode(raw_value.replace("+", " ").encode(), f"'{name}' in the query")
 
 
 def _decode(part: bytes, what: str = "the path") -> str:

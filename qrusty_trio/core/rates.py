@@ -40,7 +40,7 @@ class Rates:
     Requirements: API-0027
     """
 
-    __slots__ = ("_sampled_at", "acked", "nacked", "points", "published")
+    __slots__ = ("_acked_before", "_nacked_before", "_sampled_at", "acked", "nacked", "points", "published")
 
     def __init__(self) -> None:
         self.published = 0
@@ -48,6 +48,18 @@ class Rates:
         self.nacked = 0
         self.points: deque[Point] = deque(maxlen=POINTS)
         self._sampled_at: int | None = None
+        self._acked_before = 0
+        self._nacked_before = 0
+
+    @property
+    def acked_total(self) -> int:
+        """Acks since the start of the process."""
+        return self._acked_before + self.acked
+
+    @property
+    def nacked_total(self) -> int:
+        """Nacks since the start of the process."""
+        return self._nacked_before + self.nacked
 
     def sample(self, now: int, available: int, locked: int) -> None:
         """Add the sample for the second that ends at `now` (wall milliseconds)."""
@@ -65,6 +77,8 @@ class Rates:
                 _smooth(last.nack_rate, self.nacked / seconds),
             )
         )
+        self._acked_before += self.acked
+        self._nacked_before += self.nacked
         self.published = self.acked = self.nacked = 0
 
 

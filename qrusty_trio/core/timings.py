@@ -1,7 +1,7 @@
 """Durations of operations, second by second, for the last hour.
 
-Rule: recording costs one look-up and a few list updates. Memory is bounded: each operation has the current second and a
-ring of `WINDOW_SECONDS` packed slots (230 KB). The ring is created when the operation first runs.
+Rule: recording costs two look-ups and a few list updates. Memory is bounded: each operation has the current second and
+a ring of `WINDOW_SECONDS` packed slots (230 KB). The ring is created when the operation first runs.
 
 Requirements: API-0028
 """
@@ -11,6 +11,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from typing import TypedDict
+
+from qrusty_trio.core.histogram import Histogram
 
 WINDOW_SECONDS = 3600
 """How far back a series reaches."""
@@ -58,9 +60,11 @@ class Timings:
     Requirements: API-0028, API-0029
     """
 
-    __slots__ = ("_rings", "_running")
+    __slots__ = ("_rings", "_running", "histograms")
 
     def __init__(self) -> None:
+        self.histograms = {name: Histogram() for name in _PAIRS}
+        """The whole durations since the start, by operation."""
         self._running = {name: _UNUSED.copy() for name in _PAIRS}
         self._rings: dict[str, array[int]] = {}
 
@@ -72,6 +76,9 @@ class Timings:
         slot = self._running[operation]
         if slot[0] != now_s:
             self._turn(operation, slot, now_s)
+        histogram = self.histograms[operation]
+        histogram.counts[whole_ns.bit_length()] += 1  # as `Histogram.add`, without a call
+        histogram.total += whole_ns
         slot[1] += 1
         if whole_ns < slot[2]:
             slot[2] = whole_ns

@@ -5,7 +5,7 @@ Rule: everything that connections share comes from here. The only module globals
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +19,11 @@ from qrusty_trio.http.websocket import WebSocketServices
 
 MAX_TURNED_AWAY = 128
 """Connections being turned away at a time. Further ones are closed without a response."""
+
+
+async def no_metrics(context: HttpContext, query: str) -> bytes:
+    """The metrics of a server that keeps none."""
+    return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,3 +55,5 @@ class HttpContext:
     """Surplus connections that get a response at a time; fewer where descriptors are scarce."""
     connections: Gauge = field(default_factory=Gauge)
     """Open connections; the listener counts them."""
+    metrics: Callable[[HttpContext, str], Awaitable[bytes]] = no_metrics
+    """Renders the response to `GET /metrics` from its query. Raises BadRequest."""

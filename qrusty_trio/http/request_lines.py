@@ -21,7 +21,8 @@ MAX_KEPT_LINE_BYTES = 1024
 """Longer lines are not cached, which bounds the memory (4 MiB)."""
 ROOT_PATH = b"/"
 WEBSOCKET_PATH = b"/ws"
-_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, b"/ui", b"/favicon.ico"})
+METRICS_PATH = b"/metrics"
+_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", b"/favicon.ico"})
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
 _HTTP11 = b" HTTP/1.1"
 _PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
@@ -29,7 +30,7 @@ _PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
 
 
 def app_serves(path: bytes) -> bool:
-    """Whether only the app serves this undecoded path: the root, the WebSocket and the web UI."""
+    """Whether only the app serves this undecoded path: the root, the WebSocket, the metrics and the web UI."""
     return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 

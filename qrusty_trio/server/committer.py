@@ -18,10 +18,12 @@ import errno
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable
+from time import perf_counter_ns
 
 import trio
 
 from qrusty_trio.config import Fsync
+from qrusty_trio.core.histogram import Histogram
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.server.worker import Worker
@@ -40,15 +42,18 @@ log = logging.getLogger(__name__)
 class _Group:
     """The tasks and callbacks that wait for the same sync."""
 
-    __slots__ = ("_callbacks", "done", "fault")
+    __slots__ = ("_callbacks", "answers", "done", "fault")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.fault: StorageFault | None = None
+        self.answers = 0
+        """Responses that wait for it; a task counts as one."""
         self._callbacks: deque[tuple[Callable[[StorageFault | None], None], int]] = deque()
 
     def add(self, callback: Callable[[StorageFault | None], None], answers: int) -> None:
         self._callbacks.append((callback, answers))
+        self.answers += answers
 
     def finish(self) -> bool:
         """Wake the waiting tasks, and run callbacks up to `ANSWERS_PER_STEP`. Returns whether callbacks are left.
@@ -98,6 +103,10 @@ class Committer:
         self._trouble = Trouble(log, "a sync failed, will try again with the next change")
         self.syncs = 0
         """Syncs since the start."""
+        self.sync_ns = Histogram()
+        """How long they took, nanoseconds, with the write before each."""
+        self.group_sizes = Histogram()
+        """How many responses waited for each."""
 
     async def durable(self) -> None:
         """Wait until everything written so far is as durable as the policy promises. Raises StorageFault.
@@ -109,6 +118,7 @@ class Committer:
         if not self._waits:
             return
         group = self._group
+        group.answers += 1
         self._wanted.set()
         await group.done.wait()
         if group.fault is not None:
@@ -185,6 +195,7 @@ class Committer:
 
     async def _sync(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
         self._under_way.add(group)
+        begin = perf_counter_ns()
         try:
             self._write()
             await sync()
@@ -204,6 +215,8 @@ class Committer:
         finally:
             self._under_way.discard(group)
             self.syncs += 1
+            self.sync_ns.add(perf_counter_ns() - begin)
+            self.group_sizes.add(group.answers)
             self._finish(group)
 
     async def sync_now(self) -> None:

@@ -23,8 +23,25 @@ WARN_SECONDS = 60.0
 log = logging.getLogger(__name__)
 
 
-async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-    """Sample every `SAMPLE_SECONDS` until cancelled, and log what operators need to know.
+class Lag:
+    """How late the event loop runs timers, seconds: a sign of steps that take too long, or of a busy machine."""
+
+    __slots__ = ("highest", "last")
+
+    def __init__(self) -> None:
+        self.last = 0.0
+        self.highest = 0.0
+
+    def note(self, seconds: float) -> None:
+        """A timer ran `seconds` after it was due."""
+        self.last = max(seconds, 0.0)
+        self.highest = max(self.highest, self.last)
+
+
+async def sample(
+    engine: Engine, lag: Lag | None = None, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Sample every `SAMPLE_SECONDS` until cancelled, and log what operators need to know. `lag` is kept up to date.
 
     Requirements: SCH-0026
     """
@@ -36,6 +53,8 @@ async def sample(engine: Engine, *, task_status: trio.TaskStatus[None] = trio.TA
     trouble = Trouble(log, "samples could not be taken, trying again every second")
     while True:
         await trio.sleep_until(due)
+        if lag is not None:
+            lag.note(trio.current_time() - due)
         due = max(due + SAMPLE_SECONDS, trio.current_time())
         try:
             await in_pieces(broker.catalog.sample(engine.clock.now_ms()))

@@ -54,9 +54,10 @@ from qrusty_trio.server.descriptors import Fitted
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import described, listen
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
+from qrusty_trio.server.metrics import Metrics
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.recovery import recover
-from qrusty_trio.server.sampler import sample
+from qrusty_trio.server.sampler import Lag, sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.upkeep import Collector, Upkeep
@@ -152,11 +153,14 @@ async def _run(
             await background.start(engine.committer.run)
             await background.start(recover, engine, partial(reopen, stores, compactor))
             await background.start(engine.pump)
-            await background.start(sample, engine)
+            lag = Lag()
+            await background.start(sample, engine, lag)
             if stores.storage.persistent:
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
-                context = _context(fitted, engine, ring, stopping, memory.read().limit_bytes)
+                metrics = Metrics(engine, lag)
+                context = _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics)
+                front.start_soon(_note_stopping, stopping, engine.services.gate)
                 await front.start(listener.serve, listeners, context)
                 port = listeners[0].socket.getsockname()[1]
                 for level, note in fitted.notes:
@@ -259,7 +263,14 @@ def _about(settings: Settings, now: int) -> About:
     )
 
 
-def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event, memory_limit: int) -> HttpContext:
+async def _note_stopping(stopping: trio.Event, gate: Gate) -> None:
+    await stopping.wait()
+    gate.stopping = True
+
+
+def _context(
+    fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event, memory_limit: int, metrics: Metrics
+) -> HttpContext:
     settings = fitted.settings
     webui = webui_directory(settings.webui_dir)
     if webui is None:
@@ -291,6 +302,7 @@ def _context(fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event
         received=Budget(limit),
         unsent=Budget(limit),
         connections=engine.services.about.connections,
+        metrics=metrics.render,
     )
 
 

@@ -48,6 +48,8 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("GET", f"/queues/q/messages/{ID}", "message", ("q", ID)),
     ("GET", "/queues/q/priorities", "priorities", ("q",)),
     ("GET", "/queue-list", "queue_list", ()),
+    ("GET", "/livez", "live", ()),
+    ("GET", "/readyz", "ready", ()),
 ]
 
 

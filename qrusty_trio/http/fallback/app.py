@@ -39,7 +39,7 @@ from qrusty_trio.http.fallback.share import Share
 from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, split_target
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
-from qrusty_trio.http.request_lines import ROOT_PATH, WEBSOCKET_PATH, app_serves
+from qrusty_trio.http.request_lines import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves
 from qrusty_trio.http.responses import body_too_large, cors_headers
 
 SHARE_KEY = "qrusty.share"
@@ -59,6 +59,8 @@ PAGE_HEADERS = {
 """Headers of every file of the web UI."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Out of descriptors or memory: transient, so it says nothing about the file."""
+METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""The text format of Prometheus."""
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
 PREFLIGHT_HEADERS = "Content-Type"
 PREFLIGHT_SECONDS = 600
@@ -136,7 +138,7 @@ async def _serve(context: HttpContext) -> Response:
                 return _preflight(cors)
         if app_serves(path):
             check_host(browser, context.allowed_hosts)
-            return await _serve_file(context.webui_dir, path, cors)
+            return await _serve_own(context, path, cors)
         reply = await _run(context, path, browser)
         return _response(reply, cors)
     except MethodNotAllowed as error:
@@ -202,8 +204,8 @@ def _preflight(cors: dict[str, str]) -> Response:
     return response
 
 
-async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Response:
-    """A file of the web UI, or a redirect to it."""
+async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) -> Response:
+    """What only the app serves: metrics, a file of the web UI, or a redirect to it."""
     if request.method not in {"GET", "HEAD"}:
         if path == ROOT_PATH:
             raise NotFound(NOTHING_THERE)  # as in the recorded contract
@@ -212,17 +214,20 @@ async def _serve_file(directory: Path, path: bytes, cors: dict[str, str]) -> Res
         raise refusal
     if path == WEBSOCKET_PATH:
         raise UpgradeRequired("/ws takes a WebSocket upgrade")
+    if path == METRICS_PATH:
+        body = await context.metrics(context, request.scope["query_string"].decode("latin-1"))
+        return Response(body, 200, headers={"Cache-Control": "no-store", **cors}, content_type=METRICS_TYPE)
     if path == ROOT_PATH:
         return _serve_root(cors)
     if path == b"/ui":
         return _redirect(308, UI_ADDRESS, cors)
     in_ui = path.startswith(b"/ui/")
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
-    found = await trio.to_thread.run_sync(_read_inside, directory, relative or "index.html")
+    found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative or "index.html")
     if found is None and in_ui:
         # Addresses of the UI's own pages: its router reads them in the browser.
         relative = "index.html"
-        found = await trio.to_thread.run_sync(_read_inside, directory, relative)
+        found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative)
     if found is None:
         raise NotFound(NOTHING_THERE)
     return _file_response(found, relative or "index.html", cors)
