@@ -57,6 +57,15 @@ class StorageMode(StrEnum):
     MEMORY = "memory"
 
 
+class UnknownQueue(StrEnum):
+    """What becomes of a publish, consume or queue-stats for a name that no queue has."""
+
+    CREATE = "create"
+    """A publish creates the queue; the others find it empty."""
+    REFUSE = "refuse"
+    """404 with the names that come near."""
+
+
 class Fsync(StrEnum):
     """When a change is synced to disk. A response waits for the sync only with `always`.
 
@@ -291,7 +300,13 @@ class Settings:
         "",
         "Names under which browsers may use the server, besides localhost, IP addresses and BIND_ADDR.",
     )
-
+    unknown_queue: UnknownQueue = _row(
+        "QRUSTY_UNKNOWN_QUEUE",
+        "create",
+        one_of(UnknownQueue),
+        "",
+        "What becomes of a request for a queue that does not exist.",
+    )
     read_only: bool = _row(
         "QRUSTY_READ_ONLY",
         "disabled",

@@ -8,6 +8,8 @@ Requirements: SYS-0008
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class QrustyError(Exception):
     """Base class of all refusals. `str(error)` is the sentence sent to the client.
@@ -115,6 +117,8 @@ class QueueNotFound(NotFound):
     """The queue does not exist."""
 
     code = "queue_not_found"
+    nearest: Sequence[str] = ()
+    """Names that exist and may have been meant."""
 
 
 class MessageNotFound(NotFound):

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from qrusty_trio import __version__, config
-from qrusty_trio.config import TABLE, Address, Colour, Fsync, Settings, StorageMode, unknown_variables, webui_directory
+from qrusty_trio.config import (
+    TABLE,
+    Address,
+    Colour,
+    Fsync,
+    Settings,
+    StorageMode,
+    UnknownQueue,
+    unknown_variables,
+    webui_directory,
+)
 from qrusty_trio.core.pressure import Thresholds
 from qrusty_trio.errors import StartupRefused
 
@@ -44,6 +54,7 @@ DEFAULTS = {
     "QRUSTY_LOG_FORMAT": "console",
     "QRUSTY_ALLOWED_ORIGINS": "",
     "QRUSTY_ALLOWED_HOSTS": "",
+    "QRUSTY_UNKNOWN_QUEUE": "create",
     "QRUSTY_READ_ONLY": "disabled",
     "QRUSTY_ENVIRONMENT": "",
     "QRUSTY_ENVIRONMENT_COLOUR": "grey",
@@ -126,6 +137,7 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
         "allowed_hosts",
         frozenset({"ops.example", "queue.internal"}),
     ),
+    ("QRUSTY_UNKNOWN_QUEUE", "refuse", "unknown_queue", UnknownQueue.REFUSE),
     ("QRUSTY_READ_ONLY", "enabled", "read_only", True),
     ("QRUSTY_ENVIRONMENT", "prüfung 2", "environment", "prüfung 2"),
     ("QRUSTY_ENVIRONMENT_COLOUR", "red", "environment_colour", Colour.RED),
@@ -203,6 +215,7 @@ REFUSED: list[tuple[str, str]] = [
     ("QRUSTY_ALLOWED_HOSTS", "ops.example:6784"),
     ("QRUSTY_ALLOWED_HOSTS", "https://ops.example"),
     ("QRUSTY_ALLOWED_HOSTS", "ops.example,"),
+    ("QRUSTY_UNKNOWN_QUEUE", "Refuse"),
     ("QRUSTY_READ_ONLY", "on"),
     ("QRUSTY_ENVIRONMENT", "a\nb"),
     ("QRUSTY_ENVIRONMENT", " a"),

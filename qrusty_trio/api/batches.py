@@ -159,6 +159,8 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
     messages: list[bytes] = []
     whole = step = 0
     queue = broker.catalog.by_name.get(call.params[0])
+    if queue is None:
+        broker.catalog.missed(call.params[0])
     while queue is not None and len(deliveries) < request.max_messages:
         # By number: after a rename, all are of the same queue.
         delivery = broker.consume_number(queue.number, consumer, lock_seconds, now)

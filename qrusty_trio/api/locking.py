@@ -19,7 +19,7 @@ from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.browsing import lock_page, shown_consumer
 from qrusty_trio.core.model import U64_MAX
 from qrusty_trio.core.queue import Lock, Queue
-from qrusty_trio.errors import MessageNotLocked, QueueNotFound, WrongShape
+from qrusty_trio.errors import MessageNotLocked, WrongShape
 
 BATCH_PIECE = 32
 """Locks renewed or ended between two yields: half a millisecond."""
@@ -142,7 +142,7 @@ def queue_of(services: Services, name: str) -> Queue:
     """The queue of this name. Raises QueueNotFound."""
     queue = services.broker.catalog.by_name.get(name)
     if queue is None:
-        raise QueueNotFound(f"Queue '{name}' does not exist")
+        raise services.broker.catalog.not_found(name)
     return queue
 
 

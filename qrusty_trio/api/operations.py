@@ -21,7 +21,7 @@ from qrusty_trio.api import batches, browsing, locking, messages, overview, prob
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
-from qrusty_trio.errors import MalformedJson, QrustyError, Starting, WrongContentType
+from qrusty_trio.errors import MalformedJson, QrustyError, QueueNotFound, Starting, WrongContentType
 from qrusty_trio.wording import shortened
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -53,7 +53,10 @@ def error_reply(error: QrustyError) -> Reply:
     if isinstance(error, Starting):
         body = {"status": "starting", "message": reports.STARTING_MESSAGE, "retry_after_secs": RETRY_AFTER_SECONDS}
         return Reply(error.status, msgspec.json.encode(body))
-    return Reply(error.status, msgspec.json.encode({"error": shortened(str(error)), "code": error.code}))
+    told: dict[str, object] = {"error": shortened(str(error)), "code": error.code}
+    if isinstance(error, QueueNotFound) and error.nearest:
+        told["nearest"] = error.nearest
+    return Reply(error.status, msgspec.json.encode(told))
 
 
 def check_content_type(operation: Operation, content_type: str | None, no_body: bool = False) -> None:

@@ -56,6 +56,8 @@ def queue_stats(services: Services, call: Call, now: int) -> Reply:
     stats = services.broker.catalog.stats(name)
     stored = _clock() - begin
     if stats is None:
+        if not services.gate.starting:
+            services.broker.catalog.missed(name)
         stats = QueueStats(name, QueueConfig(), 0, 0, 0, 0.0, 0.0, 0.0)
     reply = Reply(200, _encode(_described(stats)))
     services.timings.record("queue_stats", _clock() - begin, stored, now // 1000)

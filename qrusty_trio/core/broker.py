@@ -40,7 +40,7 @@ from qrusty_trio.core.records import (
     reference_of,
     unpack_message,
 )
-from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored, QueueNotFound
+from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadStore
 from qrusty_trio.wording import counted
@@ -123,8 +123,8 @@ class Broker:
         """
         known = queue = self.catalog.by_name.get(name)
         if queue is None:
-            if not create:
-                raise QueueNotFound(f"Queue '{name}' does not exist")
+            if not create or self.catalog.refuses_unknown:
+                raise self.catalog.not_found(name)
             if type(priority) is not int:
                 raise mismatch(Kind.NUMERIC)
             queue = self.catalog.create_default(name)
@@ -167,10 +167,15 @@ class Broker:
     def consume(self, name: str, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         """Lock the first available message; None when there is none or the lock index is full.
 
+        Raises QueueNotFound if unknown queues are refused.
+
         Requirements: DLV-0001, API-0019
         """
         queue = self.catalog.by_name.get(name)
-        return self._consume(queue, consumer, lock_seconds, now) if queue is not None else None
+        if queue is None:
+            self.catalog.missed(name)
+            return None
+        return self._consume(queue, consumer, lock_seconds, now)
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         """Like `consume`, for a queue number.

@@ -16,6 +16,7 @@ from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, NEXT_QUEUE, QUEUE_CONFIG, prefix
 from qrusty_trio.core.locks import LockIndex
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, QueueConfig, QueueStats
+from qrusty_trio.core.nearest import nearest
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.rates import Point
@@ -46,6 +47,9 @@ class Catalog:
         self.lock_floor = 0
         """Above every lock number that a deleted queue has given out. A queue whose deletion was not stored comes back
         with a load; it then numbers its locks from here."""
+        self.refuses_unknown = False
+        """Whether a name that no queue has is refused, rather than taken for a queue that is yet to be created."""
+        self._loading = False
         self.before: dict[int, Queue] = {}
         """The queues from before a load, by number. Kept until a load completes."""
         self.named: list[tuple[int, str | None]] = []
@@ -89,10 +93,12 @@ class Catalog:
         self.before.update(self.by_number)
         self.by_name, self.by_number, self._names = {}, {}, []
         self.named = []
+        self._loading = True
         return before
 
     def loaded(self) -> None:
         """Call when a load is complete."""
+        self._loading = False
         self.before.clear()
         self.named = []
 
@@ -229,8 +235,21 @@ class Catalog:
         """Raises QueueNotFound."""
         queue = self.by_name.get(name)
         if queue is None:
-            raise QueueNotFound(f"Queue '{name}' does not exist")
+            raise self.not_found(name)
         return queue.number
+
+    def missed(self, name: str) -> None:
+        """No queue has this name. Raises QueueNotFound if that is to be refused, and all queues are loaded."""
+        if self.refuses_unknown and not self._loading:
+            raise self.not_found(name)
+
+    def not_found(self, name: str) -> QueueNotFound:
+        """The refusal of a name that no queue has. Where it is likely to be misspelt, it names those that come near."""
+        refusal = QueueNotFound(f"Queue '{name}' does not exist")
+        if self.refuses_unknown and (names := nearest(name, self.by_name, self._names)):
+            refusal = QueueNotFound(f"{refusal}. Is {' or '.join(repr(each) for each in names)} meant?")
+            refusal.nearest = names
+        return refusal
 
     def available(self, queue_number: int) -> int:
         queue = self.by_number.get(queue_number)

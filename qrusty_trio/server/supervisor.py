@@ -28,7 +28,7 @@ from qrusty_trio.api.about import About
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import MAX_BODY_BYTES
-from qrusty_trio.config import Settings, StorageMode, webui_directory
+from qrusty_trio.config import Settings, StorageMode, UnknownQueue, webui_directory
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import (
@@ -224,6 +224,7 @@ def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> E
         payloads=stores.payloads,
         externalize_min_bytes=settings.externalize_min_bytes if settings.payload_store else None,
     )
+    broker.catalog.refuses_unknown = settings.unknown_queue is UnknownQueue.REFUSE
     payloads = stores.payloads
     clock = Clock()
     services = Services(
