@@ -9,9 +9,10 @@ INSTALL := $(PIP) install --quiet --require-hashes --only-binary :all:
 UV_VERSION := 0.13.9
 LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy fewest \
 	--generate-hashes --no-annotate --no-header --quiet
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' qrusty_trio/__init__.py)
 JUNIT := build/junit.xml
 COVERAGE := build/coverage
-SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev
+SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev docker
 
 NODE_MODULES := webui_dev/node_modules
 
@@ -72,6 +73,15 @@ smoke-test: $(VENV)/.installed-dev ## Hold a real server under load to its promi
 
 smoke-test-memory: $(VENV)/.installed-dev ## The same with messages in memory
 	$(BIN)/python smoke/smoke_test.py --storage memory $(SMOKE_ARGS)
+
+.PHONY: image build-qrusty
+image: ## Build the container image with buildah (BASE=another base, IMAGE=another name)
+	docker/image.sh $(or $(IMAGE),qrusty-trio) $(BASE)
+
+build-qrusty: ## Build the image for amd64 and arm64 with docker buildx (BUILDX_ARGS="--push --tag ...")
+	docker buildx build --platform linux/amd64,linux/arm64 --file docker/Dockerfile --tag $(or $(IMAGE),qrusty-trio) \
+		--build-arg VERSION="$(VERSION)" --build-arg REVISION="$$(git rev-parse HEAD)" \
+		--build-arg CREATED="$$(date --utc +%Y-%m-%dT%H:%M:%SZ)" $(BUILDX_ARGS) .
 
 bench: $(VENV)/.installed-bench ## Measure over sockets, beside the installed peers
 	$(BIN)/python -m bench.run $(ARGS)

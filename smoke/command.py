@@ -20,6 +20,7 @@ from rich.console import Console
 
 from qrusty_trio.client import ClientError
 from smoke.checks import stopped_in_order, under_load
+from smoke.container import started_container
 from smoke.failures import BrokenPromise, Died, Failure, Interrupted, NotStarted, leaves
 from smoke.ledger import Ledger
 from smoke.servers import Running, ServerUnderTest, Started, started, until_ready
@@ -98,6 +99,10 @@ async def _server(given: argparse.Namespace, directory: Path, log: Path) -> Asyn
         yield Running(given.url)
         return
     variables = {"STORAGE_MODE": given.storage}
+    if given.image is not None:
+        async with started_container(given.image, variables, given.port, directory / "data", log) as container:
+            yield container
+        return
     command = [given.binary] if given.binary is not None else [sys.executable, "-m", "qrusty_trio"]
     variables["DATA_PATH"] = str(directory / "data")
     async with started(command, variables, given.port, log) as server:
@@ -160,6 +165,7 @@ def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--storage", choices=["rocksdb", "memory"], help="(default: rocksdb)")
     server = parser.add_mutually_exclusive_group()
     server.add_argument("--url", type=_url, help="a server that runs already, as http://host:port; it is not stopped")
+    server.add_argument("--image", help="a container image to start in place of this checkout")
     server.add_argument("--binary", help="an installed qrusty-trio to start in place of this checkout")
     given = parser.parse_args(arguments)
     if given.url is not None and (given.port is not None or given.storage is not None):

@@ -3,6 +3,7 @@
     python smoke/smoke_test.py                          # 30 s on port 17784, in a temporary directory
     python smoke/smoke_test.py --duration 120 --port 19000 --storage memory
     python smoke/smoke_test.py --url http://127.0.0.1:6784    # a server that runs already
+    python smoke/smoke_test.py --image qrusty-trio      # the container
     python smoke/smoke_test.py --binary /opt/qrusty-trio/bin/qrusty-trio    # an installed server
 
 | exit status | meaning |
