@@ -73,3 +73,13 @@ def test_every_import_leads_to_a_file() -> None:
         ):
             assert target.startswith("."), (path, target)
             assert (path.parent / target).is_file(), (path, target)
+
+
+def test_all_modules_are_loaded_at_once() -> None:
+    """Otherwise each level of imports waits for the one above it."""
+    listed = re.findall(
+        r'<link rel="modulepreload" href="([^"]+)">', (WEBUI / "index.html").read_text(encoding="utf-8")
+    )
+    modules = [path for folder in ("vendor", "src") for path in sorted((WEBUI / folder).rglob("*.js"))]
+    loaded = [path.relative_to(WEBUI).as_posix() for path in modules if path.name not in {"main.js", "types.js"}]
+    assert listed == loaded

@@ -3,7 +3,7 @@
  *
  * @typedef {object} ServerInfo
  * @property {string} version
- * @property {"ok" | "starting" | "storage_fault"} state
+ * @property {"ok" | "starting" | "stopping" | "storage_fault"} state
  * @property {string | null} message
  * @property {{ name: string, colour: string } | null} environment
  * @property {boolean} read_only
@@ -88,7 +88,8 @@
  * @property {string} [payload_preview]
  * @property {number} [payload_bytes]
  * @property {string} [payload_error]
- * @property {string} [state]
+ * @property {string | null} [state]
+ * @property {number} [before] Messages of its queue that come before it.
  * @property {string | null} [consumer]
  * @property {number | null} [locked_since]
  * @property {number | string} [lock_until]

@@ -24,6 +24,7 @@ export function Banners() {
   return html`
     ${info.state === "starting" &&
     html`<${Bar} kind="warn"><strong>The server is starting.</strong> It reads its store; changes are refused until then.<//>`}
+    ${info.state === "stopping" && html`<${Bar} kind="warn"><strong>The server is stopping.</strong> It finishes what is in hand.<//>`}
     ${info.state === "storage_fault" &&
     html`<${Bar} kind="bad"><strong>The store failed.</strong> Changes are refused until it is back. ${info.message}<//>`}
     ${info.memory.level === "critical" &&

@@ -2,7 +2,7 @@
 
 import { useEffect, useState } from "../../vendor/hooks.js";
 import { send } from "../api.js";
-import { count } from "../format.js";
+import { count, counted, duration } from "../format.js";
 import { html } from "../html.js";
 import { sentence } from "../store.js";
 import { Copy, CopyCurl } from "./copy.js";
@@ -16,7 +16,7 @@ import { Instant } from "./time.js";
 export const PayloadLine = ({ message }) => {
   if (message.payload_error) return html`<span class="quiet">payload lost: ${message.payload_error}</span>`;
   const text = message.payload ?? message.payload_preview ?? "";
-  return html`<bdi class="payload-line">${text.slice(0, 300).replaceAll(/\s+/g, " ") || html`<i>empty</i>`}</bdi>`;
+  return html`<bdi class="payload-line">${text.slice(0, 300).replaceAll(/\s+/g, " ").trim() || html`<i>${text ? "white space only" : "empty"}</i>`}</bdi>`;
 };
 
 /** @param {Message} message */
@@ -32,28 +32,51 @@ export const REASONS = {
   connection_lost: "its consumer's connection was lost",
 };
 
+const GONE = "It is gone: acked, purged or moved since the list was read.";
+
+/**
+ * Get a message. A deep queue is searched in several requests, each a bounded amount of work for the server.
+ * @param {import("../curl.js").Request} request
+ * @param {AbortSignal} signal
+ * @returns {Promise<Message>}
+ */
+async function find(request, signal) {
+  let answer = await send(request, { signal });
+  while (answer.state === null && answer.cursor) {
+    answer = await send({ ...request, query: { ...request.query, cursor: answer.cursor } }, { signal });
+  }
+  return answer;
+}
+
 /**
  * @param {object} props
+ * @param {number} [props.rate] Messages acked a second, to tell when its turn comes.
  * @param {Message} props.message As the list has it.
  * @param {import("../curl.js").Request} props.request Gets it in full.
  * @param {() => void} props.onClose
  * @param {any} [props.children] Buttons.
  */
-export function MessageDialog({ message, request, onClose, children }) {
+export function MessageDialog({ message, request, rate = 0, onClose, children }) {
   const [full, setFull] = useState(message);
   const [problem, setProblem] = useState("");
+  const [busy, setBusy] = useState(true);
   useEffect(() => {
-    send(request).then(
-      (answer) => setFull({ ...message, ...answer }),
-      (error) => setProblem(error.status === 404 ? "It is gone: acked, purged or moved since the list was read." : sentence(error)),
-    );
+    const ending = new AbortController();
+    find(request, ending.signal)
+      .then((answer) => setFull({ ...message, ...answer }))
+      .catch((error) => {
+        if (!ending.signal.aborted) setProblem(error.status === 404 ? GONE : sentence(error));
+      })
+      .finally(() => setBusy(false));
+    return () => ending.abort();
   }, []);
   return html`
     <${Dialog} title="Message" wide onClose=${onClose}>
       <div class="stack">
         <p class="object"><code>${full.id}</code><${Copy} compact text=${() => full.id} label="Copy the id" /></p>
         ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-        <${Details} message=${full} />
+        <${Details} message=${full} rate=${rate} />
+        ${busy && html`<p class="quiet" role="status">Looking for it …</p>`}
         ${full.payload_error
           ? html`<p class="problem">The payload is lost: ${full.payload_error}</p>`
           : html`
@@ -62,7 +85,7 @@ export function MessageDialog({ message, request, onClose, children }) {
                 id=${full.id}
                 text=${full.payload ?? full.payload_preview ?? ""}
                 size=${full.payload == null ? full.payload_bytes : undefined}
-                load=${full.payload == null ? async () => (await send(request)).payload ?? "" : undefined}
+                load=${full.payload == null ? async () => (await find(request, new AbortController().signal)).payload ?? "" : undefined}
               />
             `}
         <footer class="dialog-footer"><${CopyCurl} request=${request} />${children}</footer>
@@ -71,8 +94,14 @@ export function MessageDialog({ message, request, onClose, children }) {
   `;
 }
 
-/** @param {{ message: Message }} props */
-function Details({ message }) {
+/** How many are before it, and about when its turn comes. @param {number} before @param {number} rate */
+function turn(before, rate) {
+  if (before === 0) return "it is the next";
+  return `${counted(before, "message")} before it${rate > 0 ? `, about ${duration((1000 * before) / rate)}` : ""}`;
+}
+
+/** @param {{ message: Message, rate: number }} props */
+function Details({ message, rate }) {
   const created = millis(message.created_at);
   const until = millis(message.lock_until);
   const since = millis(message.locked_since);
@@ -80,6 +109,7 @@ function Details({ message }) {
   /** @type {[string, any][]} */
   const facts = [
     ["State", message.state],
+    ["Turn", message.before !== undefined && turn(message.before, rate)],
     ["Priority", html`<bdi class="tabular">${priorityOf(message)}</bdi>`],
     ["Published", created && html`<${Instant} ms=${created} />`],
     ["Deliveries", deliveries !== undefined && `${count(deliveries)}${message.max_retries === undefined ? "" : ` of ${count(message.max_retries)}`}`],

@@ -149,7 +149,7 @@ export function Payload({ text, id, size, load }) {
         </span>
       </header>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <pre dir="auto" tabindex="0" role="region" aria-label="Payload as ${view}">${part || (view === "base64" ? "" : "(empty)")}</pre>
+      <pre dir="auto" tabindex="0" role="region" aria-label="Payload as ${view}">${part || "(empty)"}</pre>
       ${cut &&
       html`
         <footer class="payload-more">

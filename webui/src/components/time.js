@@ -10,8 +10,8 @@ export function Time({ ms }) {
   return html`<time datetime=${new Date(ms).toISOString()} title=${both.join("\n")}>${relative(ms, serverNow.value)}</time>`;
 }
 
-/** The same moment in full. @param {{ ms: number }} props */
-export function Instant({ ms }) {
+/** The same moment in full, or to the minute if `short`. @param {{ ms: number, short?: boolean }} props */
+export function Instant({ ms, short = false }) {
   const title = `${relative(ms, serverNow.value)}\n${instant(ms, zone.value === "utc" ? "local" : "utc")}`;
-  return html`<time datetime=${new Date(ms).toISOString()} title=${title}>${instant(ms, zone.value)}</time>`;
+  return html`<time datetime=${new Date(ms).toISOString()} title=${title}>${instant(ms, zone.value).slice(0, short ? 16 : undefined)}</time>`;
 }

@@ -230,7 +230,7 @@ function BulkDialog({ row, bulk, onClose, onDone }) {
         ${" "}Those that die from now on are not touched.
       </p>
       <ul class="samples">
-        ${count_.samples.map((/** @type {Message} */ letter) => html`<li key=${letter.id}><code>${letter.id.slice(0, 8)}</code> <${PayloadLine} message=${letter} /></li>`)}
+        ${count_.samples.map((/** @type {Message} */ letter) => html`<li key=${letter.id}><code>${letter.id.slice(-8)}</code> <${PayloadLine} message=${letter} /></li>`)}
         ${many > 0 && html`<li class="quiet">and ${count(many)} more</li>`}
       </ul>
       ${count_.not_eligible?.length > 0 &&

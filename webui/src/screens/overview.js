@@ -88,6 +88,7 @@ function verdict(info, list) {
   if (!info || !list) return ["", "Asking …", ""];
   if (info.state === "storage_fault") return ["bad", "The store failed", "Changes are refused until it is back."];
   if (info.memory.publishes_refused) return ["bad", "Publishes are refused", "Memory is critical."];
+  if (info.state === "stopping") return ["warn", "Stopping", "It finishes what is in hand."];
   if (info.state === "starting") return ["warn", "Starting", "Changes are refused until the store is read."];
   if (info.memory.level !== "normal") return ["warn", "Memory is short", "Caches shrink; nothing is refused yet."];
   const { troubled, queues } = list.totals;
@@ -183,7 +184,7 @@ function Facts({ info }) {
       <header class="card-header"><h2 id="server">Server</h2><span class="quiet">version ${info.version}</span></header>
       <dl class="facts">
         <dt>Up</dt>
-        <dd>${duration(info.uptime_seconds * 1000)}<small> since <${Instant} ms=${info.started_at_ms} /></small></dd>
+        <dd>${duration(info.uptime_seconds * 1000)}<small> since <${Instant} ms=${info.started_at_ms} short /></small></dd>
         <dt>Storage</dt>
         <dd>${storage.mode === "rocksdb" ? "RocksDB, on disk" : html`<span class="pill bad">in memory: lost at a stop</span>`}</dd>
         <dt>Synced</dt>

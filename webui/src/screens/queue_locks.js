@@ -60,14 +60,14 @@ export function QueueLocks({ row, refresh }) {
                   <td class="number secondary">${count(lock.deliveries ?? 0)}</td>
                   <td class="number secondary"><bdi>${priorityOf(lock)}</bdi></td>
                   <td>
-                    <button type="button" class="row-button" onClick=${() => setOpen(lock)}><code>${lock.id.slice(0, 8)}</code></button>
+                    <button type="button" class="row-button" onClick=${() => setOpen(lock)}><code>${lock.id.slice(-8)}</code></button>
                   </td>
                   <td class="number">
                     <button
                       type="button"
                       class="button small"
                       disabled=${readOnly.value}
-                      onClick=${() => setRelease({ which: { ids: [lock.id] }, count: 1, what: `message ${lock.id.slice(0, 8)}` })}
+                      onClick=${() => setRelease({ which: { ids: [lock.id] }, count: 1, what: `message ${lock.id.slice(-8)}` })}
                     >
                       Release …
                     </button>
@@ -90,7 +90,7 @@ export function QueueLocks({ row, refresh }) {
         <${CopyCurl} request=${request} />
       <//>
     `}
-    ${open && html`<${MessageDialog} message=${open} request=${requests.message(row.name, open.id)} onClose=${() => setOpen(null)} />`}
+    ${open && html`<${MessageDialog} message=${open} request=${requests.message(row.name, open.id)} rate=${row.ack_rate_per_sec} onClose=${() => setOpen(null)} />`}
     ${release &&
     html`
       <${Confirm}

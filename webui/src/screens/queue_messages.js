@@ -50,7 +50,7 @@ export function QueueMessages({ row }) {
                   </td>
                   <td>${message.created_at !== undefined && html`<${Time} ms=${millis(message.created_at)} />`}</td>
                   <td class="number secondary">${count(message.deliveries ?? message.retry_count ?? 0)}</td>
-                  <td class="secondary"><code>${message.id.slice(0, 8)}</code></td>
+                  <td class="secondary"><code>${message.id.slice(-8)}</code></td>
                 </tr>
               `,
             )}
@@ -59,6 +59,6 @@ export function QueueMessages({ row }) {
       </div>
     `}
     ${messages !== null && html`<${Pager} pages=${pages} further=${data.cursor}><${CopyCurl} request=${request} /><//>`}
-    ${open && html`<${MessageDialog} message=${open} request=${requests.message(row.name, open.id)} onClose=${() => setOpen(null)} />`}
+    ${open && html`<${MessageDialog} message=${open} request=${requests.message(row.name, open.id)} rate=${row.ack_rate_per_sec} onClose=${() => setOpen(null)} />`}
   `;
 }

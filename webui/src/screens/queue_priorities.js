@@ -4,7 +4,7 @@ import { requests } from "../api.js";
 import { CopyCurl } from "../components/copy.js";
 import { Problem } from "../components/problem.js";
 import { useAnswer } from "../components/use_answer.js";
-import { count } from "../format.js";
+import { count, counted } from "../format.js";
 import { html } from "../html.js";
 
 /** @param {{ row: import("../types.js").QueueRow }} props */
@@ -40,7 +40,9 @@ export function QueuePriorities({ row }) {
         </tbody>
       </table>
       <div class="pager">
-        <span class="quiet">${data.sampled ? `A sample of ${count(data.looked_at ?? 0)} messages, not a count of all.` : ""}</span>
+        <span class="quiet">
+          ${data.sampled && `A sample of ${count(data.looked_at)} messages, not a count of all. `}${data.others > 0 && `${counted(data.others, "message")} of other priorities.`}
+        </span>
         <${CopyCurl} request=${request} />
       </div>
     `}

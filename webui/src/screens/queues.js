@@ -25,7 +25,7 @@ const COLUMNS = [
   { sort: "available", title: "Available", first: "desc", className: "number" },
   { sort: "locked", title: "Locked", first: "desc", className: "number secondary" },
   { sort: "dead", title: "Dead", first: "desc", className: "number" },
-  { sort: "oldest", title: "Oldest", first: "desc", className: "number secondary" },
+  { sort: "", title: "Oldest", first: "", className: "number secondary" },
   { sort: "publish_rate", title: "In/s", first: "desc", className: "number tertiary" },
   { sort: "ack_rate", title: "Out/s", first: "desc", className: "number tertiary" },
   { sort: "", title: "10 s", first: "", className: "secondary" },
