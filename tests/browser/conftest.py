@@ -19,6 +19,8 @@ from tests.browser.serving import Served, served
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+# Without it the tests can't even be imported. `make test-browser` installs it and runs them.
+collect_ignore_glob = [] if importlib.util.find_spec("playwright") else ["test_*.py"]
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
 WAIT_MS = 15_000
 """How long a page may take for what is expected of it: the machine may be busy."""
