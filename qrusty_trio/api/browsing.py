@@ -2,6 +2,8 @@
 
 Rule: see `api.operations` and `core.browsing`. Nothing is locked, counted or moved, and nothing is removed, not even a
 message whose payload is broken.
+
+Requirements: DLV-0052
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Rule: see `api.operations`. The list of locks shows a WebSocket as `ws-` and a UUID, and force-unlock takes that name.
 Only the WebSocket itself can renew what it holds.
+
+Requirements: DLV-0041, DLV-0042
 """
 
 from __future__ import annotations

@@ -3,6 +3,8 @@
 Rule: a cursor is valid for the list that it came from, and no other: one kind of entry of one queue, since that was
 last purged. A page begins after the entry that the cursor names, whether or not that entry still exists. So entries
 that come and go are never a reason to see another one twice, or not at all.
+
+Requirements: DLV-0043
 """
 
 from __future__ import annotations

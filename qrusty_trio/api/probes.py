@@ -3,6 +3,8 @@
 Rule: `/health` is the contract's and always answers 200. These two tell by the status, so that whoever asks need not
 read the body. A server that is starting, stopping, or whose store failed lives, but is not ready. One that refuses
 publishes for lack of memory is ready: consumers are what helps it.
+
+Requirements: API-0076
 """
 
 from __future__ import annotations

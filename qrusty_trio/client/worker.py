@@ -8,6 +8,8 @@
 Rule: a message is in exactly one place: prefetched, with its handler, or settled. A handler runs in a cancel scope
 whose deadline is the end of its lock. So it never works on a message that another consumer may have, unless it shields
 itself. Whatever is not settled when the worker ends goes back uncounted, because the connection is closed in order.
+
+Requirements: WS-0043, WS-0044
 """
 
 from __future__ import annotations
@@ -90,6 +92,8 @@ async def worker(
     Raises QueueNotFound and the other `RequestError`s, ConnectFailed if the server refuses the connection,
     ConnectionLost after `reconnect_seconds` without a connection, and ClosedByServer or ProtocolError if reconnecting
     would not help. Its handlers have ended by then.
+
+    Requirements: WS-0045
     """
     if not 1 <= concurrency <= MAX_PREFETCH:
         raise ValueError(f"concurrency must be from 1 to {MAX_PREFETCH}, not {concurrency}")

@@ -286,7 +286,7 @@ class Broker:
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> int:
         """Make the lock end `lock_seconds` from now. Returns its end, wall milliseconds. Raises MessageNotLocked.
 
-        Requirements: WS-0005
+        Requirements: WS-0005, DLV-0041
         """
         lock = self._held(name, id, consumer)
         queue = lock.queue

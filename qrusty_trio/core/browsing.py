@@ -3,6 +3,8 @@
 Rule: the cost of a look depends neither on the number of messages nor on that of locks. What may take longer than a
 step is a generator. It yields between steps, and stops early once it has looked at enough: then a page has fewer
 entries than were asked for, and says where to go on. Between two steps anything may change, so every step looks anew.
+
+Requirements: DLV-0043, DLV-0044
 """
 
 from __future__ import annotations

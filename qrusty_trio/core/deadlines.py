@@ -6,6 +6,8 @@ that somebody asked for, and once more after each renewal.
 
 A subscriber asks for less time than its locks last. So a lock that is made after a look always ends after what that
 look covered, and none is passed over. A renewal by less than that time is up to the subscriber: see `WsSession`.
+
+Requirements: WS-0041
 """
 
 from __future__ import annotations
@@ -41,7 +43,10 @@ class _Watch:
 
 
 class Deadlines:
-    """Who wants to be warned how long before a lock ends."""
+    """Who wants to be warned how long before a lock ends.
+
+    Requirements: WS-0042
+    """
 
     def __init__(self) -> None:
         self._watches: dict[int, _Watch] = {}

@@ -2,6 +2,8 @@
 
 Rule: the store has no index by id, because that would cost every publish and every delivery 1 µs. So messages are
 looked at in order, and only so many: whoever asks is told how many, and where to go on.
+
+Requirements: DLV-0053
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ Of each priority some windows of sequence numbers are counted, spread evenly ove
 hold stands for the rest. The number of all available messages is known, and the estimates are made to add up to it.
 
 A Fifo queue is not ordered by priority. There the windows are spread over the whole queue.
+
+Requirements: DLV-0054
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Rule: it looks every `LOOK_SECONDS`, and only if somebody asked. So a warning comes up to that much later than asked
 for. A look is divided into steps, with other tasks in between.
+
+Requirements: WS-0041
 """
 
 from __future__ import annotations

@@ -5,6 +5,8 @@ at most MAX_QUEUES_SHOWN queues are shown, by name. `?queue=` chooses others, an
 Counters of queues are those that the store keeps, so they outlive a restart, unless the text says otherwise.
 
 Source of the names: https://prometheus.io/docs/practices/naming/
+
+Requirements: API-0075
 """
 
 from __future__ import annotations

@@ -88,6 +88,7 @@ def refusal(reply: Any) -> tuple[int, str, str]:
 # Lists
 
 
+# Verifies: DLV-0052
 def test_what_is_listed(table: Table) -> None:
     low, high = publish(table, 2**63 + 1, 'ü"\0'), publish(table, U64_MAX, max_retries=7)
     taken = consume(table)
@@ -142,6 +143,7 @@ def test_what_is_listed(table: Table) -> None:
     assert all_ids(table, state="available") == [low]
 
 
+# Verifies: DLV-0052
 @pytest.mark.parametrize("ordering", ["MaxFirst", "MinFirst", "Fifo"])
 @pytest.mark.parametrize("kind", ["Numeric", "Text"])
 def test_in_the_order_in_which_they_will_be_consumed(table: Table, ordering: str, kind: str) -> None:
@@ -160,6 +162,7 @@ def test_in_the_order_in_which_they_will_be_consumed(table: Table, ordering: str
     assert [consume(table)["id"] for _ in range(114)] == listed
 
 
+# Verifies: DLV-0052
 def test_a_page_goes_on_where_the_last_one_ended_whatever_happened_meanwhile(table: Table) -> None:
     ids = [publish(table, 5) for _ in range(10)]
     page, cursor = messages(table, limit=4)
@@ -198,6 +201,7 @@ def test_large_payloads_are_shown_in_part(table: Table, state: str) -> None:
     assert find(table, part["id"])["payload"] == "x" + "ü" * SHOWN_BYTES
 
 
+# Verifies: DLV-0052
 @pytest.mark.parametrize("state", ["available", "locked"])
 def test_a_page_is_of_limited_size(table: Table, state: str) -> None:
     ids = [publish(table, payload="\0" * (SHOWN_BYTES - number)) for number in range(20)]
@@ -304,6 +308,7 @@ def test_a_queue_that_is_emptied_meanwhile(table: Table, clear: str, status: int
 # One message
 
 
+# Verifies: DLV-0053
 def test_a_message_is_found_wherever_it_is(table: Table) -> None:
     ids = [publish(table, payload=str(number)) for number in range(20)]
     held = [consume(table)["id"] for _ in range(2)]
@@ -320,6 +325,7 @@ def test_a_message_is_found_wherever_it_is(table: Table) -> None:
         assert refusal(table.run("GET", f"/queues/q/messages/{gone}"))[:2] == (404, "message_not_found")
 
 
+# Verifies: DLV-0053
 def test_a_search_ends_after_some_messages_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(finding, "MESSAGES_PER_STEP", 4)
     monkeypatch.setattr(finding, "MESSAGES_PER_SEARCH", 10)
@@ -336,6 +342,7 @@ def test_a_search_ends_after_some_messages_and_goes_on(monkeypatch: pytest.Monke
     assert refusal(table.run("GET", f"/queues/q/messages/x?cursor={cursor}"))[:2] == (400, "bad_request")
 
 
+# Verifies: DLV-0053
 def test_a_search_in_large_records_ends_after_some_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(core_browsing, "READ_BYTES", 2_000)
     monkeypatch.setattr(finding, "STEPS_PER_SEARCH", 3)
@@ -349,6 +356,7 @@ def test_a_search_in_large_records_ends_after_some_steps(monkeypatch: pytest.Mon
 # Priorities
 
 
+# Verifies: DLV-0054
 def test_priorities(table: Table) -> None:
     for priority in (2**63 + 1, 5, 5):
         publish(table, priority)

@@ -59,6 +59,7 @@ def refusal(reply: Any) -> tuple[int, str, str]:
 # Renew
 
 
+# Verifies: DLV-0041
 def test_renew(table: Table) -> None:
     (message_id,) = locked(table)
     table.now += 20_000
@@ -74,6 +75,7 @@ def test_renew(table: Table) -> None:
     assert refusal(table.post(f"/renew/q/{message_id}", WORKER))[:2] == (404, "message_not_locked")
 
 
+# Verifies: DLV-0041
 def test_only_who_holds_a_message_can_renew_it(table: Table) -> None:
     (message_id,) = locked(table)
     before = locks(table)
@@ -88,6 +90,7 @@ def test_only_who_holds_a_message_can_renew_it(table: Table) -> None:
     assert locks(table) == before
 
 
+# Verifies: DLV-0041
 def test_renew_in_a_batch(table: Table) -> None:
     ids = locked(table, 2 * BATCH_PIECE + 1)
     table.now += 10_000
@@ -104,6 +107,7 @@ def test_renew_in_a_batch(table: Table) -> None:
 # Force-unlock
 
 
+# Verifies: DLV-0042
 @pytest.mark.parametrize("body", [{"all": True}, WORKER, None])
 def test_what_is_unlocked_is_back_in_its_place_and_does_not_count(table: Table, body: Any) -> None:
     ids = locked(table, 3 * BATCH_PIECE, max_retries=1)
@@ -118,6 +122,7 @@ def test_what_is_unlocked_is_back_in_its_place_and_does_not_count(table: Table, 
     assert {each["retry_count"] for each in again} == {1}
 
 
+# Verifies: DLV-0042
 def test_only_the_locks_that_were_meant_end(table: Table) -> None:
     mine, theirs = locked(table, 2), locked(table, 2, OTHER)
     elsewhere = locked(table, 1, queue="other")
@@ -144,6 +149,7 @@ def test_a_websocket_is_unlocked_under_the_name_that_is_shown(table: Table) -> N
     assert table.broker.held(name, ids[0]) is None
 
 
+# Verifies: DLV-0042
 def test_locks_made_meanwhile_stay(table: Table) -> None:
     """A subscriber that waits gets the message at once; that lock must not end, too."""
     ids = locked(table, 3 * BATCH_PIECE)
@@ -185,6 +191,7 @@ def test_many_unknown_ids_take_steps(table: Table) -> None:
 # The list
 
 
+# Verifies: DLV-0043
 def test_what_is_listed(table: Table) -> None:
     (first,) = locked(table, priority=2**63 + 1)
     table.now += 5
@@ -225,6 +232,7 @@ def test_text_priorities(table: Table) -> None:
     assert [(lock["priority"], lock["priority_text"]) for lock in locks(table)[0]] == [("é\0", "é\0")]
 
 
+# Verifies: DLV-0043
 @pytest.mark.parametrize("few", [browsing.FEW_LOCKS, 0])
 def test_pages(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From memory and from the store, with gaps, while locks come and go."""
@@ -253,6 +261,7 @@ def test_pages(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rest == [*left[5:6], *left[7:], *new]
 
 
+# Verifies: DLV-0044
 def test_a_page_ends_after_some_steps(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browsing, "FEW_LOCKS", 0)
     monkeypatch.setattr(browsing, "LOCKS_PER_STEP", 2)
@@ -264,6 +273,7 @@ def test_a_page_ends_after_some_steps(table: Table, monkeypatch: pytest.MonkeyPa
     assert cursor is not None
 
 
+# Verifies: DLV-0043
 @pytest.mark.parametrize("few", [browsing.FEW_LOCKS, 0])
 def test_cursors(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(browsing, "FEW_LOCKS", few)
@@ -290,6 +300,7 @@ def test_a_cursor_from_before_a_purge_that_nothing_followed(table: Table) -> Non
     assert refusal(table.run("GET", f"/queues/q/locks?cursor={cursor}"))[0] == 400
 
 
+# Verifies: DLV-0044
 @pytest.mark.parametrize(
     "query",
     ["limit=0", "limit=101", "limit=-1", "limit=1e1", "limit=x", "limit=", "limit=1&limit=1", "cursor=&cursor="],

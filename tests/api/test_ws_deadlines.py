@@ -40,6 +40,7 @@ def warnings(peer: Peer) -> list[Frame]:
     return [frame for frame in peer.read() if frame["type"] == "deadline-soon"]
 
 
+# Verifies: WS-0041
 def test_a_warning(world: World, peer: Peer) -> None:
     assert peer.ask(subscribe(lock_timeout_secs=30, deadline_soon_secs=10)) == [OK]
     id = delivered(world, peer)
@@ -69,6 +70,7 @@ def test_a_renewal_by_less_than_that_time_warns_at_once(world: World, peer: Peer
     assert warnings(peer) == []
 
 
+# Verifies: WS-0041
 def test_nobody_else_is_warned(world: World, peer: Peer) -> None:
     world.queue("other")
     quiet = Peer(world, "c2")
@@ -162,6 +164,7 @@ def test_a_second_subscribe_is_told_the_terms_in_force(world: World, peer: Peer)
     assert peer.ask(subscribe())[0]["deadline_soon_secs"] == 5
 
 
+# Verifies: WS-0042
 def test_too_many_times(world: World, peer: Peer) -> None:
     for seconds in range(1, MAX_LENGTHS + 2):
         world.queue(str(seconds))

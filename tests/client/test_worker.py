@@ -19,6 +19,7 @@ async def nothing(message: q.Message) -> None:
     pass
 
 
+# Verifies: WS-0043
 async def test_what_a_handler_gets_and_what_becomes_of_it(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,6 +169,7 @@ async def test_an_ack_is_repeated_while_the_server_accepts_no_changes(
     assert renewed in (5, 6)
 
 
+# Verifies: WS-0045
 async def test_it_stops_in_order(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
     """No new messages; those at work are finished; one that came too late is kept until the connection is closed."""
     stop = trio.Event()
@@ -197,6 +199,7 @@ async def test_it_stops_in_order(monkeypatch: pytest.MonkeyPatch, autojump_clock
     assert begun == ["m"]
 
 
+# Verifies: WS-0045
 async def test_it_stops_when_the_grace_is_over(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

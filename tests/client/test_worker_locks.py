@@ -16,6 +16,7 @@ from tests.client.scripted import URL, Peer, scripted
 Clock = trio.testing.MockClock
 
 
+# Verifies: WS-0044
 async def test_its_locks_are_renewed_while_handlers_run(monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock) -> None:
     """At a third of the lock, again and again; not before, and not after."""
     stop = trio.Event()
@@ -70,6 +71,7 @@ async def a_lost_lock(
     return ends
 
 
+# Verifies: WS-0044
 async def test_a_handler_whose_lock_was_ended_is_cancelled(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

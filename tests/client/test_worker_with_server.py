@@ -25,6 +25,7 @@ async def during(server: Running, handler: q.Handler, until: Callable[[], Awaita
             stop.set()
 
 
+# Verifies: WS-0043
 @both_lanes
 async def test_every_message_is_acked_or_fails_as_often_as_it_may(fast_lane: bool) -> None:
     tries: Counter[str] = Counter()
@@ -51,6 +52,7 @@ async def test_every_message_is_acked_or_fails_as_often_as_it_may(fast_lane: boo
     assert tries == Counter({str(number): 3 if number % 50 == 7 else 1 for number in range(300)})
 
 
+# Verifies: WS-0044
 @both_lanes
 async def test_a_handler_that_takes_longer_than_its_lock_keeps_its_message(fast_lane: bool) -> None:
     begun: Counter[str] = Counter()
@@ -67,6 +69,7 @@ async def test_a_handler_that_takes_longer_than_its_lock_keeps_its_message(fast_
     assert begun == Counter("012")
 
 
+# Verifies: WS-0045
 @both_lanes
 @pytest.mark.parametrize("end", ["stop", "cancel"])
 async def test_what_it_had_not_finished_goes_back_uncounted(fast_lane: bool, end: str) -> None:

@@ -35,6 +35,7 @@ def look(deadlines: Deadlines, broker: Broker, now: int, limit: int = 1000) -> i
     return steps
 
 
+# Verifies: WS-0041
 def test_each_lock_is_told_once_and_again_when_it_was_renewed() -> None:
     broker, deadlines, told = Broker(MemoryStorage()), Deadlines(), Told()
     deadlines.ask("c", 5, told, NOW)
@@ -95,6 +96,7 @@ def test_who_no_longer_asks_is_not_told() -> None:
     assert not deadlines
 
 
+# Verifies: WS-0042
 def test_lengths_are_bounded() -> None:
     deadlines, told = Deadlines(), Told()
     for seconds in range(1, MAX_LENGTHS + 1):
@@ -104,6 +106,7 @@ def test_lengths_are_bounded() -> None:
     assert not deadlines.may_ask(MAX_LENGTHS + 1)
 
 
+# Verifies: WS-0042
 def test_many_locks_take_many_steps() -> None:
     broker, deadlines, told = Broker(MemoryStorage()), Deadlines(), Told()
     deadlines.ask("c", 5, told, NOW)

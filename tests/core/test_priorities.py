@@ -42,6 +42,7 @@ def consumed(broker: Broker, expected: Counter[Priority], count: int) -> None:
         broker.ack("q", delivery.id, "c", 0)
 
 
+# Verifies: DLV-0054
 @pytest.mark.parametrize("ordering", Ordering)
 def test_a_small_queue_is_counted(storage: Storage, ordering: Ordering) -> None:
     broker = Broker(storage, hot_tier_size=5, refill_threshold=2)
@@ -89,6 +90,7 @@ DISTRIBUTIONS: dict[str, Callable[[random.Random, int], int]] = {
 }
 
 
+# Verifies: DLV-0054
 @pytest.mark.parametrize("ordering", Ordering)
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_large_queue_is_sampled(ordering: Ordering, distribution: str) -> None:

@@ -385,6 +385,7 @@ async def test_what_could_not_be_stored_is_not_delivered(fast_lane: bool, monkey
             await server.settle_down(0, 0, 0)
 
 
+# Verifies: WS-0041
 @both_lanes
 async def test_a_warning_before_a_lock_ends(fast_lane: bool) -> None:
     async with running(fast_lane) as server, server.socket() as worker:

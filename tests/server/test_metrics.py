@@ -49,6 +49,7 @@ async def publish(client: HttpClient, queue: str, count: int = 1) -> None:
         assert (await client.request("POST", "/publish", body.encode())).status == 200
 
 
+# Verifies: API-0075
 async def test_what_a_server_has_done_is_in_its_metrics(settings: Settings) -> None:
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
@@ -89,6 +90,7 @@ async def test_what_a_server_has_done_is_in_its_metrics(settings: Settings) -> N
     assert families["process_resident_memory_bytes"].samples[0].value > 10**6
 
 
+# Verifies: API-0075
 async def test_series_of_queues_are_bounded_and_can_be_chosen(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path)) as server, client_of(server) as client:
         await until_ready(server)
@@ -109,6 +111,7 @@ async def test_series_of_queues_are_bounded_and_can_be_chosen(tmp_path: Path) ->
         assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
 
 
+# Verifies: API-0076
 async def test_probes_tell_by_their_status(settings: Settings) -> None:
     async with running(settings) as server, client_of(server) as client:
         gate = server.engine.services.gate
@@ -141,6 +144,7 @@ def test_lag() -> None:
         assert (lag.last, lag.highest) == (last, highest)
 
 
+# Verifies: API-0075
 async def test_the_dashboard_and_the_alerts_ask_for_what_there_is(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path)) as server, client_of(server) as client:
         await until_ready(server)
