@@ -25,7 +25,7 @@ from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
-from qrusty_trio.core import deadlines, finding, model, priorities
+from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.http import byte_budget, websocket
@@ -125,6 +125,7 @@ def documented_limits() -> dict[str, str]:
         "messages looked at in search of one": f"about {finding.MESSAGES_PER_SEARCH:,}, "
         f"in at most {finding.STEPS_PER_SEARCH} steps",
         "messages counted by priority one by one": f"{priorities.COUNTED_MESSAGES:,}",
+        "priorities of a queue looked at for its oldest message": f"{ages.MAX_PRIORITIES}",
         "priorities listed": f"{priorities.MAX_PRIORITIES}",
         "locks looked at for a page": f"{LOCKS_PER_STEP * LOCK_STEPS_PER_PAGE:,}, or "
         f"{LOCK_NUMBERS_PER_STEP * LOCK_STEPS_PER_PAGE:,} lock numbers",

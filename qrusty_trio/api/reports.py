@@ -59,18 +59,20 @@ def queue_stats(services: Services, call: Call, now: int) -> Reply:
         if not services.gate.starting:
             services.broker.catalog.missed(name)
         stats = QueueStats(name, QueueConfig(), 0, 0, 0, 0.0, 0.0, 0.0)
-    reply = Reply(200, _encode(_described(stats)))
+    reply = Reply(200, _encode(_described(stats, now)))
     services.timings.record("queue_stats", _clock() - begin, stored, now // 1000)
     return reply
 
 
-def _described(stats: QueueStats) -> dict[str, Any]:
+def _described(stats: QueueStats, now: int) -> dict[str, Any]:
     config = stats.config
     return {
         "name": stats.name,
         "available": stats.available,
         "locked": stats.locked,
         "total": stats.available + stats.locked,
+        "oldest_age_seconds": max(now - stats.oldest_ms, 0) / 1000 if stats.oldest_ms is not None else None,
+        "oldest_age_exact": stats.oldest_exact,
         "config": {
             "ordering": config.ordering,
             "allow_duplicates": config.allow_duplicates,
@@ -94,7 +96,7 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
     count = available = locked = stored = 0
     begin = _clock()
     for stats in broker.catalog.all_stats():
-        descriptions.add(_encode(_described(stats)))
+        descriptions.add(_encode(_described(stats, now)))
         sizes.add(b"%b:%d" % (_encode(stats.name), broker.catalog.tier_size(stats.name)))
         available += stats.available
         locked += stats.locked

@@ -95,6 +95,11 @@ class QueueStats(NamedTuple):
     publish_rate: float
     ack_rate: float
     nack_rate: float
+    oldest_ms: int | None = None
+    """When the oldest available message was published, wall milliseconds; None if that is not known, or there is none.
+    """
+    oldest_exact: bool = True
+    """False: there may be an older one."""
 
 
 def is_websocket(consumer: str) -> bool:

@@ -21,6 +21,7 @@ Requirements: PER-0010
 from __future__ import annotations
 
 import struct
+from typing import NamedTuple
 
 import msgspec
 
@@ -30,7 +31,7 @@ from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, QUEUE_CONFIG, KeyCoder, 
 from qrusty_trio.core.lock_table import LockTable
 from qrusty_trio.core.model import Kind, Ordering, QueueConfig, QueueStats
 from qrusty_trio.core.rates import NO_RATES, Rates
-from qrusty_trio.core.records import StoredLock, pack_dead_letter, unpack_lock
+from qrusty_trio.core.records import StoredLock, pack_dead_letter, unpack_lock, unpack_message
 
 _COUNTERS = struct.Struct(">7Q")
 TRIM_EVERY = 5_000
@@ -89,6 +90,16 @@ class Lock(msgspec.Struct, eq=False, gc=False):
     """Its neighbours among the locks that end in the same millisecond."""
 
 
+class Oldest(NamedTuple):
+    """The oldest available message of a queue, as it was at a look."""
+
+    created_ms: int
+    exact: bool
+    """False: there may be an older one."""
+    state: tuple[int, int, int, int]
+    """What the counters of the queue were; see `ages.py`."""
+
+
 class Queue:
     """A new queue; `Queue.stored` restores one from the store. Changed by the broker only.
 
@@ -114,6 +125,7 @@ class Queue:
         "next_lock",
         "next_sequence",
         "number",
+        "oldest",
         "prefix",
         "purged_lock",
         "purged_sequence",
@@ -156,6 +168,8 @@ class Queue:
         """Lists of messages and of locks that were begun since the last purge had at least these next numbers. Not
         stored."""
         self.rates = Rates()
+        self.oldest: Oldest | None = None
+        """The oldest available message at the last look (`ages.py`); None if there was none yet."""
         self.tier = HotTier(limits, None)
         self.dirty = False
 
@@ -359,4 +373,14 @@ class Queue:
             last.publish_rate,
             last.ack_rate,
             last.nack_rate,
+            *self._oldest_now(),
         )
+
+    def _oldest_now(self) -> tuple[int | None, bool]:
+        """When the oldest available message was published, if known; and whether there can't be an older one."""
+        if not self.available:
+            return None, True
+        fifo = self.config.ordering is Ordering.FIFO
+        if len(self.tier) and (fifo or self.oldest is None):
+            return unpack_message(self.tier.first()[1])[1], fifo
+        return (self.oldest.created_ms, self.oldest.exact) if self.oldest is not None else (None, False)

@@ -2,8 +2,8 @@
 
     serve
       stores open (in a thread; refuses before anything is changed)
-      background: committer, recovery, pump, search, reaper, warnings, sampler, watch, memory monitor,
-                  upkeep, payload compactor
+      background: committer, recovery, pump, search, reaper, warnings, ages, sampler, watch, memory
+                  monitor, upkeep, payload compactor
         front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
 
 Rule: inner tasks end before outer ones. SIGTERM or SIGINT stops the front: no new connections are accepted, requests in
@@ -46,6 +46,7 @@ from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import descriptors, startup
+from qrusty_trio.server.ages import watch_ages
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
@@ -173,6 +174,7 @@ async def _run(
                     await background.start(engine.reap)
                     await background.start(engine.search)
                     await background.start(warn, engine)
+                    await background.start(watch_ages, engine)
                     await background.start(
                         monitor,
                         memory,

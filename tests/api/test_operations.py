@@ -328,6 +328,8 @@ def test_stats(table: Table) -> None:
         "locked_index_size": 1,
         "payload_store_disk_bytes": 7,
     }
+    assert answer["queues"][0]["oldest_age_seconds"] == 0
+    assert answer["queues"][0]["oldest_age_exact"] is False
     assert summary == {
         "total_queues": 2 * STATS_PIECE + 1,
         "total_available": 2 * STATS_PIECE + 1,
