@@ -17,7 +17,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["qrusty_trio.http", "httptools", "h11"]):
+with atheris.instrument_imports(include=["qrusty_trio.http", "h11"]):
     from qrusty_trio.http.context import HttpContext
     from qrusty_trio.http.fallback.handover import Handover
     from qrusty_trio.http.fast_path import FastPath

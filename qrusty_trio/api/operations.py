@@ -66,11 +66,17 @@ def check_content_type(operation: Operation, content_type: str | None, no_body: 
 
     Requirements: API-0008
     """
-    if content_type == "application/json" or operation.request is None:
+    if operation.request is None or is_json(content_type):
         return
     if no_body and not content_type:
         raise MalformedJson(MISSING_BODY)
+    sentence = "the Content-Type of the request must be application/json"
+    raise WrongContentType(f"{MISSING_BODY}, and {sentence}" if no_body else sentence)
+
+
+def is_json(content_type: str | None) -> bool:
+    """Whether a content type is application/json, or one with the suffix +json."""
+    if content_type == "application/json":
+        return True
     essence = (content_type or "").partition(";")[0].strip().lower()
-    if essence != "application/json" and not (essence.startswith("application/") and essence.endswith("+json")):
-        sentence = "the Content-Type of the request must be application/json"
-        raise WrongContentType(f"{MISSING_BODY}, and {sentence}" if no_body else sentence)
+    return essence == "application/json" or (essence.startswith("application/") and essence.endswith("+json"))

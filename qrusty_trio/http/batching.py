@@ -6,7 +6,8 @@ short header block and no special demands. Its response is sent here if the sock
 the connection's task with what has arrived.
 
 A connection is parked here while its task waits for a request. From its request to its response, which may wait for a
-sync, the connection is busy: nothing more is read from it.
+sync, the connection is WORKING: nothing more is read from it. One that has left while its request was served (it was
+cancelled) has no `task` any more, and never comes back.
 
 Requirements: SYS-0022
 """
@@ -15,22 +16,24 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
 import outcome
 import trio
 
-from qrusty_trio.api.call import Call, Engine, Reply
+from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
+from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
+from qrusty_trio.http.request_parser import read_quick_call
+from qrusty_trio.http.responses import CLOSE
+from qrusty_trio.http.shared import IDLE, WORKING, Shared
 
 CONNECTIONS_PER_STEP = 64
 """Most connections served in one step of the event loop: 1 to 2 ms."""
-QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
-"""Operations that take microseconds."""
 
 
 class Connection(Protocol):
@@ -39,28 +42,17 @@ class Connection(Protocol):
     fd: int
     task: trio.lowlevel.Task | None
     """Its task while it is parked; else None."""
-    busy: bool
-    """A request was read and is not answered yet."""
     reading_paused: bool
-    """Reading is paused: the connection is not polled."""
+    """The connection is not polled."""
+    phase: int
+    since: float
+    """When the phase began."""
+    served_parked: bool
+    """A request was served here since it was parked."""
+    given: Sequence[Reply]
+    """What the last response handed out."""
     unsent: Holding
     """Its share of the budget for unsent responses."""
-
-    @property
-    def stopping(self) -> bool:
-        """The connection is to be closed after its current response."""
-
-    def quick_call(self, data: bytes) -> Call | None:
-        """The call, if `data` is exactly one plain request for an operation in QUICK; else None."""
-
-    def begin_quick(self) -> None:
-        """Its call is about to run."""
-
-    def quick_response(self, reply: Reply) -> bytes:
-        """The bytes of the response."""
-
-    def end_quick(self, reply: Reply) -> None:
-        """The response has been sent."""
 
 
 class Unsent(NamedTuple):
@@ -71,12 +63,11 @@ class Unsent(NamedTuple):
     reply: Reply
 
 
-class Asked(NamedTuple):
-    """A request of a batch. If the connection's task is no longer `task`, the connection has left."""
+class Batch(NamedTuple):
+    """Requests that were read and did not run yet: the call of each connection."""
 
-    connection: Connection
-    task: trio.lowlevel.Task
-    call: Call
+    connections: list[Connection]
+    calls: list[Call]
 
 
 class Batching:
@@ -85,10 +76,11 @@ class Batching:
     Requirements: SCH-0034
     """
 
-    def __init__(self, engine: Engine, received: Budget, unsent: Budget) -> None:
-        self._engine = engine
-        self._received = received
-        self._unsent = unsent
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._engine = shared.context.engine
+        self._received = shared.context.received
+        self._unsent = shared.context.unsent
         self._epoll = select.epoll()
         self._parked: dict[int, Connection] = {}
         """By file descriptor."""
@@ -98,22 +90,15 @@ class Batching:
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                asked = self._read(self._epoll.poll(0, CONNECTIONS_PER_STEP))
-                while asked := self._serve(asked):
-                    await trio.lowlevel.checkpoint()
-                    asked = [each for each in asked if each.connection.task is each.task]
-                    if self._unsent.tight:
-                        asked = [each for each in asked if not self._leave_large(each)]
+                batch = self._read(self._epoll.poll(0, CONNECTIONS_PER_STEP))
+                while batch.calls:
+                    batch = self._serve(batch)
+                    if batch.calls:
+                        await trio.lowlevel.checkpoint()
+                        batch = self._still_to_serve(batch)
         finally:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
-
-    def _leave_large(self, asked: Asked) -> bool:
-        """Leave a call to the connection's task if its response may be large. Returns whether it did."""
-        if asked.call.operation.large:
-            self._wake(asked.connection, outcome.Value(asked.call))
-            return True
-        return False
 
     async def receive(self, connection: Connection) -> bytes | Call | Unsent:
         """Park a connection until its task is needed. Raises ConnectionLost.
@@ -132,11 +117,121 @@ class Batching:
         arrived: bytes | Call | Unsent = await trio.lowlevel.wait_task_rescheduled(abort)
         return arrived
 
+    # From requests to calls
+
+    def _read(self, events: list[tuple[int, int]]) -> Batch:
+        """Read from the ready connections. Returns the requests to serve here."""
+        shared = self._shared
+        connections: list[Connection] = []
+        calls: list[Call] = []
+        most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
+        for fd, _ in events:
+            connection = self._parked[fd]
+            if connection.phase == WORKING:
+                # The peer pipelined or hung up before its response; stop polling it until then.
+                connection.reading_paused = True
+                self._epoll.unregister(fd)
+                continue
+            try:
+                data = os.read(fd, most)
+                call = None if shared.stopping else read_quick_call(data, shared.lines)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._lose(connection, error)
+                continue
+            except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
+                self._fail(connection, error)
+                continue
+            if call is None or (call.operation.large and self._unsent.tight):
+                self._wake(connection, outcome.Value(data))
+            else:
+                connection.phase = WORKING
+                connections.append(connection)
+                calls.append(call)
+        return Batch(connections, calls)
+
+    def _still_to_serve(self, batch: Batch) -> Batch:
+        """The batch without connections that left, and without calls that only their task may run now."""
+        connections: list[Connection] = []
+        calls: list[Call] = []
+        for connection, call in zip(*batch, strict=True):
+            if connection.task is None:
+                continue
+            if call.operation.large and self._unsent.tight:
+                self._wake(connection, outcome.Value(call))
+                continue
+            connections.append(connection)
+            calls.append(call)
+        return Batch(connections, calls)
+
+    # From calls to responses
+
+    def _serve(self, batch: Batch) -> Batch:
+        """Run the calls and respond now or after the sync. Returns the requests that did not run yet."""
+        connections, calls = batch
+        waits = self._engine.waits
+        try:
+            replies = self._engine.run_quick(calls)
+        except Exception as error:  # noqa: BLE001  # raised in their own tasks, and logged there
+            for connection in connections:
+                self._fail(connection, error)
+            return Batch([], [])
+        later: list[tuple[Connection, Reply]] = []
+        for connection, reply in zip(connections, replies, strict=False):
+            if reply.needs_sync and waits:
+                later.append((connection, reply))
+            else:
+                self._respond(connection, reply)
+        if later:
+            self._engine.when_durable(partial(self._respond_later, later), len(later))
+        done = len(replies)
+        return Batch(connections[done:], calls[done:])
+
+    def _respond_later(self, later: list[tuple[Connection, Reply]], fault: StorageFault | None) -> None:
+        """The sync has completed, or failed with `fault`."""
+        for connection, reply in later:
+            if connection.task is not None:
+                self._respond(connection, reply if fault is None else error_reply(fault))
+
+    def _respond(self, connection: Connection, reply: Reply) -> None:
+        try:
+            self._send(connection, reply)
+        except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
+            self._engine.give_back(reply)
+            self._fail(connection, error)
+
+    def _send(self, connection: Connection, reply: Reply) -> None:
+        shared = self._shared
+        if connection.reading_paused:
+            self._epoll.register(connection.fd, select.EPOLLIN)
+            connection.reading_paused = False
+        data = shared.responses.response(reply, CLOSE if shared.stopping else b"")
+        sent = 0
+        try:
+            sent = os.write(connection.fd, data)
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            self._engine.give_back(reply)
+            self._lose(connection, error)
+            return
+        if sent < len(data) or shared.stopping:
+            connection.unsent.set(len(data))
+            self._wake(connection, outcome.Value(Unsent(data, sent, reply.receipt())))
+        else:
+            connection.phase = IDLE
+            connection.since = shared.now
+            connection.served_parked = True
+            connection.given = () if not reply.deliveries else (reply.receipt(),)
+
+    # Waking a connection's task
+
     def _unpark(self, connection: Connection) -> None:
         del self._parked[connection.fd]
         if not connection.reading_paused:
             self._epoll.unregister(connection.fd)
-        connection.reading_paused = connection.busy = False
+        connection.reading_paused = False
         connection.task = None
 
     def _wake(self, connection: Connection, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
@@ -150,96 +245,7 @@ class Batching:
         lost.__cause__ = error
         self._wake(connection, outcome.Error(lost))
 
-    def _fail(self, connection: Connection, task: trio.lowlevel.Task | None, error: Exception) -> None:
+    def _fail(self, connection: Connection, error: Exception) -> None:
         """Raise `error` in the task of this connection, and in no other."""
-        if connection.task is not None and connection.task is task:
+        if connection.task is not None:
             self._wake(connection, outcome.Error(error))
-
-    def _read(self, events: list[tuple[int, int]]) -> list[Asked]:
-        """Read from the ready connections. Returns the requests to serve here."""
-        asked: list[Asked] = []
-        most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
-        for fd, _ in events:
-            connection = self._parked[fd]
-            if connection.busy:
-                # The peer pipelined or hung up before its response; stop polling it until then.
-                connection.reading_paused = True
-                self._epoll.unregister(fd)
-                continue
-            try:
-                data = os.read(fd, most)
-                call = connection.quick_call(data)
-            except BlockingIOError:
-                continue
-            except OSError as error:
-                self._lose(connection, error)
-                continue
-            except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
-                self._fail(connection, connection.task, error)
-                continue
-            if call is None or (call.operation.large and self._unsent.tight):
-                self._wake(connection, outcome.Value(data))
-            else:
-                connection.begin_quick()
-                task = connection.task
-                assert task is not None
-                asked.append(Asked(connection, task, call))
-        return asked
-
-    def _serve(self, asked: list[Asked]) -> list[Asked]:
-        """Run the calls and respond now or after the sync. Returns the requests that did not run yet."""
-        if not asked:
-            return asked
-        engine = self._engine
-        waits = engine.waits
-        try:
-            replies = engine.run_quick([each.call for each in asked])
-        except Exception as error:  # noqa: BLE001  # raised in their own tasks, and logged there
-            for each in asked:
-                self._fail(each.connection, each.task, error)
-            return []
-        later: list[tuple[Asked, Reply]] = []
-        for each, reply in zip(asked, replies, strict=False):
-            if reply.needs_sync and waits:
-                each.call.body = b""  # stored, so it need not be kept during the sync
-                later.append((each, reply))
-            else:
-                self._answer(each, reply)
-        if later:
-            engine.when_durable(partial(self._answer_later, later), len(later))
-        return asked[len(replies) :]
-
-    def _answer_later(self, later: list[tuple[Asked, Reply]], fault: StorageFault | None) -> None:
-        """The sync has completed, or failed with `fault`."""
-        for each, reply in later:
-            # A connection that left meanwhile was cancelled; nothing was handed out to it.
-            if each.connection.task is each.task:
-                self._answer(each, reply if fault is None else error_reply(fault))
-
-    def _answer(self, asked: Asked, reply: Reply) -> None:
-        try:
-            self._send(asked.connection, reply)
-        except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
-            self._engine.give_back(reply)
-            self._fail(asked.connection, asked.task, error)
-
-    def _send(self, connection: Connection, reply: Reply) -> None:
-        connection.busy = False
-        if connection.reading_paused:
-            self._epoll.register(connection.fd, select.EPOLLIN)
-            connection.reading_paused = False
-        data = connection.quick_response(reply)
-        sent = 0
-        try:
-            sent = os.write(connection.fd, data)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self._engine.give_back(reply)
-            self._lose(connection, error)
-            return
-        if sent < len(data) or connection.stopping:
-            connection.unsent.set(len(data))
-            self._wake(connection, outcome.Value(Unsent(data, sent, reply.receipt())))
-        else:
-            connection.end_quick(reply)

@@ -1,4 +1,4 @@
-"""Filters a chunked body for another parser: only sizes and data pass, so that it can't be read in two ways.
+"""Reads a chunked body for another parser: only sizes and data pass, so that it can't be read in two ways.
 
 Rule: extensions and trailers are checked and dropped, as RFC 9112 (7.1.1, 7.1.2) asks. Lines end with CR LF. A body
 that would grow too large is refused as soon as a chunk's size shows it.
@@ -8,12 +8,13 @@ Requirements: API-0032
 
 from __future__ import annotations
 
+import enum
 import re
-from collections.abc import Callable
 
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest
 from qrusty_trio.http.header_block import HeadersTooLarge
+from qrusty_trio.http.request_parser import Buffer
 from qrusty_trio.http.responses import body_too_large
 
 MAX_EXTRA_BYTES = 16 * 1024
@@ -29,81 +30,98 @@ _TRAILERS = re.compile(rb"(?:" + _NAME + _VALUE + rb"\r\n)*+\r\n")
 _BEGINS_TRAILERS = re.compile(rb"(?:" + _NAME + _VALUE + rb"\r\n)*+(?:" + _NAME + rb"(?:" + _VALUE + rb")?)?\r?")
 
 
-class Chunks:
-    """The chunks of one body. Does no I/O.
+class Part(enum.Enum):
+    """Where in a chunked body a reader is."""
+
+    SIZE = "before the size of a chunk"
+    DATA = "in the data of a chunk"
+    TRAILERS = "behind the last chunk"
+    END = "at its end"
+
+
+class ChunkedReader:
+    """Passes one chunked body; see `request_parser`. Raises BadRequest, BodyTooLarge, HeadersTooLarge.
 
     Requirements: API-0009
     """
 
     def __init__(self) -> None:
-        self._step: Callable[[bytes], tuple[bytes, bytes]] = self._size
+        self._part = Part.SIZE
         self._left = 0
         """Bytes of the current chunk still to pass."""
         self._total = 0
         self._extra = 0
-        self.done = False
-        """The whole body has passed."""
 
-    def take(self, data: bytes) -> tuple[bytes, bytes]:
-        """Returns the next bytes to pass on, and the rest of `data`. Nothing passes when more data is needed.
+    @property
+    def done(self) -> bool:
+        return self._part is Part.END
 
-        Raises BadRequest, BodyTooLarge, HeadersTooLarge.
-        """
-        return self._step(data)
+    def __call__(self, buffer: Buffer) -> bytes | None:
+        buffer.gather()
+        if self._part is Part.SIZE:
+            return self._size(buffer)
+        if self._part is Part.DATA:
+            return self._data(buffer)
+        return self._trailers(buffer)
 
     def broken_off(self) -> bytes:
         """Bytes that complete the body for a parser that received what has passed so far."""
-        return (bytes(self._left) + b"\r\n" if self._step == self._data else b"") + b"0\r\n\r\n"
+        return (bytes(self._left) + b"\r\n" if self._part is Part.DATA else b"") + b"0\r\n\r\n"
 
-    def _size(self, data: bytes) -> tuple[bytes, bytes]:
+    def _size(self, buffer: Buffer) -> bytes | None:
+        data, start = buffer.data, buffer.position
         most = _SIZE_BYTES + MAX_EXTRA_BYTES - self._extra
-        end = data.find(b"\r\n", 0, most + 2)
+        end = data.find(b"\r\n", start, start + most + 2)
         match = None
         if end >= 0:
-            match = _SIZE_LINE.fullmatch(data, 0, end)
-        elif len(data) > most:
+            match = _SIZE_LINE.fullmatch(data, start, end)
+        elif len(data) - start > most:
             raise _too_much()
-        elif _BEGINS_SIZE_LINE.fullmatch(data):
-            return b"", data
+        elif _BEGINS_SIZE_LINE.fullmatch(data, start):
+            return None
         if match is None:
             raise BadRequest("A chunk begins with its size in hexadecimal digits, perhaps with extensions")
         size = int(match[1], 16)
-        self._extra += end - len(match[1])
+        self._extra += end - start - len(match[1])
         self._total += size
         if self._total > MAX_BODY_BYTES:
             raise body_too_large()
-        rest = data[end + 2 :]
+        buffer.position = end + 2
         if not size:
-            self._step = self._trailers
-            return self._trailers(rest)
+            self._part = Part.TRAILERS
+            return self._trailers(buffer)
         self._left = size
-        self._step = self._data
-        return match[1] + b"\r\n", rest
+        self._part = Part.DATA
+        return match[1] + b"\r\n"
 
-    def _data(self, data: bytes) -> tuple[bytes, bytes]:
-        passed, rest = data[: self._left], data[self._left :]
-        if len(passed) == self._left:
-            if rest.startswith(b"\r\n"):
-                passed, rest = passed + b"\r\n", rest[2:]
-                self._step = self._size
-            elif b"\r\n".startswith(rest):
-                passed, rest = passed[:-1], passed[-1:] + rest  # Hold back the last byte until the chunk's CR LF.
-            else:
-                raise BadRequest("A chunk ends with CR LF")
-        self._left -= min(len(passed), self._left)
-        return passed, rest
+    def _data(self, buffer: Buffer) -> bytes | None:
+        start, end = buffer.position, buffer.position + self._left
+        follows = buffer.data[end : end + 2]
+        if not b"\r\n".startswith(follows):
+            raise BadRequest("A chunk ends with CR LF")
+        if len(follows) == 2:
+            self._left = 0
+            self._part = Part.SIZE
+            return buffer.take(end + 2 - start)
+        # Hold back the last byte until the chunk's CR LF.
+        passed = buffer.take(min(len(buffer), self._left - 1))
+        self._left -= len(passed)
+        return passed or None
 
-    def _trailers(self, data: bytes) -> tuple[bytes, bytes]:
+    def _trailers(self, buffer: Buffer) -> bytes | None:
+        data, start = buffer.data, buffer.position
         most = MAX_EXTRA_BYTES - self._extra
-        end = 2 if data.startswith(b"\r\n") else data.find(b"\r\n\r\n", 0, most + 4) + 4
-        if end == 3 and len(data) > most:
+        end = start + 2 if data.startswith(b"\r\n", start) else data.find(b"\r\n\r\n", start, start + most + 4) + 4
+        complete = end != 3
+        if not complete and len(data) - start > most:
             raise _too_much()
-        if not (_BEGINS_TRAILERS if end == 3 else _TRAILERS).fullmatch(data if end == 3 else data[:end]):
+        if not (_TRAILERS.fullmatch(data, start, end) if complete else _BEGINS_TRAILERS.fullmatch(data, start)):
             raise BadRequest("Only header fields may follow the last chunk")
-        if end == 3:
-            return b"", data
-        self.done = True
-        return b"0\r\n\r\n", data[end:]
+        if not complete:
+            return None
+        self._part = Part.END
+        buffer.take(end - start)
+        return b"0\r\n\r\n"
 
 
 def _too_much() -> HeadersTooLarge:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import trio
 
+from qrusty_trio.http.batching import Batching
 from qrusty_trio.http.connection import Connection
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.shared import IDLE, LIMITS, HandOver, Shared
@@ -22,6 +23,7 @@ class FastPath:
 
     def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
         self.shared = Shared(context, hand_over)
+        self.batching = Batching(self.shared)
         self._connections: set[Connection] = set()
 
     async def watch(self) -> None:
@@ -49,7 +51,7 @@ class FastPath:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end. Closes the stream."""
-        connection = Connection(self.shared, stream)
+        connection = Connection(self.shared, self.batching, stream)
         self._connections.add(connection)
         try:
             await connection.run()

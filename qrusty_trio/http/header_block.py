@@ -1,8 +1,8 @@
-"""Reads the request line and header block of an HTTP/1.x request, and refuses whatever is ambiguous.
+"""Reads the header block of an HTTP/1.x request, and refuses whatever is ambiguous.
 
-Rule: anything that llhttp (fast path) and h11 (Hypercorn) could read differently is refused: obsolete line folding,
-bare line feeds, control characters, two lengths, a length and a transfer coding, unknown codings, no Host or several.
-Both paths send every request through here, so neither is more lenient than the other.
+Rule: anything that two parsers could read differently is refused: obsolete line folding, bare line feeds, control
+characters, two lengths, a length and a transfer coding, unknown codings, no Host or several. Both paths send every
+request through here, so neither is more lenient than the other.
 
 A header block runs from the request line's CR LF to the empty line. A client often repeats it from request to request,
 except for the length, so the result of parsing it is cached under its exact bytes. A block that changes each time is
@@ -16,10 +16,8 @@ from __future__ import annotations
 import base64
 import re
 import struct
-from typing import NamedTuple
 
-import httptools
-
+from qrusty_trio.api.operations import is_json
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.origins import Browser
 from qrusty_trio.http.repeat_cache import RepeatCache
@@ -49,10 +47,7 @@ MAX_QUICK_BLOCK_BYTES = 2048
 """Blocks of at most this size and `MAX_QUICK_HEADERS` lines take at most about 20 µs to parse."""
 MAX_QUICK_HEADERS = 32
 
-_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
-_ABSOLUTE_LINE = re.compile(rb"([A-Z]{1,20}) (https?://[-A-Za-z0-9._]+(?::[0-9]{1,5})?(?:[/?][!-~]*)?) HTTP/1\.([01])")
-_ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
-_BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]+:[^\x00-\x08\x0a-\x1f\x7f]*\r\n)*\r\n")
+_BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+\r\n")
 _HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _BASE64URL = re.compile(rb"[-_A-Za-z0-9]*")
@@ -85,24 +80,15 @@ def headers_too_large() -> HeadersTooLarge:
     )
 
 
-class RequestLine(NamedTuple):
-    """A request line. `path` is undecoded and without query; `query` is without '?'."""
-
-    method: str
-    path: bytes
-    query: str
-    http11: bool
-
-
 class HeaderBlock:
     """The facts of a header block that the fast path and the guard need."""
 
     __slots__ = (
-        "allowed_types",
         "browser",
         "chunked",
         "content_type",
         "handshake_fault",
+        "json",
         "keep_alive",
         "length",
         "plain",
@@ -117,6 +103,8 @@ class HeaderBlock:
         self.chunked = False
         self.keep_alive = True
         self.content_type: str | None = None
+        self.json = False
+        """Whether the content type is that of JSON."""
         self.browser: Browser | None = None
         """What a browser says about the request's origin; None if it is not from a browser."""
         self.upgrade = ""
@@ -129,26 +117,6 @@ class HeaderBlock:
         """No chunked body, no upgrade, no Expect."""
         self.quick = False
         """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
-        self.allowed_types: set[str] = set()
-        """Names of the operations already found to accept this content type."""
-
-
-def split_target(target: bytes) -> tuple[bytes, str]:
-    """The undecoded path and the query of a request target. Accepts the absolute form (`http://host/path`) too."""
-    if not target.startswith(b"/"):
-        target = _ORIGIN_OF_TARGET.sub(b"", target, count=1)
-    path, _, query = target.partition(b"?")
-    return path or b"/", query.decode("ascii")
-
-
-def read_line(line: bytes) -> RequestLine:
-    """Read a request line (without CR LF). Raises BadRequest."""
-    match = _LINE.fullmatch(line) or _ABSOLUTE_LINE.fullmatch(line)
-    if match is None:
-        raise BadRequest("The request line can't be read")
-    method, target, minor = match.groups()
-    path, query = split_target(target)
-    return RequestLine(method.decode("ascii"), path, query, minor == b"1")
 
 
 _kept: tuple[RepeatCache[HeaderBlock], RepeatCache[HeaderBlock]] = (
@@ -163,7 +131,7 @@ def read_block(block: bytes, http11: bool) -> HeaderBlock:
     Raises BadRequest or HeadersTooLarge.
     """
     kept = _kept[http11]
-    found = kept.get(block)
+    found = kept.get(block) or kept.seen_once(block)
     if found is None:
         found = _read_block(block, http11)
         if len(block) <= MAX_KEPT_BLOCK_BYTES:
@@ -176,20 +144,10 @@ def read_quick_block(block: bytes) -> HeaderBlock | None:
 
     Headers may change from request to request (traceparent, X-Request-Id). Raises BadRequest.
     """
-    found = _kept[True].get(block)
+    found = _kept[True].get(block) or _kept[True].seen_once(block)
     if found is None and len(block) <= MAX_QUICK_BLOCK_BYTES and block.count(b"\r\n") <= MAX_QUICK_HEADERS + 2:
         return read_block(block, True)
     return found
-
-
-class _Headers:
-    """Collects the headers that llhttp reports."""
-
-    def __init__(self) -> None:
-        self.values: dict[bytes, list[bytes]] = {}
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.values.setdefault(name.lower(), []).append(value.strip(b" \t"))
 
 
 def _read_block(block: bytes, http11: bool) -> HeaderBlock:
@@ -197,16 +155,15 @@ def _read_block(block: bytes, http11: bool) -> HeaderBlock:
         raise headers_too_large()
     if not _BLOCK.fullmatch(block):
         raise BadRequest("The headers can't be read")
-    headers = _Headers()
-    parser = httptools.HttpRequestParser(headers)
-    try:
-        # The real request line is matched separately. llhttp applies all its checks only to a method with a body.
-        parser.feed_data((b"POST / HTTP/1.1" if http11 else b"POST / HTTP/1.0") + block)
-    except httptools.HttpParserUpgrade:
-        pass  # The header block is complete and requests an upgrade.
-    except httptools.HttpParserError as error:
-        raise BadRequest(f"The headers can't be read: {error}") from None
-    return _interpret(headers.values, http11)
+    values: dict[bytes, list[bytes]] = {}
+    for line in block[2:-4].split(b"\r\n") if len(block) > 4 else ():
+        name, _, value = line.partition(b":")
+        name = name.lower()
+        if name in values:
+            values[name].append(value.strip(b" \t"))
+        else:
+            values[name] = [value.strip(b" \t")]
+    return _interpret(values, http11)
 
 
 def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
@@ -220,6 +177,7 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     tokens = _tokens(values.get(b"connection", []))
     result.keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
     result.content_type = _single(values, b"content-type", "Content-Type")
+    result.json = is_json(result.content_type)
     result.browser = _browser(values, hosts)
     upgrade = _single(values, b"upgrade", "Upgrade")
     result.upgrade = upgrade.lower() if upgrade else ""
@@ -310,28 +268,3 @@ def _single(values: dict[bytes, list[bytes]], name: bytes, shown: str) -> str | 
 
 def _tokens(values: list[bytes]) -> set[bytes]:
     return {token.strip(b" \t").lower() for value in values for token in value.split(b",")}
-
-
-def skip_empty_lines(data: bytes, position: int, before: int) -> tuple[int, int]:
-    """Skip the empty lines at `position`, as RFC 9112 (2.2) asks. `before`: the number skipped already.
-
-    Returns where they end, and how many there were since the last request. Raises BadRequest if there are too many.
-    """
-    while data.startswith(b"\r\n", position):
-        position += 2
-        before += 1
-        if before > MAX_EMPTY_LINES:
-            raise BadRequest(f"At most {MAX_EMPTY_LINES} empty lines may come before a request")
-    return position, before
-
-
-def check_beginning(data: bytes) -> None:
-    """Refuse an incomplete request as soon as it can't become valid. Raises BadRequest or HeadersTooLarge."""
-    if data == b"\r":
-        return  # possibly the start of an empty line
-    if len(data) > MAX_HEADER_BYTES:
-        raise headers_too_large()
-    if not data[:1].isalpha() or not data[:1].isupper():
-        raise BadRequest("A request begins with a method in capital letters")
-    if data.count(b"\n") != data.count(b"\r\n"):
-        raise BadRequest("Lines end with CR LF")

@@ -19,14 +19,14 @@ import trio
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.connection import CLOSE
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.handover import Handover
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
-from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block, read_line
+from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block
 from qrusty_trio.http.lingering import linger
-from qrusty_trio.http.responses import Responses, too_many_connections
+from qrusty_trio.http.request_line import WEBSOCKET_PATH, read_line
+from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
@@ -76,7 +76,7 @@ class _Server:
     async def run(self, listeners: list[trio.SocketListener], task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as background:
             background.start_soon(self._fast_path.watch)
-            background.start_soon(self._fast_path.shared.batching.run)
+            background.start_soon(self._fast_path.batching.run)
             background.start_soon(watch_budget, self._context.websocket)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
@@ -206,6 +206,6 @@ def _is_websocket(data: bytes) -> bool:
     end = data.find(b"\r\n\r\n") + 4
     try:
         line = read_line(data[:line_end])
-        return line.path == b"/ws" and read_block(data[line_end:end], line.http11).upgrade == "websocket"
+        return line.path == WEBSOCKET_PATH and read_block(data[line_end:end], line.http11).upgrade == "websocket"
     except QrustyError:
         return False

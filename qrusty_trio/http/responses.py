@@ -17,6 +17,12 @@ from qrusty_trio.errors import BodyTooLarge, Unavailable
 
 _PHRASES = {status.value: status.phrase.encode() for status in HTTPStatus}
 _UNKNOWN = b"Unknown"
+CLOSE = b"\r\nconnection: close"
+KEEP_ALIVE = b"\r\nconnection: keep-alive"
+
+
+def reason_phrase(status: int) -> bytes:
+    return _PHRASES.get(status, _UNKNOWN)
 
 
 def body_too_large() -> BodyTooLarge:
@@ -59,7 +65,7 @@ class Responses:
         if found is None:
             if not self._date:
                 self.tick()
-            found = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, _PHRASES.get(status, _UNKNOWN), self._date)
+            found = b"HTTP/1.1 %d %b\r\ndate: %b\r\n" % (status, reason_phrase(status), self._date)
             if json:
                 found += b"content-type: application/json\r\n"
             if status == 503:
@@ -73,14 +79,6 @@ class Responses:
         body = reply.body
         prefix = self._prefixes.get((reply.status, bool(body))) or self.prefix(reply.status, bool(body))
         return b"%b%d%b\r\n\r\n%b" % (prefix, len(body), extra, b"" if head_only else body)
-
-
-def with_phrase(head: bytes, status: int) -> bytes:
-    """Add the reason phrase to an HTTP/1.1 response that lacks one. Anything else is returned unchanged."""
-    line = b"HTTP/1.1 %d \r\n" % status
-    if not head.startswith(line):
-        return head
-    return b"HTTP/1.1 %d %b\r\n%b" % (status, _PHRASES.get(status, _UNKNOWN), head[len(line) :])
 
 
 def header_lines(headers: dict[str, str]) -> bytes:

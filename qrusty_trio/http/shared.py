@@ -7,10 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from qrusty_trio.http.batching import Batching
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
-from qrusty_trio.http.request_lines import Targets
+from qrusty_trio.http.request_line import RequestLines
 from qrusty_trio.http.responses import Responses
 
 IDLE, HEADERS, BODY, WORKING, SENDING = range(5)
@@ -28,10 +27,9 @@ class Shared:
     def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
         self.context = context
         self.hand_over = hand_over
+        self.lines = RequestLines()
         self.responses = Responses()
-        self.targets = Targets()
         self.now = trio.current_time()
         """The time of the last tick."""
         self.stopping = False
         """Connections close after their current response."""
-        self.batching = Batching(context.engine, context.received, context.unsent)

@@ -19,7 +19,7 @@ import trio.testing
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.http import batching, header_block
-from qrusty_trio.http.connection import Connection as FastConnection
+from qrusty_trio.http.responses import Responses
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 from tests.wire.http_client import Connection
@@ -229,11 +229,11 @@ def more_seen(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
     seen = trio.Event()
     read = batching.Batching._read
 
-    def read_and_look(self: batching.Batching, events: list[tuple[int, int]]) -> list[batching.Asked]:
-        asked = read(self, events)
+    def read_and_look(self: batching.Batching, events: list[tuple[int, int]]) -> batching.Batch:
+        batch = read(self, events)
         if any(connection.reading_paused for connection in self._parked.values()):
             seen.set()
-        return asked
+        return batch
 
     monkeypatch.setattr(batching.Batching, "_read", read_and_look)
     return seen
@@ -363,11 +363,11 @@ async def test_an_answer_that_cannot_be_made_gives_its_message_back(
         await other.request("POST", "/purge-queue/q")
         await other.request("POST", "/publish", PUBLISH)
 
-        def fail(self: FastConnection, reply: Reply) -> bytes:
+        def fail(self: Responses, reply: Reply, extra: bytes = b"") -> bytes:
             raise RuntimeError("nobody thought of that")
 
         with monkeypatch.context() as patch:
-            patch.setattr(FastConnection, "quick_response", fail)
+            patch.setattr(Responses, "response", fail)
             with suppress(EOFError, trio.BrokenResourceError):
                 assert (await consumer.request("POST", "/consume/q", CONSUME)).status == 500
         again = (await other.request("POST", "/consume/q", CONSUME)).json()

@@ -8,8 +8,9 @@ import pytest
 
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, BodyTooLarge, QrustyError
-from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES, Chunks
+from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES, ChunkedReader
 from qrusty_trio.http.header_block import HeadersTooLarge
+from qrusty_trio.http.request_parser import Buffer
 
 NEXT = b"GET /health HTTP/1.1\r\n"
 PLAIN = b"5\r\nhello\r\n0A\r\n, world!\r\n\r\n0\r\n\r\n"
@@ -32,17 +33,16 @@ def decoded(passed: bytes) -> bytes:
 
 def passing(pieces: list[bytes]) -> tuple[bytes, bytes]:
     """What passes of a body that comes in pieces, and what is left."""
-    chunks = Chunks()
-    passed, rest = b"", b""
+    read, buffer = ChunkedReader(), Buffer()
+    passed = b""
     for piece in pieces:
-        rest += piece
-        while not chunks.done:
-            some, rest = chunks.take(rest)
-            if not some:
-                break
+        if piece:
+            buffer.feed(piece)
+        while not read.done and (some := read(buffer)) is not None:
+            assert some
             passed += some
-    assert chunks.done
-    return passed, rest
+    assert read.done
+    return passed, buffer.take_all()
 
 
 # Verifies: API-0032
@@ -89,14 +89,12 @@ def test_what_is_refused_is_refused_as_soon_as_it_is_there(name: str) -> None:
     data, error = REFUSED[name]
 
     def feed(*pieces: bytes) -> None:
-        chunks = Chunks()
-        rest = b""
+        read, buffer = ChunkedReader(), Buffer()
         for piece in pieces:
-            rest += piece
-            while True:
-                some, rest = chunks.take(rest)
-                if not some:
-                    break
+            if piece:
+                buffer.feed(piece)
+            while read(buffer) is not None:
+                pass
 
     with pytest.raises(error):
         feed(data)
@@ -106,14 +104,15 @@ def test_what_is_refused_is_refused_as_soon_as_it_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("data", [b"5\r\nhello\r\nzz\r\n", b"5\r\nhelloX", b"zz\r\n", b"5\r\nhello\r\n0\r\n\n"])
 def test_a_body_that_is_refused_can_be_brought_to_an_end(data: bytes) -> None:
-    chunks = Chunks()
+    read, buffer = ChunkedReader(), Buffer()
+    buffer.feed(data)
     passed = b""
     with pytest.raises(QrustyError):
         while True:
-            some, data = chunks.take(data)
-            passed += some
+            some = read(buffer)
             assert some
-    assert decoded(passed + chunks.broken_off()) in (b"hello", bytes(5), b"")
+            passed += some
+    assert decoded(passed + read.broken_off()) in (b"hello", bytes(5), b"")
 
 
 # Verifies: API-0009

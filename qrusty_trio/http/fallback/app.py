@@ -37,9 +37,9 @@ from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.root import DESCRIPTION, UI_ADDRESS, is_browser
 from qrusty_trio.http.fallback.share import Share
 from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
-from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, split_target
+from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
-from qrusty_trio.http.request_lines import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves
+from qrusty_trio.http.request_line import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves, split_target
 from qrusty_trio.http.responses import body_too_large, cors_headers
 
 SHARE_KEY = "qrusty.share"
@@ -47,7 +47,7 @@ SHARE_KEY = "qrusty.share"
 REPLY_KEY = "qrusty.reply"
 """Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
-"""Key in the ASGI state: the function that tells why a request was refused; see `guard.GuardedStream.refusal_of`."""
+"""Key in the ASGI state: the function that tells why a request was refused; see `RequestFilter.refusal_of`."""
 PAGE_HEADERS = {
     # Only files of this server, nothing inline, no HTML made of text, in no frame of another page.
     "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "

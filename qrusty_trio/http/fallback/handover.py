@@ -83,7 +83,7 @@ class _Server(TCPServer):
         assert isinstance(self.context, _Context)
         self.context.over.set()
         guard = cast(GuardedStream, self.stream)
-        if guard.opaque:
+        if guard.filter.opaque:
             # The peer can't take a response. Without a request to cancel, Hypercorn would wait for ever to send one.
             guard.scope.deadline = min(guard.scope.deadline, trio.current_time() + LINGER_SECONDS)
 
@@ -110,9 +110,9 @@ def _take_apart(server: _Server) -> None:
 def _note_status(guard: GuardedStream, message: dict[str, Any]) -> None:
     """Tell the stream the status of the response that begins."""
     if message["type"] in {"http.response.start", "websocket.http.response.start"}:
-        guard.answering = message["status"]
+        guard.phrases.response_begins(message["status"])
     elif message["type"] == "websocket.accept":
-        guard.answering = 101
+        guard.phrases.response_begins(101)
 
 
 def _stream_of(send: Send) -> int:
@@ -136,7 +136,7 @@ class Handover:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
         guarded = GuardedStream(stream, data, self._engine, share)
-        state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded, REFUSAL_KEY: guarded.refusal_of}
+        state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded, REFUSAL_KEY: guarded.filter.refusal_of}
         server = None
         try:
             server = _Server(

@@ -19,7 +19,8 @@ from hypercorn.protocol.h2 import H2Protocol
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.header_block import check_host_header, read_line
+from qrusty_trio.http.header_block import check_host_header
+from qrusty_trio.http.request_line import read_line
 
 
 class Http2(H2Protocol):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from qrusty_trio.http.request_lines import app_serves
+from qrusty_trio.http.request_line import app_serves
 from tests.http.web import LANES, running
 
 pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])

@@ -16,8 +16,9 @@ import trio
 import trio.testing
 from h2.errors import ErrorCodes
 
-from qrusty_trio.http.fallback.guard import OPAQUE_BYTES_PER_STEP, GuardedStream
+from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.http2 import Http2
+from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP
 from tests.http.web import LANES, Web, request, running
 from tests.http.ws_raw import CONT, TEXT, frame, upgrade
 

@@ -1,0 +1,131 @@
+"""Reads request lines, and keeps what those that repeat mean: this is the only cache of paths.
+
+Rule: a cached target is what parsing the line again would give. The cache is bounded in entries and bytes. A line seen
+once (its query changes, for example) evicts none that repeats. Refusals are not cached.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import msgspec
+
+from qrusty_trio.api.call import Operation
+from qrusty_trio.api.operations import resolve
+from qrusty_trio.errors import BadRequest, QrustyError
+from qrusty_trio.http.repeat_cache import RepeatCache
+
+MAX_KEPT_LINES = 1024
+"""Size of the cache of request lines: this many repeated ones, and as many that were seen once. The same again for
+request lines up to a message id."""
+MAX_KEPT_LINE_BYTES = 1024
+"""Longer lines are not cached, which bounds the memory (4 MiB)."""
+QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
+"""Operations that take microseconds: request batching may run them."""
+ROOT_PATH = b"/"
+WEBSOCKET_PATH = b"/ws"
+METRICS_PATH = b"/metrics"
+
+_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", b"/favicon.ico"})
+_OWN_PREFIXES = (b"/ui/", b"/assets/")
+_LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
+_ABSOLUTE_LINE = re.compile(rb"([A-Z]{1,20}) (https?://[-A-Za-z0-9._]+(?::[0-9]{1,5})?(?:[/?][!-~]*)?) HTTP/1\.([01])")
+_ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
+_HTTP11 = b" HTTP/1.1"
+_PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
+"""A message id without percent-encoding, and without a query."""
+
+
+class RequestLine(NamedTuple):
+    """A request line. `path` is undecoded and without query; `query` is without '?'."""
+
+    method: str
+    path: bytes
+    query: str
+    http11: bool
+
+
+class Target(msgspec.Struct, gc=False):
+    """What a request line asks for: an operation, a refusal, or, if both are None, something that the app serves."""
+
+    http11: bool
+    head_only: bool
+    """The response has no body (HEAD)."""
+    operation: Operation | None = None
+    params: tuple[str, ...] = ()
+    query: str = ""
+    quick: bool = False
+    """Request batching may run the operation."""
+    refusal: QrustyError | None = None
+    websocket: bool = False
+    """A GET of the WebSocket's path."""
+
+
+def app_serves(path: bytes) -> bool:
+    """Whether only the app serves this undecoded path: the root, the WebSocket, the metrics and the web UI."""
+    return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
+
+
+def split_target(target: bytes) -> tuple[bytes, str]:
+    """The undecoded path and the query of a request target. Accepts the absolute form (`http://host/path`) too."""
+    if not target.startswith(b"/"):
+        target = _ORIGIN_OF_TARGET.sub(b"", target, count=1)
+    path, _, query = target.partition(b"?")
+    return path or b"/", query.decode("ascii")
+
+
+def read_line(line: bytes) -> RequestLine:
+    """Read a request line (without CR LF). Raises BadRequest."""
+    match = _LINE.fullmatch(line) or _ABSOLUTE_LINE.fullmatch(line)
+    if match is None:
+        raise BadRequest("The request line can't be read")
+    method, target, minor = match.groups()
+    path, query = split_target(target)
+    return RequestLine(method.decode("ascii"), path, query, minor == b"1")
+
+
+class RequestLines:
+    """Reads the request lines of all connections of the fast path.
+
+    Requirements: API-0044
+    """
+
+    def __init__(self) -> None:
+        self._whole: RepeatCache[Target] = RepeatCache(MAX_KEPT_LINES)
+        self._up_to_id: RepeatCache[Target] = RepeatCache(MAX_KEPT_LINES)
+        """Request lines up to the slash before the message id, since each id is seen only once."""
+
+    def read(self, line: bytes) -> Target:
+        """The target of a request line (without CR LF). Raises BadRequest if the line can't be read."""
+        target = self._whole.get(line) or self._whole.seen_once(line)
+        if target is not None:
+            return target
+        if line.endswith(_HTTP11):
+            before, _, message_id = line[: -len(_HTTP11)].rpartition(b"/")
+            known = self._up_to_id.get(before) or self._up_to_id.seen_once(before)
+            if known is not None and _PLAIN_ID.fullmatch(message_id):
+                params = (*known.params, message_id.decode())
+                return Target(True, known.head_only, known.operation, params, "", known.quick)
+        return self._read_anew(line)
+
+    def _read_anew(self, text: bytes) -> Target:
+        line = read_line(text)
+        head_only = line.method == "HEAD"
+        if line.method == "OPTIONS" or app_serves(line.path):
+            websocket = line.method == "GET" and line.path == WEBSOCKET_PATH
+            return Target(line.http11, head_only, websocket=websocket)
+        try:
+            operation, params = resolve(line.method, line.path, line.query)
+        except QrustyError as refusal:
+            return Target(line.http11, head_only, refusal=refusal.with_traceback(None))
+        quick = line.http11 and not head_only and operation.name in QUICK
+        target = Target(line.http11, head_only, operation, params, line.query, quick)
+        if len(text) > MAX_KEPT_LINE_BYTES:
+            return target
+        if not operation.path.endswith("/{id}"):
+            self._whole.put(text, target)
+        elif text == f"{line.method} ".encode() + line.path + _HTTP11:
+            before = text[: -len(_HTTP11)].rpartition(b"/")[0]
+            self._up_to_id.put(before, msgspec.structs.replace(target, params=params[:-1]))
+        return target
