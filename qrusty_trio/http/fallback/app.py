@@ -1,7 +1,9 @@
 """The Quart-Trio app: every route, for connections that Hypercorn serves.
 
-Rule: the operation table resolves an API path before it is decoded, as on the fast path. Quart's own routing decodes
-first, so it is not used. Every error is JSON. A file is served only from inside the web UI's directory.
+Rule: the operation table resolves an API path before it is decoded, as on the fast path. Quart's own routing decodes a
+path before it splits it, so that `%2F` in a queue's name would be a separator, and refuses hosts that are allowed here.
+So it is not used: one function answers before Quart would dispatch. Every error is JSON. A file is served only from
+inside the web UI's directory.
 
 Requirements: SYS-0019, API-0053, API-0073
 """

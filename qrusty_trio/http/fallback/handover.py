@@ -74,11 +74,15 @@ class _Context(WorkerContext):
 
 
 class _Server(TCPServer):
-    """Hypercorn's server of one connection. It ends when the peer has closed."""
+    """Hypercorn's server of one connection. It ends when the peer has closed.
+
+    That is why a private method is overridden: Hypercorn's tasks for idle connections and for pings go on after it has
+    read the end, and keep the connection until their next timeout. It has no setting for that, and no public method is
+    called at that moment.
+    """
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        # Otherwise these tasks would keep the connection until the idle timeout or the next ping.
         await self.idle_task.stop()
         assert isinstance(self.context, _Context)
         self.context.over.set()
