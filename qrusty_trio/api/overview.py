@@ -19,7 +19,7 @@ from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.reports import joined, rounded
 from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.forecast import Forecast, Trend, forecast
-from qrusty_trio.core.model import MAX_QUEUES
+from qrusty_trio.core.model import MAX_QUEUES, NEVER
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.rates import NO_RATES
 from qrusty_trio.errors import BadRequest
@@ -89,6 +89,12 @@ def _trouble(queue: Queue, outlook: Forecast) -> tuple[int, int, int]:
     return 3 if queue.dead else rank, queue.dead, queue.available + queue.locked
 
 
+def _oldest(queue: Queue) -> int:
+    """When the oldest available message was published, wall milliseconds; `NEVER` if there is none."""
+    oldest, _ = queue.oldest_now()
+    return NEVER if oldest is None else oldest
+
+
 def _last_rate(name: str) -> Callable[[Queue, Forecast], float]:
     return lambda queue, _: getattr(queue.rates.points[-1] if queue.rates.points else NO_RATES, name)
 
@@ -99,6 +105,8 @@ _SORTS: Final[dict[str, Callable[[Queue, Forecast], Any]]] = {
     "locked": lambda queue, _: queue.locked,
     "dead": lambda queue, _: queue.dead,
     "total": lambda queue, _: queue.available + queue.locked,
+    # The oldest is the least time, so it sorts as the greatest age; none is younger than any.
+    "oldest": lambda queue, _: -_oldest(queue),
     "publish_rate": _last_rate("publish_rate"),
     "ack_rate": _last_rate("ack_rate"),
     "nack_rate": _last_rate("nack_rate"),
@@ -141,7 +149,7 @@ def queue_list(services: Services, call: Call, now: int) -> Generator[None, None
         if index >= wanted.offset + wanted.limit:
             break
         if index >= wanted.offset:
-            rows.append(_encode(_row(listed)))
+            rows.append(_encode(_row(listed, now)))
         if index % (ROWS_PIECE if rows else WALK_PIECE) == 0:
             yield
     head = b'{"offset":%d,"totals":%b,"queues":[' % (wanted.offset, _encode(sums.described()))
@@ -186,11 +194,12 @@ class _Sums:
         }
 
 
-def _row(listed: _Listed) -> dict[str, Any]:
+def _row(listed: _Listed, now: int) -> dict[str, Any]:
     queue, outlook = listed.queue, listed.outlook
     config = queue.config
     points = queue.rates.points
     last = points[-1] if points else NO_RATES
+    oldest, exact = queue.oldest_now()
     return {
         "name": queue.name,
         "available": queue.available,
@@ -201,6 +210,8 @@ def _row(listed: _Listed) -> dict[str, Any]:
             "allow_duplicates": config.allow_duplicates,
             "priority_kind": config.kind,
         },
+        "oldest_age_seconds": max(now - oldest, 0) / 1000 if oldest is not None else None,
+        "oldest_age_exact": exact,
         "publish_rate_per_sec": rounded(last.publish_rate),
         "ack_rate_per_sec": rounded(last.ack_rate),
         "nack_rate_per_sec": rounded(last.nack_rate),

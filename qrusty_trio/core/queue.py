@@ -373,10 +373,10 @@ class Queue:
             last.publish_rate,
             last.ack_rate,
             last.nack_rate,
-            *self._oldest_now(),
+            *self.oldest_now(),
         )
 
-    def _oldest_now(self) -> tuple[int | None, bool]:
+    def oldest_now(self) -> tuple[int | None, bool]:
         """When the oldest available message was published, if known; and whether there can't be an older one."""
         if not self.available:
             return None, True

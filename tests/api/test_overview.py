@@ -93,6 +93,8 @@ def test_a_row_has_everything_about_a_queue(table: Table) -> None:
         "locked": 1,
         "dead": 1,
         "config": {"ordering": "MaxFirst", "allow_duplicates": True, "priority_kind": "Numeric"},
+        "oldest_age_seconds": 2.0,
+        "oldest_age_exact": False,
         "trend": "steady",
         "drain_seconds": None,
         "recent": [3, 3],
@@ -132,12 +134,23 @@ def test_sorting_over_pieces_with_equals_by_name(table: Table) -> None:
 
 # Verifies: API-0070
 @pytest.mark.parametrize(
-    "sort", ["name", "available", "locked", "dead", "total", "publish_rate", "ack_rate", "nack_rate", "trouble"]
+    "sort",
+    ["name", "available", "locked", "dead", "total", "oldest", "publish_rate", "ack_rate", "nack_rate", "trouble"],
 )
 def test_every_order(table: Table, sort: str) -> None:
     publish(table, "a")
     publish(table, "b", 2)
     assert sorted(names(table, f"sort={sort}&order=desc")) == ["a", "b"]
+
+
+def test_the_queue_whose_oldest_message_waits_longest_comes_first(table: Table) -> None:
+    for queue in ("b", "a", "c"):
+        publish(table, queue)
+        table.now += 1000
+    table.post("/create-queue", {"name": "empty", "config": {"ordering": "Fifo"}})
+    assert names(table, "sort=oldest&order=desc") == ["b", "a", "c", "empty"]
+    ages = [queue["oldest_age_seconds"] for queue in table.get("/queue-list?sort=oldest&order=desc")["queues"]]
+    assert ages == [3.0, 2.0, 1.0, None]
 
 
 def test_trouble_first(table: Table) -> None:

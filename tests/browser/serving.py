@@ -111,10 +111,10 @@ class Served:
 
     def bury(self, queue: str, payload: str = "p", error: str = "it failed") -> str:
         """Publish a message and make it a dead letter. The id."""
-        self.publish(queue, payload, 2**64 - 1 if self.kind(queue) == "Numeric" else "~", max_retries=1)
+        message_id = self.publish(queue, payload, 2**64 - 1 if self.kind(queue) == "Numeric" else "~", max_retries=1)
         message = self.ask("POST", "/consume", {"consumer_id": "worker"}, queue=queue)
         self.ask("POST", "/nack", {"consumer_id": "worker", "error": error}, queue=queue, id=message["id"])
-        message_id: str = message["id"]
+        assert message["id"] == message_id, "another message was before it"
         return message_id
 
     def kind(self, queue: str) -> str:

@@ -39,7 +39,8 @@
  * @property {number} publish_rate_per_sec
  * @property {number} ack_rate_per_sec
  * @property {number} nack_rate_per_sec
- * @property {number | null} [oldest_age_seconds]
+ * @property {number | null} oldest_age_seconds
+ * @property {boolean} oldest_age_exact False: there may be an older one.
  * @property {Trend} trend
  * @property {number | null} drain_seconds
  * @property {number[]} recent Messages in the queue, a second apart, oldest first.

@@ -13,17 +13,22 @@ import { Icon } from "./icon.js";
  */
 export function Dialog({ title, onClose, children, wide = false }) {
   const element = useRef(/** @type {HTMLDialogElement | null} */ (null));
+  const gone = useRef(false);
   useEffect(() => {
     const dialog = element.current;
     dialog?.showModal();
-    return () => dialog?.close();
+    return () => {
+      // Closing gives the focus back. It is no wish of the user's then: another dialog may follow this one.
+      gone.current = true;
+      dialog?.close();
+    };
   }, []);
   return html`
     <dialog
       ref=${element}
       class="dialog ${wide ? "wide" : ""}"
       aria-labelledby="dialog-title"
-      onClose=${onClose}
+      onClose=${() => !gone.current && onClose()}
       onClick=${(/** @type {MouseEvent} */ event) => event.target === element.current && onClose()}
     >
       <div class="dialog-body">

@@ -110,7 +110,7 @@ function Figures({ row }) {
     ["Available", count(row.available)],
     ["Locked", count(row.locked)],
     ["Dead letters", html`<span class=${row.dead ? "bad-text" : ""}>${count(row.dead)}</span>`],
-    ["Oldest", age == null ? "–" : duration(age * 1000)],
+    ["Oldest", age == null ? "–" : `${row.oldest_age_exact ? "" : "≥ "}${duration(age * 1000)}`],
     ["In/s", rate(row.publish_rate_per_sec)],
     ["Out/s", rate(row.ack_rate_per_sec)],
     ["Nacked/s", rate(row.nack_rate_per_sec)],

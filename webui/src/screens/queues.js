@@ -25,7 +25,7 @@ const COLUMNS = [
   { sort: "available", title: "Available", first: "desc", className: "number" },
   { sort: "locked", title: "Locked", first: "desc", className: "number secondary" },
   { sort: "dead", title: "Dead", first: "desc", className: "number" },
-  { sort: "", title: "Oldest", first: "", className: "number secondary" },
+  { sort: "oldest", title: "Oldest", first: "desc", className: "number secondary" },
   { sort: "publish_rate", title: "In/s", first: "desc", className: "number tertiary" },
   { sort: "ack_rate", title: "Out/s", first: "desc", className: "number tertiary" },
   { sort: "", title: "10 s", first: "", className: "secondary" },
@@ -166,7 +166,7 @@ function Row({ row, index, open }) {
       <td class="number ${row.dead ? "bad" : ""}">
         ${row.dead ? html`<a href=${link("queue", { name: row.name, tab: "dead" })}>${count(row.dead)}</a>` : "0"}
       </td>
-      <td class="number secondary">${age == null ? "–" : duration(age * 1000)}</td>
+      <td class="number secondary">${age == null ? "–" : html`${row.oldest_age_exact ? "" : "≥ "}${duration(age * 1000)}`}</td>
       <td class="number tertiary">${rate(row.publish_rate_per_sec)}</td>
       <td class="number tertiary">${rate(row.ack_rate_per_sec)}</td>
       <td class="secondary"><${Sparkline} values=${row.recent} label="Depth over the last ten seconds" /></td>
