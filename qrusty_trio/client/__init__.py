@@ -1,4 +1,4 @@
-"""A client for Trio programs: publish, subscribe, work, stay connected.
+"""A client for Trio programs: publish, subscribe, work, and everything else that the server can do.
 
     async with connect("ws://127.0.0.1:6784/ws") as client:
         await client.publish("jobs", "hello", priority=7)
@@ -7,7 +7,8 @@
                 print(delivery.payload)
                 await delivery.ack()
 
-`worker` calls a function for each message, and does the rest.
+`worker` calls a function for each message, and does the rest. `HttpClient` has a method for each operation of the HTTP
+API.
 
 Rule: the client stands alone. It speaks the wire contract and imports nothing from the server.
 """
@@ -22,18 +23,29 @@ from qrusty_trio.client.errors import (
     FrameTooLarge,
     InvalidRequest,
     MemoryPressure,
+    MessageNotFound,
+    NotFound,
     NotLocked,
+    NotSent,
     ProtocolError,
     PublishFailed,
+    QueueExists,
     QueueNotFound,
+    ReadOnly,
     RequestError,
     Starting,
     StorageError,
+    TimedOut,
+    Unavailable,
 )
+from qrusty_trio.client.http import HttpClient
+from qrusty_trio.client.results import UNCHANGED, Acked, Nacked, NewMessage, Published, Rejected, Renewed, Taken
 from qrusty_trio.client.subscription import Deliveries, Delivery
 from qrusty_trio.client.worker import Handler, Message, worker
 
 __all__ = [
+    "UNCHANGED",
+    "Acked",
     "AlreadySubscribed",
     "Client",
     "ClientError",
@@ -44,16 +56,30 @@ __all__ = [
     "Delivery",
     "FrameTooLarge",
     "Handler",
+    "HttpClient",
     "InvalidRequest",
     "MemoryPressure",
     "Message",
+    "MessageNotFound",
+    "Nacked",
+    "NewMessage",
+    "NotFound",
     "NotLocked",
+    "NotSent",
     "ProtocolError",
     "PublishFailed",
+    "Published",
+    "QueueExists",
     "QueueNotFound",
+    "ReadOnly",
+    "Rejected",
+    "Renewed",
     "RequestError",
     "Starting",
     "StorageError",
+    "Taken",
+    "TimedOut",
+    "Unavailable",
     "connect",
     "worker",
 ]

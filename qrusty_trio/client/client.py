@@ -16,12 +16,13 @@ from contextlib import asynccontextmanager
 import trio
 from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError
 
-from qrusty_trio.client.connection import Connection, Frame, NotSent
+from qrusty_trio.client.connection import Connection, Frame
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
     ClientError,
     ConnectFailed,
     ConnectionLost,
+    NotSent,
     ProtocolError,
     again,
 )

@@ -23,6 +23,7 @@ from qrusty_trio.client.errors import (
     ClosedByServer,
     ConnectionLost,
     FrameTooLarge,
+    NotSent,
     ProtocolError,
     again,
     request_error,
@@ -53,13 +54,6 @@ class Frame(msgspec.Struct):
     payload: str = ""
     priority: int | str = 0
     created_at: datetime | None = None
-
-
-class NotSent(ConnectionLost):
-    """The connection ended before the request was sent: it had no effect.
-
-    Requirements: WS-0035
-    """
 
 
 class _Request:

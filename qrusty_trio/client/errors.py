@@ -64,12 +64,28 @@ class AlreadySubscribed(ClientError):
     code = "already_subscribed"
 
 
+class NotSent(ConnectionLost):
+    """The request had no effect: there was no connection, or it ended before the request left."""
+
+    code = "not_sent"
+
+
+class TimedOut(ConnectionLost):
+    """The response did not come in time. The connection was given up; what holds for its loss holds here."""
+
+    code = "timed_out"
+
+
 class RequestError(ClientError):
     """The server refused a request. `code` says why, in the words of the contract."""
 
-    def __init__(self, message: str, code: str | None = None) -> None:
-        super().__init__(message, code)
+    code = "refused"
+
+    def __init__(self, message: str, code: str | None = None, status: int | None = None) -> None:
+        super().__init__(message, code, status)
         self.message = message
+        self.status = status
+        """The HTTP status; None over WebSocket."""
         if code is not None:
             self.code = code
 
@@ -83,16 +99,34 @@ class InvalidRequest(RequestError):
     code = "invalid_request"
 
 
-class QueueNotFound(RequestError):
+class NotFound(RequestError):
+    """What the request names does not exist."""
+
+    code = "not_found"
+
+
+class QueueNotFound(NotFound):
     """The queue does not exist. No WebSocket request creates one."""
 
     code = "queue_not_found"
 
 
+class MessageNotFound(NotFound):
+    """The queue has no such message, or no such dead letter."""
+
+    code = "message_not_found"
+
+
 class NotLocked(RequestError):
-    """The lock has expired, so it can't be renewed: the message is no longer this consumer's."""
+    """The message is not locked by this consumer, or no longer: it can't be settled or renewed."""
 
     code = "not_locked"
+
+
+class QueueExists(RequestError):
+    """There is a queue of this name."""
+
+    code = "queue_exists"
 
 
 class PublishFailed(RequestError):
@@ -101,33 +135,67 @@ class PublishFailed(RequestError):
     code = "publish_failed"
 
 
-class MemoryPressure(RequestError):
+class ReadOnly(RequestError):
+    """The server changes nothing at the moment, because its operator said so."""
+
+    code = "read_only"
+
+
+class Unavailable(RequestError):
+    """The server can't serve the request now. It may later."""
+
+    code = "unavailable"
+
+
+class MemoryPressure(Unavailable):
     """The server is short of memory and currently accepts no messages."""
 
     code = "memory_pressure"
 
 
-class Starting(RequestError):
+class Starting(Unavailable):
     """The server is still loading its store. Try again shortly."""
 
     code = "starting"
 
 
-class StorageError(RequestError):
-    """The server could not store the change, so it had no effect."""
+class StorageError(Unavailable):
+    """The server could not store the change."""
 
     code = "storage_error"
 
 
-_BY_CODE: dict[str, type[RequestError]] = {
-    each.code: each
-    for each in (InvalidRequest, QueueNotFound, NotLocked, PublishFailed, MemoryPressure, Starting, StorageError)
+_CODES: dict[type[RequestError], tuple[str, ...]] = {
+    InvalidRequest: (
+        "invalid_request",
+        "bad_request",
+        "malformed_json",
+        "invalid_queue_name",
+        "invalid_priority",
+        "limit_reached",
+        "wrong_shape",
+        "wrong_content_type",
+        "body_too_large",
+    ),
+    NotFound: ("not_found",),
+    QueueNotFound: ("queue_not_found",),
+    MessageNotFound: ("message_not_found",),
+    NotLocked: ("not_locked", "message_not_locked"),
+    QueueExists: ("queue_exists",),
+    PublishFailed: ("publish_failed", "duplicate_payload", "priority_kind_mismatch"),
+    ReadOnly: ("read_only",),
+    Unavailable: ("unavailable",),
+    MemoryPressure: ("memory_pressure",),
+    Starting: ("starting",),
+    StorageError: ("storage_error", "disk_full"),
 }
+"""Exception -> the codes of the two protocols that raise it."""
+_BY_CODE = {code: kind for kind, codes in _CODES.items() for code in codes}
 
 
-def request_error(code: str, message: str) -> RequestError:
-    """The exception for an error response. A code without a class of its own gives a plain `RequestError`."""
-    return _BY_CODE.get(code, RequestError)(message, code)
+def request_error(code: str, message: str, status: int | None = None) -> RequestError:
+    """The exception for a refusal. A code without a class of its own gives a plain `RequestError`."""
+    return _BY_CODE.get(code, RequestError)(message, code, status)
 
 
 def again(error: ClientError) -> ClientError:

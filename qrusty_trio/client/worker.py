@@ -24,7 +24,7 @@ from datetime import datetime
 import trio
 
 from qrusty_trio.client.client import UNSUBSCRIBE_SECONDS, Client
-from qrusty_trio.client.errors import ClientError, MemoryPressure, RequestError, Starting, StorageError
+from qrusty_trio.client.errors import ClientError, RequestError, Unavailable
 from qrusty_trio.client.subscription import MAX_PREFETCH, Deliveries, Delivery
 from qrusty_trio.client.transport import bare_exceptions
 
@@ -40,9 +40,6 @@ LAST_WORD_SECONDS = 2.0
 """How long an ack may take after its handler was cancelled, and has finished nevertheless."""
 MAX_ERROR_BYTES = 1024
 """What a nack can carry of the error's text, in UTF-8."""
-
-_TRANSIENT = (Starting, StorageError, MemoryPressure)
-"""Refusals that have nothing to do with the request."""
 
 _log = logging.getLogger(__name__)
 
@@ -240,7 +237,7 @@ class _Work:
                 job.settling = True
                 try:
                     return await settle()
-                except _TRANSIENT as refusal:
+                except Unavailable as refusal:
                     job.settling = False
                     _log.warning("message %s of %r can't be settled now: %s", delivery.id, delivery.queue, refusal)
                     await trio.sleep(REPEAT_SECONDS)
@@ -289,7 +286,7 @@ class _Work:
             asked = trio.current_time()
             try:
                 await job.delivery.renew(self._lock_seconds)
-            except _TRANSIENT:
+            except Unavailable:
                 await trio.sleep(self._lock_seconds / RENEWALS / 10)
             except ClientError:
                 if not job.settling:

@@ -1,0 +1,142 @@
+"""Connections for HTTP requests: opened when needed, kept for the next request, never more than a bound.
+
+Rule: a request has a connection for itself until its response is there. A connection whose exchange did not come to its
+end, for whatever reason, is closed: the server then takes back what it had handed out on it.
+"""
+
+from __future__ import annotations
+
+import select
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import trio
+
+from qrusty_trio.client.errors import ConnectionLost, NotSent, TimedOut
+from qrusty_trio.client.exchange import Exchange
+from qrusty_trio.client.operations import Request, Response
+
+CONNECT_SECONDS = 10.0
+KEEP_SECONDS = 30.0
+"""A connection without a request for longer is not used again. Less than the server's own limit, 75 s, because a
+request on a connection that the server is just closing is lost."""
+READ_BYTES = 64 * 1024
+
+Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is."""
+
+    host: str
+    port: int
+    tls: bool
+    prefix: str
+    """What precedes each path, '' for none."""
+
+    @property
+    def name(self) -> str:
+        """As the header Host has it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
+
+
+def address_of(url: str) -> Address:
+    """Read an http:// or https:// URL. Raises ValueError for any other."""
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"not an HTTP URL: {url!r}")
+    tls = parts.scheme == "https"
+    return Address(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+
+
+class _Open:
+    """An open connection."""
+
+    def __init__(self, stream: Stream, host: str) -> None:
+        self.stream = stream
+        self.idle_since = 0.0
+        self._exchange = Exchange(host)
+
+    async def request(self, request: Request) -> tuple[Response, bool]:
+        """The response, and whether the connection can be kept. Raises ConnectionLost, ProtocolError."""
+        # If it closed the connection, it may have answered before, such as that it has too many.
+        with suppress(trio.BrokenResourceError):
+            await self.stream.send_all(self._exchange.send(request))
+        try:
+            while True:
+                response = self._exchange.receive(bytes(await self.stream.receive_some(READ_BYTES)))
+                if response is not None:
+                    return response, self._exchange.next()
+        except trio.BrokenResourceError as error:
+            raise ConnectionLost(f"the connection broke: {error.__cause__ or error}") from error
+
+    def usable(self) -> bool:
+        """Whether it is still there: an idle connection has nothing to read, not even its end."""
+        if trio.current_time() - self.idle_since > KEEP_SECONDS:
+            return False
+        stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
+        poll = select.poll()
+        poll.register(stream.socket.fileno(), select.POLLIN)
+        return not poll.poll(0)
+
+
+class Pool:
+    """At most `size` connections to one address. Requests that find none free wait in turn."""
+
+    def __init__(self, address: Address, size: int) -> None:
+        self._address = address
+        self._slots = trio.Semaphore(size)
+        self._idle: list[_Open] = []
+
+    async def request(self, request: Request, seconds: float) -> Response:
+        """Send a request and wait up to `seconds` for its response, from when there is a connection.
+
+        Raises NotSent, ConnectionLost, TimedOut, ProtocolError. If the caller is cancelled, the connection is closed.
+        """
+        async with self._slots:
+            connection = await self._take()
+            kept = False
+            try:
+                with trio.fail_after(seconds):
+                    response, kept = await connection.request(request)
+            except trio.TooSlowError as error:
+                raise TimedOut(f"no response within {seconds:g} s") from error
+            finally:
+                if not kept:
+                    await trio.aclose_forcefully(connection.stream)
+            if kept:
+                connection.idle_since = trio.current_time()
+                self._idle.append(connection)
+            return response
+
+    async def _take(self) -> _Open:
+        while self._idle:
+            connection = self._idle.pop()
+            if connection.usable():
+                return connection
+            await trio.aclose_forcefully(connection.stream)
+        return await self._connect()
+
+    async def _connect(self) -> _Open:
+        address = self._address
+        try:
+            with trio.fail_after(CONNECT_SECONDS):
+                stream: Stream
+                if address.tls:
+                    stream = await trio.open_ssl_over_tcp_stream(address.host, address.port, https_compatible=True)
+                    await stream.do_handshake()
+                else:
+                    stream = await trio.open_tcp_stream(address.host, address.port)
+        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
+            place = f"{address.host}:{address.port}"
+            raise NotSent(f"can't connect to {place}: {error or type(error).__name__}") from error
+        return _Open(stream, address.name)
+
+    async def aclose(self) -> None:
+        """Close what is idle. Connections with a request on them are closed by its end or cancellation."""
+        idle, self._idle = self._idle, []
+        for connection in idle:
+            await trio.aclose_forcefully(connection.stream)
