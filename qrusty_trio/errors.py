@@ -70,6 +70,12 @@ class DuplicatePayload(BadRequest):
     code = "duplicate_payload"
 
 
+class PayloadLost(BadRequest):
+    """The payload of a dead letter is broken, so it can't be requeued to a queue that compares payloads."""
+
+    code = "payload_lost"
+
+
 class LimitReached(BadRequest):
     """A limit of the server (number of queues, length of an identifier) is reached.
 

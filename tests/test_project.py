@@ -12,7 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
-from qrusty_trio.api import browsing
+from qrusty_trio.api import browsing, dead_letters
 from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
 from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
@@ -129,6 +129,12 @@ def documented_limits() -> dict[str, str]:
         "priorities listed": f"{priorities.MAX_PRIORITIES}",
         "locks looked at for a page": f"{LOCKS_PER_STEP * LOCK_STEPS_PER_PAGE:,}, or "
         f"{LOCK_NUMBERS_PER_STEP * LOCK_STEPS_PER_PAGE:,} lock numbers",
+        "`error` of a nack": f"{model.MAX_ERROR_BYTES:,} bytes of UTF-8",
+        "a page of dead letters": f"{dead_letters.MAX_LIST_BYTES // 1024} KiB",
+        "payload of a dead letter in a page": f"{dead_letters.MAX_SHOWN_BYTES // 1024} KiB",
+        "dead letters that one filtered page looks at": f"{dead_letters.LOOKED_AT:,}",
+        "`text` to look for in dead letters": f"{dead_letters.MAX_TEXT_BYTES:,} bytes of UTF-8",
+        "`dead_letter_ttl_seconds`": f"{model.MAX_DEAD_LETTER_SECONDS // (365 * 86_400)} years",
         "length of a lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
         "messages with a lost payload removed by one consume": f"{REMOVED_PER_CONSUME}",
         "responses of an HTTP connection made before it takes them": f"{REPLY_BYTES // 1024} KiB and one response",

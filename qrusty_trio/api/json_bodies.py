@@ -21,7 +21,7 @@ from typing import Any, AnyStr, Final, Generic, NamedTuple, TypeVar
 import msgspec
 
 from qrusty_trio.api.json_faults import malformed
-from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, U32_MAX, U64_MAX, Kind, Ordering
+from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_ERROR_BYTES, U32_MAX, U64_MAX, Kind, Ordering
 from qrusty_trio.errors import LimitReached, QrustyError, WrongShape
 
 MAX_DOUBTFUL_BYTES = 16_384
@@ -42,6 +42,7 @@ ALLOWED: Final = {
     "consumer_id": "a string",
     "timeout_seconds": f"an integer from 0 to {U64_MAX}",
     "message_ids": "a list of strings",
+    "error": "a string",
     "name": "a string",
     "config": "an object",
     "config.name": "a string",
@@ -66,12 +67,12 @@ class Shape(Generic[Body]):
         allowed: Mapping[str, str] = MappingProxyType({}),
         *,
         ids: str | None = None,
-        config: type[msgspec.Struct] | None = None,
+        inner: tuple[str, type[msgspec.Struct]] | None = None,
     ) -> None:
         """`allowed`: what each field may be, for those that `ALLOWED` lacks. `ids`: the field that holds message ids,
-        at most MAX_BATCH_IDS. `config`: the struct of the field `config`."""
+        at most MAX_BATCH_IDS. `inner`: a field that holds an object, and the struct of that."""
         self._decode = msgspec.json.Decoder(struct).decode
-        self._names = names_of(struct, config)
+        self._names = names_of(struct, inner)
         self._allowed = {**ALLOWED, **allowed}
         self._ids = ids
 
@@ -101,21 +102,24 @@ class Names(NamedTuple):
     """
 
     top: frozenset[str]
-    config: frozenset[str]
-    """The fields inside `config`, if the operation has one."""
+    holder: str
+    """The field that holds an object, if the operation has one."""
+    inner: frozenset[str]
+    """The fields inside that object."""
     quoted: tuple[bytes, ...]
     """All the fields in quotation marks, as they appear in a body."""
     split: Callable[[bytes], msgspec.Struct]
     """Finds the raw JSON values of `top` without parsing them."""
 
 
-def names_of(struct: type[msgspec.Struct], config: type[msgspec.Struct] | None = None) -> Names:
-    inner = config.__struct_fields__ if config is not None else ()
-    every = {*struct.__struct_fields__, *inner}
+def names_of(struct: type[msgspec.Struct], inner: tuple[str, type[msgspec.Struct]] | None = None) -> Names:
+    holder, fields = (inner[0], inner[1].__struct_fields__) if inner is not None else ("", ())
+    every = {*struct.__struct_fields__, *fields}
     values = msgspec.defstruct("Values", [(name, msgspec.Raw, msgspec.Raw()) for name in struct.__struct_fields__])
     return Names(
         frozenset(struct.__struct_fields__),
-        frozenset(inner),
+        holder,
+        frozenset(fields),
         tuple(b'"%b"' % name.encode() for name in every),
         msgspec.json.Decoder(values).decode,
     )
@@ -146,12 +150,19 @@ def wrong(field: str) -> WrongShape:
     return WrongShape(f"'{field}' must be {ALLOWED[field]}")
 
 
+def check_error(error: str) -> None:
+    """Raises LimitReached if what a nack gives as its reason is too long."""
+    if len(error) > MAX_ERROR_BYTES // 4 and len(error.encode()) > MAX_ERROR_BYTES:
+        raise LimitReached(f"'error' must be at most {MAX_ERROR_BYTES} bytes of UTF-8")
+
+
 def check_consumer(consumer: str) -> None:
     if len(consumer.encode()) > MAX_CONSUMER_BYTES:
         raise LimitReached(f"'consumer_id' must be at most {MAX_CONSUMER_BYTES} bytes of UTF-8")
 
 
 _MISSING = re.compile(r"missing required field `(\w+)`(?: - at `\$\.([\w.\[\]]+)`)?")
+_UNKNOWN = re.compile(r"contains unknown field `(.*?)`(?: - at `\$\.([\w.\[\]]+)`)?$", re.DOTALL)
 _PATH = re.compile(r" - at `\$\.([\w.\[\]]+)")
 _INDEX = re.compile(r"\[\d+\]")
 
@@ -174,6 +185,10 @@ def _misshapen(problem: str, allowed: Mapping[str, str]) -> WrongShape:
         name, parent = missing.groups()
         field = f"{parent}.{name}" if parent else name
         return WrongShape(f"'{field}' is missing: it must be {allowed[_INDEX.sub('[]', field)]}")
+    unknown = _UNKNOWN.search(problem)
+    if unknown is not None:
+        name, parent = unknown.groups()
+        return WrongShape(f"'{f'{parent}.{name}' if parent else name}' is no field of this request")
     path = _PATH.search(problem)
     if path is not None:
         field = path[1]
@@ -226,8 +241,10 @@ def look_closer(body: bytes, names: Names, surplus: int | None = None, parent: s
     except (UnicodeDecodeError, RecursionError) as error:
         raise malformed(error, body) from None
     _refuse_repeated(members, names.top, parent)
-    if names.config:
-        _refuse_repeated(dict(members)["config"], names.config, "config.")
+    if names.holder:
+        held = dict(members).get(names.holder)
+        if isinstance(held, _Pairs):
+            _refuse_repeated(held, names.inner, f"{names.holder}.")
 
 
 def has_escaped_name(body: bytes) -> bool:

@@ -102,7 +102,7 @@ def _force_unlock(services: Services, call: Call, now: int) -> Generator[None, N
                 continue
             if consumer is not None and shown_consumer(lock.consumer) != consumer:
                 continue
-            services.broker.give_back(lock, counts=False)
+            services.broker.give_back(lock, counts=False, now=now)
             ended += 1
             if ended % BATCH_PIECE == 0:
                 yield

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from time import perf_counter_ns
+from typing import TypeVar
 
 import msgspec
 
@@ -21,6 +22,8 @@ LARGE_BYTES = 256 * 1024
 """A publish with a larger body takes two steps."""
 
 PRESSURE_MESSAGE = "Server is under memory pressure. Try again later."
+
+SettleBatch = TypeVar("SettleBatch", bound=schema.SettleBatchBody)
 
 _encode = msgspec.json.encode
 _clock = perf_counter_ns
@@ -91,10 +94,10 @@ def _ack(services: Services, call: Call, now: int) -> Reply:
 
 def _nack(services: Services, call: Call, now: int) -> Reply:
     begin = _clock()
-    consumer = schema.settle_body(call.body)
+    consumer, error = schema.nack_body(call.body)
     queue, message_id = call.params
     before = _clock()
-    services.broker.nack(queue, message_id, consumer, now)
+    services.broker.nack(queue, message_id, consumer, now, error)
     after = _clock()
     services.timings.record("nack", after - begin, after - before, now // 1000)
     return Reply(200, b"", True)
@@ -103,22 +106,23 @@ def _nack(services: Services, call: Call, now: int) -> Reply:
 def _ack_batch(services: Services, call: Call, now: int) -> Answer:
     outcomes: dict[str, list[str]] = {"acked": [], "not_found": []}
 
-    def settle(message_id: str, consumer: str) -> str:
-        services.broker.ack(call.params[0], message_id, consumer, now)
+    def settle(message_id: str, request: schema.SettleBatchBody) -> str:
+        services.broker.ack(call.params[0], message_id, request.consumer_id, now)
         return "acked"
 
-    return _settle_batch(services, call, now, outcomes, settle, "ack_batch")
+    return _settle_batch(services, call, now, outcomes, schema.settle_batch_body, settle, "ack_batch")
 
 
 def _nack_batch(services: Services, call: Call, now: int) -> Answer:
     # A message is dropped if the queue refuses duplicates and holds an equal one.
     outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
 
-    def settle(message_id: str, consumer: str) -> str:
-        outcome: NackOutcome = services.broker.nack(call.params[0], message_id, consumer, now)
+    def settle(message_id: str, request: schema.NackBatchBody) -> str:
+        error = request.error or ""
+        outcome: NackOutcome = services.broker.nack(call.params[0], message_id, request.consumer_id, now, error)
         return outcome.value
 
-    return _settle_batch(services, call, now, outcomes, settle, "nack_batch")
+    return _settle_batch(services, call, now, outcomes, schema.nack_batch_body, settle, "nack_batch")
 
 
 def _settle_batch(
@@ -126,11 +130,12 @@ def _settle_batch(
     call: Call,
     now: int,
     outcomes: dict[str, list[str]],
-    settle: Callable[[str, str], str],
+    read: Callable[[bytes], SettleBatch],
+    settle: Callable[[str, SettleBatch], str],
     timed: str,
 ) -> Generator[None, None, Reply]:
     begin = _clock()
-    request = schema.settle_batch_body(call.body)
+    request = read(call.body)
     whole = _clock() - begin
     stored = 0
     ids = request.message_ids
@@ -140,7 +145,7 @@ def _settle_batch(
         before = _clock()
         for message_id in ids[start : start + BATCH_PIECE]:
             try:
-                outcome = settle(message_id, request.consumer_id)
+                outcome = settle(message_id, request)
             except (MessageNotLocked, QueueNotFound):
                 outcome = "not_found"
             outcomes[outcome].append(message_id)
@@ -155,7 +160,7 @@ OPERATIONS = (
     Operation("publish", "POST", "/publish", True, _publish, schema.PublishBody),
     Operation("consume", "POST", "/consume/{queue}", True, _consume, schema.ConsumeBody, True),
     Operation("ack", "POST", "/ack/{queue}/{id}", True, _ack, schema.SettleBody),
-    Operation("nack", "POST", "/nack/{queue}/{id}", True, _nack, schema.SettleBody),
+    Operation("nack", "POST", "/nack/{queue}/{id}", True, _nack, schema.NackBody),
     Operation("ack_batch", "POST", "/ack-batch/{queue}", True, _ack_batch, schema.SettleBatchBody, True),
-    Operation("nack_batch", "POST", "/nack-batch/{queue}", True, _nack_batch, schema.SettleBatchBody, True),
+    Operation("nack_batch", "POST", "/nack-batch/{queue}", True, _nack_batch, schema.NackBatchBody, True),
 )

@@ -17,7 +17,7 @@ from typing import Final
 
 import msgspec
 
-from qrusty_trio.api import batches, browsing, locking, messages, overview, probes, queues, reports
+from qrusty_trio.api import batches, browsing, dead_letters, locking, messages, overview, probes, queues, reports
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
@@ -34,6 +34,7 @@ OPERATIONS: Final = (
     *batches.OPERATIONS,
     *locking.OPERATIONS,
     *queues.OPERATIONS,
+    *dead_letters.OPERATIONS,
     *reports.OPERATIONS,
     *overview.OPERATIONS,
     *browsing.OPERATIONS,

@@ -12,7 +12,7 @@ import msgspec
 from qrusty_trio.api import schema
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.model import QueueConfig, Retention
 from qrusty_trio.core.queue import Queue
 
 QUEUES_PIECE = 32
@@ -24,14 +24,26 @@ _encode = msgspec.json.encode
 def _create_queue(services: Services, call: Call, now: int) -> Reply:
     request = schema.create_queue_body(call.body)
     wanted = request.config
-    config = QueueConfig(wanted.ordering, wanted.allow_duplicates, wanted.priority_kind)
+    config = QueueConfig(
+        wanted.ordering,
+        wanted.allow_duplicates,
+        wanted.priority_kind,
+        wanted.dead_letter_ttl_seconds,
+        wanted.dead_letter_max,
+    )
     services.broker.catalog.create(request.name, config)
     return Reply(200, b"", True)
 
 
 def _update_queue(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     request = schema.update_queue_body(call.body)
-    yield from services.broker.catalog.update(request.name, request.config.name, request.config.allow_duplicates, now)
+    changes = request.config
+    retention: Retention = {}
+    if changes.dead_letter_ttl_seconds is not msgspec.UNSET:
+        retention["dead_letter_ttl_seconds"] = changes.dead_letter_ttl_seconds
+    if changes.dead_letter_max is not msgspec.UNSET:
+        retention["dead_letter_max"] = changes.dead_letter_max
+    yield from services.broker.catalog.update(request.name, changes.name, changes.allow_duplicates, now, retention)
     return Reply(200, b"", True)
 
 

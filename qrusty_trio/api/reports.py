@@ -65,23 +65,33 @@ def queue_stats(services: Services, call: Call, now: int) -> Reply:
 
 
 def _described(stats: QueueStats, now: int) -> dict[str, Any]:
-    config = stats.config
     return {
         "name": stats.name,
         "available": stats.available,
         "locked": stats.locked,
         "total": stats.available + stats.locked,
+        "dead_letters": stats.dead,
         "oldest_age_seconds": max(now - stats.oldest_ms, 0) / 1000 if stats.oldest_ms is not None else None,
         "oldest_age_exact": stats.oldest_exact,
-        "config": {
-            "ordering": config.ordering,
-            "allow_duplicates": config.allow_duplicates,
-            "priority_kind": config.kind,
-        },
+        "config": _configured(stats.config),
         "publish_rate_per_sec": rounded(stats.publish_rate),
         "ack_rate_per_sec": rounded(stats.ack_rate),
         "nack_rate_per_sec": rounded(stats.nack_rate),
     }
+
+
+def _configured(config: QueueConfig) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "ordering": config.ordering,
+        "allow_duplicates": config.allow_duplicates,
+        "priority_kind": config.kind,
+    }
+    # Only where there is one, so that the configuration of any other queue stays as the contract has it.
+    if config.dead_letter_ttl_seconds is not None:
+        shown["dead_letter_ttl_seconds"] = config.dead_letter_ttl_seconds
+    if config.dead_letter_max is not None:
+        shown["dead_letter_max"] = config.dead_letter_max
+    return shown
 
 
 def rounded(rate: float) -> float:
@@ -93,13 +103,14 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
     broker = services.broker
     descriptions = _Members()
     sizes = _Members()
-    count = available = locked = stored = 0
+    count = available = locked = dead = stored = 0
     begin = _clock()
     for stats in broker.catalog.all_stats():
         descriptions.add(_encode(_described(stats, now)))
         sizes.add(b"%b:%d" % (_encode(stats.name), broker.catalog.tier_size(stats.name)))
         available += stats.available
         locked += stats.locked
+        dead += stats.dead
         count += 1
         if count % STATS_PIECE == 0:
             descriptions.close()
@@ -114,6 +125,7 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
         "total_available": available,
         "total_locked": locked,
         "total_messages": available + locked,
+        "total_dead_letters": dead,
         "memory_pressure": memory.under_pressure,
         "memory_usage_bytes": memory.usage_bytes,
         "memory_limit_bytes": memory.limit_bytes,
@@ -179,6 +191,7 @@ def metrics(services: Services, call: Call, now: int) -> Reply:
             "t_ms": point.t_ms,
             "total": point.total,
             "locked": point.locked,
+            "dead_letters": point.dead,
             "publish_rate_per_sec": rounded(point.publish_rate),
             "ack_rate_per_sec": rounded(point.ack_rate),
             "nack_rate_per_sec": rounded(point.nack_rate),

@@ -9,12 +9,29 @@ Requirements: API-0004, API-0006
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 import msgspec
 
-from qrusty_trio.api.json_bodies import UNREADABLE, Shape, check_consumer, look_closer, names_of, refusal, wrong
-from qrusty_trio.core.model import MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
+from qrusty_trio.api.json_bodies import (
+    UNREADABLE,
+    Shape,
+    check_consumer,
+    check_error,
+    look_closer,
+    names_of,
+    refusal,
+    wrong,
+)
+from qrusty_trio.core.model import (
+    MAX_CONSUMER_BYTES,
+    MAX_DEAD_LETTER_SECONDS,
+    MAX_LOCK_SECONDS,
+    U32_MAX,
+    U64_MAX,
+    Kind,
+    Ordering,
+)
 
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_LOCK_SECONDS = 30
@@ -42,15 +59,27 @@ class SettleBody(msgspec.Struct, gc=False):
     consumer_id: str
 
 
+class NackBody(msgspec.Struct, gc=False):
+    consumer_id: str
+    error: str | None = None
+    """The consumer's own reason, which a dead letter keeps."""
+
+
 class SettleBatchBody(msgspec.Struct):
     consumer_id: str
     message_ids: list[str]
+
+
+class NackBatchBody(SettleBatchBody):
+    error: str | None = None
 
 
 class NewQueue(msgspec.Struct):
     ordering: Ordering
     allow_duplicates: bool = True
     priority_kind: Kind = Kind.NUMERIC
+    dead_letter_ttl_seconds: int | None = None
+    dead_letter_max: int | None = None
 
 
 class CreateQueueBody(msgspec.Struct):
@@ -61,6 +90,9 @@ class CreateQueueBody(msgspec.Struct):
 class QueueChanges(msgspec.Struct):
     name: str | None = None
     allow_duplicates: bool | None = None
+    dead_letter_ttl_seconds: int | msgspec.UnsetType | None = msgspec.UNSET
+    """null ends it; so it is not the same as leaving the field out, as for the next one."""
+    dead_letter_max: int | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class UpdateQueueBody(msgspec.Struct):
@@ -71,13 +103,20 @@ class UpdateQueueBody(msgspec.Struct):
 _decode_publish = msgspec.json.Decoder(PublishBody).decode
 _decode_consume = msgspec.json.Decoder(ConsumeBody).decode
 _decode_settle = msgspec.json.Decoder(SettleBody).decode
+_decode_nack = msgspec.json.Decoder(NackBody).decode
 
 _PUBLISH = names_of(PublishBody)
 _CONSUME = names_of(ConsumeBody)
 _SETTLE = names_of(SettleBody)
+_NACK = names_of(NackBody)
 _SETTLE_BATCH = Shape(SettleBatchBody, ids="message_ids")
-create_queue_body = Shape(CreateQueueBody, config=NewQueue).read
-update_queue_body = Shape(UpdateQueueBody, config=QueueChanges).read
+_NACK_BATCH = Shape(NackBatchBody, ids="message_ids")
+RETENTION: Final = {"dead_letter_ttl_seconds": MAX_DEAD_LETTER_SECONDS, "dead_letter_max": U32_MAX}
+"""The fields of a queue's retention of dead letters -> the highest value of each. None may be 0: a message would end
+where nobody sees it."""
+_RETENTION = {f"config.{name}": f"an integer from 1 to {most}, or null" for name, most in RETENTION.items()}
+_CREATE_QUEUE = Shape(CreateQueueBody, _RETENTION, inner=("config", NewQueue))
+_UPDATE_QUEUE = Shape(UpdateQueueBody, _RETENTION, inner=("config", QueueChanges))
 
 
 def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
@@ -110,6 +149,7 @@ def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
 
 _kept_consumes: dict[bytes, tuple[str, int]] = {}
 _kept_settles: dict[bytes, str] = {}
+_kept_nacks: dict[bytes, tuple[str, str]] = {}
 
 
 def _keep(kept: dict[bytes, T], body: bytes, meaning: T) -> T:
@@ -153,7 +193,7 @@ def consume_body(body: bytes) -> tuple[str, int]:
 
 
 def settle_body(body: bytes) -> str:
-    """The consumer id of an ack or nack.
+    """The consumer id of an ack.
 
     Requirements: API-0021
     """
@@ -172,8 +212,57 @@ def settle_body(body: bytes) -> str:
     return _keep(_kept_settles, body, consumer)
 
 
+def nack_body(body: bytes) -> tuple[str, str]:
+    """The consumer id of a nack, and the consumer's reason, "" for none."""
+    kept = _kept_nacks.get(body)
+    if kept is not None:
+        return kept
+    try:
+        request = _decode_nack(body)
+    except UNREADABLE as failure:
+        raise refusal(failure, body) from None
+    consumer, error = request.consumer_id, request.error
+    surplus = body.count(b'"') - (4 if error is None else 8)
+    if surplus:
+        look_closer(body, _NACK, surplus)
+    if len(consumer) > MAX_CONSUMER_BYTES // 4:
+        check_consumer(consumer)
+    error = error or ""
+    check_error(error)
+    return _keep(_kept_nacks, body, (consumer, error))
+
+
+def nack_batch_body(body: bytes) -> NackBatchBody:
+    """The consumer id and message ids of a nack-batch, and the consumer's reason, like `settle_batch_body`."""
+    request = _NACK_BATCH.read(body)
+    check_consumer(request.consumer_id)
+    check_error(request.error or "")
+    return request
+
+
+def create_queue_body(body: bytes) -> CreateQueueBody:
+    """The name and configuration of a new queue."""
+    request = _CREATE_QUEUE.read(body)
+    _check_retention(_CREATE_QUEUE, request.config)
+    return request
+
+
+def update_queue_body(body: bytes) -> UpdateQueueBody:
+    """The name of a queue, and what is to change in it."""
+    request = _UPDATE_QUEUE.read(body)
+    _check_retention(_UPDATE_QUEUE, request.config)
+    return request
+
+
+def _check_retention(shape: Shape[Any], config: NewQueue | QueueChanges) -> None:
+    for field, most in RETENTION.items():
+        value = getattr(config, field)
+        if isinstance(value, int) and not 1 <= value <= most:
+            raise shape.wrong(f"config.{field}")
+
+
 def settle_batch_body(body: bytes) -> SettleBatchBody:
-    """The consumer id and message ids of an ack-batch or nack-batch.
+    """The consumer id and message ids of an ack-batch.
 
     There may be at most MAX_BATCH_IDS ids, although 700,000 fit into a body.
 

@@ -57,6 +57,7 @@ class Request(msgspec.Struct):
     deadline_soon_secs: int | None = None
     id: str | None = None
     ids: list[str] | None = None
+    error: str | None = None
 
 
 class Misshapen(msgspec.Struct):
@@ -104,6 +105,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "deadline_soon_secs": (_is_integer, "a positive integer"),
     "id": (_is_text, "a string"),
     "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
+    "error": (_is_text, "a string"),
 }
 """What each field of `Request` may be: a check, and the words for a refusal."""
 _PAST_ALL_FLOATS = object()
@@ -136,7 +138,7 @@ def decode(text: str) -> Request | Misshapen:
             known += 2
     elif kind == "credit":
         known -= 2
-    elif kind != "ack" and kind != "nack":
+    elif kind != "ack" and (kind != "nack" or request.error is not None):
         known = _known_quotes(request)
     surplus = text.count('"') - known
     if surplus and (surplus != text.count('\\"') or "\\\\" in text):

@@ -9,17 +9,19 @@ Requirements: WS-0001, WS-0016
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from qrusty_trio.api import ws_frames
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.json_bodies import TOO_MANY_IDS
+from qrusty_trio.api.json_bodies import TOO_MANY_IDS, check_error
 from qrusty_trio.api.ws_frames import Misshapen, Request
 from qrusty_trio.core.deadlines import MAX_SECONDS as MAX_WARN_SECONDS
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.locks import LockIndex
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
 from qrusty_trio.errors import (
+    LimitReached,
     MemoryPressure,
     MessageNotLocked,
     PayloadNotStored,
@@ -62,7 +64,7 @@ class SessionBroker(Protocol):
 
     def ack(self, name: str, id: str, consumer: str, now: int) -> None: ...
 
-    def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome: ...
+    def nack(self, name: str, id: str, consumer: str, now: int, error: str = "") -> NackOutcome: ...
 
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> int: ...
 
@@ -265,7 +267,8 @@ def _ack(session: Session, burst: Burst, request: Request, broker: SessionBroker
 
 
 def _nack(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
-    _settle_nack(session, burst, _needed("queue", request.queue), _needed("id", request.id), broker, now)
+    queue, id = _needed("queue", request.queue), _needed("id", request.id)
+    _settle_nack(session, burst, queue, id, broker, now, _error(request))
     return ws_frames.ok(request.req_id)
 
 
@@ -274,7 +277,8 @@ def _batch_ack(session: Session, burst: Burst, request: Request, broker: Session
 
 
 def _batch_nack(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
-    return _batch(session, burst, request, broker, now, {"unlocked": 0, "dropped": 0}, _settle_nack)
+    settle = partial(_settle_nack, error=_error(request))
+    return _batch(session, burst, request, broker, now, {"unlocked": 0, "dropped": 0}, settle)
 
 
 def _batch(
@@ -340,12 +344,14 @@ def _settle_ack(session: Session, burst: Burst, queue: str, id: str, broker: Ses
     return "acked"
 
 
-def _settle_nack(session: Session, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int) -> str | None:
+def _settle_nack(
+    session: Session, burst: Burst, queue: str, id: str, broker: SessionBroker, now: int, error: str
+) -> str | None:
     name = session.holding(broker, queue, id)
     if name is None:
         return None
     try:
-        outcome = broker.nack(name, id, session.consumer, now)
+        outcome = broker.nack(name, id, session.consumer, now, error)
     except MessageNotLocked:
         return None
     return "unlocked" if outcome is NackOutcome.UNLOCKED else "dropped"
@@ -355,6 +361,15 @@ def _needed(name: str, value: T | None) -> T:
     if value is None:
         raise Refusal("invalid_request", f"'{name}' is missing")
     return value
+
+
+def _error(request: Request) -> str:
+    error = request.error or ""
+    try:
+        check_error(error)
+    except LimitReached as refusal:
+        raise Refusal("invalid_request", str(refusal)) from refusal
+    return error
 
 
 def _lock_seconds(request: Request) -> int:

@@ -18,14 +18,16 @@ from collections.abc import Callable, Iterator
 
 from qrusty_trio.core import records
 from qrusty_trio.core.catalog import Catalog
+from qrusty_trio.core.dead_letter_moves import DeadLetterMoves
+from qrusty_trio.core.dead_letters import DeadLetters
 from qrusty_trio.core.deduplication import Deduplication
-from qrusty_trio.core.externals import DEAD_LETTER, LIVE
+from qrusty_trio.core.externals import LIVE
 from qrusty_trio.core.hot_tier import Tiers
 from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.keys import mismatch
 from qrusty_trio.core.loading import Loader
 from qrusty_trio.core.locks import LockIndex, valid
-from qrusty_trio.core.model import MAX_LOCK_SECONDS, Delivery, Kind, NackOutcome, Priority, is_websocket
+from qrusty_trio.core.model import MAX_LOCK_SECONDS, DeathReason, Delivery, Kind, NackOutcome, Priority, is_websocket
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.core.records import (
@@ -52,10 +54,6 @@ REMOVED_PER_CONSUME = 64
 broken or an equal one is locked."""
 
 TIDIED_PER_EXPIRE = 1000
-
-NACKED = "nacked"
-EXPIRED = "its lock ended"
-CONNECTION_LOST = "its connection was lost"
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +89,10 @@ class Broker:
         self.deduplication = Deduplication(self.journal, self.payloads)
         tiers = Tiers(hot_tier_size, refill_threshold)
         self.catalog = Catalog(self.journal, self.locks, self.payloads, self.deduplication, tiers)
+        self.dead_letters = DeadLetters(self.journal, self.catalog, self.payloads, self.deduplication)
+        self.dead_letter_moves = DeadLetterMoves(
+            self.journal, self.catalog, self.payloads, self.deduplication, self.dead_letters, self._put_back
+        )
         self._loader = Loader(self.journal, self.catalog, self.locks, self.payloads, self.deduplication, tiers)
         self.clock_frame = NO_CLOCK.pack()
         """The clock that `now` is read from, packed for the records of locks."""
@@ -100,8 +102,6 @@ class Broker:
         """What `take_ready` would return."""
         self.refused_for_locks = 0
         """Consumes since the start that got nothing because the lock index was full."""
-        self.dead_lettered_total = 0
-        """Messages that became dead letters since the start."""
 
     # Side effects
 
@@ -271,8 +271,10 @@ class Broker:
         if lock.digest:
             self.deduplication.free(queue, lock.digest, lock.id)
 
-    def nack(self, name: str, id: str, consumer: str, now: int) -> NackOutcome:
+    def nack(self, name: str, id: str, consumer: str, now: int, error: str = "") -> NackOutcome:
         """Return a message to its old place, or dead-letter it when its deliveries are used up.
+
+        `error`: the consumer's own reason, at most MAX_ERROR_BYTES, which a dead letter keeps.
 
         It is dropped when the queue has come to refuse duplicates and an equal message owns the payload
         (`deduplication.py`). Raises MessageNotLocked.
@@ -281,7 +283,7 @@ class Broker:
         """
         lock = self._held(name, id, consumer)
         lock.queue.rates.nacked += 1
-        return self._return(lock, NACKED)
+        return self._return(lock, DeathReason.NACKED, now, error)
 
     def renew(self, name: str, id: str, consumer: str, lock_seconds: int, now: int) -> int:
         """Make the lock end `lock_seconds` from now. Returns its end, wall milliseconds. Raises MessageNotLocked.
@@ -311,12 +313,12 @@ class Broker:
         queue = self.catalog.by_number.get(queue_number)
         lock = queue.locks.get(id) if queue is not None else None
         if lock is not None and lock.number == lock_number:
-            self._return(lock, None)
+            self._return(lock, None, 0)
 
-    def give_back(self, lock: Lock, counts: bool) -> None:
+    def give_back(self, lock: Lock, counts: bool, now: int) -> None:
         """Return a message whose consumer is gone. `counts`: the delivery counts. No effect when the lock is gone."""
         if valid(lock):
-            self._return(lock, CONNECTION_LOST if counts else None)
+            self._return(lock, DeathReason.CONNECTION_LOST if counts else None, now)
 
     def expire(self, now: int, limit: int) -> int:
         """Return messages with expired locks to their queues, up to `limit`. Returns how many.
@@ -328,7 +330,7 @@ class Broker:
         due = self.locks.due(now, limit)
         for lock in due:
             counts = not is_websocket(lock.consumer) or self.has_left(lock.consumer, lock.id)
-            self._return(lock, EXPIRED if counts else None)
+            self._return(lock, DeathReason.EXPIRED if counts else None, now)
         self.locks.look_again()
         return len(due)
 
@@ -343,7 +345,7 @@ class Broker:
         lock.queue.unlock(self.journal, lock)
         self.locks.remove(lock)
 
-    def _return(self, lock: Lock, why: str | None) -> NackOutcome:
+    def _return(self, lock: Lock, why: DeathReason | None, now: int, error: str = "") -> NackOutcome:
         """Take a message back from its consumer. `why`: the reason why the delivery counts; None: it does not count.
 
         Requirements: DLV-0011
@@ -355,7 +357,7 @@ class Broker:
         _, _, max_retries, _, _ = records.unpack_message(record)
         record = records.with_deliveries(record, deliveries)
         if why is not None and deliveries >= max_retries:
-            self._bury(lock, record, why)
+            self.dead_letters.bury(lock, record, why, error, now)
             return NackOutcome.DEAD_LETTERED
         if lock.digest and not queue.config.allow_duplicates:
             owner = self.deduplication.owner(queue, lock.digest)
@@ -370,25 +372,6 @@ class Broker:
                 record += lock.digest
         self._put_back(queue, lock.key, record)
         return NackOutcome.UNLOCKED
-
-    def _bury(self, lock: Lock, record: bytes, why: str) -> None:
-        queue = lock.queue
-        key = queue.bury(self.journal, lock.key, record)
-        self.dead_lettered_total += 1
-        if lock.external:
-            externals = self.payloads.externals
-            externals.free(queue, lock.external)
-            externals.own(queue, lock.external, lock.id, key, DEAD_LETTER)
-        if lock.digest:
-            self.deduplication.free(lock.queue, lock.digest, lock.id)
-        log.warning(
-            "message %s of queue '%s' is a dead letter: %s, delivered %d of at most %s",
-            lock.id,
-            queue.name,
-            why,
-            lock.deliveries,
-            counted(max(1, records.unpack_message(record)[2]), "time"),
-        )
 
     def payload_lost(
         self, queue: Queue, key: bytes, id: str, reference: bytes, digest: bytes, reason: str, kind: int = LIVE

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from dataclasses import replace
 
 from qrusty_trio.core.deduplication import Deduplication
 from qrusty_trio.core.externals import DEAD_LETTER, LIVE
 from qrusty_trio.core.hot_tier import Tiers
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, NEXT_QUEUE, QUEUE_CONFIG, prefix
+from qrusty_trio.core.keys import COUNTERS, DEAD_FROM, LOCKS_FROM, NEXT_QUEUE, QUEUE_CONFIG, prefix
 from qrusty_trio.core.locks import LockIndex
-from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, QueueConfig, QueueStats
+from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_QUEUES, QueueConfig, QueueStats, Retention
 from qrusty_trio.core.nearest import nearest
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Queue
@@ -109,11 +110,12 @@ class Catalog:
         return named
 
     def take_emptied(self) -> dict[int, int]:
-        """Queue number -> messages removed by range deletes since the last call, for at most `MAX_QUEUES` queues."""
+        """Queue number -> messages purged since the last call, for at most `MAX_QUEUES` queues."""
         emptied, self._emptied = self._emptied, {}
         return emptied
 
-    def _note_emptied(self, queue: Queue, removed: int) -> None:
+    def note_emptied(self, queue: Queue, removed: int) -> None:
+        """Note that messages or dead letters of a queue were removed, for `take_emptied`."""
         if len(self._emptied) < MAX_QUEUES:
             self._emptied[queue.number] = self._emptied.get(queue.number, 0) + removed
 
@@ -129,8 +131,15 @@ class Catalog:
         del self.by_name[name]
         del self._names[bisect_left(self._names, name)]
 
-    def update(self, name: str, new_name: str | None, allow_duplicates: bool | None, now: int) -> Iterator[None]:
-        """Rename a queue, or allow or refuse duplicates in it. One step takes about a millisecond.
+    def update(
+        self,
+        name: str,
+        new_name: str | None,
+        allow_duplicates: bool | None,
+        now: int,
+        retention: Retention | None = None,
+    ) -> Iterator[None]:
+        """Rename a queue, allow or refuse duplicates in it, or change its retention. A step takes about a millisecond.
 
         Refusing duplicates removes those already queued: of equal messages only the first in order stays. The first
         step raises QueueNotFound, QueueExists or InvalidQueueName. In that case nothing has changed.
@@ -152,8 +161,12 @@ class Catalog:
             queue.name = new_name
             queue.write_config(self._journal)
             self.enter(queue)
+        if retention:
+            queue.config = replace(queue.config, **retention)
+            queue.dead_due = 0
+            queue.write_config(self._journal)
         if allow_duplicates is not None and allow_duplicates != queue.config.allow_duplicates:
-            queue.config = QueueConfig(queue.config.ordering, allow_duplicates, queue.config.kind)
+            queue.config = replace(queue.config, allow_duplicates=allow_duplicates)
             if allow_duplicates:
                 self._deduplication.allow(queue)
                 queue.write_config(self._journal)
@@ -187,7 +200,7 @@ class Catalog:
         removed = queue.available + queue.locked
         if removed:
             queue.empty(self._journal)
-            self._note_emptied(queue, removed)
+            self.note_emptied(queue, removed)
             if self._payloads.index is not None:
                 self._payloads.index.free_all(queue, LIVE)
             self._deduplication.emptied(queue)
@@ -206,10 +219,11 @@ class Catalog:
         journal.forget(queue)
         if queue.dead:
             journal.delete_range(queue.prefix, queue.end, journal.dead)
-            self._note_emptied(queue, queue.dead)
+            self.note_emptied(queue, queue.dead)
         journal.delete(QUEUE_CONFIG + queue.prefix, journal.meta)
         journal.delete(COUNTERS + queue.prefix, journal.meta)
         journal.delete(LOCKS_FROM + queue.prefix, journal.meta)
+        journal.delete(DEAD_FROM + queue.prefix, journal.meta)
         if self._payloads.index is not None:
             self._payloads.index.free_all(queue, DEAD_LETTER)
         journal.touch()
@@ -282,7 +296,7 @@ class Catalog:
     def sample(self, now: int) -> Iterator[None]:
         """Sample the rates of every queue for this second, `QUEUES_PER_STEP` queues a step. `now` is wall ms."""
         for index, queue in enumerate(self.everything(), 1):
-            queue.rates.sample(now, queue.available, queue.locked)
+            queue.rates.sample(now, queue.available, queue.locked, queue.dead)
             # Every new queue reduces the share of the others.
             queue.tier.trim()
             if index % QUEUES_PER_STEP == 0:

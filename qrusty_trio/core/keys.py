@@ -29,17 +29,28 @@ SEQUENCE_BYTES = 8
 NEXT_QUEUE = b"N"
 """META: the number of the next queue (4 bytes)."""
 QUEUE_CONFIG = b"Q"
-"""META: QUEUE_CONFIG + queue number (4) -> `queue.StoredConfig` as JSON."""
+"""META: QUEUE_CONFIG + queue number (4) -> `configuration.StoredConfig` as JSON."""
 COUNTERS = b"C"
 """META: COUNTERS + queue number (4) -> available, locked, dead, next sequence, next lock, next dead letter, length of
 `head` (each a u64), then `head`, then `trimmed_to`."""
 LOCKS_FROM = b"L"
 """META: LOCKS_FROM + queue number (4) -> lock number (8); every lower one has been deleted. Missing means 0."""
+DEAD_FROM = b"D"
+"""META: DEAD_FROM + queue number (4) -> dead-letter number (8), below which every one has been deleted; and the next
+number at the last purge (8). Missing means 0 and 0."""
+DEAD_INDEX = b"\xff"
+"""DEAD: queue number (4), DEAD_INDEX, message id (36) -> dead-letter number (8). These keys stand after all letters of
+the queue, because no number begins with FF."""
 SEGMENT_SUMS = b"S"
 """META: SEGMENT_SUMS + segment (4), queue number (4), kind (1) -> see `externals`."""
 
 lock_key = struct.Struct(">IQ").pack
 """(queue number, lock number) -> key in LOCKS, or (queue number, dead-letter sequence) -> key in DEAD."""
+
+
+def dead_index_key(queue_prefix: bytes, id: str) -> bytes:
+    """The key in DEAD under which the number of a dead letter is found by its message id (ASCII)."""
+    return b"%b%b%b" % (queue_prefix, DEAD_INDEX, id.encode())
 
 
 def prefix(queue_number: int) -> bytes:
@@ -104,6 +115,12 @@ class KeyCoder:
         if self._flip:
             order = order.translate(_COMPLEMENT)
         return order[:-2].replace(b"\x00\xff", b"\x00").decode()
+
+    def sequence(self, key: bytes) -> int:
+        """The sequence number that a key was made from."""
+        if self._fifo:
+            return int.from_bytes(key[PREFIX_BYTES : PREFIX_BYTES + SEQUENCE_BYTES], "big")
+        return int.from_bytes(key[-SEQUENCE_BYTES:], "big")
 
 
 def mismatch(expected: Kind) -> PriorityKindMismatch:

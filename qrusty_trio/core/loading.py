@@ -16,7 +16,7 @@ from qrusty_trio.core.catalog import Catalog
 from qrusty_trio.core.deduplication import Deduplication
 from qrusty_trio.core.hot_tier import Tiers
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, NEXT_QUEUE, QUEUE_CONFIG, lock_key, prefix
+from qrusty_trio.core.keys import COUNTERS, DEAD_FROM, LOCKS_FROM, NEXT_QUEUE, QUEUE_CONFIG, lock_key, prefix
 from qrusty_trio.core.locks import LockIndex
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Lock, Queue
@@ -93,7 +93,9 @@ class Loader:
         if counters is None:
             raise journal.damaged(f"the counters of queue number {int.from_bytes(number, 'big')} are missing")
         locks_from = int.from_bytes(journal.get(journal.meta, LOCKS_FROM + number) or b"", "big")
-        queue = Queue.stored(int.from_bytes(number, "big"), config, counters, self._tiers.limits, locks_from)
+        dead_bounds = journal.get(journal.meta, DEAD_FROM + number)
+        limits = self._tiers.limits
+        queue = Queue.stored(int.from_bytes(number, "big"), config, counters, limits, locks_from, dead_bounds)
         known = self._catalog.before.get(queue.number)
         if known is not None:
             queue.rates = known.rates

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, TypedDict
 
 import msgspec
 
@@ -29,6 +29,10 @@ MAX_BATCH_MESSAGES = 5_000
 """Messages that one request may publish: reading them takes 1.1 ms, and 2 ms where 10,000 are allowed."""
 MAX_BATCH_DELIVERIES = 1_000
 """Messages that one request may consume."""
+MAX_DEAD_LETTER_SECONDS = 10 * 365 * 86_400
+"""Longest time to live of dead letters: ten years."""
+MAX_ERROR_BYTES = 1024
+"""Longest text that a nack may give as its reason, bytes of UTF-8."""
 MAX_LOCK_SECONDS = 10 * 365 * 86_400
 """Ten years. Longer lock timeouts are accepted but capped at this."""
 
@@ -52,11 +56,39 @@ class Kind(StrEnum):
     TEXT = "Text"
 
 
+class DeathReason(StrEnum):
+    """Why a message became a dead letter. Its place in this list is stored: never change the order."""
+
+    code: int
+    """That place."""
+
+    UNKNOWN = "unknown"
+    """It died under a version that did not note it."""
+    NACKED = "nacked"
+    EXPIRED = "expired"
+    CONNECTION_LOST = "connection_lost"
+
+
+for _code, _reason in enumerate(DeathReason):
+    _reason.code = _code
+
+
 @dataclass(frozen=True, slots=True)
 class QueueConfig:
     ordering: Ordering = Ordering.MAX_FIRST
     allow_duplicates: bool = True
     kind: Kind = Kind.NUMERIC
+    dead_letter_ttl_seconds: int | None = None
+    """Dead letters are removed this long after they died; None: never."""
+    dead_letter_max: int | None = None
+    """With more dead letters than this, the oldest are removed; None: any number is kept."""
+
+
+class Retention(TypedDict, total=False):
+    """Changes to how long dead letters are kept: those fields of `QueueConfig`."""
+
+    dead_letter_ttl_seconds: int | None
+    dead_letter_max: int | None
 
 
 class Delivery(msgspec.Struct, frozen=True, gc=False):

@@ -11,9 +11,10 @@ first, so that `Journal.position` reveals an operation that failed halfway.
     unlock   its lock is removed                     LOCKS -
     bury     it becomes a dead letter                DEAD +
     unbury   a dead letter is removed                DEAD -
+    exhume   all dead letters are removed            DEAD -
 
 `head` is a lower bound: no available message is before it. Any key before it in the store is a tombstone, so every scan
-can start there. `locks_from` is the same for LOCKS.
+can start there. `locks_from` is the same for LOCKS, `dead_from` for DEAD.
 
 Requirements: PER-0010
 """
@@ -25,37 +26,33 @@ from typing import NamedTuple
 
 import msgspec
 
+from qrusty_trio.core.configuration import pack_config, unpack_config
 from qrusty_trio.core.hot_tier import HotTier, TierLimits
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import COUNTERS, LOCKS_FROM, QUEUE_CONFIG, KeyCoder, lock_key, prefix, prefix_end
+from qrusty_trio.core.keys import (
+    COUNTERS,
+    DEAD_FROM,
+    DEAD_INDEX,
+    LOCKS_FROM,
+    QUEUE_CONFIG,
+    KeyCoder,
+    dead_index_key,
+    lock_key,
+    prefix,
+    prefix_end,
+)
 from qrusty_trio.core.lock_table import LockTable
-from qrusty_trio.core.model import Kind, Ordering, QueueConfig, QueueStats
+from qrusty_trio.core.model import Ordering, QueueConfig, QueueStats
 from qrusty_trio.core.rates import NO_RATES, Rates
-from qrusty_trio.core.records import StoredLock, pack_dead_letter, unpack_lock, unpack_message
+from qrusty_trio.core.records import StoredLock, unpack_lock, unpack_message
 
 _COUNTERS = struct.Struct(">7Q")
+_DEAD_BOUNDS = struct.Struct(">QQ")
 TRIM_EVERY = 5_000
 """Messages taken, or locks removed, before the consumed prefix of a queue is trimmed. Otherwise a scan that starts far
 back passes every tombstone, at 0.16 µs each. This happens after a restart if messages of a higher priority arrived
 later. With this value it costs at most 0.8 ms. A cycle of publish, consume and ack is no slower than with a value ten
 times as high."""
-
-
-class StoredConfig(msgspec.Struct):
-    """What META stores for a queue besides its counters.
-
-    Requirements: PER-0011
-    """
-
-    name: str
-    ordering: Ordering
-    kind: Kind
-    allow_duplicates: bool
-    deduplicating: bool = msgspec.field(default=False, name="settling")
-    """True while a search removes duplicates from before `allow_duplicates` was turned off."""
-
-
-_decode_config = msgspec.json.Decoder(StoredConfig).decode
 
 
 class Lock(msgspec.Struct, eq=False, gc=False):
@@ -111,6 +108,10 @@ class Queue:
         "coder",
         "config",
         "dead",
+        "dead_due",
+        "dead_from",
+        "dead_purged",
+        "dead_trimmed",
         "dedup_generation",
         "deduplicating",
         "dirty",
@@ -155,6 +156,14 @@ class Queue:
         self.next_sequence = 0
         self.next_lock = 0
         self.next_dead = 0
+        self.dead_from = 0
+        """No dead letter has a lower number. May be higher than what is stored."""
+        self.dead_trimmed = 0
+        """Every dead letter with a lower number has been range-deleted. This is stored."""
+        self.dead_purged = 0
+        """The next dead-letter number when all were purged the last time."""
+        self.dead_due = 0
+        """No dead letter is older than `dead_letter_ttl_seconds` before this time, wall milliseconds. A lower bound."""
         self.head = self.prefix
         self.trimmed_to = self.prefix
         """Every key below this one has been range-deleted."""
@@ -174,14 +183,24 @@ class Queue:
         self.dirty = False
 
     @classmethod
-    def stored(cls, number: int, config: bytes, counters: bytes, limits: TierLimits, locks_from: int = 0) -> Queue:
+    def stored(
+        cls,
+        number: int,
+        config: bytes,
+        counters: bytes,
+        limits: TierLimits,
+        locks_from: int = 0,
+        dead_bounds: bytes | None = None,
+    ) -> Queue:
         """Restore a queue from what `write_config` and `write_state` wrote. The first consume fills its empty tier.
+
+        `dead_bounds`: what META has under DEAD_FROM.
 
         Requirements: PER-0019
         """
-        read = _decode_config(config)
-        queue = cls(number, read.name, QueueConfig(read.ordering, read.allow_duplicates, read.kind), limits)
-        queue.deduplicating = read.deduplicating
+        name, settings, deduplicating = unpack_config(config)
+        queue = cls(number, name, settings, limits)
+        queue.deduplicating = deduplicating
         (
             queue.available,
             queue.locked,
@@ -195,6 +214,9 @@ class Queue:
         queue.head = counters[head_at : head_at + head_bytes]
         queue.trimmed_to = counters[head_at + head_bytes :]
         queue.locks_from = locks_from
+        if dead_bounds is not None:
+            queue.dead_from, queue.dead_purged = _DEAD_BOUNDS.unpack(dead_bounds)
+            queue.dead_trimmed = queue.dead_from
         queue.unload()
         return queue
 
@@ -211,9 +233,8 @@ class Queue:
         journal.put(COUNTERS + self.prefix, b"%b%b%b" % (counters, self.head, self.trimmed_to), journal.meta)
 
     def write_config(self, journal: Journal) -> None:
-        config = self.config
-        stored = StoredConfig(self.name, config.ordering, config.kind, config.allow_duplicates, self.deduplicating)
-        journal.put(QUEUE_CONFIG + self.prefix, msgspec.json.encode(stored), journal.meta)
+        config = pack_config(self.name, self.config, self.deduplicating)
+        journal.put(QUEUE_CONFIG + self.prefix, config, journal.meta)
         journal.mark(self)
 
     def unload(self) -> None:
@@ -265,8 +286,8 @@ class Queue:
         """
         # `take` and the rest in one, without a call: once for every delivery.
         number = self.next_lock
-        journal.put(lock_key(self.number, number), value, journal.locks)
         journal.delete(key, journal.messages)
+        journal.put(lock_key(self.number, number), value, journal.locks)
         self.next_lock = number + 1
         self.locked += 1
         self.tier.pop()
@@ -306,23 +327,46 @@ class Queue:
         if self.unlocked >= TRIM_EVERY:
             self._trim_locks(journal)
 
-    def bury(self, journal: Journal, key: bytes, record: bytes) -> bytes:
-        """Make a message a dead letter. Returns its key in DEAD; the value has its key in MESSAGES and its record.
+    def bury(self, journal: Journal, id: bytes, value: bytes) -> bytes:
+        """Make a message (`id`: ASCII) a dead letter. `value` is its value in DEAD. Returns its key there.
 
         Requirements: DLV-0010
         """
         dead_key = lock_key(self.number, self.next_dead)
         self.next_dead += 1
         self.dead += 1
-        journal.put(dead_key, pack_dead_letter(key, record), journal.dead)
+        journal.put(dead_key, value, journal.dead)
+        journal.put(b"%b%b%b" % (self.prefix, DEAD_INDEX, id), dead_key[4:], journal.dead)
         journal.mark(self)
         return dead_key
 
-    def unbury(self, journal: Journal, dead_key: bytes) -> None:
+    def unbury(self, journal: Journal, dead_key: bytes, id: str) -> None:
         """Remove a dead letter."""
         journal.delete(dead_key, journal.dead)
+        journal.delete(dead_index_key(self.prefix, id), journal.dead)
         self.dead -= 1
         journal.mark(self)
+
+    def exhume(self, journal: Journal) -> None:
+        """Remove all dead letters. Their payloads are up to the caller."""
+        journal.delete_range(lock_key(self.number, self.dead_trimmed), self.end, journal.dead)
+        self.dead = 0
+        self.dead_from = self.dead_purged = self.next_dead
+        self._write_dead_bounds(journal)
+        journal.mark(self)
+
+    def trim_dead(self, journal: Journal) -> None:
+        """Range-delete the prefix of removed dead letters if it is long. Call this when nothing is half done."""
+        if self.dead_from - self.dead_trimmed >= TRIM_EVERY:
+            begin, end = lock_key(self.number, self.dead_trimmed), lock_key(self.number, self.dead_from)
+            journal.delete_range(begin, end, journal.dead)
+            self._write_dead_bounds(journal)
+            journal.mark(self)
+
+    def _write_dead_bounds(self, journal: Journal) -> None:
+        self.dead_trimmed = self.dead_from
+        bounds = _DEAD_BOUNDS.pack(self.dead_from, self.dead_purged)
+        journal.put(DEAD_FROM + self.prefix, bounds, journal.meta)
 
     def empty(self, journal: Journal) -> None:
         """Remove all messages, including locked ones but not dead letters. The caller voids their locks in the index.

@@ -29,6 +29,8 @@ class Point(msgspec.Struct, frozen=True, gc=False):
     publish_rate: float
     ack_rate: float
     nack_rate: float
+    dead: int = 0
+    """Dead letters."""
 
 
 NO_RATES = Point(0, 0, 0, 0.0, 0.0, 0.0)
@@ -61,7 +63,7 @@ class Rates:
         """Nacks since the start of the process."""
         return self._nacked_before + self.nacked
 
-    def sample(self, now: int, available: int, locked: int) -> None:
+    def sample(self, now: int, available: int, locked: int, dead: int = 0) -> None:
         """Add the sample for the second that ends at `now` (wall milliseconds)."""
         last = self.points[-1] if self.points else Point(now, 0, 0, 0.0, 0.0, 0.0)
         # A late sample covers more than a second.
@@ -75,6 +77,7 @@ class Rates:
                 _smooth(last.publish_rate, self.published / seconds),
                 _smooth(last.ack_rate, self.acked / seconds),
                 _smooth(last.nack_rate, self.nacked / seconds),
+                dead,
             )
         )
         self._acked_before += self.acked

@@ -3,14 +3,17 @@
 Rule: a record moves between the families unchanged, except for its count of deliveries.
 
     message  flags (1) | created, ms (8) | max retries (4) | deliveries (4) | id (36, ASCII) | payload
-    dead     length of the message key (2) | message key | message
+    dead     length of the message key and flag (2) | message key | died, ms (8) | reason (1)
+             | lengths of consumer (2) and error (2) | consumer | error | message
     lock     end, ms (8) | deliveries (4) | lengths of consumer (2), message key (2), digest and flags (1)
              | seconds (4) | clock: boot (4), offset, ms (8) | consumer | message key | digest | message
 
-The two flags of a lock, TIMED and WEBSOCKET, are the upper bits of the byte with the length of the digest. Without
-TIMED (locks of earlier versions) there are no seconds and no clock. The payload is UTF-8. With flag EXTERNAL it is a
-reference into a segment file, which the digest may follow. `deliveries` of a lock includes the delivery that made it.
-The message inside still has the count from before. All integers are big-endian.
+The flags of a message are EXTERNAL (bit 0) and, in bits 2 to 7, how often it was requeued from the dead letters. The
+flag of a dead letter is the upper bit of its first length. Without it (dead letters of earlier versions) the message
+follows the message key. The two flags of a lock, TIMED and WEBSOCKET, are the upper bits of the byte with the length of
+the digest. Without TIMED (locks of earlier versions) there are no seconds and no clock. The payload is UTF-8. With flag
+EXTERNAL it is a reference into a segment file, which the digest may follow. `deliveries` of a lock includes the
+delivery that made it. The message inside still has the count from before. All integers are big-endian.
 
 Requirements: PER-0011, PER-0012, API-0023
 """
@@ -23,11 +26,19 @@ import struct
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from qrusty_trio.core.model import WS_MARK
+from qrusty_trio.core.model import WS_MARK, DeathReason
 from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 
 EXTERNAL = 1
+MAX_REQUEUES = 63
+"""The count of requeues stops here: it has six bits."""
+_REQUEUE = 1 << 2
+_REQUEUES = 0xFC
 _MESSAGE = struct.Struct(">BQII36s")
+_DEATH = struct.Struct(">QBHH")
+_DIED = 0x8000
+"""No message key is this long, so the bit was never set before."""
+_REASONS = tuple(DeathReason)
 _LOCK = struct.Struct(">QIHHB")
 _TIMED_LOCK = struct.Struct(">QIHHBI")
 """The same, then the length of the lock in seconds."""
@@ -63,15 +74,67 @@ def external_digest(record: bytes) -> bytes:
     return record[PAYLOAD_AT + REFERENCE_BYTES :]
 
 
-def pack_dead_letter(key: bytes, record: bytes) -> bytes:
-    """The value of a dead letter in DEAD: its key in MESSAGES, then its record."""
-    return len(key).to_bytes(2, "big") + key + record
+class StoredDeadLetter(NamedTuple):
+    """A dead letter as it is stored."""
+
+    key: bytes
+    """The message's key in MESSAGES, where it can be requeued to."""
+    record: bytes
+    died_ms: int | None = None
+    """When it died, wall milliseconds; None in those of earlier versions, which have no entry in the index either."""
+    reason: DeathReason = DeathReason.UNKNOWN
+    consumer: bytes = b""
+    """The consumer that had it last, UTF-8; for a WebSocket without `WS_MARK`."""
+    error: bytes = b""
+    """What the consumer gave as its reason, UTF-8."""
 
 
-def unpack_dead_letter(value: bytes) -> tuple[bytes, bytes]:
-    """-> key in MESSAGES, record."""
-    record_at = 2 + int.from_bytes(value[:2], "big")
-    return value[2:record_at], value[record_at:]
+def pack_dead_letter(key: bytes, record: bytes, died_ms: int, reason: DeathReason, consumer: str, error: str) -> bytes:
+    """The value of a dead letter in DEAD. The fields are those of `StoredDeadLetter`, the consumer with its mark."""
+    name = (consumer[1:] if consumer[:1] == WS_MARK else consumer).encode()
+    said = error.encode()
+    return b"%b%b%b%b%b%b" % (
+        (len(key) | _DIED).to_bytes(2, "big"),
+        key,
+        _DEATH.pack(died_ms, reason.code, len(name), len(said)),
+        name,
+        said,
+        record,
+    )
+
+
+def repack_dead_letter(letter: StoredDeadLetter) -> bytes:
+    """The value of a dead letter that was read and changed, in the form that it had."""
+    key, record, died_ms, reason, consumer, error = letter
+    if died_ms is None:
+        return len(key).to_bytes(2, "big") + key + record
+    return pack_dead_letter(key, record, died_ms, reason, consumer.decode(), error.decode())
+
+
+def unpack_dead_letter(value: bytes) -> StoredDeadLetter:
+    length = int.from_bytes(value[:2], "big")
+    at = 2 + (length & ~_DIED)
+    key = value[2:at]
+    if not length & _DIED:
+        return StoredDeadLetter(key, value[at:])
+    died_ms, code, consumer, error = _DEATH.unpack_from(value, at)
+    consumer_at = at + _DEATH.size
+    error_at = consumer_at + consumer
+    record_at = error_at + error
+    return StoredDeadLetter(
+        key, value[record_at:], died_ms, _REASONS[code], value[consumer_at:error_at], value[error_at:record_at]
+    )
+
+
+def requeues_of(record: bytes) -> int:
+    """How often a message was requeued from the dead letters; MAX_REQUEUES stands for that many or more."""
+    return (record[0] & _REQUEUES) // _REQUEUE
+
+
+def requeued(record: bytes) -> bytes:
+    """The same message after one more requeue, with no delivery counted."""
+    flags = record[0] if requeues_of(record) == MAX_REQUEUES else record[0] + _REQUEUE
+    return with_deliveries(bytes((flags,)) + record[1:], 0)
 
 
 def with_deliveries(record: bytes, deliveries: int) -> bytes:

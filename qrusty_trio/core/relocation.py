@@ -88,8 +88,8 @@ def drop(broker: Broker, place: Place, reason: str) -> None:
     if owned.kind == DEAD_LETTER:
         value = journal.get(journal.dead, owned.key)
         assert value is not None
-        key, _ = records.unpack_dead_letter(value)
-        queue.unbury(journal, owned.key)
+        key = records.unpack_dead_letter(value).key
+        queue.unbury(journal, owned.key, owned.id)
     elif queue.locks.get(owned.id) is not None:
         return
     else:
@@ -113,7 +113,7 @@ def _record(broker: Broker, owned: Owned) -> bytes | None:
     lock = queue.locks.get(owned.id)
     if owned.kind == DEAD_LETTER:
         value = journal.get(journal.dead, owned.key)
-        record = records.unpack_dead_letter(value)[1] if value is not None else None
+        record = records.unpack_dead_letter(value).record if value is not None else None
     elif lock is not None:
         value = journal.get(journal.locks, lock_key(queue.number, lock.number))
         record = records.unpack_lock(value).record if value is not None else None
@@ -129,8 +129,8 @@ def _rewrite(broker: Broker, queue: Queue, owned: Owned, record: bytes, referenc
     if owned.kind == DEAD_LETTER:
         value = journal.get(journal.dead, owned.key)
         assert value is not None
-        key, _ = records.unpack_dead_letter(value)
-        journal.put(owned.key, records.pack_dead_letter(key, record), journal.dead)
+        letter = records.unpack_dead_letter(value)._replace(record=record)
+        journal.put(owned.key, records.repack_dead_letter(letter), journal.dead)
     elif lock is not None:
         stored = queue.read_lock(journal, lock)
         queue.rewrite_lock(journal, lock, records.repack_lock(stored._replace(record=record)))

@@ -367,7 +367,7 @@ class Engine:
                 self._reaper_due = 0
                 await self._reaper_wake.wait()
                 continue
-            await self._try_to("locks are looked at", lambda: None)
+            await self._try_to("locks are looked at", lambda _: None)
 
     async def pump(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make deliveries left over from other steps, and return what WebSockets held, until cancelled."""
@@ -387,11 +387,11 @@ class Engine:
                 left = len(self.returns)
                 self._take_back(())
 
-    def _give_back(self) -> None:
+    def _give_back(self, now: int) -> None:
         if self.returns:
             self.returns.run(GIVEN_BACK_PER_STEP)
         else:
-            self.sessions.give_back(GIVEN_BACK_PER_STEP)
+            self.sessions.give_back(GIVEN_BACK_PER_STEP, now)
 
     async def search(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the searches for duplicates, even if the client that asked for one is gone, until cancelled."""
@@ -402,15 +402,15 @@ class Engine:
             await self._search_wanted.wait()
             self._search_wanted = trio.Event()
 
-    def _search_on(self) -> None:
+    def _search_on(self, now: int) -> None:
         if self.broker.deduplication.searching:
             self.broker.deduplication.search_on()
 
-    async def _try_to(self, what: str, change: Callable[[], None]) -> None:
-        """Run `change` in a transaction, then a checkpoint. `what` names the step in the log."""
+    async def _try_to(self, what: str, change: Callable[[int], None]) -> None:
+        """Run `change(now)` in a transaction, then a checkpoint. `what` names the step in the log."""
         try:
-            with self._transaction():
-                change()
+            with self._transaction() as now:
+                change(now)
         except QrustyError as fault:
             log.debug("%s later: %s", what, fault)
             if self.fault is None:

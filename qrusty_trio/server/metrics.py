@@ -115,7 +115,9 @@ class Metrics:
             broker.refused_for_locks,
         )
         yield _counter(
-            "qrusty_dead_lettered", "Messages that became dead letters since the start", broker.dead_lettered_total
+            "qrusty_dead_lettered",
+            "Messages that became dead letters since the start",
+            broker.dead_letters.buried_total,
         )
         operations = HistogramMetricFamily(
             "qrusty_operation_seconds", "Time to run an operation, without waiting for a sync", labels=["operation"]

@@ -97,7 +97,7 @@ async def _give_back_held(engine: Engine) -> None:
         while locks:
             for _ in range(GIVEN_BACK_PER_STEP):
                 if (lock := locks.pop()) is not None:
-                    broker.give_back(lock, counts=False)
+                    broker.give_back(lock, counts=False, now=engine.clock.now_ms())
             broker.commit()
             await trio.lowlevel.checkpoint()
 

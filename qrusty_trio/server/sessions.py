@@ -85,8 +85,8 @@ class Sessions:
         session = self._open.get(consumer)
         return session.has_left(id) if session is not None else id not in self._unsent.get(consumer, ())
 
-    def give_back(self, limit: int) -> None:
-        """Return up to `limit` messages of closed WebSockets to their queues.
+    def give_back(self, limit: int, now: int) -> None:
+        """Return up to `limit` messages of closed WebSockets to their queues. `now`: wall milliseconds.
 
         Requirements: DLV-0027
         """
@@ -97,5 +97,5 @@ class Sessions:
                 self.departed.popleft()
                 self._unsent.pop(consumer, None)
                 continue
-            self._broker.give_back(lock, counts and lock.id not in unsent)
+            self._broker.give_back(lock, counts and lock.id not in unsent, now)
             limit -= 1

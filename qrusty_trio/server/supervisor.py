@@ -58,6 +58,7 @@ from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_fre
 from qrusty_trio.server.metrics import Metrics
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.recovery import recover
+from qrusty_trio.server.retention import retain
 from qrusty_trio.server.sampler import Lag, sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
@@ -175,6 +176,7 @@ async def _run(
                     await background.start(engine.search)
                     await background.start(warn, engine)
                     await background.start(watch_ages, engine)
+                    await background.start(retain, engine)
                     await background.start(
                         monitor,
                         memory,

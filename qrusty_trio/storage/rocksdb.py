@@ -296,7 +296,13 @@ class RocksStorage:
             meta.put(SCHEMA_KEY, SCHEMA_VERSION.to_bytes(4, "big"))
             self._database.flush_wal(True)
         else:
-            check_version(self._path, int.from_bytes(stored, "big"))
+            version = int.from_bytes(stored, "big")
+            check_version(self._path, version)
+            # A kill between the two leaves a directory that an older server refuses, and this one brings up to date.
+            self._lock.mark()
+            if version != SCHEMA_VERSION:
+                meta.put(SCHEMA_KEY, SCHEMA_VERSION.to_bytes(4, "big"))
+                self._database.flush_wal(True)
 
     def _disconnect(self) -> None:
         """Refuse new callers, wait for current ones (aborting a compaction), and release all handles."""

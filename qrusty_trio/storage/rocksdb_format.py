@@ -26,7 +26,10 @@ from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.files import sync_directory
 from qrusty_trio.storage.place import removed
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+OLDEST_SCHEMA = 1
+"""Stores since this schema are read. They are marked with ours when they are opened, before anything of it is written;
+what an earlier one has in another form is told from ours record by record."""
 SCHEMA_KEY = b"schema_version"
 """Key in META; the value is the version in 4 bytes, big-endian."""
 
@@ -68,14 +71,14 @@ def is_log(name: str) -> bool:
 
 
 def check_version(directory: Path, version: int) -> None:
-    """Raise `StartupRefused` for any schema but ours.
+    """Raise `StartupRefused` for a schema that this version does not know.
 
     Requirements: PER-0013
     """
-    if version != SCHEMA_VERSION:
+    if not OLDEST_SCHEMA <= version <= SCHEMA_VERSION:
         raise StartupRefused(
             f"The store in {directory} was written by another version of the server (schema {version}; this one knows "
-            f"schema {SCHEMA_VERSION}): start that version, or give another data directory."
+            f"schemas {OLDEST_SCHEMA} to {SCHEMA_VERSION}): start that version, or give another data directory."
         )
 
 
@@ -129,6 +132,13 @@ class DirectoryLock:
         if not os.path.samestat(there, os.fstat(self._descriptor)):
             raise removed("the data directory", directory, FORMAT_FILE)
 
+    def mark(self) -> None:
+        """Make `FORMAT` name our schema, so that an older server refuses the directory. Raises `OSError`."""
+        if self._descriptor is not None and os.pread(self._descriptor, MAX_FORMAT_BYTES, 0) != _format_text():
+            # Only one digit changes, so the file has one version or the other, whatever happens meanwhile.
+            os.pwrite(self._descriptor, _format_text(), 0)
+            os.fsync(self._descriptor)
+
     def release(self) -> None:
         """Unlock the directory. Idempotent."""
         if self._descriptor is not None:
@@ -136,8 +146,8 @@ class DirectoryLock:
             self._descriptor = None
 
 
-def _format_text() -> bytes:
-    return f"qrusty-trio store, schema {SCHEMA_VERSION}\n".encode()
+def _format_text(version: int = SCHEMA_VERSION) -> bytes:
+    return f"qrusty-trio store, schema {version}\n".encode()
 
 
 def _cut_short(text: bytes) -> bool:
@@ -146,7 +156,9 @@ def _cut_short(text: bytes) -> bool:
     Requirements: PER-0018
     """
     whole = _format_text()
-    return (len(text) < len(whole) and whole.startswith(text)) or (len(text) <= len(whole) and not text.strip(b"\0"))
+    versions = range(OLDEST_SCHEMA, SCHEMA_VERSION + 1)
+    part = len(text) < len(whole) and any(_format_text(version).startswith(text) for version in versions)
+    return part or (len(text) <= len(whole) and not text.strip(b"\0"))
 
 
 def _foreign(directory: Path) -> list[str]:

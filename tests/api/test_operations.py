@@ -64,6 +64,10 @@ def test_what_has_to_be_durable(table: Table) -> None:
     assert table.post("/force-unlock/q", {"all": True}).needs_sync
     assert not table.post("/ack-batch/q", WORKER | {"message_ids": ["unknown"]}).needs_sync
     assert not table.post("/nack-batch/q", WORKER | {"message_ids": []}).needs_sync
+    assert table.post("/queues/q/dead-letters/requeue", {"all": True}).needs_sync
+    assert table.post("/queues/q/dead-letters/purge", {"ids": []}).needs_sync
+    assert not table.post("/queues/q/dead-letters/purge", {"all": True, "dry_run": True}).needs_sync
+    assert not table.run("GET", "/queues/q/dead-letters").needs_sync
     assert table.post("/update-queue", {"name": "q", "config": {"name": "r"}}).needs_sync
     assert table.post("/purge-queue/r").needs_sync
     assert table.run("DELETE", "/delete-queue/r").needs_sync
@@ -335,6 +339,7 @@ def test_stats(table: Table) -> None:
         "total_available": 2 * STATS_PIECE + 1,
         "total_locked": 1,
         "total_messages": 2 * STATS_PIECE + 2,
+        "total_dead_letters": 0,
         "memory_pressure": False,
         "memory_usage_bytes": 50,
         "memory_limit_bytes": 100,
@@ -358,7 +363,8 @@ def test_metrics_and_rates(table: Table) -> None:
     assert [point["t_ms"] for point in points] == [table.now - 1_000 * back for back in range(10, -1, -1)]
     assert [point["total"] for point in points] == list(range(5, 16))
     assert points[-1].keys() == {
-        *("t_ms", "total", "locked", "publish_rate_per_sec", "ack_rate_per_sec", "nack_rate_per_sec")
+        *("t_ms", "total", "locked", "publish_rate_per_sec", "ack_rate_per_sec", "nack_rate_per_sec"),
+        "dead_letters",
     }
     stats = table.get("/queue-stats/q")
     for rate in ("publish_rate_per_sec", "ack_rate_per_sec", "nack_rate_per_sec"):

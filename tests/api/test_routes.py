@@ -50,6 +50,10 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("GET", "/queue-list", "queue_list", ()),
     ("GET", "/livez", "live", ()),
     ("GET", "/readyz", "ready", ()),
+    ("GET", "/queues/q/dead-letters", "dead_letters", ("q",)),
+    ("GET", f"/queues/q/dead-letters/{ID}", "dead_letter", ("q", ID)),
+    ("POST", "/queues/q/dead-letters/requeue", "requeue_dead_letters", ("q",)),
+    ("POST", "/queues/q/dead-letters/purge", "purge_dead_letters", ("q",)),
 ]
 
 

@@ -128,7 +128,7 @@ def test_after_an_ack_a_forced_unlock_or_an_unsubscribe_there_is_none(world: Wor
     peer.ask({"type": "ack", "queue": "jobs", "id": ids[0]})
     lock = world.broker.catalog.by_name["jobs"].locks.get(ids[1])
     assert lock is not None
-    world.broker.give_back(lock, counts=False)
+    world.broker.give_back(lock, counts=False, now=world.now)
     peer.ask({"type": "unsubscribe", "queue": "jobs"})
     look(world, 25)
     assert warnings(peer) == []

@@ -106,13 +106,14 @@ FIELDS = {
     "deadline_soon_secs": 3,
     "id": "5",
     "ids": ["6", "7"],
+    "error": "8",
 }
 USUAL = {
     "publish": ["queue", "payload", "priority", "req_id"],
     "subscribe": ["queue", "credits", "lock_timeout_secs", "deadline_soon_secs"],
     "unsubscribe": ["queue"],
     "ack": ["queue", "id"],
-    "nack": ["queue", "id", "no_reply"],
+    "nack": ["queue", "id", "no_reply", "error"],
     "batch-ack": ["queue", "ids"],
     "batch-nack": ["queue", "ids", "req_id"],
     "credit": ["queue", "credits"],
@@ -154,6 +155,7 @@ def test_a_field_given_twice_is_refused(kind: str) -> None:
         {"type": "publish", "queue": "jobs", "payload": '{"type":"x","type":"y","queue":"\\"queue\\""}'},
         {"type": "publish", "queue": '"type"', "payload": '"queue":"queue","queue"'},
         {"type": "publish", "queue": "jobs", "payload": "p", "priority": '"priority"', "max_retries": None},
+        {"type": "nack", "queue": "jobs", "id": "1", "error": '"error":"error"'},
         {"type": "ack", "queue": "jobs", "id": "type", "colour": "type", "more": {"type": "x", "queue": ["queue"]}},
         {"type": "batch-ack", "queue": "ids", "ids": ["ids", '"ids"', "type"]},
         {"type": "credit", "queue": "credits", "credits": 1, "id": None},

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
-from qrusty_trio.core.model import MAX_BATCH_IDS, Kind, QueueConfig
+from qrusty_trio.core.dead_letters import EVERY
+from qrusty_trio.core.model import MAX_BATCH_IDS, WS_MARK, Kind, QueueConfig
 from qrusty_trio.errors import DiskFull
 from tests.api.ws_peer import OK, Peer, World, code, delivered, publish, subscribe
 
@@ -182,6 +183,29 @@ def test_dead_letters(world: World, peer: Peer) -> None:
     stats = world.broker.catalog.stats("jobs")
     assert stats is not None
     assert (stats.available, stats.locked, stats.dead) == (0, 0, 2)
+
+
+@pytest.mark.parametrize("batch", [False, True])
+def test_the_error_of_a_nack_is_kept(world: World, peer: Peer, batch: bool) -> None:
+    (id,) = delivered(world, peer, 1, retries=1)
+    which = {"type": "batch-nack", "ids": [id]} if batch else {"type": "nack", "id": id}
+    request = which | {"queue": "jobs", "req_id": "r"}
+    for error, problem in (
+        ("x" * 1025, "'error' must be at most 1024 bytes of UTF-8"),
+        ("ü" * 513, "'error' must be at most 1024 bytes of UTF-8"),
+        (5, "'error' must be a string"),
+    ):
+        (refused,) = peer.ask(request | {"error": error})
+        assert (refused["code"], refused["message"], refused["req_id"]) == ("invalid_request", problem, "r")
+    assert peer.held == [id]
+    (answer,) = peer.ask(request | {"error": 'ünable "x"'})
+    assert answer["type"] == "ok"
+    letters = world.broker.dead_letters
+    queue = world.broker.catalog.by_name["jobs"]
+    (letter,) = [each for batch in letters.search(queue, EVERY, 0, queue.next_dead, 9) for each in batch.letters]
+    assert (letter.id, letter.stored.error.decode()) == (id, 'ünable "x"')
+    assert letter.stored.consumer.decode() == peer.session.consumer.removeprefix(WS_MARK)
+    assert letter.stored.consumer.startswith(b"ws-")
 
 
 def test_after_a_rename_the_old_name_goes_on_as_well_as_the_new_one(world: World, peer: Peer) -> None:

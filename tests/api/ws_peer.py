@@ -113,7 +113,7 @@ class Peer:
         self.session.leave()
         held = self.world.broker.locks.disconnect(self.session.consumer) or LockTable()
         while (lock := held.pop()) is not None:
-            self.world.broker.give_back(lock, counts=self.session.has_left(lock.id))
+            self.world.broker.give_back(lock, counts=self.session.has_left(lock.id), now=self.world.now)
         self.world.pump()
 
     @property

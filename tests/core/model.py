@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from qrusty_trio.core.model import Kind, NackOutcome, Ordering, Priority, QueueConfig
+from qrusty_trio.core.model import WS_MARK, Kind, NackOutcome, Ordering, Priority, QueueConfig
 from qrusty_trio.errors import (
     DuplicatePayload,
     InvalidQueueName,
@@ -27,6 +27,7 @@ class Message(NamedTuple):
     max_retries: int
     deliveries: int
     created: int
+    requeues: int = 0
 
 
 class Held(NamedTuple):
@@ -37,6 +38,24 @@ class Held(NamedTuple):
     until: int
 
 
+class Dead(NamedTuple):
+    """A dead letter."""
+
+    message: Message
+    reason: str
+    died: int
+    consumer: str
+    error: str
+
+
+class Death(NamedTuple):
+    """What a message dies of, if it was delivered often enough."""
+
+    reason: str
+    now: int
+    error: str = ""
+
+
 @dataclass
 class ModelQueue:
     number: int
@@ -45,7 +64,7 @@ class ModelQueue:
     available: list[Message] = field(default_factory=list)
     held: dict[str, Held] = field(default_factory=dict)
     """In the order of the consumes."""
-    dead: list[Message] = field(default_factory=list)
+    dead: list[Dead] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
     """Payload -> the message that keeps equal ones out."""
 
@@ -73,9 +92,10 @@ class ModelQueue:
         if self.owners.get(message.payload) == message.id:
             del self.owners[message.payload]
 
-    def put_back(self, message: Message, may_die: bool) -> NackOutcome:
-        if may_die and message.deliveries >= message.max_retries:
-            self.dead.append(message)
+    def put_back(self, message: Message, consumer: str, death: Death | None) -> NackOutcome:
+        """`death`: None when the delivery does not count."""
+        if death is not None and message.deliveries >= message.max_retries:
+            self.dead.append(Dead(message, death.reason, death.now, consumer.removeprefix(WS_MARK), death.error))
             self.release(message)
             return NackOutcome.DEAD_LETTERED
         if not self.config.allow_duplicates and self.owners.setdefault(message.payload, message.id) != message.id:
@@ -144,10 +164,10 @@ class Model:
         del queue.held[id]
         queue.release(held.message)
 
-    def nack(self, name: str, id: str, consumer: str) -> NackOutcome:
+    def nack(self, name: str, id: str, consumer: str, now: int, error: str) -> NackOutcome:
         queue, held = self._take(name, id, consumer)
         del queue.held[id]
-        return queue.put_back(held.message, may_die=True)
+        return queue.put_back(held.message, consumer, Death("nacked", now, error))
 
     def renew(self, name: str, id: str, consumer: str, seconds: int, now: int) -> int:
         queue, held = self._take(name, id, consumer)
@@ -155,23 +175,76 @@ class Model:
         queue.held[id] = held._replace(until=end)
         return end
 
-    def give_back(self, name: str, id: str, consumer: str, counted: bool) -> None:
+    def give_back(self, name: str, id: str, consumer: str, counted: bool, now: int) -> None:
         try:
             queue, held = self._take(name, id, consumer)
         except MessageNotLocked:
             return
         del queue.held[id]
         message = held.message
-        queue.put_back(message if counted else message._replace(deliveries=message.deliveries - 1), may_die=counted)
+        if counted:
+            queue.put_back(message, consumer, Death("connection_lost", now))
+        else:
+            queue.put_back(message._replace(deliveries=message.deliveries - 1), consumer, None)
 
     def expire(self, now: int) -> None:
         """Those whose locks have ended go back, first ended first."""
         for end in sorted({held.until for queue in self.queues.values() for held in queue.held.values()}):
             for queue in self.queues.values() if end <= now else ():
-                ended = [held.message for held in queue.held.values() if held.until == end]
-                for message in queue.in_order(ended):
+                ended = {held.message: held.consumer for held in queue.held.values() if held.until == end}
+                for message in queue.in_order(list(ended)):
                     del queue.held[message.id]
-                    queue.put_back(message, may_die=True)
+                    queue.put_back(message, ended[message], Death("expired", now))
+
+    def chosen(self, name: str, ids: list[str] | None) -> list[Dead]:
+        """Those dead letters, in the order of the ids; None: all of them, the oldest first."""
+        letters = {letter.message.id: letter for letter in self.queues[name].dead}
+        if ids is None:
+            return list(letters.values())
+        return [letters[id] for id in dict.fromkeys(ids) if id in letters]
+
+    def requeue(self, name: str, ids: list[str] | None, to: str, priority: Priority | None) -> tuple[int, int]:
+        """How many were requeued, and how many refused."""
+        queue, target = self.queues[name], self.queues[to]
+        letters = self.chosen(name, ids)
+        refused = 0
+        for letter in letters:
+            message = letter.message._replace(deliveries=0, requeues=letter.message.requeues + 1)
+            if not target.config.allow_duplicates and message.payload in target.owners:
+                refused += 1
+                continue
+            queue.dead.remove(letter)
+            if target is not queue:
+                message = message._replace(sequence=target.published)
+                target.published += 1
+            if priority is not None:
+                message = message._replace(priority=priority)
+            target.available.append(message)
+            if not target.config.allow_duplicates:
+                target.owners[message.payload] = message.id
+        return len(letters) - refused, refused
+
+    def purge_dead(self, name: str, ids: list[str] | None) -> int:
+        letters = self.chosen(name, ids)
+        for letter in letters:
+            self.queues[name].dead.remove(letter)
+        return len(letters)
+
+    def retain(self, now: int) -> None:
+        """The oldest dead letters go that are too old, or too many."""
+        for queue in self.queues.values():
+            ttl, most = queue.config.dead_letter_ttl_seconds, queue.config.dead_letter_max
+            while queue.dead and (
+                (most is not None and len(queue.dead) > most)
+                or (ttl is not None and queue.dead[0].died <= now - ttl * 1000)
+            ):
+                del queue.dead[0]
+
+    def limit_dead(self, name: str, ttl: int | None, most: int | None) -> None:
+        if name not in self.queues:
+            raise QueueNotFound
+        queue = self.queues[name]
+        queue.config = replace(queue.config, dead_letter_ttl_seconds=ttl, dead_letter_max=most)
 
     def rename(self, name: str, new_name: str) -> None:
         if name not in self.queues:
@@ -189,7 +262,7 @@ class Model:
         queue = self.queues[name]
         if allow == queue.config.allow_duplicates:
             return
-        queue.config = QueueConfig(queue.config.ordering, allow, queue.config.kind)
+        queue.config = replace(queue.config, allow_duplicates=allow)
         queue.owners.clear()
         if not allow:
             for held in queue.held.values():

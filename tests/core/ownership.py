@@ -10,6 +10,7 @@ import struct
 
 from qrusty_trio.core import records
 from qrusty_trio.core.externals import DEAD_LETTER, LIVE
+from qrusty_trio.core.keys import prefix
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.storage.base import Family, Storage
 from qrusty_trio.storage.payload_format import REFERENCE_BYTES
@@ -61,6 +62,7 @@ def _records(storage: Storage) -> list[tuple[int, int, bytes, bytes]]:
         lock = records.unpack_lock(value)
         found.append((int.from_bytes(key[:4], "big"), LIVE, lock.key, lock.record))
     for key, value in _all(storage, Family.DEAD):
-        record_at = 2 + int.from_bytes(value[:2], "big")
-        found.append((int.from_bytes(key[:4], "big"), DEAD_LETTER, key, value[record_at:]))
+        if len(key) == len(prefix(0)) + 8:  # the others are the index by id
+            record = records.unpack_dead_letter(value).record
+            found.append((int.from_bytes(key[:4], "big"), DEAD_LETTER, key, record))
     return found

@@ -12,13 +12,13 @@ from typing import NamedTuple
 import msgspec
 
 from qrusty_trio.core import records
+from qrusty_trio.core.configuration import StoredConfig
 from qrusty_trio.core.keys import KeyCoder
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.core.queue import StoredConfig
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.storage.base import Family, Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
-from tests.core.model import Held, Message, Model, ModelQueue
+from tests.core.model import Dead, Held, Message, Model, ModelQueue
 
 ALL = 1_000_000
 LIVE, DEAD_LETTER = 0, 1
@@ -34,7 +34,7 @@ class Picture(NamedTuple):
     available: list[Message]
     """In order."""
     held: dict[str, Held]
-    dead: list[Message]
+    dead: list[Dead]
     """First buried first."""
     owners: dict[bytes, str]
     """Digest of a payload -> message."""
@@ -62,6 +62,8 @@ class _Reader:
         self._external: dict[bytes, bytes] = {}
         self._sums: dict[bytes, list[int]] = {}
         """Segment, queue number, kind -> count, bytes, least end."""
+        self._letters: dict[str, bytes] = {}
+        """Message id -> key in DEAD."""
 
     def _all(self, family: Family) -> list[tuple[bytes, bytes]]:
         return self._storage.scan(self._storage.families[family], b"", b"\xff" * 3000, ALL)
@@ -75,7 +77,13 @@ class _Reader:
                 stored = msgspec.json.decode(value, type=StoredConfig)
                 assert not stored.deduplicating
                 number = int.from_bytes(key[1:], "big")
-                config = QueueConfig(stored.ordering, stored.allow_duplicates, stored.kind)
+                config = QueueConfig(
+                    stored.ordering,
+                    stored.allow_duplicates,
+                    stored.kind,
+                    None if stored.dead_letter_ttl_seconds is msgspec.UNSET else stored.dead_letter_ttl_seconds,
+                    None if stored.dead_letter_max is msgspec.UNSET else stored.dead_letter_max,
+                )
                 coders[number] = KeyCoder(number, config)
                 counters = struct.unpack_from(">7Q", meta[b"C" + key[1:]])
                 pictures[number] = Picture(stored.name, config, counters[3], [], {}, [], {})
@@ -92,11 +100,20 @@ class _Reader:
             assert lock.deliveries == message.deliveries + 1
             held = Held(message._replace(deliveries=lock.deliveries), lock.consumer.decode(), lock.expires_at_ms)
             pictures[number].held[message.id] = held
+        index = {}
         for key, value in self._all(Family.DEAD):
             number = int.from_bytes(key[:4], "big")
-            end = 2 + int.from_bytes(value[:2], "big")
-            message = self._message(coders[number], value[2:end], value[end:], DEAD_LETTER, key)
-            pictures[number].dead.append(message)
+            if key[4:5] == b"\xff":
+                index[key[5:].decode()] = key[:4] + value
+                continue
+            assert key >= key[:4] + meta.get(b"D" + key[:4], bytes(16))[:8], "a dead letter stands before the first"
+            letter = records.unpack_dead_letter(value)
+            message = self._message(coders[number], letter.key, letter.record, DEAD_LETTER, key)
+            assert letter.died_ms is not None
+            texts = letter.consumer.decode(), letter.error.decode()
+            pictures[number].dead.append(Dead(message, letter.reason, letter.died_ms, *texts))
+            self._letters[message.id] = key
+        assert index == self._letters
         for key, value in self._all(Family.DEDUP):
             pictures[int.from_bytes(key[:4], "big")].owners[key[4:]] = value.decode()
         self._check_counters(meta, pictures)
@@ -121,7 +138,14 @@ class _Reader:
             part for part in (key[-8:], key[4:12]) if coder.encode(priority, int.from_bytes(part, "big")) == key
         )
         return Message(
-            id.decode(), int.from_bytes(sequence, "big"), priority, data.decode(), max_retries, deliveries, created
+            id.decode(),
+            int.from_bytes(sequence, "big"),
+            priority,
+            data.decode(),
+            max_retries,
+            deliveries,
+            created,
+            flags >> 2,
         )
 
     def _check_counters(self, meta: dict[bytes, bytes], pictures: dict[int, Picture]) -> None:

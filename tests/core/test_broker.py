@@ -192,7 +192,7 @@ def test_what_becomes_available_in_a_watched_queue_is_ready(broker: Broker) -> N
     assert id is not None
     assert woken_by(lambda: broker.nack("q", id, "c", 0))
     take(broker)
-    assert woken_by(lambda: broker.give_back(lock_of(broker, id), counts=False))
+    assert woken_by(lambda: broker.give_back(lock_of(broker, id), counts=False, now=0))
     take(broker)
     assert woken_by(lambda: broker.expire(LONG * 1000, 10))
 

@@ -109,8 +109,8 @@ def test_a_dead_letter_with_its_payload_in_a_segment(tmp_path: Path, storage: Me
     id = broker.publish("q", 0, "payload", 3, NOW)
     broker.publish("q", 0, "another", 3, NOW)
     for _ in range(3):
-        broker.consume("q", "c", 30, NOW)
-        broker.nack("q", id, "c", NOW)
+        broker.consume("q", "cü", 30, NOW)
+        broker.nack("q", id, "cü", NOW + 5, "é")
     broker.commit()
     payloads.close()
     (segment,) = tmp_path.glob("*.payloads")
@@ -123,8 +123,15 @@ def test_a_dead_letter_with_its_payload_in_a_segment(tmp_path: Path, storage: Me
     reference = struct.pack(">IQI", number, 24, 7) + data[20:24]
     key = PREFIX + bytes(16)
     dead_key = PREFIX + bytes(8)
-    letter = struct.pack(">H", len(key)) + key + message(id, reference, deliveries=3, flags=1)
-    assert stored(storage, Family.DEAD) == {dead_key: letter}
+    letter = (
+        struct.pack(">H", 0x8000 | len(key))
+        + key
+        + struct.pack(">QBHH", NOW + 5, 1, 3, 2)
+        + "cüé".encode()
+        + message(id, reference, deliveries=3, flags=1)
+    )
+    index_key = PREFIX + b"\xff" + id.encode()
+    assert stored(storage, Family.DEAD) == {dead_key: letter, index_key: bytes(8)}
     external = stored(storage, Family.EXTERNAL)
     assert external[struct.pack(">IIBQ", number, 1, 1, 24)] == id.encode() + dead_key
     assert len(external) == 2

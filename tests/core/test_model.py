@@ -11,7 +11,7 @@ from __future__ import annotations
 import gc
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +28,8 @@ from hypothesis.stateful import (
 )
 
 from qrusty_trio.core import broker as broker_module
+from qrusty_trio.core import dead_letter_moves as moves_module
+from qrusty_trio.core import dead_letters as letters_module
 from qrusty_trio.core import deduplication as deduplication_module
 from qrusty_trio.core import hot_tier as hot_tier_module
 from qrusty_trio.core import queue as queue_module
@@ -41,7 +43,8 @@ from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.core import stored
-from tests.core.brokers import search_to_the_end
+from tests.core.brokers import exhaust, search_to_the_end
+from tests.core.dead_letter_steps import DeadLetterSteps
 from tests.core.model import Held, Model, ModelQueue
 
 RUNS = int(os.environ.get("QRUSTY_MODEL_RUNS", "500"))
@@ -60,6 +63,7 @@ TEXTS = st.sampled_from(
 PAYLOADS = st.sampled_from(["", "p", "q", "long enough", "ü" * 5, "\0" * 30, "r" * REFERENCE_BYTES])
 """Some shorter than EXTERNALIZE_MIN_BYTES in characters only; one as long as what stands for a payload in a file."""
 CONFIGS = st.builds(QueueConfig, st.sampled_from(Ordering), st.booleans(), st.sampled_from(Kind))
+ERRORS = st.sampled_from(["", "", "ü", "e" * 1024])
 SECONDS = st.sampled_from([300, 300, 300, 30, 2, 1, 0])
 PICK = st.integers(0, 15)
 STRANGER = st.sampled_from([False, False, False, True])
@@ -76,26 +80,32 @@ PUBLISH = st.tuples(
 CONSUME = st.tuples(st.just("consume"), NAMES, CONSUMERS, SECONDS, st.integers(1, 4), st.booleans())
 SETTLE = st.one_of(
     st.tuples(st.just("ack"), PICK, STRANGER),
-    st.tuples(st.just("nack"), PICK, STRANGER),
+    st.tuples(st.just("nack"), PICK, STRANGER, ERRORS),
     st.tuples(st.just("settle_batch"), st.lists(PICK, max_size=4), st.booleans()),
     st.tuples(st.just("renew"), PICK, STRANGER, SECONDS),
     st.tuples(st.just("give_back"), PICK, st.booleans()),
+)
+DEAD = st.one_of(
+    st.tuples(st.just("requeue"), NAMES, st.none() | st.lists(PICK, max_size=3), NAMES, st.none() | NUMBERS),
+    st.tuples(st.just("purge_dead"), NAMES, st.none() | st.lists(PICK, max_size=3)),
+    st.tuples(st.just("limit_dead"), NAMES, st.sampled_from([None, 1, 5]), st.sampled_from([None, 1, 3])),
 )
 ACTIONS = st.sampled_from(["create", "create", "rename", "purge", "delete"])
 MANAGE = st.one_of(
     st.tuples(st.just("manage"), ACTIONS, NAMES, st.one_of(NAMES, NAMES, st.just(" ")), CONFIGS),
     st.tuples(st.just("duplicates"), NAMES, st.booleans()),
     st.tuples(st.just("hold_commits"), st.integers(1, 6)),
+    st.tuples(st.just("retain")),
     st.tuples(st.just("wait"), st.sampled_from([1, 1, 1, 999, 1000, 1000, 5000, 400_000])),
     st.tuples(st.just("restart"), st.booleans()),
 )
 # One rule draws among them all, so that how often each comes is said here.
-STEP = st.sampled_from([PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [MANAGE] * 2).flatmap(lambda kind: kind)
+STEP = st.sampled_from([PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [DEAD] + [MANAGE] * 2).flatmap(lambda kind: kind)
 
 T = TypeVar("T")
 
 
-class BrokerMachine(RuleBasedStateMachine):
+class BrokerMachine(DeadLetterSteps, RuleBasedStateMachine):
     storage: Storage
     directory: Path
 
@@ -125,6 +135,9 @@ class BrokerMachine(RuleBasedStateMachine):
         self.patch.setattr(hot_tier_module, "TIERS_BYTES", octets)
         self.patch.setattr(broker_module, "REFILL_PIECE", piece)
         self.patch.setattr(queue_module, "TRIM_EVERY", 3)
+        self.patch.setattr(moves_module, "PER_STEP", 2)
+        self.patch.setattr(letters_module, "PER_STEP", 2)
+        self.patch.setattr(letters_module, "NUMBERS_PER_STEP", 3)
         self.patch.setattr(deduplication_module, "TRIM_EVERY", 3)
         self.sizes = {"hot_tier_size": tier, "refill_threshold": low, "max_locked_index": max_locked}
         if external and self.storage.persistent:
@@ -287,15 +300,18 @@ class BrokerMachine(RuleBasedStateMachine):
         self.settled.append((name, id, consumer))
         self.note()
 
-    def nack(self, number: int, stranger: bool) -> None:
+    def nack(self, number: int, stranger: bool, error: str) -> None:
         self.before()
-        self.nack_one(number, stranger)
+        self.nack_one(number, stranger, error)
         self.after()
 
-    def nack_one(self, number: int, stranger: bool = False) -> None:
+    def nack_one(self, number: int, stranger: bool = False, error: str = "") -> None:
         name, id, consumer = self.pick(number)
         consumer = "stranger" if stranger else consumer
-        self.same(lambda: self.model.nack(name, id, consumer), lambda: self.broker.nack(name, id, consumer, self.now))
+        self.same(
+            lambda: self.model.nack(name, id, consumer, self.now, error),
+            lambda: self.broker.nack(name, id, consumer, self.now, error),
+        )
         self.settled.append((name, id, consumer))
         self.note()
 
@@ -318,11 +334,11 @@ class BrokerMachine(RuleBasedStateMachine):
     def give_back(self, number: int, counted: bool) -> None:
         self.before()
         name, id, consumer = self.pick(number)
-        self.model.give_back(name, id, consumer, counted)
+        self.model.give_back(name, id, consumer, counted, self.now)
         found = self.broker.catalog.by_name.get(name)
         lock = found.locks.get(id) if found is not None else None
         if lock is not None and lock.consumer == consumer:
-            self.broker.give_back(lock, counted)
+            self.broker.give_back(lock, counted, self.now)
         self.settled.append((name, id, consumer))
         self.after()
 
@@ -404,11 +420,6 @@ class BrokerMachine(RuleBasedStateMachine):
 
 def held_as_lock(held: Held) -> tuple[str, int, int]:
     return held.consumer, held.until, held.message.deliveries
-
-
-def exhaust(pieces: Iterator[None]) -> None:
-    for _ in pieces:
-        pass
 
 
 def run(storage: Storage, directory: Path, runs: int) -> None:

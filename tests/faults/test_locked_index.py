@@ -98,7 +98,7 @@ async def test_who_waits_for_a_lock_goes_on_when_one_is_free(
     free: dict[str, Callable[[Broker, int], Any]] = {
         "ack": lambda broker, now: broker.ack("full", ids[1], "c", now),
         "nack": lambda broker, now: broker.nack("full", ids[1], "c", now),
-        "give back": lambda broker, now: broker.give_back(lock_of(broker, ids[1], "full"), counts=True),
+        "give back": lambda broker, now: broker.give_back(lock_of(broker, ids[1], "full"), counts=True, now=now),
         "purge": lambda broker, now: broker.catalog.purge("full"),
         "delete": lambda broker, now: broker.catalog.delete("full"),
     }

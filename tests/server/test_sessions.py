@@ -39,13 +39,13 @@ def test_a_lock_that_ends_before_it_is_given_back(counts: bool) -> None:
     sessions.join(peer)
     sessions.leave(peer, counts, frozenset(peer.unsent))
     assert broker.expire(1000, 64) == 2
-    sessions.give_back(64)
+    sessions.give_back(64, 0)
     queue = broker.catalog.by_name["q"]
     assert (queue.available, queue.locked, queue.dead) == (1, 0, 1)
     again = broker.consume("q", "c", 1, 0)
     assert again is not None
     assert (again.id, again.retry_count) == (second.id, 1)
-    sessions.give_back(64)
+    sessions.give_back(64, 0)
     assert not sessions.departed
     assert sessions.has_left(peer.consumer, second.id)  # nothing of it is kept
 
@@ -65,7 +65,7 @@ def test_so_many_go_back_in_a_step() -> None:
         sessions.leave(peer, counts=True, unsent=frozenset())
     available = []
     while sessions.departed:
-        sessions.give_back(5)
+        sessions.give_back(5, 0)
         available.append(broker.catalog.by_name["q"].available)
     assert available == [5, 10, 12]
 
@@ -81,6 +81,6 @@ def test_what_was_to_be_given_back_is_left_to_the_recovery() -> None:
     sessions.leave(peer, counts=True, unsent=frozenset(peer.unsent))
     assert not sessions.has_left(peer.consumer, delivery.id)
     sessions.forget_departed()
-    sessions.give_back(64)
+    sessions.give_back(64, 0)
     assert broker.catalog.by_name["q"].locked == 1
     assert sessions.has_left(peer.consumer, delivery.id)

@@ -40,6 +40,7 @@ from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.recovery import load, recover
+from qrusty_trio.server.retention import retain
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.removed_log import RemovedLog
 from tests.simulation.disk import Disk
@@ -272,6 +273,7 @@ class Process:
             self.services.gate.starting = False
             await nursery.start(engine.reap)
             await nursery.start(engine.search)
+            await nursery.start(retain, engine)
             if self.compactor is not None:
                 await nursery.start(self.compactor.run)
             self.ready = True

@@ -97,6 +97,8 @@ class Picture:
             self.places[lock.message.id] = lock.message
             self.lock_of[lock.message.id] = lock
         for key, value in storage.all(Family.DEAD):
+            if not form.is_dead_letter(key):
+                continue
             message = self._decode.dead(key, value)
             self.queues[message.queue].dead[key] = message
             self.places[message.id] = message
@@ -235,6 +237,8 @@ class Picture:
                 self._sweep(lock.message)
 
     def _dead(self, kind: Kind, queue: StoredQueue, key: bytes, value: bytes) -> None:
+        if not form.is_dead_letter(key):
+            return
         if kind is Kind.PUT:
             message = self._decode.dead(key, value)
             known = queue.dead.get(key)

@@ -11,9 +11,9 @@ from zlib import crc32
 import msgspec
 
 from qrusty_trio.core import records
+from qrusty_trio.core.configuration import StoredConfig
 from qrusty_trio.core.keys import COUNTERS, QUEUE_CONFIG, KeyCoder
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.core.queue import StoredConfig
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.payload_format import REFERENCE_BYTES, segment_name
@@ -70,6 +70,11 @@ def queue_number(key: bytes) -> int:
     return int.from_bytes(key[:4], "big")
 
 
+def is_dead_letter(key: bytes) -> bool:
+    """Whether a key in DEAD is that of a letter; the others are the index by id."""
+    return key[4:5] != b"\xff"
+
+
 def lock_number(key: bytes) -> int:
     """0 for a key that is the start of a queue."""
     return int.from_bytes(key[4:12].ljust(8, b"\0"), "big")
@@ -91,7 +96,9 @@ def references(storage: SimulatedStorage) -> Iterator[tuple[str, PayloadRef]]:
     """Messages (id) whose payload is in a segment file, and where there."""
     stored = [record for _, record in storage.all(Family.MESSAGES)]
     stored += [records.unpack_lock(value).record for _, value in storage.all(Family.LOCKS)]
-    stored += [value[2 + int.from_bytes(value[:2], "big") :] for _, value in storage.all(Family.DEAD)]
+    stored += [
+        records.unpack_dead_letter(value).record for key, value in storage.all(Family.DEAD) if is_dead_letter(key)
+    ]
     for record in stored:
         flags, _, _, _, id = records.unpack_message(record)
         if flags & EXTERNAL:
@@ -143,5 +150,5 @@ class Decoder:
         )
 
     def dead(self, key: bytes, value: bytes) -> Message:
-        end = 2 + int.from_bytes(value[:2], "big")
-        return self.message(value[2:end], value[end:])
+        stored = records.unpack_dead_letter(value)
+        return self.message(stored.key, stored.record)

@@ -190,8 +190,8 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
 # Verifies: PER-0013
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
-    (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 2\n")
-    assert_refused_untouched(tmp_path, "another version of the server .schema 2")
+    (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 3\n")
+    assert_refused_untouched(tmp_path, "another version of the server .schema 3")
 
 
 def set_schema(path: Path, version: int) -> None:
@@ -207,14 +207,14 @@ def test_the_schema_is_read_from_the_store_when_the_mark_is_missing(tmp_path: Pa
     set_schema(tmp_path, 1)
     (tmp_path / "FORMAT").unlink()
     open_store(tmp_path).close()
-    set_schema(tmp_path, 2)
+    set_schema(tmp_path, 3)
     (tmp_path / "FORMAT").unlink()
-    assert_refused_untouched(tmp_path, "schema 2")
+    assert_refused_untouched(tmp_path, "schema 3")
 
 
 def test_a_mark_that_contradicts_the_store_is_refused(tmp_path: Path) -> None:
-    set_schema(tmp_path, 2)
-    with pytest.raises(StartupRefused, match="schema 2"):
+    set_schema(tmp_path, 3)
+    with pytest.raises(StartupRefused, match="schema 3"):
         open_store(tmp_path)
 
 

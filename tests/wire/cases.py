@@ -25,7 +25,12 @@ an object, `{"raw": ["ct", type, text]}` for those with another content type. In
 `<id:NAME>` stand for any UUID, any number, and the saved value.
 """
 
-ADDED: dict[str, tuple[type, ...]] = {"oldest_age_seconds": (float, type(None)), "oldest_age_exact": (bool,)}
+ADDED: dict[str, tuple[type, ...]] = {
+    "oldest_age_seconds": (float, type(None)),
+    "oldest_age_exact": (bool,),
+    "dead_letters": (int,),
+    "total_dead_letters": (int,),
+}
 """Fields that the recorded server did not have, and their types. Clients of the contract ignore them."""
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 CODE = re.compile(r"[a-z]+(_[a-z]+)*")
