@@ -29,10 +29,10 @@ from bench.servers import OURS_NEVER, Running, exit_on_sigterm
 from bench.wire import Connection
 from qrusty_trio.api.call import Call, Reply, Services
 from qrusty_trio.api.gate import Gate
-from qrusty_trio.api.operations import resolve
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.timings import Timings
+from qrusty_trio.http.request_line import RequestLines
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.pressure import PressureStatus
@@ -44,8 +44,8 @@ BATCH = 64
 PAYLOAD = 100
 SHALLOW = 1_000
 MEBIBYTE = 2**20
-Request = tuple[str, bytes, bytes]
-"""Method, path, body."""
+Request = tuple[bytes, bytes]
+"""Request line, body."""
 
 
 @dataclass(slots=True)
@@ -64,20 +64,22 @@ class Bench:
     """An engine on a store of its own, and one queue in it."""
 
     def __init__(self, directory: Path) -> None:
+        self._lines = RequestLines()
         self.storage = RocksStorage.open(directory, cache_mb=128, write_buffer_mb=16, max_open_files=128)
         broker = Broker(self.storage)
         for _ in broker.load():
             pass
         services = Services(broker, Gate(), Timings(), PressureStatus(), lambda: 0)
         self.engine = Engine(services, Dispatcher(), Clock())
-        self.run([("POST", b"/create-queue", b'{"name":"bench","config":{"ordering":"MaxFirst"}}')])
+        self.run([(b"POST /create-queue HTTP/1.1", b'{"name":"bench","config":{"ordering":"MaxFirst"}}')])
 
     def run(self, requests: Sequence[Request]) -> list[Reply]:
         """One burst through the engine, as a transport would hand it over."""
         calls = []
-        for method, path, body in requests:
-            operation, params = resolve(method, path)
-            calls.append(Call(operation, params, body))
+        for line, body in requests:
+            target = self._lines.read(line)
+            assert target.operation is not None
+            calls.append(Call(target.operation, target.params, body))
         replies = self.engine.run_now(calls)
         for reply in replies:
             if reply.status != 200:
@@ -89,7 +91,7 @@ class Bench:
         self.run(publishes)
         taken = self.run(consumes)
         # {"id":"<36 characters>", … in every answer
-        self.run([("POST", b"/ack/bench/" + reply.body[7:43], ack) for reply in taken])
+        self.run([(b"POST /ack/bench/%b HTTP/1.1" % reply.body[7:43], ack) for reply in taken])
 
     def close(self) -> None:
         self.storage.close()
@@ -104,11 +106,13 @@ def publish_bursts(count: int) -> list[list[Request]]:
         payload = "".join(source.choices(letters, k=PAYLOAD))
         body = {"queue": "bench", "priority": source.randrange(10), "payload": payload}
         bodies.append(json.dumps(body, separators=(",", ":")).encode())
-    requests: list[Request] = [("POST", b"/publish", body) for body in bodies]
+    requests: list[Request] = [(b"POST /publish HTTP/1.1", body) for body in bodies]
     return [requests[start : start + BATCH] for start in range(0, len(requests), BATCH)]
 
 
-CONSUMES: list[Request] = [("POST", b"/consume/bench", b'{"consumer_id":"worker-1","timeout_seconds":30}')] * BATCH
+CONSUMES: list[Request] = [
+    (b"POST /consume/bench HTTP/1.1", b'{"consumer_id":"worker-1","timeout_seconds":30}')
+] * BATCH
 ACK = b'{"consumer_id":"worker-1"}'
 
 
@@ -133,7 +137,7 @@ def engine_rates(figures: Figures, directory: Path, rounds: int, bursts: list[li
             for burst in bursts:
                 bench.run(burst)
             figures.publishes.append(len(bursts) * BATCH / (time.perf_counter() - begun))
-            bench.run([("POST", b"/purge-queue/bench", b"")])
+            bench.run([(b"POST /purge-queue/bench HTTP/1.1", b"")])
             figures.cycles.append(len(bursts) * BATCH / seconds_of_cycles(bench, bursts))
         finally:
             bench.close()

@@ -33,7 +33,7 @@ from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
 from qrusty_trio.http.fallback.root import MAX_ACCEPT_CHARACTERS
-from qrusty_trio.http.fallback.share import LARGE_ANSWERS
+from qrusty_trio.http.fallback.share import LARGE_RESPONSES
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
 from qrusty_trio.http.header_block import (
     BODY_SECONDS,
@@ -143,7 +143,7 @@ def documented_limits() -> dict[str, str]:
         "requests of all HTTP connections, incomplete or not yet run": "as much again",
         "what a client must take or send of these while others wait": f"{byte_budget.STALL_BYTES // 1024} KiB in "
         f"{byte_budget.STALL_SECONDS:g} s",
-        "large responses of an HTTP/2 connection at a time": f"{LARGE_ANSWERS}",
+        "large responses of an HTTP/2 connection at a time": f"{LARGE_RESPONSES}",
         "empty lines before a request": f"{MAX_EMPTY_LINES}",
         "extensions and trailers of a chunked body, which are skipped": f"{MAX_EXTRA_BYTES // 1024} KiB",
         "what is discarded after a refusal, so that the peer can read it": f"{LINGER_BYTES // 10**6} MB, "

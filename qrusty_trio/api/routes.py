@@ -15,28 +15,40 @@ Requirements: SYS-0010, API-0014
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from typing import NamedTuple
 from urllib.parse import unquote, unquote_to_bytes
 
 from qrusty_trio.api.call import Operation
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 from qrusty_trio.errors import BadRequest, InvalidQueueName, MethodNotAllowed, NotFound
 
-MAX_CACHED_PATHS = 4096
-"""Cached paths, message ids not included. When there are more, all are dropped."""
 MAX_QUERY_PARAMETERS = 100
 """Most parameters in the query of a route that takes any."""
 MAX_ENCODED_BYTES = 4096
 """Most bytes of a percent-encoded path segment or parameter: decoding costs 0.3 µs an escape."""
 _LONGEST_NAME = 3 * 32
 """Length of the longest parameter name with every character percent-encoded."""
-_UUID = -36
-"""Where a message id of the usual length starts, as an index from the end of the path."""
 NOTHING_THERE = "there is nothing under this path; GET / lists the routes"
 
 _HEX_DIGITS = frozenset(b"0123456789abcdefABCDEF")
 
 Route = tuple[Operation, tuple[str, ...]]
 _Shape = tuple[bytes | None, ...]
+
+
+class _Template(NamedTuple):
+    """The operations of one shape, by method."""
+
+    methods: dict[str, Operation]
+    parameters: tuple[int, ...]
+    """Which segments are parameters."""
+    fixed: tuple[tuple[int, bytes], ...]
+    """The fixed segments behind the first."""
+
+    @classmethod
+    def of(cls, shape: _Shape, methods: dict[str, Operation]) -> _Template:
+        parameters = tuple(index for index, part in enumerate(shape) if part is None)
+        return cls(methods, parameters, tuple((i, part) for i, part in enumerate(shape) if i and part is not None))
 
 
 class Router:
@@ -46,25 +58,24 @@ class Router:
     """
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        # By shape: the fixed segments, with None for each parameter. The more specific shape comes first.
-        self._templates: dict[_Shape, dict[str, Operation]] = {}
+        # By shape: the fixed segments, with None for each parameter.
+        by_shape: dict[_Shape, dict[str, Operation]] = {}
         # The paths of the second form: templates without their parameters. Several may share one.
         self._by_query: dict[bytes, list[dict[str, Operation]]] = {}
         for operation in operations:
             shape = _shape_of(operation.path)
-            methods = self._templates.setdefault(shape, {})
+            methods = by_shape.setdefault(shape, {})
             methods[operation.method] = operation
             if operation.method == "GET":
                 methods["HEAD"] = operation
-        self._templates = dict(sorted(self._templates.items(), key=lambda item: item[0].count(None)))
-        for shape, methods in self._templates.items():
+        # By number of segments and first one, which is fixed in every template. The more specific shape comes first.
+        self._templates: dict[tuple[int, bytes | None], list[_Template]] = {}
+        for shape, methods in sorted(by_shape.items(), key=lambda item: item[0].count(None)):
+            self._templates.setdefault((len(shape), shape[0]), []).append(_Template.of(shape, methods))
             if None in shape:
                 path = b"/" + b"/".join(part for part in shape if part is not None)
                 # Those with more parameters first: what is given decides which one is meant.
                 self._by_query.setdefault(path, []).insert(0, methods)
-        # Caches of what repeats: whole paths, and paths up to a message id.
-        self._whole: dict[tuple[str, bytes], Route] = {}
-        self._up_to_id: dict[tuple[str, bytes], Route] = {}
 
     def resolve(self, method: str, raw_path: bytes, query: str = "") -> Route:
         """The operation and its decoded parameters, in template order. HEAD resolves as GET.
@@ -74,15 +85,6 @@ class Router:
         """
         if query:
             return self._with_query(method, raw_path, query)
-        route = self._whole.get((method, raw_path))
-        if route is not None:
-            return route
-        known = self._up_to_id.get((method, raw_path[:_UUID]))
-        if known is not None:
-            # The usual case; any other is parsed in full. Searching a str is faster than searching bytes.
-            message_id = raw_path[_UUID:].decode("latin-1")
-            if message_id.isascii() and "%" not in message_id and "/" not in message_id:
-                return known[0], (*known[1], message_id)
         return self._find(method, raw_path)
 
     def _with_query(self, method: str, raw_path: bytes, query: str) -> Route:
@@ -115,28 +117,21 @@ class Router:
 
     def _find(self, method: str, raw_path: bytes) -> Route:
         segments = raw_path.split(b"/")
-        if segments.pop(0) or not all(segments):
+        if segments.pop(0) or not segments or not all(segments):
             raise NotFound(NOTHING_THERE)
-        shape = self._shape(segments)
-        if shape is None or (shape.count(None) and raw_path in self._by_query):
+        template = self._template(segments)
+        if template is None or (template.parameters and raw_path in self._by_query):
             raise self._incomplete(raw_path) if raw_path in self._by_query else NotFound(NOTHING_THERE)
-        operation = _choose(self._templates[shape], method)
-        params = _checked(tuple(_decode(part) for fixed, part in zip(shape, segments, strict=True) if fixed is None))
-        if len(self._whole) + len(self._up_to_id) >= MAX_CACHED_PATHS:
-            self._whole.clear()
-            self._up_to_id.clear()
-        if operation.path.endswith("/{id}"):
-            self._up_to_id[method, raw_path[: -len(segments[-1])]] = operation, params[:-1]
-        else:
-            self._whole[method, raw_path] = operation, params
-        return operation, params
+        operation = _choose(template.methods, method)
+        return operation, _checked(tuple([_decode(segments[index]) for index in template.parameters]))
 
-    def _shape(self, segments: list[bytes]) -> _Shape | None:
-        for shape in self._templates:
-            if len(shape) == len(segments) and all(
-                fixed is None or fixed == segment for fixed, segment in zip(shape, segments, strict=True)
-            ):
-                return shape
+    def _template(self, segments: list[bytes]) -> _Template | None:
+        for template in self._templates.get((len(segments), segments[0]), ()):
+            for index, part in template.fixed:
+                if segments[index] != part:
+                    break
+            else:
+                return template
         return None
 
 

@@ -114,7 +114,7 @@ async def _handshake(
     for event in protocol.events_received():
         if not isinstance(event, Request):
             break
-        response = _answer(event, protocol, services)
+        response = _respond(event, protocol, services)
         protocol.send_response(response)
     await stream.send_all(response.serialize())
     protocol.data_to_send()  # Discard the protocol's own copy of the response.
@@ -123,7 +123,7 @@ async def _handshake(
     return data[end + 4 :]
 
 
-def _answer(request: Request, protocol: ServerProtocol, services: WebSocketServices) -> Response:
+def _respond(request: Request, protocol: ServerProtocol, services: WebSocketServices) -> Response:
     origins = request.headers.get_all("Origin")
     hosts = request.headers.get_all("Host")
     if len(hosts) != 1 or len(origins) > 1:
@@ -415,4 +415,4 @@ def _named(start: bytes) -> str:
     Requirements: DLV-0018
     """
     found = _DELIVERY(start)
-    return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "an answer"
+    return f"message {found[2].decode()} of queue {found[1].decode()}" if found else "a response"

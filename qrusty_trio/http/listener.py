@@ -122,7 +122,7 @@ class _Server:
     async def _serve(self, stream: trio.SocketStream) -> None:
         try:
             with self._bulkheads.around("a connection"):
-                if self._context.fast_lane:
+                if self._context.fast_path:
                     await self._fast_path.serve(stream)
                 else:
                     await self._handover.serve(stream)
@@ -151,7 +151,7 @@ class _Server:
         try:
             data = b""
             with trio.move_on_after(TURN_AWAY_SECONDS):
-                data = await _read_head(stream)
+                data = await _read_headers(stream)
             if _is_websocket(data):
                 await serve_fast_websocket(stream, data, self._context.websocket, overloaded=True)
                 return
@@ -191,7 +191,7 @@ class _Backlog:
             yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
 
 
-async def _read_head(stream: trio.SocketStream) -> bytes:
+async def _read_headers(stream: trio.SocketStream) -> bytes:
     data = b""
     while b"\r\n\r\n" not in data and len(data) < MAX_HEADER_BYTES:
         more = await stream.receive_some()

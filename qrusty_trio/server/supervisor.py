@@ -299,7 +299,7 @@ def _context(
         websocket,
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
-        fast_lane=settings.fast_lane,
+        fast_path=settings.fast_lane,
         allowed_origins=settings.allowed_origins,
         stopping=stopping,
         allowed_hosts=hosts,

@@ -94,6 +94,15 @@ def test_what_is_kept_is_what_reading_it_anew_gives(line: bytes) -> None:
         assert lines.read(line) == RequestLines()._read_anew(line)
 
 
+def test_nothing_hides_behind_a_message_id() -> None:
+    """What is kept up to a message id holds for every id: no route has a fixed segment in its place."""
+    paths = {operation.path for operation in OPERATIONS}
+    for path in paths:
+        if path.endswith("/{id}"):
+            before = path.removesuffix("{id}")
+            assert not [other for other in paths - {path} if other.rpartition("/")[0] + "/" == before]
+
+
 def test_what_a_line_asks_for() -> None:
     read = RequestLines().read
     quick = {

@@ -253,7 +253,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     def _waits_for_itself(self, now: float) -> str | None:
         """Detect a deadlock: Hypercorn's reader waits for room in a window that only a frame it reads could open."""
         if self._read_ended.is_set() and now - self._got_on >= SEND_SECONDS:
-            return "an answer that is not taken"
+            return "a response that is not taken"
         return None
 
     def _break(self) -> None:

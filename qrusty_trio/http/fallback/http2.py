@@ -53,10 +53,10 @@ class Http2(H2Protocol):
         fits = len(reply.body) <= min(
             self.connection.local_flow_control_window(stream_id), self.connection.max_outbound_frame_size
         )
-        head = [(b":status", b"%d" % reply.status), *self.config.response_headers("h2")]
+        headers = [(b":status", b"%d" % reply.status), *self.config.response_headers("h2")]
         if fits:
-            head += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
-        self.connection.send_headers(stream_id, head, end_stream=not fits)
+            headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(reply.body))]
+        self.connection.send_headers(stream_id, headers, end_stream=not fits)
         if fits:
             self.connection.send_data(stream_id, reply.body, end_stream=True)
 

@@ -59,12 +59,12 @@ class _Frames:
 class _Stream:
     """A request whose response is not complete."""
 
-    __slots__ = ("answering", "asked", "since")
+    __slots__ = ("asked", "responding", "since")
 
     def __init__(self, now: float) -> None:
         self.asked = False
         """The request is complete."""
-        self.answering = False
+        self.responding = False
         """The response has begun."""
         self.since = now
         """When the request or response last progressed."""
@@ -116,7 +116,7 @@ class Http2Progress:
                 continue
             if kind == _HEADERS or (kind == _DATA and length):
                 known.since = now
-                known.answering = True
+                known.responding = True
             if kind == _RST_STREAM or (kind in (_HEADERS, _DATA) and flags & _END_STREAM):
                 self._end(stream, now, whole=kind != _RST_STREAM)
 
@@ -135,7 +135,7 @@ class Http2Progress:
             return "no request" if now - self._idle_since >= IDLE_SECONDS else None
         for stream in self._streams.values():
             # A stream open in both directions is a WebSocket; its pings detect silence.
-            limit = SEND_SECONDS if stream.asked else None if stream.answering else BODY_SECONDS + SEND_SECONDS
+            limit = SEND_SECONDS if stream.asked else None if stream.responding else BODY_SECONDS + SEND_SECONDS
             if limit is not None and now - stream.since >= limit:
-                return "an answer that is not taken"
+                return "a response that is not taken"
         return None

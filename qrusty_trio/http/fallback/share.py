@@ -15,7 +15,7 @@ from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import Unavailable
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
 
-LARGE_ANSWERS = 2
+LARGE_RESPONSES = 2
 """Most requests of an HTTP/2 connection that hold a large response at a time."""
 
 
@@ -25,7 +25,7 @@ class ConnectionShare:
     def __init__(self, received: Budget, unsent: Budget) -> None:
         self.received = received
         self.unsent = unsent
-        self.among = trio.Semaphore(LARGE_ANSWERS)
+        self.among = trio.Semaphore(LARGE_RESPONSES)
         self.shares: set[Share] = set()
 
     def lags(self, now: float, moved: int) -> bool:
