@@ -218,12 +218,13 @@ class Connection:
     def _plan(self) -> bool:
         """Plan the requests that are complete. True: the burst is full, and there may be more."""
         pending = self._pending
+        next_request = self._parser.next
         limit = 1 if self.unsent.budget.short else REQUESTS_PER_STEP
         try:
             while self._leave is None:
                 if len(pending) >= limit:
                     return True
-                request = self._parser.next()
+                request = next_request()
                 if request is None:
                     break
                 if isinstance(request, HandOver):

@@ -88,6 +88,11 @@ class Buffer:
             self.later = []
             self._later_bytes = 0
 
+    def drop_taken(self) -> None:
+        """Keep nothing of what was taken, if all was. Otherwise that lasts until more arrives."""
+        if self.position == len(self.data):
+            self.data, self.position = b"", 0
+
     def take(self, most: int) -> bytes:
         """Up to `most` bytes."""
         if self.later:
@@ -243,6 +248,7 @@ class RequestParser:
                 buffer.gather()
             found = self._read_headers(buffer)
             if found is None:
+                buffer.drop_taken()
                 return None
             if isinstance(found, Preface):
                 return HandOver(buffer.take_all(), websocket=False)
@@ -251,16 +257,20 @@ class RequestParser:
                 return self._hand_over(request)
             if request.block.length > MAX_BODY_BYTES:
                 raise body_too_large()
-        length = request.block.length
-        if length > len(buffer.data) - buffer.position:
-            # It is incomplete, or a part of it is among the pieces that came later.
-            self._begun = request
-            self.missing = max(0, length - len(buffer))
-            if self.missing:
-                return None
-        if self._begun is not None:
-            self._begun = None
-        request.body = buffer.take(length)
+        self._begun = None
+        if length := request.block.length:
+            self.missing = 0
+            end = buffer.position + length
+            if end > len(buffer.data):
+                # It is incomplete, or a part of it is among the pieces that came later.
+                self.missing = max(0, length - len(buffer))
+                if self.missing:
+                    self._begun = request
+                    return None
+                buffer.gather()
+                end = length
+            request.body = buffer.data[buffer.position : end]
+            buffer.position = end
         return request
 
     def _hand_over(self, request: Request[Target]) -> HandOver:

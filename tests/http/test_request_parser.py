@@ -161,14 +161,15 @@ def test_the_largest_body() -> None:
     request = parser.next()
     assert isinstance(request, Request)
     assert request.body == body
-    assert len(parser.buffer) == 0
-    assert parser.buffer.data == b""
+    assert parser.next() is None
+    assert (len(parser.buffer), parser.buffer.data) == (0, b"")
 
 
 def test_nothing_is_kept_of_a_request_that_was_taken() -> None:
     parser = RequestParser(LINES)
     parser.feed(HEALTH)
     assert isinstance(parser.next(), Request)
+    assert parser.next() is None
     assert parser.buffer.data == b""
 
 
