@@ -12,7 +12,7 @@ from typing import NamedTuple
 import msgspec
 
 from qrusty_trio.api.call import Operation
-from qrusty_trio.api.operations import resolve
+from qrusty_trio.api.operations import OPERATIONS, resolve
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.repeat_cache import RepeatCache
 
@@ -35,6 +35,15 @@ _ORIGIN_OF_TARGET = re.compile(rb"https?://[^/?]*")
 _HTTP11 = b" HTTP/1.1"
 _PLAIN_ID = re.compile(rb"[-0-9A-Za-z]{1,64}")
 """A message id without percent-encoding, and without a query."""
+
+
+def _siblings(path: str) -> set[str]:
+    """The templates that differ from this one in their last segment only, itself included."""
+    return {each.path for each in OPERATIONS if each.path.rpartition("/")[0] == path.rpartition("/")[0]}
+
+
+_UP_TO_ID = frozenset(each.path for each in OPERATIONS if _siblings(each.path) == {each.path})
+"""Templates whose last segment, if it is an id, may be any: no other template has a fixed segment there."""
 
 
 class RequestLine(NamedTuple):
@@ -125,7 +134,7 @@ class RequestLines:
             return target
         if not operation.path.endswith("/{id}"):
             self._whole.put(text, target)
-        elif text == f"{line.method} ".encode() + line.path + _HTTP11:
+        elif operation.path in _UP_TO_ID and text == f"{line.method} ".encode() + line.path + _HTTP11:
             before = text[: -len(_HTTP11)].rpartition(b"/")[0]
             self._up_to_id.put(before, msgspec.structs.replace(target, params=params[:-1]))
         return target

@@ -133,7 +133,7 @@ CRASHING = dedent(
     from qrusty_trio import cli
     from qrusty_trio.server import supervisor
 
-    async def crash(engine, *, task_status):
+    async def crash(engine, lag, *, task_status):
         task_status.started()
         while "crash" not in engine.broker.catalog.names():
             await trio.sleep(0.01)
