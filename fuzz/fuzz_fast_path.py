@@ -27,7 +27,7 @@ with atheris.instrument_imports(include=["qrusty_trio.http", "h11"]):
 import trio
 import trio.testing
 
-from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.call import Call, Pause, Reply
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.errors import StorageFault
@@ -98,9 +98,12 @@ class Recorder:
     def __init__(self) -> None:
         self.seen: list[tuple[str, tuple[str, ...], bytes, str]] = []
 
-    async def run(self, calls: Sequence[Call]) -> list[Reply]:
+    async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
         await trio.lowlevel.checkpoint()
         return self.run_quick(calls)
+
+    async def end_waits(self) -> None:
+        """Nothing ever waits."""
 
     waits = False
     """Nothing is ever synced."""

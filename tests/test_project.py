@@ -19,6 +19,8 @@ from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.overview import MAX_ROWS
 from qrusty_trio.api.paging import MAX_LIMIT
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
+from qrusty_trio.api.schema import MAX_WAIT_SECONDS, MAX_WAITED_QUEUES
+from qrusty_trio.api.waiting import MAX_PLACES
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
@@ -46,6 +48,7 @@ from qrusty_trio.http.header_block import (
 )
 from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS
 from qrusty_trio.http.listener import STOP_SECONDS
+from qrusty_trio.http.pauses import READ_AHEAD_BYTES
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor
 from qrusty_trio.server.bursts import REPLY_BYTES
@@ -116,6 +119,10 @@ def documented_limits() -> dict[str, str]:
         "consumer id": f"{model.MAX_CONSUMER_BYTES:,} bytes of UTF-8",
         "queues of a page of `GET /queue-list`": f"{MAX_ROWS}",
         "message ids of a batch": f"{model.MAX_BATCH_IDS:,}",
+        "length of a wait (`wait_seconds`)": f"{MAX_WAIT_SECONDS} s",
+        "queues of one consume": f"{MAX_WAITED_QUEUES}",
+        "queues waited for by all waiting consumes, each counted": f"{MAX_PLACES:,}",
+        "bytes of later requests read ahead while a consume waits": f"{READ_AHEAD_BYTES // 1024} KiB",
         "messages that a batch publishes": f"{model.MAX_BATCH_MESSAGES:,}",
         "messages that a batch consumes": f"{model.MAX_BATCH_DELIVERIES:,}",
         "response to a batch of consumes": f"{MAX_RESPONSE_BYTES // 2**20} MiB, or one message",

@@ -33,6 +33,7 @@ type options struct {
 	keep        bool
 	amqpGet     bool
 	changing    bool
+	batch       int
 	cap         time.Duration
 }
 
@@ -73,6 +74,7 @@ func parse() *options {
 	flag.BoolVar(&o.keep, "keep", false, "leave the queue in place at the end")
 	flag.BoolVar(&o.amqpGet, "amqp-get", false, "amqp: basic.get instead of a consumer with prefetch 1")
 	flag.BoolVar(&o.changing, "changing-headers", false, "http: a traceparent and an X-Request-Id that differ in every request")
+	flag.IntVar(&o.batch, "batch", 0, "http: messages in each request, with modes publish and cycle; 0: one, without the routes for batches")
 	flag.DurationVar(&o.cap, "cap", 30*time.Minute, "give up after this")
 	procs := flag.Int("procs", 1, "threads that run the loop")
 	flag.Parse()

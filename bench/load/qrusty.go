@@ -65,6 +65,9 @@ func (s *httpServer) connect(index int, queue string) (*httpConn, error) {
 }
 
 func (s *httpServer) open(index int, queue string) (loop, error) {
+	if s.o.batch > 0 {
+		return s.openBatches(index, queue)
+	}
 	c, err := s.connect(index, queue)
 	return stepLoop{c, s.o.mode}, err
 }

@@ -9,6 +9,9 @@ Requirements: DLV-0037, DLV-0038, DLV-0039
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import msgspec
 
 from qrusty_trio.api.batch_bodies import (
@@ -20,12 +23,13 @@ from qrusty_trio.api.batch_bodies import (
     quotes_of,
     surely_too_many,
 )
-from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps
+from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps, Wait
+from qrusty_trio.api.delivered import encoded
 from qrusty_trio.api.json_bodies import ALLOWED, UNREADABLE, Shape, check_consumer, check_syntax, names_of, refusal
-from qrusty_trio.api.messages import LARGE_BYTES, PRESSURE_MESSAGE, encoded
-from qrusty_trio.api.schema import DEFAULT_LOCK_SECONDS, DEFAULT_MAX_RETRIES
+from qrusty_trio.api.messages import LARGE_BYTES, PRESSURE_MESSAGE
+from qrusty_trio.api.schema import CONSUME_FIELDS, DEFAULT_MAX_RETRIES, lock_seconds, wait_ms
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, MAX_LOCK_SECONDS, U64_MAX, Delivery
+from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, Delivery
 from qrusty_trio.errors import InvalidQueueName, LimitReached, MemoryPressure, QrustyError, QueueNotFound, StorageFault
 
 PUBLISHED_CHARACTERS = 256 * 1024
@@ -49,6 +53,8 @@ class ConsumeBatchBody(msgspec.Struct):
     consumer_id: str
     max_messages: int
     timeout_seconds: int | None = None
+    wait_seconds: float | None = None
+    details: bool | None = None
 
 
 class Rejected(msgspec.Struct):
@@ -63,7 +69,9 @@ class Rejected(msgspec.Struct):
 _BATCH_FIELDS = {**ALLOWED, **MESSAGE_FIELDS}
 _BATCH = names_of(PublishBatchBody)
 _decode_batch = msgspec.json.Decoder(PublishBatchBody).decode
-_CONSUME_BATCH = Shape(ConsumeBatchBody, {"max_messages": f"an integer from 1 to {MAX_BATCH_DELIVERIES}"})
+_CONSUME_BATCH = Shape(
+    ConsumeBatchBody, {**CONSUME_FIELDS, "max_messages": f"an integer from 1 to {MAX_BATCH_DELIVERIES}"}
+)
 
 
 class BatchPublisher:
@@ -134,12 +142,12 @@ def _publish_batch(services: Services, call: Call, now: int) -> Steps:
     if len(messages) > MAX_BATCH_MESSAGES:
         raise LimitReached(f"'messages' {TOO_MANY_MESSAGES}")
     if len(body) > LARGE_BYTES:
-        yield None
+        yield
     if body.count(b'"') != 6 + quotes_of(messages):
         yield from look_closer_at_messages(body, _BATCH, messages)
     publisher = BatchPublisher(services.broker, request.queue, messages)
     while publisher.step(now):
-        yield None
+        yield
     return Reply(200, _encode(publisher.outcome()), bool(publisher.ids))
 
 
@@ -148,14 +156,11 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
     check_consumer(request.consumer_id)
     if not 1 <= request.max_messages <= MAX_BATCH_DELIVERIES:
         raise _CONSUME_BATCH.wrong("max_messages")
-    seconds = request.timeout_seconds
-    if seconds is None:
-        seconds = DEFAULT_LOCK_SECONDS
-    elif not 0 <= seconds <= U64_MAX:
-        raise _CONSUME_BATCH.wrong("timeout_seconds")
-    lock_seconds = min(seconds, MAX_LOCK_SECONDS)
+    seconds = lock_seconds(request.timeout_seconds)
+    wait, details = wait_ms(request.wait_seconds), request.details is True
     broker, consumer = services.broker, request.consumer_id
     deliveries: list[Delivery] = []
+    call.handed_out = deliveries
     messages: list[bytes] = []
     whole = step = 0
     queue = broker.catalog.by_name.get(call.params[0])
@@ -163,10 +168,10 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
         broker.catalog.missed(call.params[0])
     while queue is not None and len(deliveries) < request.max_messages:
         # By number: after a rename, all are of the same queue.
-        delivery = broker.consume_number(queue.number, consumer, lock_seconds, now)
+        delivery = broker.consume_number(queue.number, consumer, seconds, now)
         if delivery is None:
             break
-        message = encoded(delivery)
+        message = encoded(delivery, details)
         size = len(message) + 1
         if deliveries and whole + size > MAX_RESPONSE_BYTES:
             broker.take_back(delivery.queue_number, delivery.lock_number, delivery.id)
@@ -177,8 +182,26 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
         step += size
         if len(deliveries) % CONSUMED_PER_STEP == 0 or step >= CONSUMED_BYTES:
             step = 0
-            yield deliveries
+            yield
+    if not deliveries and wait:
+        name, most = call.params[0], request.max_messages
+        handed_out = partial(_handed_out, consumer, details)
+        return Wait((name,), consumer, seconds, most, now + wait, handed_out, b'{"messages":[]}')
     return Reply(200, b'{"messages":[%b]}' % b",".join(messages), False, deliveries, consumer)
+
+
+def _handed_out(consumer: str, details: bool, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
+    """The reply to a batch that waited, with as many of the messages as fit into it."""
+    messages = [encoded(deliveries[0], details)]
+    whole = len(messages[0]) + 1
+    for delivery in deliveries[1:]:
+        message = encoded(delivery, details)
+        whole += len(message) + 1
+        if whole > MAX_RESPONSE_BYTES:
+            break
+        messages.append(message)
+    body = b'{"messages":[%b]}' % b",".join(messages)
+    return Reply(200, body, False, deliveries[: len(messages)], consumer)
 
 
 OPERATIONS = (

@@ -34,6 +34,9 @@ class Call(msgspec.Struct, gc=False):
     body: bytes = b""
     query: str = ""
     """The raw query string without '?'; '' if there is none."""
+    handed_out: list[Delivery] | None = None
+    """What the call has handed out, if it takes several steps: the engine gives it back if it comes to no reply. It may
+    be in the store before a step ends, as a scan commits."""
 
 
 class HandedOut:
@@ -107,14 +110,27 @@ class Services:
     about: About = field(default_factory=About)
 
 
-Steps = Generator[Sequence[Delivery] | None, None, Reply]
-"""An operation that takes more than one step. At its yields the engine commits and lets others run.
+class Wait(msgspec.Struct):
+    """A consume found nothing, and is to wait: the operation returns this instead of a reply."""
 
-One that hands out messages yields its list of deliveries, always the same one: the engine gives back what is in it if
-the operation comes to no reply.
-"""
+    names: tuple[str, ...]
+    """The queues to wait for."""
+    consumer: str
+    lock_seconds: int
+    most: int
+    """Most messages of the response."""
+    until_ms: int
+    """When the wait ends, wall milliseconds."""
+    answer: Callable[[Services, Sequence[Delivery], str], Reply]
+    """Makes the reply. It may leave out messages at the end that do not fit. The name: which of the queues it was."""
+    nothing: bytes
+    """The body of the reply when the time is up."""
 
-Answer = Reply | Steps
+
+Steps = Generator[None, None, Reply | Wait]
+"""An operation that takes more than one step. At its yields the engine commits and lets others run."""
+
+Answer = Reply | Steps | Wait
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,16 +162,47 @@ class Operation:
         return self.mutating or self.reads_store
 
 
+WAITING = Reply(0)
+"""Stands for the reply to a call that has to wait: `Engine.run` must run it."""
+
+
+class Pause(Protocol):
+    """How a transport lets a call wait: for the engine or for its peer. For one call at a time."""
+
+    def room(self) -> bool:
+        """Whether a response of any size may be made now."""
+
+    def took(self, characters: int) -> None:
+        """So much payload waits to be sent."""
+
+    def wake(self) -> None:
+        """End `wait`."""
+
+    async def wait(self, seconds: float) -> None:
+        """Return when `wake` is called, when the time is up, or when the peer is gone or wanted elsewhere."""
+
+    async def reserve(self) -> None:
+        """Wait in turn until there is room for a response of any size."""
+
+    def release(self) -> None:
+        """Give back the room that `reserve` took, or the transport before."""
+
+    @property
+    def over(self) -> bool:
+        """The peer is gone, or must not wait any longer."""
+
+
 class Engine(Protocol):
     """The one engine behind all transports."""
 
-    async def run(self, calls: Sequence[Call]) -> list[Reply]:
+    async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
         """Run a burst of calls as one batch and one commit. Returns the replies in the order of the calls.
 
-        It stops early once the replies are large: then fewer replies than calls come back. The caller sends those, then
-        runs the rest. Returns when every change is as durable as QRUSTY_FSYNC promises. A bad request or a storage
-        fault is a reply, not an exception. If the caller is cancelled while waiting, the changes stand and the
-        deliveries are given back.
+        It stops early once the replies are large, and before and after a call that has to wait: then fewer replies than
+        calls come back. The caller sends those, then runs the rest. `pause`: how to wait; None: not at all.
+
+        Returns when every change is as durable as QRUSTY_FSYNC promises. A bad request or a storage fault is a reply,
+        not an exception. If the caller is cancelled while waiting, the changes stand and the deliveries are given back.
         """
 
     @property
@@ -166,7 +213,8 @@ class Engine(Protocol):
         """Run a burst of short calls without waiting for a sync. Returns the replies in the order of the calls.
 
         It stops early once the replies are large, to give other tasks a turn: then fewer replies than calls come back.
-        If `waits` and a reply needs a sync, the caller must call `when_durable` before it awaits anything.
+        A call that has to wait gets WAITING. If `waits` and a reply needs a sync, the caller must call `when_durable`
+        before it awaits anything.
         """
 
     def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
@@ -175,6 +223,9 @@ class Engine(Protocol):
         `answers`: how many responses the callback sends. Callbacks that do not fit into one step of the loop wait for
         the next.
         """
+
+    async def end_waits(self) -> None:
+        """The server stops: answer all calls that wait, and let none wait any more."""
 
     def give_back(self, reply: Reply) -> None:
         """The response could not be written. Its messages are available again, at once or in small steps, uncounted."""

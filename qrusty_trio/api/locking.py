@@ -50,9 +50,9 @@ _FORCE_UNLOCK = Shape(ForceUnlockBody, {"ids": "a list of strings", "all": "true
 
 
 def _renew(services: Services, call: Call, now: int) -> Reply:
-    consumer, lock_seconds = schema.consume_body(call.body)
+    terms = schema.consume_body(call.body)
     queue, message_id = call.params
-    end = services.broker.renew(queue, message_id, consumer, lock_seconds, now)
+    end = services.broker.renew(queue, message_id, terms.consumer, terms.lock_seconds, now)
     return Reply(200, b'{"lock_until":%d}' % end)
 
 

@@ -5,14 +5,16 @@ Rule: see `api.operations`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import TypeVar
 
 import msgspec
 
 from qrusty_trio.api import schema
-from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services
+from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services, Wait
+from qrusty_trio.api.delivered import encoded
 from qrusty_trio.core.model import Delivery, NackOutcome
 from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QueueNotFound
 
@@ -61,24 +63,61 @@ def _publish_large(services: Services, call: Call, now: int) -> Generator[None, 
     return Reply(200, b'{"id":"%b"}' % message_id.encode(), True)
 
 
-def _consume(services: Services, call: Call, now: int) -> Reply:
+def _consume(services: Services, call: Call, now: int) -> Reply | Wait:
     begin = _clock()
-    consumer, lock_seconds = schema.consume_body(call.body)
+    terms = schema.consume_body(call.body)
     before = _clock()
-    delivery = services.broker.consume(call.params[0], consumer, lock_seconds, now)
+    delivery = services.broker.consume(call.params[0], terms.consumer, terms.lock_seconds, now)
     after = _clock()
-    reply = Reply(200, b"null") if delivery is None else Reply(200, encoded(delivery), False, (delivery,), consumer)
+    if delivery is not None:
+        reply = Reply(200, encoded(delivery, terms.details), False, (delivery,), terms.consumer)
+    elif terms.wait_ms:
+        return _wait((call.params[0],), terms, now, partial(_handed_out, terms))
+    else:
+        reply = Reply(200, b"null")
     services.timings.record("consume", _clock() - begin, after - before, now // 1000)
     return reply
 
 
-def encoded(delivery: Delivery) -> bytes:
-    """A delivered message as its consumer gets it."""
-    return b'{"id":"%b","payload":%b,"retry_count":%d}' % (
-        delivery.id.encode(),
-        _encode(delivery.payload),
-        delivery.retry_count,
-    )
+def _consume_from(services: Services, call: Call, now: int) -> Reply | Wait:
+    """The same from several queues, in the order in which they are named."""
+    begin = _clock()
+    queues, terms = schema.consume_from_body(call.body)
+    share = 0
+    for name in queues:
+        before = _clock()
+        delivery = services.broker.consume(name, terms.consumer, terms.lock_seconds, now)
+        share += _clock() - before
+        if delivery is not None:
+            reply = Reply(200, encoded(delivery, terms.details, name), False, (delivery,), terms.consumer)
+            break
+    else:
+        if terms.wait_ms:
+            return _wait(queues, terms, now, partial(_handed_out_from, terms))
+        reply = Reply(200, b"null")
+    services.timings.record("consume", _clock() - begin, share, now // 1000)
+    return reply
+
+
+def _wait(
+    names: tuple[str, ...],
+    terms: schema.ConsumeTerms,
+    now: int,
+    answer: Callable[[Services, Sequence[Delivery], str], Reply],
+) -> Wait:
+    return Wait(names, terms.consumer, terms.lock_seconds, 1, now + terms.wait_ms, answer, b"null")
+
+
+def _handed_out(terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
+    return Reply(200, encoded(deliveries[0], terms.details), False, deliveries, terms.consumer)
+
+
+def _handed_out_from(
+    terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str
+) -> Reply:
+    # By its name of now: that is where it can be acked.
+    name = services.broker.catalog.name_of(deliveries[0].queue_number) or asked
+    return Reply(200, encoded(deliveries[0], terms.details, name), False, deliveries, terms.consumer)
 
 
 def _ack(services: Services, call: Call, now: int) -> Reply:
@@ -159,6 +198,7 @@ def _settle_batch(
 OPERATIONS = (
     Operation("publish", "POST", "/publish", True, _publish, schema.PublishBody),
     Operation("consume", "POST", "/consume/{queue}", True, _consume, schema.ConsumeBody, True),
+    Operation("consume_from", "POST", "/consume", True, _consume_from, schema.ConsumeFromBody, True),
     Operation("ack", "POST", "/ack/{queue}/{id}", True, _ack, schema.SettleBody),
     Operation("nack", "POST", "/nack/{queue}/{id}", True, _nack, schema.NackBody),
     Operation("ack_batch", "POST", "/ack-batch/{queue}", True, _ack_batch, schema.SettleBatchBody, True),

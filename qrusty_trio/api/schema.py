@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 import msgspec
 
 from qrusty_trio.api.json_bodies import (
+    ALLOWED,
     UNREADABLE,
     Shape,
     check_consumer,
@@ -27,14 +28,19 @@ from qrusty_trio.core.model import (
     MAX_CONSUMER_BYTES,
     MAX_DEAD_LETTER_SECONDS,
     MAX_LOCK_SECONDS,
+    MAX_QUEUE_NAME_BYTES,
     U32_MAX,
     U64_MAX,
     Kind,
     Ordering,
 )
+from qrusty_trio.errors import InvalidQueueName, WrongShape
 
 DEFAULT_MAX_RETRIES = 3
 DEFAULT_LOCK_SECONDS = 30
+MAX_WAIT_SECONDS = 60
+MAX_WAITED_QUEUES = 100
+"""Queues that one consume may name."""
 MAX_KEPT_BODIES = 1024
 MAX_KEPT_BODY_BYTES = 256
 """Longer bodies of consumes and of acks are not cached."""
@@ -53,6 +59,29 @@ class ConsumeBody(msgspec.Struct, gc=False):
     consumer_id: str
     timeout_seconds: int | None = None
     """Length of the lock in seconds. With 0 it expires at once."""
+    wait_seconds: float | None = None
+    """How long to wait for a message."""
+    details: bool | None = None
+    """Whether to tell more of the message than the contract does."""
+    queues: list[str] | None = None
+    """Refused: the queue is in the path."""
+
+
+class ConsumeFromBody(msgspec.Struct):
+    queues: list[str]
+    consumer_id: str
+    timeout_seconds: int | None = None
+    wait_seconds: float | None = None
+    details: bool | None = None
+
+
+class ConsumeTerms(msgspec.Struct, frozen=True, gc=False):
+    """What a consume asks for."""
+
+    consumer: str
+    lock_seconds: int
+    wait_ms: int = 0
+    details: bool = False
 
 
 class SettleBody(msgspec.Struct, gc=False):
@@ -105,10 +134,20 @@ _decode_consume = msgspec.json.Decoder(ConsumeBody).decode
 _decode_settle = msgspec.json.Decoder(SettleBody).decode
 _decode_nack = msgspec.json.Decoder(NackBody).decode
 
+WAIT_FIELDS: Final = {"wait_seconds": f"a number from 0 to {MAX_WAIT_SECONDS}"}
+CONSUME_FIELDS: Final = {
+    **ALLOWED,
+    **WAIT_FIELDS,
+    "details": "true or false",
+    "queues": f"a list of 1 to {MAX_WAITED_QUEUES} different names",
+}
+"""What each field of a consume may be, for the text of a refusal."""
+
 _PUBLISH = names_of(PublishBody)
 _CONSUME = names_of(ConsumeBody)
 _SETTLE = names_of(SettleBody)
 _NACK = names_of(NackBody)
+_CONSUME_FROM = Shape(ConsumeFromBody, CONSUME_FIELDS)
 _SETTLE_BATCH = Shape(SettleBatchBody, ids="message_ids")
 _NACK_BATCH = Shape(NackBatchBody, ids="message_ids")
 RETENTION: Final = {"dead_letter_ttl_seconds": MAX_DEAD_LETTER_SECONDS, "dead_letter_max": U32_MAX}
@@ -147,7 +186,7 @@ def publish_body(body: bytes) -> tuple[str, int | str, str, int]:
     return request.queue, priority, request.payload, retries
 
 
-_kept_consumes: dict[bytes, tuple[str, int]] = {}
+_kept_consumes: dict[bytes, ConsumeTerms] = {}
 _kept_settles: dict[bytes, str] = {}
 _kept_nacks: dict[bytes, tuple[str, str]] = {}
 
@@ -161,8 +200,8 @@ def _keep(kept: dict[bytes, T], body: bytes, meaning: T) -> T:
     return meaning
 
 
-def consume_body(body: bytes) -> tuple[str, int]:
-    """Consumer id and length of the lock in seconds. Also raises LimitReached, like the next two functions.
+def consume_body(body: bytes) -> ConsumeTerms:
+    """The terms of a consume from one queue. Also raises LimitReached, like the next functions.
 
     Requirements: SCH-0014
     """
@@ -172,24 +211,55 @@ def consume_body(body: bytes) -> tuple[str, int]:
     try:
         request = _decode_consume(body)
     except UNREADABLE as error:
-        raise refusal(error, body) from None
+        raise refusal(error, body, CONSUME_FIELDS) from None
+    terms = _terms(request)
     quotes = 4
-    seconds = request.timeout_seconds
-    if seconds is None:
-        seconds = DEFAULT_LOCK_SECONDS
-    else:
-        if not 0 <= seconds <= U64_MAX:
-            raise wrong("timeout_seconds")
-        if seconds > MAX_LOCK_SECONDS:
-            seconds = MAX_LOCK_SECONDS
-        quotes = 6
+    for value in (request.timeout_seconds, request.wait_seconds, request.details):
+        if value is not None:
+            quotes += 2
     surplus = body.count(b'"') - quotes
     if surplus:
         look_closer(body, _CONSUME, surplus)
-    consumer = request.consumer_id
-    if len(consumer) > MAX_CONSUMER_BYTES // 4:
-        check_consumer(consumer)
-    return _keep(_kept_consumes, body, (consumer, seconds))
+        if request.queues is not None:
+            raise WrongShape("'queues' must not be given: the path names the queue")
+    return _keep(_kept_consumes, body, terms)
+
+
+def consume_from_body(body: bytes) -> tuple[tuple[str, ...], ConsumeTerms]:
+    """The queues, in order, and the terms of a consume from several. Also raises InvalidQueueName."""
+    request = _CONSUME_FROM.read(body)
+    queues = tuple(request.queues)
+    if not 1 <= len(queues) <= MAX_WAITED_QUEUES or len(set(queues)) < len(queues):
+        raise _CONSUME_FROM.wrong("queues")
+    for index, name in enumerate(queues):
+        if not 1 <= len(name.encode()) <= MAX_QUEUE_NAME_BYTES:
+            raise InvalidQueueName(f"'queues[{index}]' must be 1 to {MAX_QUEUE_NAME_BYTES} bytes of UTF-8")
+    return queues, _terms(request)
+
+
+def _terms(request: ConsumeBody | ConsumeFromBody) -> ConsumeTerms:
+    seconds = lock_seconds(request.timeout_seconds)
+    if len(request.consumer_id) > MAX_CONSUMER_BYTES // 4:
+        check_consumer(request.consumer_id)
+    return ConsumeTerms(request.consumer_id, seconds, wait_ms(request.wait_seconds), request.details is True)
+
+
+def lock_seconds(given: int | None) -> int:
+    """The length of a lock, from a `timeout_seconds`. Raises WrongShape."""
+    if given is None:
+        return DEFAULT_LOCK_SECONDS
+    if not 0 <= given <= U64_MAX:
+        raise wrong("timeout_seconds")
+    return min(given, MAX_LOCK_SECONDS)
+
+
+def wait_ms(given: float | None) -> int:
+    """Milliseconds to wait, from a `wait_seconds`. Raises WrongShape."""
+    if given is None:
+        return 0
+    if not 0 <= given <= MAX_WAIT_SECONDS:
+        raise WrongShape(f"'wait_seconds' must be {CONSUME_FIELDS['wait_seconds']}")
+    return int(given * 1000)
 
 
 def settle_body(body: bytes) -> str:

@@ -234,7 +234,8 @@ class Broker:
             number = queue.deliver(journal, key, value)
             batch = journal.batch_number
             locks.add(Lock(id, queue, number, key, consumer, end, deliveries, digest, external, batch, now))
-            return Delivery(queue.number, id, data.decode(), deliveries, queue.coder.priority(key), created, number)
+            priority = queue.coder.priority(key)
+            return Delivery(queue.number, id, data.decode(), deliveries, priority, created, number, end)
         self.ready.add(queue.number)
         return None
 

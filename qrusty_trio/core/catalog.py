@@ -265,6 +265,16 @@ class Catalog:
             refusal.nearest = names
         return refusal
 
+    def find_number(self, name: str) -> int | None:
+        """The number of a queue; None if there is none of that name."""
+        queue = self.by_name.get(name)
+        return queue.number if queue is not None else None
+
+    def name_of(self, queue_number: int) -> str | None:
+        """The name of a queue; None if it is gone."""
+        queue = self.by_number.get(queue_number)
+        return queue.name if queue is not None else None
+
     def available(self, queue_number: int) -> int:
         queue = self.by_number.get(queue_number)
         return queue.available if queue is not None else 0

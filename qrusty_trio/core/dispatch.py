@@ -5,8 +5,9 @@ on the number of subscribers. Every queue has a ring of the subscribers that can
 gets the next message and moves to the tail. One without credit or room leaves the ring. It is ignored until `resume`
 brings it back.
 
-A subscriber names its queue once. The subscription follows that queue through a rename. When the queue is deleted, the
-subscription waits for the next queue of the name it was made with, whether newly created or renamed to it.
+A subscriber names its queue once. The subscription follows that queue through a rename. When the queue is deleted, or
+there was none (NO_QUEUE), the subscription waits for the next queue of the name it was made with, whether newly created
+or renamed to it.
 
 Pure and synchronous, like the broker: nothing here waits or knows a socket. `pump` runs inside an engine transaction,
 after the operations of that transaction, so that a publish and its delivery share one batch.
@@ -16,7 +17,7 @@ Requirements: SCH-0022
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Protocol, TypeVar
 
 from qrusty_trio.core.deadlines import Deadlines
@@ -25,6 +26,10 @@ from qrusty_trio.errors import PayloadUnreadable
 
 TURN = 32
 """Messages delivered from one queue before the next queue with messages gets its turn."""
+ADOPTED_PER_STEP = 500
+"""Subscriptions that join a new queue of their name in one step, which takes under 1 ms."""
+NO_QUEUE = -1
+"""The queue number of a subscription whose queue does not exist."""
 STEP_CHARACTERS = 512 * 1024
 """Payload characters delivered in one step, or a single larger payload: 2 MiB take at most 2 ms."""
 
@@ -122,7 +127,9 @@ class Dispatcher:
         self._members: dict[int, _Subscriptions] = {}
         """Queue number -> its subscribers, whether they can take a message or not."""
         self._orphans: dict[str, _Subscriptions] = {}
-        """Name -> subscribers whose queue was deleted. They wait for a new queue of that name."""
+        """Name -> subscribers whose queue does not exist. They wait for a new queue of that name."""
+        self._adopting: deque[tuple[str, int]] = deque()
+        """New queues, by name and number, that subscribers in `_orphans` wait for: these join bit by bit."""
         self._rings: dict[int, _Subscriptions] = {}
         """Queue number -> the subscribers that can take a message, next one first. No empty rings."""
         self._turns: OrderedDict[int, None] = OrderedDict()
@@ -144,6 +151,9 @@ class Dispatcher:
         """Add a new subscription. The next `pump` delivers messages that are already in its queue."""
         subscription.active = True
         subscription.generation = self.generation
+        if subscription.queue_number == NO_QUEUE:
+            self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
+            return
         self._members.setdefault(subscription.queue_number, OrderedDict())[subscription] = None
         self.resume(subscription)
 
@@ -189,6 +199,7 @@ class Dispatcher:
         self.generation += 1
         self._changed.update(self._rings)
         self._members, self._orphans, self._rings = {}, {}, {}
+        self._adopting.clear()
         self._turns.clear()
         self._starved.clear()
         self._unreadable.clear()
@@ -216,6 +227,8 @@ class Dispatcher:
         """
         if broker.catalog.named:
             self._follow(broker.catalog.take_named())
+        if self._adopting:
+            self._adopt()
         if broker.ready:
             for number in broker.take_ready():
                 if number in self._rings:
@@ -242,7 +255,7 @@ class Dispatcher:
                 starved[number] = None
         if self._changed:
             self._tell(broker)
-        return bool(turns) or (bool(starved) and not broker.locks.full)
+        return bool(turns) or bool(self._adopting) or (bool(starved) and not broker.locks.full)
 
     def _tell(self, broker: Source) -> None:
         for number in self._changed:
@@ -269,6 +282,9 @@ class Dispatcher:
         Requirements: DLV-0029
         """
         for number, name in named:
+            if self._adopting:
+                # Whatever that queue was called before, it is not any more.
+                self._adopting = deque(each for each in self._adopting if each[1] != number)
             if name is None:
                 for subscription in self._members.pop(number, ()):
                     self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
@@ -277,10 +293,23 @@ class Dispatcher:
                 self._turns.pop(number, None)
                 self._starved.pop(number, None)
             elif name in self._orphans:
-                for subscription in self._orphans.pop(name):
-                    subscription.queue_number = number
-                    self._members.setdefault(number, OrderedDict())[subscription] = None
-                    self.resume(subscription)
+                self._adopting.append((name, number))
+
+    def _adopt(self) -> None:
+        """Let subscribers join the new queue of their name, up to ADOPTED_PER_STEP."""
+        left = ADOPTED_PER_STEP
+        while self._adopting and left > 0:
+            name, number = self._adopting[0]
+            orphans = self._orphans.get(name)
+            while orphans and left > 0:
+                subscription, _ = orphans.popitem(last=False)
+                subscription.queue_number = number
+                self._members.setdefault(number, OrderedDict())[subscription] = None
+                self.resume(subscription)
+                left -= 1
+            if not orphans:
+                self._orphans.pop(name, None)
+                self._adopting.popleft()
 
     def _serve(self, broker: Source, number: int, ring: _Subscriptions, share: int, now: int) -> int:
         """Deliver up to `share` messages of one queue.

@@ -109,6 +109,8 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """Wall time of the publish, milliseconds since 1970."""
     lock_number: int = -1
     """Identifies this delivery together with the queue number. Never reused within a process."""
+    expires_at_ms: int = 0
+    """End of the lock, wall milliseconds."""
 
 
 class NackOutcome(StrEnum):

@@ -18,12 +18,12 @@ import os
 import select
 from collections.abc import Sequence
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import outcome
 import trio
 
-from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.call import WAITING, Call, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
@@ -36,14 +36,19 @@ CONNECTIONS_PER_STEP = 64
 """Most connections served in one step of the event loop: 1 to 2 ms."""
 
 
-class Connection(Protocol):
-    """What batching needs of a parked connection."""
+class Parked(Protocol):
+    """What parking needs of a connection."""
 
     fd: int
     task: trio.lowlevel.Task | None
     """Its task while it is parked; else None."""
     reading_paused: bool
     """The connection is not polled."""
+
+
+class Connection(Parked, Protocol):
+    """What batching needs of a parked connection."""
+
     phase: int
     since: float
     """When the phase began."""
@@ -83,7 +88,9 @@ class Batching:
         self._unsent = shared.context.unsent
         self._epoll = select.epoll()
         self._parked: dict[int, Connection] = {}
-        """By file descriptor."""
+        """By file descriptor: those that are served here."""
+        self._watched: dict[int, Parked] = {}
+        """By file descriptor: those whose task sees for itself what happens to the socket."""
 
     async def run(self) -> None:
         """Serve batches until cancelled."""
@@ -106,16 +113,29 @@ class Batching:
         Returns the bytes that arrived (b"" if the peer has closed its side), a Call that the task must run, or an
         Unsent response that it must finish sending first.
         """
-        self._epoll.register(connection.fd, select.EPOLLIN)
-        connection.task = trio.lowlevel.current_task()
         self._parked[connection.fd] = connection
+        arrived: bytes | Call | Unsent = await self._park(connection, select.EPOLLIN)
+        return arrived
+
+    async def watch(self, connection: Parked, *, reading: bool) -> None:
+        """Park a connection until its peer has closed its side, or sent something (if `reading`), or until `wake`."""
+        self._watched[connection.fd] = connection
+        await self._park(connection, select.EPOLLRDHUP | (select.EPOLLIN if reading else 0))
+
+    def wake(self, connection: Parked) -> None:
+        """End `watch`."""
+        if connection.fd in self._watched:
+            self._wake(connection, outcome.Value(b""))
+
+    async def _park(self, connection: Parked, events: int) -> Any:
+        self._epoll.register(connection.fd, events)
+        connection.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:
             self._unpark(connection)
             return trio.lowlevel.Abort.SUCCEEDED
 
-        arrived: bytes | Call | Unsent = await trio.lowlevel.wait_task_rescheduled(abort)
-        return arrived
+        return await trio.lowlevel.wait_task_rescheduled(abort)
 
     # From requests to calls
 
@@ -126,6 +146,9 @@ class Batching:
         calls: list[Call] = []
         most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
         for fd, _ in events:
+            if fd in self._watched:
+                self.wake(self._watched[fd])
+                continue
             connection = self._parked[fd]
             if connection.phase == WORKING:
                 # The peer pipelined or hung up before its response; stop polling it until then.
@@ -178,8 +201,10 @@ class Batching:
                 self._fail(connection, error)
             return Batch([], [])
         later: list[tuple[Connection, Reply]] = []
-        for connection, reply in zip(connections, replies, strict=False):
-            if reply.needs_sync and waits:
+        for connection, call, reply in zip(connections, calls, replies, strict=False):
+            if reply is WAITING:
+                self._wake(connection, outcome.Value(call))
+            elif reply.needs_sync and waits:
                 later.append((connection, reply))
             else:
                 self._respond(connection, reply)
@@ -227,14 +252,15 @@ class Batching:
 
     # Waking a connection's task
 
-    def _unpark(self, connection: Connection) -> None:
-        del self._parked[connection.fd]
+    def _unpark(self, connection: Parked) -> None:
+        if self._watched.pop(connection.fd, None) is None:
+            del self._parked[connection.fd]
         if not connection.reading_paused:
             self._epoll.unregister(connection.fd)
         connection.reading_paused = False
         connection.task = None
 
-    def _wake(self, connection: Connection, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
+    def _wake(self, connection: Parked, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
         task = connection.task
         assert task is not None
         self._unpark(connection)

@@ -14,6 +14,7 @@ Requirements: SYS-0019
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 
@@ -29,6 +30,7 @@ from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.header_block import MAX_HEADER_BYTES, RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
+from qrusty_trio.http.pauses import EventPause, SocketPause
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.request_line import Target
 from qrusty_trio.http.request_parser import HandOver, Request, RequestParser
@@ -73,6 +75,10 @@ class Connection:
         """What to do after the responses of this burst instead of reading on."""
         self.received = Holding(shared.context.received)
         self.unsent = Holding(shared.context.unsent)
+        self.pause: EventPause | SocketPause | None = None
+        """How a call waits, while calls run."""
+        self._has_read_ahead = False
+        """The parser was fed while a call waited."""
         self.given: Sequence[Reply] = ()
         """The deliveries among the responses sent last, without their payloads."""
 
@@ -122,7 +128,8 @@ class Connection:
                 self.received.set(0)
                 await self._leave()
                 return
-            if full:
+            if full or self._has_read_ahead:
+                self._has_read_ahead = False
                 # Neither the engine nor the socket may have yielded, so give other tasks a turn.
                 await trio.lowlevel.checkpoint()
             elif self._parser.buffer.ended:
@@ -158,6 +165,23 @@ class Connection:
         held = len(self._parser.buffer)
         if held > self.received.held:
             self.received.set(held)
+
+    def read_ahead(self, limit: int) -> bool | None:
+        """See `pauses.Reader`."""
+        room = limit - len(self._parser.buffer)
+        if room <= 0:
+            return False
+        try:
+            piece = os.read(self.fd, room)
+        except BlockingIOError:
+            return True
+        except OSError as error:
+            raise ConnectionLost from error
+        if not piece:
+            return None
+        self._feed(piece)
+        self._has_read_ahead = True
+        return True
 
     async def _park(self) -> None:
         assert self._batching is not None
@@ -293,7 +317,7 @@ class Connection:
                 await self.unsent.reserve(LARGE_BYTES)
                 if tight and self._pipe.gone():
                     raise ConnectionLost
-            data, given = self._first_responses(await self._engine.run(self._calls) if self._calls else [])
+            data, given = self._first_responses(await self._run() if self._calls else [])
             self.unsent.set(len(data))
             if not self._pending:
                 self.received.set(len(self._parser.buffer))
@@ -309,6 +333,15 @@ class Connection:
             self.unsent.set(0)
             sent += [reply for _, reply in given]
             del data, given  # do not hold them while more calls run
+
+    async def _run(self) -> list[Reply]:
+        """Run the planned calls. One may wait for a message."""
+        batching = self._batching
+        self.pause = EventPause(self.unsent) if batching is None else SocketPause(self, batching)
+        try:
+            return await self._engine.run(self._calls, self.pause)
+        finally:
+            self.pause = None  # It refers to this connection.
 
     def _first_responses(self, replies: list[Reply]) -> tuple[bytes, list[tuple[int, Reply]]]:
         """Returns the responses up to the last of `replies`, and each delivery with the offset where it ends.

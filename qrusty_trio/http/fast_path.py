@@ -37,6 +37,9 @@ class FastPath:
                 if now - connection.since >= LIMITS[connection.phase] or (pressed and connection.lags()):
                     connection.timed_out = True
                     connection.scope.cancel()
+                elif pressed and connection.pause is not None and connection.received.held:
+                    # Requests behind a call that waits must not keep others from being received.
+                    connection.pause.give_up()
             await trio.sleep(TICK_SECONDS)
 
     def stop(self) -> None:

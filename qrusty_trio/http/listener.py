@@ -87,6 +87,7 @@ class _Server:
                     accepting.cancel_scope.cancel()
                 connections.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
                 self._fast_path.stop()
+                await self._context.engine.end_waits()
                 await self._handover.stop()
             background.cancel_scope.cancel()
 

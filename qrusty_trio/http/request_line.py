@@ -21,7 +21,7 @@ MAX_KEPT_LINES = 1024
 request lines up to a message id."""
 MAX_KEPT_LINE_BYTES = 1024
 """Longer lines are not cached, which bounds the memory (4 MiB)."""
-QUICK = frozenset({"publish", "consume", "ack", "nack", "health"})
+QUICK = frozenset({"publish", "consume", "consume_from", "ack", "nack", "health"})
 """Operations that take microseconds: request batching may run them."""
 ROOT_PATH = b"/"
 WEBSOCKET_PATH = b"/ws"

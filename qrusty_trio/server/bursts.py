@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps
+from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, StorageFault
@@ -27,23 +27,25 @@ log = logging.getLogger(__name__)
 class Long:
     """An operation that takes more than one step, on its way to its reply."""
 
-    __slots__ = ("_steps", "deliveries", "operation")
+    __slots__ = ("_call", "_steps", "operation")
 
-    def __init__(self, steps: Steps, operation: Operation) -> None:
+    def __init__(self, steps: Steps, call: Call) -> None:
         self._steps = steps
-        self.operation = operation
-        self.deliveries: Sequence[Delivery] = ()
-        """What it has handed out so far."""
+        self._call = call
+        self.operation = call.operation
 
-    def step(self) -> Reply | None:
-        """Run one step. Returns the reply when it is done, otherwise None."""
+    @property
+    def deliveries(self) -> Sequence[Delivery]:
+        """What it has handed out so far."""
+        return self._call.handed_out or ()
+
+    def step(self) -> Reply | Wait | None:
+        """Run one step. Returns the reply when it is done, otherwise None. Instead of a reply it may have to wait."""
         try:
-            deliveries = next(self._steps)
+            next(self._steps)
         except StopIteration as stop:
-            reply: Reply = stop.value
+            reply: Reply | Wait = stop.value
             return reply
-        if deliveries is not None:
-            self.deliveries = deliveries
         return None
 
     def close(self) -> None:
@@ -51,8 +53,8 @@ class Long:
         self._steps.close()
 
 
-def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], now: int) -> Long | None:
-    """Run the calls that have no reply yet, up to one that takes more than one step. Returns that one, started.
+def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], now: int) -> Long | Wait | None:
+    """Run the calls that have no reply yet, up to one that takes more than one step or has to wait. Returns that one.
 
     Appends to `replies`. Returns None when all calls were run, or when `REPLY_BYTES` were reached. Raises StorageFault.
 
@@ -72,8 +74,10 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
                     raise refusal
             answer = operation.function(services, call, now)
             if type(answer) is not Reply:
-                assert not isinstance(answer, Reply)
-                return Long(answer, operation)
+                if type(answer) is Wait:
+                    return answer
+                assert not isinstance(answer, Reply | Wait)
+                return Long(answer, call)
             replies.append(answer)
             octets += len(answer.body)
         except StorageFault:
@@ -110,7 +114,8 @@ def run_reads(
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
             answer = failed_read(operation, error)
         if not isinstance(answer, Reply):
-            return Long(answer, operation)
+            assert not isinstance(answer, Wait)  # a consume needs the store
+            return Long(answer, call)
         replies.append(answer)
         octets += len(answer.body)
         if octets >= REPLY_BYTES:

@@ -13,30 +13,28 @@ Requirements: SYS-0006
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
 
-from qrusty_trio.api.call import Call, Reply, Services
+from qrusty_trio.api.call import WAITING, Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
-from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, StorageFault
 from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
-from qrusty_trio.server.returns import Returns
+from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP, Returns
 from qrusty_trio.server.sessions import Session, Sessions
+from qrusty_trio.server.waiters import Waiters
 
 EXPIRED_PER_STEP = 64
 """Expired locks handled in one step, which takes about 1 ms."""
 DELIVERIES_PER_STEP = 128
 """Deliveries in one step, which takes about 1.5 ms."""
-GIVEN_BACK_PER_STEP = 64
-"""Messages returned to their queues in one step, which takes about 1 ms."""
 TIDIED_PER_STEP = 1000
 """Locks of purged queues freed in one step, which takes under 1 ms."""
 PAUSE_SECONDS = 1.0
@@ -61,11 +59,12 @@ class Engine:
         self.services = services
         self.broker: Broker = services.broker
         self.sessions = Sessions(services.broker)
-        self.returns = Returns(services.broker)
+        self.returns = Returns(services.broker, self, lambda: self._transaction(expire=False))
         self.broker.has_left = self.sessions.has_left
         self.broker.clock_frame = clock.frame.pack()
         self.dispatcher = dispatcher
         self.clock = clock
+        self.waiters = Waiters(services, dispatcher, clock, self._transaction, self.returns.take_back)
         self.committer: Committer
         """Set by the creator of the engine, because the two refer to each other."""
         self.fault: StorageFault | None = None
@@ -73,9 +72,6 @@ class Engine:
         self.last_fault: StorageFault | None = None
         self.broken = trio.Event()
         """Set while there is a fault to recover from."""
-        self.unseen: set[tuple[int, int, str]] = set()
-        """Deliveries that nobody saw but the store may have: queue number, lock number, message id. The recovery undoes
-        them before anything else changes."""
         self.reading_anew = trio.Lock()
         """Held while the store is loaded into memory, by start-up or by a recovery that begins meanwhile."""
         self.transactions = 0
@@ -87,7 +83,7 @@ class Engine:
 
     # For transports
 
-    async def run(self, calls: Sequence[Call]) -> list[Reply]:
+    async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
         """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`.
 
         Requirements: PER-0001, DLV-0025
@@ -99,8 +95,15 @@ class Engine:
             while len(replies) < len(calls) and octets < REPLY_BYTES:
                 seen = len(replies)
                 long = self._run_some(calls, replies, self.committer.waits)
-                if long is not None:
-                    replies.append(await self._run_long(long))
+                done = await self._run_long(long) if type(long) is Long else long
+                if type(done) is Wait:
+                    # The replies before it are sent first. Those behind it have to wait, too.
+                    if not replies:
+                        replies.append(await self.waiters.wait(done, pause))
+                    break
+                if done is not None:
+                    assert isinstance(done, Reply)
+                    replies.append(done)
                 if len(replies) < len(calls):
                     octets += sum(len(reply.body) for reply in replies[seen:])
                     if octets < REPLY_BYTES:
@@ -126,9 +129,9 @@ class Engine:
         while len(replies) < len(calls):
             long = self._run_some(calls, replies, defer=False)
             while long is not None:
-                reply = self._step(long)
-                if reply is not None:
-                    replies.append(reply)
+                done = self._step(long) if isinstance(long, Long) else long
+                if done is not None:
+                    replies.append(done if isinstance(done, Reply) else Reply(200, done.nothing))
                     break
         return replies
 
@@ -141,6 +144,9 @@ class Engine:
         """Run calls that take microseconds, at once. See `api.call.Engine.run_quick`."""
         replies: list[Reply] = []
         long = self._run_some(calls, replies, self.committer.waits)
+        while type(long) is Wait:
+            replies.append(WAITING)
+            long = self._run_some(calls, replies, self.committer.waits)
         if self.fault is not None and len(replies) < len(calls):
             long = run_reads(self.services, calls, replies, self.clock.now_ms(), self.fault)
         assert long is None
@@ -164,22 +170,11 @@ class Engine:
     def give_back(self, reply: Reply) -> None:
         """Undo the deliveries of a reply that could not be sent; uncounted. See `api.call.Engine.give_back`."""
         if reply.deliveries:
-            self._take_back(reply.deliveries)
+            self.returns.take_back(reply.deliveries)
 
-    def _take_back(self, deliveries: Iterable[Delivery]) -> None:
-        """Undo deliveries that nobody saw: up to GIVEN_BACK_PER_STEP at once, the others in steps."""
-        self.returns.add(deliveries)
-        if self.fault is None:
-            try:
-                # Do not expire locks here: these may have expired, and their deliveries must not count.
-                with self._transaction(expire=False):
-                    self.returns.run(GIVEN_BACK_PER_STEP)
-            except StorageFault as fault:
-                log.debug("messages are given back after the store has recovered: %s", fault)
-        if self.fault is not None:
-            self.unseen.update(self.returns.take_all())
-        elif self.returns:
-            self._pump_wanted.set()
+    async def end_waits(self) -> None:
+        """Answer all calls that wait, and let none wait any more: the server stops."""
+        await self.waiters.end()
 
     def join(self, session: Session) -> None:
         """Register a WebSocket that was opened."""
@@ -278,8 +273,8 @@ class Engine:
             self.fail(crash)
         return crash
 
-    def _run_some(self, calls: Sequence[Call], replies: list[Reply], defer: bool) -> Long | None:
-        """Run the calls that have no reply yet, up to one that takes more than one step. Returns that one, started.
+    def _run_some(self, calls: Sequence[Call], replies: list[Reply], defer: bool) -> Long | Wait | None:
+        """Run the calls that have no reply yet, up to one that takes more than one step or has to wait. Returns it.
 
         Returns None when all calls were run, or when the rest is left to a later step. That happens when the replies
         are large, so that other tasks get their turn, or when the store has just failed.
@@ -301,8 +296,9 @@ class Engine:
             if fault is None:
                 raise
             self._refuse(calls, replies, first, fault)
-            if long is not None and long.operation.needs_store:
-                long.close()
+            if type(long) is Wait or (type(long) is Long and long.operation.needs_store):
+                if type(long) is Long:
+                    long.close()
                 replies.append(error_reply(fault))
                 return None
             if self.fault is None and len(replies) == first:
@@ -314,25 +310,22 @@ class Engine:
         """After a storage fault, replace the replies of calls that change something, from number `first` on."""
         for index in range(first, len(replies)):
             if calls[index].operation.mutating:
-                self._note_unseen(replies[index].deliveries)
+                self.returns.note_unseen(replies[index].deliveries)
                 replies[index] = error_reply(fault)
 
-    def _note_unseen(self, deliveries: Iterable[Delivery]) -> None:
-        self.unseen.update((each.queue_number, each.lock_number, each.id) for each in deliveries)
-
-    async def _run_long(self, long: Long) -> Reply:
+    async def _run_long(self, long: Long) -> Reply | Wait:
         try:
             while (reply := self._step(long)) is None:
                 await trio.lowlevel.checkpoint()
         except trio.Cancelled:
             if long.deliveries:
-                self._take_back(long.deliveries)
+                self.returns.take_back(long.deliveries)
             raise
         finally:
             long.close()
         return reply
 
-    def _step(self, long: Long) -> Reply | None:
+    def _step(self, long: Long) -> Reply | Wait | None:
         """Run one step of a long operation, in a transaction if it needs the store. Returns its reply when done."""
         try:
             if not long.operation.needs_store:
@@ -344,7 +337,7 @@ class Engine:
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
             reply = failed_read(long.operation, error)
         if long.deliveries:
-            self._take_back(long.deliveries)
+            self.returns.take_back(long.deliveries)
         return reply
 
     # Tasks
@@ -381,11 +374,7 @@ class Engine:
                     if self.sessions.departed or self.returns:
                         self._pump_wanted.set()
         finally:
-            # Otherwise these locks would end later, and their deliveries would count.
-            left = 0
-            while len(self.returns) != left:
-                left = len(self.returns)
-                self._take_back(())
+            self.returns.finish()
 
     def _give_back(self, now: int) -> None:
         if self.returns:
@@ -424,7 +413,9 @@ class Engine:
             self.services.gate.fault = str(fault)
             self.dispatcher.clear()
             self.sessions.forget_departed()
-            self.unseen.update(self.returns.take_all())
+            self.returns.fail()
+            for waiter in self.waiters.fail(fault):
+                self.returns.note_unseen(waiter.deliveries)
             log.error("the store failed, changes are refused until it is back: %s", fault)
         self.committer.abandon(fault)
         self.broken.set()

@@ -19,7 +19,8 @@ from collections.abc import Callable, Iterator
 import trio
 
 from qrusty_trio.errors import StartupRefused, StorageFault
-from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP
 
 RETRY_SECONDS = 1.0
 """Interval between attempts to reopen a store that failed."""
@@ -44,6 +45,7 @@ async def recover(
         while engine.fault is not None:
             try:
                 async with engine.reading_anew:
+                    await engine.waiters.wake_failed()
                     await _close_websockets(engine)
                     engine.fault.forget_origin()
                     engine.broker.journal.detach()
@@ -76,18 +78,18 @@ async def load(engine: Engine) -> None:
 async def _load(engine: Engine) -> None:
     broker = engine.broker
     await in_pieces(broker.load(engine.clock.frame, engine.clock.now_ms()))
-    while engine.unseen or broker.locks.websockets:
+    while engine.returns.unseen or broker.locks.websockets:
         await _take_back_unseen(engine)
         await _give_back_held(engine)
 
 
 async def _take_back_unseen(engine: Engine) -> None:
-    while engine.unseen:
-        some = list(engine.unseen)[:GIVEN_BACK_PER_STEP]
+    while engine.returns.unseen:
+        some = list(engine.returns.unseen)[:GIVEN_BACK_PER_STEP]
         for queue_number, lock_number, id in some:
             engine.broker.take_back(queue_number, lock_number, id)
         engine.broker.commit()
-        engine.unseen.difference_update(some)
+        engine.returns.unseen.difference_update(some)
         await trio.lowlevel.checkpoint()
 
 

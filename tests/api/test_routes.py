@@ -23,6 +23,7 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("POST", "/update-queue", "update_queue", ()),
     ("POST", "/publish", "publish", ()),
     ("POST", "/consume/q", "consume", ("q",)),
+    ("POST", "/consume", "consume_from", ()),
     ("POST", f"/ack/q/{ID}", "ack", ("q", ID)),
     ("POST", f"/nack/q/{ID}", "nack", ("q", ID)),
     ("POST", "/ack-batch/q", "ack_batch", ("q",)),
@@ -81,7 +82,7 @@ def test_the_table_has_these_routes_only() -> None:
     "path",
     [
         *("", "/", "*", "//", "publish", "//publish", "/publish/", "/publish/x", "/Publish", "/%70ublish"),
-        *("/consume", "/consume/", "/consume//", "/consume/a/b", "/ack/q", "/ack/q/", "/ack//id", "/ack/q/i/d"),
+        *("/consume/", "/consume//", "/consume/a/b", "/ack/q", "/ack/q/", "/ack//id", "/ack/q/i/d"),
         *(f"/ack/{ID}", f"/ack/q/{ID}/", f"/ack//{ID}", f"/ack/q{ID}", f"/ack/q/x/{ID}"),
         *("/queues/q", "/queues//metrics", "/queues/q/metrics/x", "/no-such-path", "/ws", "/ui/", "/health;x"),
     ],
@@ -194,6 +195,9 @@ def test_parameters_in_the_query_that_are_refused(operation: Operation) -> None:
             with pytest.raises(BadRequest, match=r"must be given once: it is in the path and in the query$"):
                 resolve(operation.method, whole, both)
     for nothing in ("", "x=1", "Queue=q", "queues=q&ids=i", "=q", "&&"):
+        if operation.name == "consume":
+            assert resolve("POST", path, nothing)[0].name == "consume_from"
+            continue
         for method in ("GET", "POST", "DELETE"):
             with pytest.raises(NotFound, match=re.escape(f"{path.decode()}?queue=...")):
                 resolve(method, path, nothing)

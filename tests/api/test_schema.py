@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrusty_trio.api import json_bodies, schema
+from qrusty_trio.api.schema import ConsumeTerms
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
 from qrusty_trio.errors import LimitReached, MalformedJson, QrustyError, WrongShape
 
@@ -33,16 +34,18 @@ def test_publish() -> None:
 # Verifies: API-0006
 def test_null_is_absent_where_a_field_is_optional() -> None:
     assert schema.publish_body(publish(max_retries=None))[3] == 3
-    assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":null}') == ("c", 30)
+    assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":null}') == ConsumeTerms("c", 30)
     update = schema.update_queue_body(b'{"name":"q","config":{"name":null,"allow_duplicates":null}}')
     assert update.config == schema.QueueChanges()
 
 
 # Verifies: SCH-0014
 def test_lock_seconds() -> None:
-    assert schema.consume_body(b'{"consumer_id":""}') == ("", 30)
-    assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":0}') == ("c", 0)
-    assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":%d}' % U64_MAX) == ("c", MAX_LOCK_SECONDS)
+    assert schema.consume_body(b'{"consumer_id":""}') == ConsumeTerms("", 30)
+    assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":0}') == ConsumeTerms("c", 0)
+    assert schema.consume_body(b'{"consumer_id":"c","timeout_seconds":%d}' % U64_MAX) == ConsumeTerms(
+        "c", MAX_LOCK_SECONDS
+    )
 
 
 def test_create_and_update() -> None:
@@ -68,9 +71,8 @@ def test_create_and_update() -> None:
 def test_unknown_fields_are_ignored(extra: str) -> None:
     raw = extra.encode()
     assert schema.publish_body(b'{"queue":"q",%b,"priority":1,"payload":"p"}' % raw) == ("q", 1, "p", 3)
-    assert schema.consume_body(b'{"timeout_seconds":5,%b,"consumer_id":"c"}' % raw.replace(b"consumer_id", b"")) == (
-        *("c", 5),
-    )
+    consume = b'{"timeout_seconds":5,%b,"consumer_id":"c"}' % raw.replace(b"consumer_id", b"")
+    assert schema.consume_body(consume) == ConsumeTerms("c", 5)
     assert schema.settle_body(b'{"consumer_id":"c",%b}' % raw) == "c"
     assert schema.settle_batch_body(b'{"consumer_id":"c","message_ids":["i"],%b}' % raw).message_ids == ["i"]
     assert schema.create_queue_body(b'{"name":"q",%b,"config":{"ordering":"Fifo",%b}}' % (raw, raw)).name == "q"

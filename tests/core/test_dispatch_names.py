@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
-from qrusty_trio.core.dispatch import Dispatcher
-from tests.core.test_dispatch import Shelf, able, pump, subscribe
+from qrusty_trio.core.dispatch import ADOPTED_PER_STEP, NO_QUEUE, Dispatcher, Subscription
+from tests.core.test_dispatch import Basket, Shelf, able, pump, subscribe
 
 
 # Verifies: DLV-0029
@@ -87,3 +89,61 @@ def test_of_several_names_for_one_queue_each_goes_its_own_way(order: list[str]) 
             assert subscription.queue_number == number
             assert len(basket.got) == 1
     assert shelf.watched == {100, 101}
+
+
+def waiting_for(dispatcher: Dispatcher, name: str, basket: Basket | None = None) -> tuple[Subscription, Basket]:
+    basket = basket or Basket()
+    subscription = Subscription(name, NO_QUEUE, "c", 30, None, basket)
+    dispatcher.add(subscription)
+    return subscription, basket
+
+
+def test_a_queue_that_does_not_exist_is_waited_for() -> None:
+    dispatcher, shelf = Dispatcher(), Shelf()
+    gone, nothing = waiting_for(dispatcher, "later")
+    _, basket = waiting_for(dispatcher, "later")
+    pump(dispatcher, shelf)
+    dispatcher.resume(gone)
+    dispatcher.remove(gone)
+    shelf.named = [(7, "later")]
+    shelf.put(7)
+    pump(dispatcher, shelf)
+    assert (basket.got, nothing.got) == (["7-0"], [])
+    shelf.named = [(7, None)]
+    pump(dispatcher, shelf)
+    shelf.named = [(8, "later")]
+    shelf.put(8)
+    pump(dispatcher, shelf)
+    assert basket.got == ["7-0", "8-0"]
+
+
+def test_many_join_their_new_queue_bit_by_bit() -> None:
+    dispatcher, shelf = Dispatcher(), Shelf()
+    shared = Basket()
+    for _ in range(2 * ADOPTED_PER_STEP + 1):
+        waiting_for(dispatcher, "later", shared)
+    shelf.named = [(7, "later")]
+    steps = 1
+    while dispatcher.pump(shelf, 0, 1000):
+        steps += 1
+    assert steps == 3
+    shelf.put(7, 5)
+    pump(dispatcher, shelf)
+    assert len(shared.got) == 5
+
+
+def test_a_queue_that_goes_while_many_join_it() -> None:
+    """Those that joined wait for its name again, and so do those that did not. A rename is such an end, too."""
+    for end in (None, "other"):
+        dispatcher, shelf = Dispatcher(), Shelf()
+        baskets = [waiting_for(dispatcher, "later")[1] for _ in range(ADOPTED_PER_STEP + 5)]
+        shelf.named = [(7, "later")]
+        assert dispatcher.pump(shelf, 0, 1000)
+        shelf.named = [(7, end), (8, "later")]
+        pump(dispatcher, shelf)
+        shelf.put(8, len(baskets))
+        shelf.put(7, len(baskets))
+        pump(dispatcher, shelf)
+        assert Counter(id[:1] for basket in baskets for id in basket.got) == (
+            {"8": len(baskets)} if end is None else {"8": len(baskets), "7": len(baskets)}
+        )

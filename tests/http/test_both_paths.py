@@ -389,7 +389,7 @@ async def test_a_fault_inside_is_not_a_refusal(fast_lane: bool) -> None:
     """The fast lane closes the connection, and logs why; Quart answers 500 and logs it."""
     engine = make_engine()
 
-    async def run(calls: object) -> object:
+    async def run(calls: object, pause: object) -> object:
         raise ZeroDivisionError
 
     def run_quick(calls: object) -> object:

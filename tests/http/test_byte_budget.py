@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.call import Call, Pause, Reply
 from qrusty_trio.http import byte_budget, fast_path
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Budget, Holding
 from qrusty_trio.http.fallback import guard
@@ -151,9 +151,9 @@ async def test_nothing_is_run_for_those_who_left_while_they_waited() -> None:
         ran: list[int] = []
         run = web.engine.run
 
-        async def count(calls: Sequence[Call]) -> list[Reply]:
+        async def count(calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
             ran.append(len(calls))
-            return await run(calls)
+            return await run(calls, pause)
 
         web.engine.run = count  # type: ignore[method-assign]  # to look on
         for client in reversed(clients):

@@ -53,8 +53,8 @@ class SlowEngine:
     def __getattr__(self, name: str) -> object:
         return getattr(self._engine, name)
 
-    async def run(self, calls: list[object]) -> list[Reply]:
-        replies: list[Reply] = await self._engine.run(calls)  # type: ignore[attr-defined]  # it is an Engine
+    async def run(self, calls: list[object], *pause: object) -> list[Reply]:
+        replies: list[Reply] = await self._engine.run(calls, *pause)  # type: ignore[attr-defined]  # it is an Engine
         if any(reply.deliveries for reply in replies):
             self.entered.set()
             with trio.CancelScope(shield=True):

@@ -151,7 +151,7 @@ async def until_back(engine: Engine) -> None:
         while engine.fault is not None:  # noqa: ASYNC110  # no event tells of it
             await trio.sleep(RETRY_SECONDS / 100)
     assert engine.broker.journal.fault is None
-    assert not engine.unseen
+    assert not engine.returns.unseen
     assert not engine.broken.is_set()
     assert not engine.sessions.departed
 

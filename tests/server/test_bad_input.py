@@ -15,7 +15,7 @@ from urllib.parse import quote
 import pytest
 import trio
 
-from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.call import Call, Pause, Reply
 from qrusty_trio.server.supervisor import Server
 from tests.server.engines import STEP_SECONDS
 from tests.wire.http_client import Answer, Connection, HttpClient
@@ -155,7 +155,7 @@ async def test_bad_requests(client: HttpClient) -> None:
         check_error(await client.request("POST", "/publish", body, content_type), 415, content_type)
     for method, target in (("GET", "/publish"), ("PUT", "/stats"), ("DELETE", "/purge-queue/q"), ("PATCH", "/health")):
         check_error(await client.request(method, target), 405, (method, target))
-    for target in ("/", "/nowhere", "/publish/", "//publish", "/ack/q", "/ack/q/x/y", "/queue-stats", "/consume"):
+    for target in ("/", "/nowhere", "/publish/", "//publish", "/ack/q", "/ack/q/x/y", "/queue-stats", "/renew"):
         check_error(await client.request("POST", target, b'{"consumer_id":"c"}'), 404, target)
     for target in ("/operation-timings?seconds=x", "/operation-timings?seconds=", "/queue-stats/%FF"):
         check_error(await client.request("GET", target), 400, target)
@@ -236,8 +236,8 @@ async def test_a_client_that_vanishes_before_its_answer(server: Server, client: 
     real = engine.run
     locked, gone = trio.Event(), trio.Event()
 
-    async def run(calls: Sequence[Call]) -> list[Reply]:
-        replies = await real(calls)
+    async def run(calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
+        replies = await real(calls, pause)
         if all(not reply.deliveries for reply in replies):
             return replies
         try:

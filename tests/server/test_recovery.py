@@ -20,7 +20,8 @@ from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.server import engine as engine_module
 from qrusty_trio.server import recovery
-from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP
 from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
@@ -326,7 +327,7 @@ async def test_more_deliveries_that_nobody_saw_than_one_step_takes_back(
             store.writes_left = count // 2 - 5
             replies = await engine.run([consume(seconds=3600) for _ in range(count)])
             assert {reply.status for reply in replies} == {507}
-            assert len(engine.unseen) > GIVEN_BACK_PER_STEP
+            assert len(engine.returns.unseen) > GIVEN_BACK_PER_STEP
             await until_back(engine)
             for _ in range(20):
                 await trio.lowlevel.checkpoint()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
 from qrusty_trio.api.batches import CONSUMED_PER_STEP
 from qrusty_trio.api.call import Call
-from qrusty_trio.server.engine import GIVEN_BACK_PER_STEP, Engine
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP
 from tests.server.engines import WatchedStorage, answer, call, engine_on, run, until_back
 
 MANY = 3 * CONSUMED_PER_STEP + 1
@@ -137,7 +141,33 @@ async def test_a_batch_after_a_rename_is_of_one_queue(store: WatchedStorage) -> 
                 replies.extend(await engine.run([consume_batch()]))
 
             nursery.start_soon(consume)
-            await trio.lowlevel.checkpoint()
+            while not counts(engine)[1]:  # it is at work
+                await trio.lowlevel.checkpoint()
+            assert counts(engine)[1] < MANY
             await run(engine, call("POST", "/update-queue", name="q", config={"name": "r"}), publish_batch(5))
         assert len(answer(replies[0])["messages"]) == MANY
         assert counts(engine) == (5, 0)
+
+
+async def test_a_fault_after_a_scan_has_stored_a_part_of_a_step(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A refill writes what is pending. If it then fails to read, the locks are in the store, and nobody saw them."""
+    async with engine_on(store, hot_tier_size=2, refill_threshold=1) as engine:
+        await run(engine, publish_batch(MANY))
+        scans = 0
+
+        def scan(*arguments: Any) -> Any:
+            nonlocal scans
+            scans += 1
+            if scans > 3:
+                raise StorageFault("a read failed")
+            return store.inner.scan(*arguments)
+
+        monkeypatch.setattr(store, "scan", scan, raising=False)
+        (reply,) = await engine.run([consume_batch()])
+        assert reply.status == 503
+        monkeypatch.delattr(store, "scan")
+        await until_back(engine)
+        assert counts(engine) == (MANY, 0)
+        assert await all_once(engine)

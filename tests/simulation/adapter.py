@@ -21,7 +21,7 @@ from typing import Any, Self
 import trio
 import trio._core._run as trio_run
 
-from qrusty_trio.api import messages, queues, ws_outbox, ws_requests
+from qrusty_trio.api import batches, messages, queues, ws_outbox, ws_requests
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Fsync
@@ -34,7 +34,7 @@ from qrusty_trio.errors import StorageFault
 from qrusty_trio.http import websocket
 from qrusty_trio.http.websocket import Seldom, WebSocketServices
 from qrusty_trio.logs import LogRing
-from qrusty_trio.server import clock, committer, compactor, engine, recovery
+from qrusty_trio.server import clock, committer, compactor, engine, recovery, returns, waiters
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
@@ -60,12 +60,15 @@ PIECES: list[tuple[Any, str, int]] = [
     (engine, "GIVEN_BACK_PER_STEP", 3),
     (engine, "TIDIED_PER_STEP", 3),
     (engine, "PENDING_CHANGES", 12),
+    (returns, "GIVEN_BACK_PER_STEP", 3),
+    (waiters, "WOKEN_PER_STEP", 2),
     (recovery, "GIVEN_BACK_PER_STEP", 3),
     (recovery, "SESSIONS_PER_STEP", 2),
     (broker, "REFILL_PIECE", 3),
     (broker, "REMOVED_PER_CONSUME", 3),
     (broker, "TIDIED_PER_EXPIRE", 3),
     (dispatch, "TURN", TURN),
+    (dispatch, "ADOPTED_PER_STEP", 2),
     (externals, "_GROUPS_PER_STEP", 10),
     (deduplication, "PER_STEP", 3),
     (deduplication, "TRIM_EVERY", 6),
@@ -76,6 +79,8 @@ PIECES: list[tuple[Any, str, int]] = [
     (catalog, "QUEUES_PER_STEP", 2),
     (relocation, "PIECE", 3),
     (messages, "BATCH_PIECE", 3),
+    (batches, "PER_STEP", 3),
+    (batches, "CONSUMED_PER_STEP", 2),
     (queues, "QUEUES_PIECE", 2),
     (ws_requests, "BATCH_PIECE", 3),
     (ws_outbox, "ROOM_BYTES", 1200),
@@ -341,7 +346,7 @@ class Process:
             "locks without an end": locks._windows,
             "connections that hold something": locks._connections,
             "messages of connections that are gone": engine.sessions.departed,
-            "deliveries that nobody saw": engine.unseen,
+            "deliveries that nobody saw": engine.returns.unseen,
             "subscribers that wait for a free lock": engine.dispatcher._starved,
         }
         return [what for what, there in found.items() if there]

@@ -14,11 +14,15 @@ import trio
 from qrusty_trio.api.call import Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.http.byte_budget import Holding
+from qrusty_trio.http.pauses import EventPause
 from tests.simulation.requests import (
     Ask,
     ConsumeAsk,
+    ConsumeBatchAsk,
     ManageAsk,
     PublishAsk,
+    PublishBatchAsk,
     SettleAsk,
     SettleBatchAsk,
     SweepAsk,
@@ -34,6 +38,8 @@ SPARE = "spare"
 """The third name that two queues need to swap theirs."""
 FLOOD = 0.01
 """Share of the bursts after which somebody publishes a lot."""
+BATCHES = 0.2
+"""Share of the bursts that are a batch, or a consume that waits."""
 LOCK_SECONDS = (1, 1, 2, 5, 30)
 
 
@@ -75,7 +81,7 @@ class Client:
             elif way < 0.4 and all(each.quick for each in asks):
                 replies = await self._round(process, asks)
             else:
-                replies = await process.engine.run([each.call for each in asks])
+                replies = await self._run(process, asks)
         if scope.cancelled_caught or replies is None:
             for each in asks:
                 each.unanswered()
@@ -91,6 +97,34 @@ class Client:
             if isinstance(each, ConsumeAsk) and each.given_back:
                 process.engine.give_back(reply)
         await trio.lowlevel.checkpoint()  # it would be the answer's way over the network
+        return replies
+
+    async def _run(self, process: Process, asks: list[Ask]) -> list[Reply]:
+        mine, others = Holding(self.world.unsent), Holding(self.world.unsent)
+        try:
+            return await self._run_with(EventPause(mine), others, process, asks)
+        finally:
+            mine.set(0)
+            others.set(0)
+
+    async def _run_with(self, pause: EventPause, others: Holding, process: Process, asks: list[Ask]) -> list[Reply]:
+        if not isinstance(asks[0], ConsumeBatchAsk) or self.dice.random() < 0.7:
+            return await process.engine.run([each.call for each in asks], pause)
+        replies: list[Reply] = []
+        async with trio.open_nursery() as nursery:
+
+            async def go() -> None:
+                # There is no room for a while. Its peer closes its side, or it is woken for nothing.
+                others.set(self.dice.choice((0, self.world.unsent.limit)))
+                await trio.sleep(self.dice.choice((0.0, 0.01, 0.5, 2.0)))
+                pause.wake()
+                others.set(0)
+                await trio.sleep(self.dice.choice((0.0, 0.01, 0.5)))
+                pause.give_up()
+
+            nursery.start_soon(go)
+            replies += await process.engine.run([each.call for each in asks], pause)
+            nursery.cancel_scope.cancel()
         return replies
 
     async def _stuck(self, ask: Ask) -> bool:
@@ -132,10 +166,10 @@ class Client:
 
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(give_up)
-                    replies = await process.engine.run([each.call for each in asks])
+                    replies = await self._run(process, asks)
                     nursery.cancel_scope.cancel()
             else:
-                replies = await process.engine.run([each.call for each in asks])
+                replies = await self._run(process, asks)
         return replies
 
     async def _round(self, process: Process, asks: list[Ask]) -> list[Reply]:
@@ -190,14 +224,30 @@ class Caller(Client):
         return 0.0 if self._flood else super().pause()
 
     def burst(self) -> list[Ask]:
-        self._held += [(each.queue, each.id) for each in self._consumes if each.id is not None]
+        self._held += [held for each in self._consumes for held in each.handed_out]
         self._consumes.clear()
         if self._flood:
             queue = self._flood.pop()
             return [PublishAsk(self.world, self.name, *self.world.message(self.dice, queue)) for _ in range(8)]
+        if self.dice.random() < BATCHES:
+            return [self._batch()]
         if self.dice.random() < FLOOD:
             self._flood = [self.dice.choice(NAMES)] * self.dice.randint(3, 8)
         return [self._choose() for _ in range(self.dice.choice((1, 1, 1, 2, 3, self.dice.randint(1, 8))))]
+
+    def _batch(self) -> Ask:
+        """A batch, or a consume that waits."""
+        dice, world = self.dice, self.world
+        queue = dice.choice(NAMES)
+        if dice.random() < 0.3:
+            messages = [world.message(dice, queue)[1:] for _ in range(dice.randint(0, 9))]
+            return PublishBatchAsk(world, self.name, queue, messages)
+        names = [queue] if dice.random() < 0.7 else dice.sample((*NAMES, SPARE), dice.randint(2, 4))
+        most = dice.choice((1, 1, 2, 5))
+        wait = dice.choice((0, 0.001, 0.3, 1, dice.uniform(0, 4)))
+        ask = ConsumeBatchAsk(world, self.name, names, self.consumer, most, wait)
+        self._consumes.append(ask)
+        return ask
 
     def _choose(self) -> Ask:
         dice, world = self.dice, self.world

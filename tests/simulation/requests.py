@@ -132,7 +132,8 @@ class ConsumeAsk(Ask):
         super().__init__(world, actor, f"consume from {queue} as {consumer}", call("POST", f"/consume/{queue}", body))
         self.queue, self.consumer = queue, consumer
         self.given_back = False
-        self.id: str | None = None
+        self.handed_out: list[tuple[str, str]] = []
+        """Queues and ids of what it was handed out."""
         self.expects = False
         """Whether there was certainly a message to be had."""
 
@@ -144,23 +145,83 @@ class ConsumeAsk(Ask):
             if self.expects:
                 self.model.fail(f"{self.what} found nothing, and there is something")
             return
-        (delivery,) = reply.deliveries
         answer = json.loads(reply.body)
-        self.id = answer["id"]
-        assert self.id is not None
-        self.model.trace.note(self.actor, "got", self.id, "delivery", answer["retry_count"])
-        held = self.model.held.get(((delivery.queue_number, delivery.lock_number), self.id))
+        for delivery, message in zip(reply.deliveries, answer.get("messages", [answer]), strict=True):
+            self._handed_out((delivery.queue_number, delivery.lock_number), message)
+
+    def _handed_out(self, name: LockName, message: dict[str, Any]) -> None:
+        id = message["id"]
+        self.handed_out.append((message.get("queue", self.queue), id))
+        self.model.trace.note(self.actor, "got", id, "delivery", message["retry_count"])
+        held = self.model.held.get((name, id))
         if held is None:
-            self.model.fail(f"message {self.id} was handed to {self.consumer}, and no lock was ever stored")
+            self.model.fail(f"message {id} was handed to {self.consumer}, and no lock was ever stored")
             return
         if not self.given_back:
             held.left = True
-        lock = self.model.picture.lock_of.get(self.id)
-        if lock is not None and lock.name == (delivery.queue_number, delivery.lock_number):
+        lock = self.model.picture.lock_of.get(id)
+        if lock is not None and lock.name == name:
             if lock.consumer != self.consumer:
-                self.model.fail(f"message {self.id} was handed to {self.consumer}, and {lock.consumer} holds it")
-            if (answer["payload"].encode(), answer["retry_count"]) != (lock.message.payload, lock.deliveries):
-                self.model.fail(f"message {self.id} was handed out as another one")
+                self.model.fail(f"message {id} was handed to {self.consumer}, and {lock.consumer} holds it")
+            if (message["payload"].encode(), message["retry_count"]) != (lock.message.payload, lock.deliveries):
+                self.model.fail(f"message {id} was handed out as another one")
+
+
+class ConsumeBatchAsk(ConsumeAsk):
+    """A consume of many, or of one from several queues; it may wait."""
+
+    quick = False
+
+    def __init__(self, world: World, actor: str, queues: list[str], consumer: str, most: int, wait: float) -> None:
+        super().__init__(world, actor, queues[0], consumer, 5)
+        body: dict[str, Any] = {"consumer_id": consumer, "timeout_seconds": 5, "wait_seconds": wait}
+        self.what = f"consume {most} from {queues} as {consumer}, wait {wait}"
+        if len(queues) > 1:
+            self.call = call("POST", "/consume", {**body, "queues": queues})
+        elif most > 1:
+            self.call = call("POST", f"/consume-batch/{queues[0]}", {**body, "max_messages": most})
+        else:
+            self.call = call("POST", f"/consume/{queues[0]}", body)
+
+
+class PublishBatchAsk(Ask):
+    """Publishes many. As long as it runs, the steps done so far may be there."""
+
+    def __init__(self, world: World, actor: str, queue: str, messages: list[tuple[int, str, int]]) -> None:
+        body = {
+            "queue": queue,
+            "messages": [
+                {"priority": priority, "payload": payload, "max_retries": retries}
+                for priority, payload, retries in messages
+            ],
+        }
+        super().__init__(world, actor, f"publish {len(messages)} to {queue}", call("POST", "/publish-batch", body))
+        self.publishes = [Publish(queue, payload.encode()) for _, payload, _ in messages]
+        self._messages = messages
+        self._ids: list[str | None] = [None] * len(messages)
+
+    def count(self, by: int) -> None:
+        for publish, id in zip(self.publishes, self._ids, strict=True):
+            if by > 0:
+                self.asked.publish_begins(publish)
+            else:
+                self.asked.publish_ends(publish, id)
+
+    def succeeded(self, reply: Reply) -> None:
+        answer = json.loads(reply.body)
+        rejected = {each["index"] for each in answer["rejected"]}
+        ids = iter(answer["ids"])
+        for index, (priority, payload, retries) in enumerate(self._messages):
+            if index in rejected:
+                continue
+            self._ids[index] = id = next(ids)
+            self.model.answered_for(id, self.world.storage.synced)
+            message = self.model.picture.places.get(id)
+            found = message and (message.payload, message.priority, message.max_retries)
+            if found and found != (payload.encode(), priority, retries):
+                self.model.fail(f"message {id} is not what was published")
+        if next(ids, None) is not None:
+            self.model.fail(f"{self.what} was answered with more ids than messages")
 
 
 class SettleAsk(Ask):

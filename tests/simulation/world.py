@@ -15,6 +15,7 @@ from pathlib import Path
 import trio
 from trio.testing import MockClock
 
+from qrusty_trio.http.byte_budget import LARGE_BYTES, Budget
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.simulation import adapter
@@ -91,6 +92,8 @@ class World:
         self.resting = False
         self.rush = trio.Event()
         """Set when everybody is to act in the same instant."""
+        self.unsent = Budget(2 * LARGE_BYTES)
+        """Room for responses."""
         self.requests: set[trio.CancelScope] = set()
         self.failure: str | None = None
         self.peers: list[WebSocketPeer] = []
@@ -257,6 +260,7 @@ class World:
         for peer in self.model.peers.values():
             peer.closed = True
         process.websockets.stopping.set()
+        await process.engine.end_waits()
         with trio.move_on_after(self.dice.choice((0.0, 0.5, 10.0))):
             while self.requests or process.websockets.connections:  # noqa: ASYNC110  # no event tells of it
                 await trio.sleep(0.01)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from qrusty_trio.api.call import Call, Reply, Services
+from qrusty_trio.api.call import Call, Reply, Services, Wait
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import check_content_type, error_reply, resolve
 from qrusty_trio.core.broker import Broker
@@ -56,6 +56,9 @@ class Table:
             answer = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
             self.steps = 0
             while not isinstance(answer, Reply):
+                if isinstance(answer, Wait):
+                    answer = Reply(200, answer.nothing)  # nobody waits here
+                    break
                 try:
                     next(answer)
                 except StopIteration as stop:

@@ -41,11 +41,14 @@ from qrusty_trio.http.fallback.share import Share
 from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
+from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves, split_target
 from qrusty_trio.http.responses import body_too_large, cors_headers
 
 SHARE_KEY = "qrusty.share"
 """Key in the ASGI scope: the request's `share.Share` of the byte budgets."""
+PAUSE_KEY = "qrusty.pause"
+"""Key in the ASGI scope: how the request waits for a message."""
 REPLY_KEY = "qrusty.reply"
 """Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
@@ -181,7 +184,8 @@ async def _run(context: HttpContext, path: bytes, browser: Browser | None) -> Re
     share.check()
     if operation.large:
         await share.unsent.reserve(LARGE_BYTES)
-    (reply,) = await context.engine.run([Call(operation, params, body, query)])
+    pause: EventPause = scope[PAUSE_KEY]
+    (reply,) = await context.engine.run([Call(operation, params, body, query)], pause)
     scope[REPLY_KEY] = reply
     share.unsent.set(len(reply.body))
     return reply

@@ -33,6 +33,7 @@ from qrusty_trio.http.fallback.request_filter import Begins, Passed, RequestFilt
 from qrusty_trio.http.fallback.share import ConnectionShare
 from qrusty_trio.http.header_block import HEADER_SECONDS, HTTP2_PREFACE, SEND_SECONDS, RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
+from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over, socket_of
 
 PAUSE_SECONDS = 0.25
@@ -74,6 +75,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._handshake: trio.Event | None = None
         """Set when an upgrade to WebSocket has been answered; what follows it waits for that."""
 
+        self.waiting: dict[EventPause, None] = {}
+        """How the requests in hand wait for a message, if they do."""
+
         # Whether the connection gets on.
         self.pauses: dict[Callable[[], bool], None] = {}
         """Reading pauses while any of these returns True."""
@@ -107,6 +111,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.phrases.response_ended()
         self._answered.set()
         self.handed_out.answered(reply, written, stream, self.http2)
+
+    def watch_end(self, pause: EventPause) -> None:
+        """Let a call that waits give up once the peer has closed its side."""
+        self.waiting[pause] = None
+        if self._eof:
+            pause.give_up()
 
     # For Hypercorn: reading.
 
@@ -175,6 +185,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         if not (self.filter.between_requests or self.filter.opaque):
             # The request is incomplete, so there is nothing to answer, as on the fast path.
             self.scope.cancel()
+        for pause in self.waiting if self._eof else ():
+            pause.give_up()
         while self._in_hand > 0 and self.filter.between_requests:
             self._answered = trio.Event()
             await self._answered.wait()

@@ -25,13 +25,14 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.fallback.app import REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
+from qrusty_trio.http.fallback.app import PAUSE_KEY, REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.http2 import install
 from qrusty_trio.http.fallback.share import ConnectionShare, Share
 from qrusty_trio.http.fallback.websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
 from qrusty_trio.http.header_block import IDLE_SECONDS, MAX_HEADER_BYTES
 from qrusty_trio.http.lingering import LINGER_SECONDS
+from qrusty_trio.http.pauses import EventPause
 
 GUARD_KEY = "qrusty.guard"
 QUEUED_MESSAGES = 2
@@ -194,9 +195,12 @@ class Handover:
                 await send(message)
 
         share = scope[SHARE_KEY] = Share(guard.share, scope["http_version"] == "2")
+        pause = scope[PAUSE_KEY] = EventPause(share.unsent)
+        guard.watch_end(pause)
         try:
             await self._run_app(scope, partial(share.receive, receive), hold_last)
         finally:
+            guard.waiting.pop(pause, None)
             # Hypercorn keeps the scope until the next request, so take the reply out of it.
             guard.answered(scope.pop(REPLY_KEY, None), written, _stream_of(send))
             share.close()

@@ -1,0 +1,98 @@
+"""A consume that waits: it subscribes to its queues until the first message, with everyone else in turn.
+
+Rule: a message is locked for a waiting consume only while its client is there and there is room for the response. What
+waiting means is here and in `core.dispatch`; who wakes the task of a connection, and what it watches meanwhile, is up
+to the transport (`Pause`). No sockets, no Trio, no clock.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from qrusty_trio.api.call import Wait
+from qrusty_trio.core.dispatch import NO_QUEUE, Dispatcher, Subscription
+from qrusty_trio.core.model import Delivery
+from qrusty_trio.errors import StorageFault
+
+MAX_PLACES = 100_000
+"""Places in the rings of all queues that waiting consumes take together, one for each queue they name: 50 MB."""
+FULL_CHARACTERS = 64 * 1024
+"""A waiting batch takes no more messages in the step that woke it once it has this much payload."""
+
+
+class Room(Protocol):
+    """What the transport has to say to a delivery."""
+
+    def room(self) -> bool:
+        """Whether a response of any size may be made now."""
+
+    def took(self, characters: int) -> None:
+        """So much payload waits to be sent."""
+
+    def wake(self) -> None:
+        """There is something to see: the task of the connection should look."""
+
+
+class Names(Protocol):
+    """What waiting needs of the catalog of queues."""
+
+    def find_number(self, name: str) -> int | None: ...
+
+
+class Waiter:
+    """One consume that waits: a sink of the dispatcher."""
+
+    __slots__ = ("_characters", "_room", "_subscriptions", "_wait", "deliveries", "fault", "name", "short")
+
+    def __init__(self, wait: Wait, room: Room) -> None:
+        self._wait = wait
+        self._room = room
+        self._subscriptions: list[Subscription] = []
+        self._characters = 0
+        self.deliveries: list[Delivery] = []
+        """What it was handed out."""
+        self.name = ""
+        """The queue that this came from, by the name that was asked for."""
+        self.fault: StorageFault | None = None
+        """Why it waits no more."""
+        self.short = False
+        """A message was there, but no room for its response."""
+
+    @property
+    def places(self) -> int:
+        """What it takes of MAX_PLACES."""
+        return len(self._wait.names)
+
+    def join(self, dispatcher: Dispatcher, catalog: Names) -> None:
+        """Wait for each of its queues. An unknown one is waited for by its name, until it is made."""
+        self.short = False
+        for name in self._wait.names:
+            number = catalog.find_number(name)
+            subscription = Subscription(
+                name, NO_QUEUE if number is None else number, self._wait.consumer, self._wait.lock_seconds, None, self
+            )
+            self._subscriptions.append(subscription)
+            dispatcher.add(subscription)
+
+    def leave(self, dispatcher: Dispatcher) -> None:
+        """Wait no more."""
+        for subscription in self._subscriptions:
+            dispatcher.remove(subscription)
+        self._subscriptions.clear()
+
+    # For the dispatcher
+
+    def room(self) -> bool:
+        return len(self.deliveries) < self._wait.most and self._characters < FULL_CHARACTERS and self._room.room()
+
+    def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
+        self.deliveries.append(delivery)
+        self.name = subscription.name
+        self._characters += len(delivery.payload)
+        self._room.took(self._characters)
+        self._room.wake()
+
+    def parked(self, subscription: Subscription) -> None:
+        if not self.deliveries and not self.short:
+            self.short = True
+            self._room.wake()

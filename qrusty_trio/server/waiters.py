@@ -1,0 +1,119 @@
+"""Calls that wait for a message: who they are, and how each comes to its reply.
+
+Rule: a call waits in the task of its connection, without a timer that ticks and without a look at the queue: the
+dispatcher hands it a message, or its deadline passes. However it ends, what it was handed out is in its reply, or goes
+back uncounted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+
+import trio
+
+from qrusty_trio.api.call import Pause, Reply, Services, Wait
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.api.waiting import MAX_PLACES, Waiter
+from qrusty_trio.core.dispatch import Dispatcher
+from qrusty_trio.core.model import Delivery
+from qrusty_trio.errors import QrustyError, StorageFault, Unavailable
+from qrusty_trio.server.clock import Clock
+
+WOKEN_PER_STEP = 256
+"""Waiting calls woken in one step, which takes under 1 ms."""
+
+
+class Waiters:
+    """All calls that wait. Used only by the engine and its recovery."""
+
+    def __init__(
+        self,
+        services: Services,
+        dispatcher: Dispatcher,
+        clock: Clock,
+        transaction: Callable[[], AbstractContextManager[int]],
+        take_back: Callable[[Iterable[Delivery]], None],
+    ) -> None:
+        self._services = services
+        self._dispatcher = dispatcher
+        self._clock = clock
+        self._transaction = transaction
+        self._take_back = take_back
+        self._waiting: dict[Waiter, Pause] = {}
+        self._places = 0
+        self._ended = False
+        """The server stops."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, wait: Wait, pause: Pause | None) -> Reply:
+        """Wait as long as asked for a message. Returns the reply."""
+        if pause is None or pause.over or self._ended:
+            return Reply(200, wait.nothing)
+        if self._places + len(wait.names) > MAX_PLACES:
+            return error_reply(Unavailable("Too many consumers wait. Try again later."))
+        waiter = Waiter(wait, pause)
+        self._waiting[waiter] = pause
+        self._places += waiter.places
+        try:
+            while True:
+                with self._transaction():
+                    waiter.join(self._dispatcher, self._services.broker.catalog)
+                if not waiter.deliveries and waiter.fault is None:
+                    pause.release()
+                    await pause.wait(self._seconds(wait))
+                waiter.leave(self._dispatcher)
+                if waiter.fault is not None:
+                    return error_reply(waiter.fault)
+                if waiter.deliveries:
+                    return self._reply(wait, waiter)
+                if self._ended or pause.over or self._seconds(wait) <= 0:
+                    return Reply(200, wait.nothing)
+                if waiter.short:
+                    with trio.move_on_after(self._seconds(wait)):
+                        await pause.reserve()
+        except QrustyError as error:
+            return error_reply(error)
+        except BaseException:
+            # Cancelled, or the connection is lost. It must not be handed again what it gives back.
+            waiter.leave(self._dispatcher)
+            if waiter.deliveries:
+                self._take_back(waiter.deliveries)
+            raise
+        finally:
+            waiter.leave(self._dispatcher)
+            del self._waiting[waiter]
+            self._places -= waiter.places
+
+    def _seconds(self, wait: Wait) -> float:
+        return max(0.0, self._clock.seconds_until(wait.until_ms))
+
+    def _reply(self, wait: Wait, waiter: Waiter) -> Reply:
+        deliveries = waiter.deliveries
+        reply = wait.answer(self._services, deliveries, waiter.name)
+        if len(reply.deliveries) < len(deliveries):
+            self._take_back(deliveries[len(reply.deliveries) :])
+        return reply
+
+    def fail(self, fault: StorageFault) -> Iterable[Waiter]:
+        """The store has failed: no call may wait on. Returns them, for what they were handed out."""
+        for waiter in self._waiting:
+            waiter.fault = fault
+        return self._waiting
+
+    async def wake_failed(self) -> None:
+        """Let the calls that `fail` met come to their replies."""
+        await self._wake([pause for waiter, pause in self._waiting.items() if waiter.fault is not None])
+
+    async def end(self) -> None:
+        """Answer all calls, and let none wait any more."""
+        self._ended = True
+        await self._wake(list(self._waiting.values()))
+
+    async def _wake(self, pauses: list[Pause]) -> None:
+        for index, pause in enumerate(pauses, 1):
+            pause.wake()
+            if index % WOKEN_PER_STEP == 0:
+                await trio.lowlevel.checkpoint()
