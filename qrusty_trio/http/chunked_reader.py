@@ -56,7 +56,7 @@ class ChunkedReader:
     def done(self) -> bool:
         return self._part is Part.END
 
-    def __call__(self, buffer: Buffer) -> bytes | None:
+    def read(self, buffer: Buffer) -> bytes | None:
         buffer.gather()
         if self._part is Part.SIZE:
             return self._size(buffer)

@@ -135,7 +135,7 @@ class HeaderReader(Generic[L]):
         self._first = True
         """Nothing has been read yet, so that a preface may come."""
 
-    def __call__(self, buffer: Buffer) -> Request[L] | Preface | None:
+    def read(self, buffer: Buffer) -> Request[L] | Preface | None:
         data, start = buffer.data, buffer.position
         if data.startswith(b"\r", start):
             self._skip_empty_lines(buffer)
@@ -195,7 +195,7 @@ class LengthReader:
     def done(self) -> bool:
         return not self._left
 
-    def __call__(self, buffer: Buffer) -> bytes | None:
+    def read(self, buffer: Buffer) -> bytes | None:
         passed = buffer.take(self._left)
         self._left -= len(passed)
         return passed or None
@@ -206,7 +206,7 @@ class OpaqueReader:
 
     done = False
 
-    def __call__(self, buffer: Buffer) -> bytes | None:
+    def read(self, buffer: Buffer) -> bytes | None:
         return buffer.take(OPAQUE_BYTES_PER_STEP) or None
 
 
@@ -221,11 +221,11 @@ class HandOver(msgspec.Struct, gc=False):
 class RequestParser:
     """The requests of one connection of the fast path, whole."""
 
-    __slots__ = ("_begun", "_read_headers", "buffer", "missing")
+    __slots__ = ("_begun", "_headers", "buffer", "missing")
 
     def __init__(self, lines: RequestLines) -> None:
         self.buffer = Buffer()
-        self._read_headers = HeaderReader(lines.read)
+        self._headers = HeaderReader(lines.read)
         self._begun: Request[Target] | None = None
         """The request whose body is not complete."""
         self.missing = 0
@@ -246,7 +246,7 @@ class RequestParser:
         if request is None:
             if buffer.later:
                 buffer.gather()
-            found = self._read_headers(buffer)
+            found = self._headers.read(buffer)
             if found is None:
                 buffer.drop_taken()
                 return None
@@ -281,7 +281,7 @@ class RequestParser:
 
     def request_read(self) -> None:
         """A request of this connection was read by `read_quick_call`."""
-        self._read_headers.request_read()
+        self._headers.request_read()
 
 
 def read_quick_call(data: bytes, lines: RequestLines) -> Call | None:

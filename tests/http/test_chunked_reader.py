@@ -33,15 +33,15 @@ def decoded(passed: bytes) -> bytes:
 
 def passing(pieces: list[bytes]) -> tuple[bytes, bytes]:
     """What passes of a body that comes in pieces, and what is left."""
-    read, buffer = ChunkedReader(), Buffer()
+    reader, buffer = ChunkedReader(), Buffer()
     passed = b""
     for piece in pieces:
         if piece:
             buffer.feed(piece)
-        while not read.done and (some := read(buffer)) is not None:
+        while not reader.done and (some := reader.read(buffer)) is not None:
             assert some
             passed += some
-    assert read.done
+    assert reader.done
     return passed, buffer.take_all()
 
 
@@ -89,11 +89,11 @@ def test_what_is_refused_is_refused_as_soon_as_it_is_there(name: str) -> None:
     data, error = REFUSED[name]
 
     def feed(*pieces: bytes) -> None:
-        read, buffer = ChunkedReader(), Buffer()
+        reader, buffer = ChunkedReader(), Buffer()
         for piece in pieces:
             if piece:
                 buffer.feed(piece)
-            while read(buffer) is not None:
+            while reader.read(buffer) is not None:
                 pass
 
     with pytest.raises(error):
@@ -104,15 +104,15 @@ def test_what_is_refused_is_refused_as_soon_as_it_is_there(name: str) -> None:
 
 @pytest.mark.parametrize("data", [b"5\r\nhello\r\nzz\r\n", b"5\r\nhelloX", b"zz\r\n", b"5\r\nhello\r\n0\r\n\n"])
 def test_a_body_that_is_refused_can_be_brought_to_an_end(data: bytes) -> None:
-    read, buffer = ChunkedReader(), Buffer()
+    reader, buffer = ChunkedReader(), Buffer()
     buffer.feed(data)
     passed = b""
     with pytest.raises(QrustyError):
         while True:
-            some = read(buffer)
+            some = reader.read(buffer)
             assert some
             passed += some
-    assert decoded(passed + read.broken_off()) in (b"hello", bytes(5), b"")
+    assert decoded(passed + reader.broken_off()) in (b"hello", bytes(5), b"")
 
 
 # Verifies: API-0009

@@ -223,11 +223,11 @@ def test_what_the_connection_itself_has_to_read(name: str) -> None:
 
 
 def test_a_body_passes_piece_by_piece_and_no_further() -> None:
-    read, buffer = LengthReader(5), Buffer()
-    assert read(buffer) is None
+    reader, buffer = LengthReader(5), Buffer()
+    assert reader.read(buffer) is None
     buffer.feed(b"ab")
-    assert (read(buffer), read(buffer), read.done) == (b"ab", None, False)
+    assert (reader.read(buffer), reader.read(buffer), reader.done) == (b"ab", None, False)
     buffer.feed(b"cd")
     buffer.feed(b"efg")
-    assert (read(buffer), read.done) == (b"cde", True)
+    assert (reader.read(buffer), reader.done) == (b"cde", True)
     assert buffer.take_all() == b"fg"

@@ -47,8 +47,8 @@ class RequestFilter:
         self._buffer = Buffer()
         if data:
             self._buffer.feed(data)
-        self._read_headers = HeaderReader(read_line)
-        self._read_body: LengthReader | ChunkedReader | OpaqueReader | None = None
+        self._headers = HeaderReader(read_line)
+        self._body: LengthReader | ChunkedReader | OpaqueReader | None = None
         """Reads the rest of the current request; None between requests."""
         self.last = False
         """Nothing passes after the current request."""
@@ -58,12 +58,12 @@ class RequestFilter:
 
     @property
     def between_requests(self) -> bool:
-        return self._read_body is None
+        return self._body is None
 
     @property
     def opaque(self) -> bool:
         """Whether the bytes are no longer HTTP/1.1."""
-        return isinstance(self._read_body, OpaqueReader)
+        return isinstance(self._body, OpaqueReader)
 
     @property
     def waiting(self) -> int:
@@ -76,37 +76,37 @@ class RequestFilter:
 
     def next(self) -> Passed | None:
         """The next bytes to pass; None if more must arrive. Raises QrustyError; then call `refuse`."""
-        if self._read_body is None:
+        if self._body is None:
             return None if self.last else self._pass_headers()
-        passed = self._read_body(self._buffer)
-        if self._read_body.done:
-            self._read_body = None
+        passed = self._body.read(self._buffer)
+        if self._body.done:
+            self._body = None
         return None if passed is None else Passed(passed)
 
     def _pass_headers(self) -> Passed | None:
         buffer = self._buffer
         buffer.gather()
-        found = self._read_headers(buffer)
+        found = self._headers.read(buffer)
         if found is None:
             return None
         if isinstance(found, Preface):
-            self._read_body = reader = OpaqueReader()
-            return Passed(reader(buffer) or b"", Begins.HTTP2)
+            self._body = reader = OpaqueReader()
+            return Passed(reader.read(buffer) or b"", Begins.HTTP2)
         line, block = found.line, found.block
         begins = _what_begins(line, block)
         self.last = not (block.keep_alive and line.http11)  # h11 does not support keep-alive in HTTP/1.0.
         if begins is not Begins.REQUEST:
-            self._read_body = OpaqueReader()
+            self._body = OpaqueReader()
         elif block.chunked:
-            self._read_body = ChunkedReader()
+            self._body = ChunkedReader()
         elif block.length:
-            self._read_body = LengthReader(block.length)
+            self._body = LengthReader(block.length)
         end, buffer.position = buffer.position, found.start
         return Passed(buffer.take(end - found.start), begins)
 
     def refuse(self, error: QrustyError) -> Passed:
         """What passes instead of a request that is refused. It makes the app ask `refusal_of`, and is the last."""
-        reader = self._read_body
+        reader = self._body
         self.end()
         if isinstance(reader, ChunkedReader):
             # Complete the body, so that the app runs and finds the refusal.
@@ -119,7 +119,7 @@ class RequestFilter:
     def end(self) -> None:
         """Drop what has arrived, and let nothing more pass."""
         self._buffer.take_all()
-        self._read_body = None
+        self._body = None
         self.last = True
 
     def refusal_of(self, path: bytes | None) -> QrustyError | None:
