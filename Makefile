@@ -12,7 +12,7 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' qrusty_trio/__init__.py)
 JUNIT := build/junit.xml
 COVERAGE := build/coverage
-SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev docker
+SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev docker release
 
 NODE_MODULES := webui_dev/node_modules
 
@@ -73,6 +73,32 @@ smoke-test: $(VENV)/.installed-dev ## Hold a real server under load to its promi
 
 smoke-test-memory: $(VENV)/.installed-dev ## The same with messages in memory
 	$(BIN)/python smoke/smoke_test.py --storage memory $(SMOKE_ARGS)
+
+.PHONY: all build doc show-docs machete audit sbom release-check
+all: lint machete test traceability build doc ## Check, test and build everything
+
+build: $(VENV)/.installed-release ## Build wheel and sdist in dist/, install the wheel in a clean environment, and start it
+	$(BIN)/python -m release.packages
+
+doc: $(VENV)/.installed-dev ## Write the documents as pages to dist/docs
+	$(BIN)/python -m release.documents
+
+show-docs: $(VENV)/.installed-dev ## Serve the documents on http://127.0.0.1:8000 (PORT)
+	$(BIN)/python -m release.documents --show --port $(or $(PORT),8000)
+
+machete: $(VENV)/.installed-release ## Find unused, missing and undeclared dependencies
+	$(BIN)/deptry .
+	$(BIN)/deptry qrusty_trio --ignore DEP002
+
+audit: $(VENV)/.installed-release ## Look up known vulnerabilities of what is pinned (asks the package index)
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip $(patsubst %,-r %,$(wildcard locks/*.txt))
+
+sbom: $(VENV)/.installed-release ## Write what the server is made of to dist/sbom.cdx.json (CycloneDX)
+	@mkdir -p dist
+	PYTHONWARNINGS=ignore $(BIN)/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --output-file dist/sbom.cdx.json locks/serve.txt
+
+release-check: lint machete test traceability build sbom ## Everything that must hold before a release
+	$(BIN)/python -m release.check
 
 .PHONY: image build-qrusty
 image: ## Build the container image with buildah (BASE=another base, IMAGE=another name)

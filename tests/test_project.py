@@ -57,7 +57,7 @@ from tests.server.running import running, settings_for, url
 from tests.wire.http_client import open_client
 
 ROOT = Path(__file__).parent.parent
-MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "tests": 500}
+MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "release": 440, "tests": 500}
 LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release", "browser")
 
 
