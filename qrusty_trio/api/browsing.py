@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from qrusty_trio.api import dead_letters
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.locking import NUMBER_BYTES, lock_fields, queue_of
 from qrusty_trio.api.paging import Cursor, Listed, read_cursor, read_limit
@@ -33,7 +34,7 @@ MAX_LIST_BYTES = 512 * 1024
 """Size of a page. Once the next message would exceed it, the page ends."""
 MESSAGES_PER_STEP = 32
 """Messages read and encoded in one step: 0.1 ms, and 1.5 ms if their payloads are as large as a list shows."""
-STATES = ("available", "locked")
+STATES = ("available", "locked", "dead")
 _COUNT_BYTES = 8
 
 _encode = msgspec.json.encode
@@ -46,6 +47,8 @@ def _messages(services: Services, call: Call, now: int) -> Generator[None, None,
     state = given.get("state", "available")
     if state not in STATES:
         raise BadRequest(f"'state' must be one of {', '.join(STATES)}")
+    if state == "dead":
+        return (yield from dead_letters.listed(services, call, now))
     queue = queue_of(services, call.params[0])
     page = _Page(limit)
     list_of = _available if state == "available" else _locked
@@ -159,6 +162,10 @@ def _one_message(services: Services, call: Call, now: int) -> Generator[None, No
         record = queue.read_lock(services.broker.journal, lock).record
         found = _message(payloads, queue, lock.key, record, lock, whole=True)
         return Reply(200, _encode(found | {"looked_at": 0, "complete": True, "cursor": None}))
+    if queue.dead and cursor is None:
+        dead, _ = yield from _while_there(services, queue, dead_letters.found(services, queue, id))
+        if dead is not None:
+            return Reply(200, _encode(dead | {"looked_at": 0, "complete": True, "cursor": None}))
     search = yield from _while_there(services, queue, find(services.broker.journal, queue, id, start))
     outcome: dict[str, Any] = {"looked_at": search.looked_at, "complete": search.further is None, "cursor": None}
     if search.found is not None:

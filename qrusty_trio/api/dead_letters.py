@@ -127,7 +127,8 @@ class _Page:
         return len(self.entries) == self.limit or self.looked_at >= LOOKED_AT or self.steps >= LIST_STEPS
 
 
-def _list(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+def listed(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
+    """A page of dead letters."""
     queue = _queue_of(services, call)
     query = read_query(call.query, ("limit", "cursor", *_FILTERS))
     limit = paging.read_limit(query.get("limit"))
@@ -178,6 +179,15 @@ def _number_after(cursor: Cursor) -> int:
 def _get(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     queue = _queue_of(services, call)
     id = call.params[1]
+    shown, looked_at = yield from found(services, queue, id)
+    if shown is not None:
+        return Reply(200, _encode(shown))
+    looked = f"; {looked_at} of an earlier version were looked at" if looked_at else ""
+    raise NotFound(f"Message '{id[:64]}' is no dead letter of queue '{queue.name}'{looked}")
+
+
+def found(services: Services, queue: Queue, id: str) -> Generator[None, None, tuple[dict[str, Any] | None, int]]:
+    """A dead letter with its whole payload, for a response; None for none. And how many letters were looked at."""
     looked_at = 0
     for batch in services.broker.dead_letters.find(queue, [id], LOOKED_AT_WITHOUT_INDEX):
         looked_at += batch.looked_at
@@ -188,10 +198,9 @@ def _get(services: Services, call: Call, now: int) -> Generator[None, None, Repl
             except PayloadBroken as broken:
                 shown |= {"payload": None, "payload_error": broken.reason}
             yield
-            return Reply(200, _encode(shown))
+            return shown, looked_at
         yield
-    looked = f"; {looked_at} of an earlier version were looked at" if looked_at else ""
-    raise NotFound(f"Message '{id[:64]}' is no dead letter of queue '{queue.name}'{looked}")
+    return None, looked_at
 
 
 def _entry(services: Services, letter: DeadLetter) -> tuple[bytes, int]:
@@ -224,6 +233,7 @@ def _described(letter: DeadLetter) -> dict[str, Any]:
         "deliveries": letter.deliveries,
         "max_retries": letter.max_retries,
         "requeues": requeues_of(stored.record),
+        "state": "dead",
     }
 
 
@@ -352,7 +362,7 @@ def _answer(services: Services, chosen: Chosen, outcome: Outcome, done: str) -> 
 _PATH = "/queues/{queue}/dead-letters"
 
 OPERATIONS = (
-    Operation("dead_letters", "GET", _PATH, False, _list, large=True, reads_store=True),
+    Operation("dead_letters", "GET", _PATH, False, listed, large=True, reads_store=True),
     Operation("requeue_dead_letters", "POST", f"{_PATH}/requeue", True, _requeue, RequeueBody, True),
     Operation("purge_dead_letters", "POST", f"{_PATH}/purge", True, _purge, PurgeBody, True),
     Operation("dead_letter", "GET", f"{_PATH}/{{id}}", False, _get, large=True, reads_store=True),

@@ -373,3 +373,21 @@ def test_priorities(table: Table) -> None:
     assert table.get("/queues/q/priorities")["looked_at"] == 2
     table.post("/purge-queue/q")
     assert table.get("/queues/q/priorities")["priorities"] == []
+
+
+# Dead letters
+
+
+def test_dead_letters(table: Table) -> None:
+    dead, alive = publish(table, 9, max_retries=1), publish(table)
+    consume(table)
+    table.post(f"/nack/q/{dead}", WORKER)
+    assert all_dead(table) == [(dead, "dead")]
+    found = find(table, dead)
+    assert (found["state"], found["payload"], found["reason"], found["looked_at"]) == ("dead", "p", "nacked", 0)
+    assert find(table, alive)["state"] == "available"
+    assert all_ids(table) == [alive]
+
+
+def all_dead(table: Table) -> list[tuple[str, str]]:
+    return [(message["id"], message["state"]) for message in table.get("/queues/q/messages?state=dead")["messages"]]

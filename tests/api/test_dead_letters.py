@@ -57,6 +57,7 @@ def test_all_about_a_dead_letter(table: Table) -> None:
         "deliveries": 2,
         "max_retries": 2,
         "requeues": 0,
+        "state": "dead",
         "payload": "ü",
     }
     assert table.get(PATH) == {

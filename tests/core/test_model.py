@@ -45,6 +45,7 @@ from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.core import stored
 from tests.core.brokers import exhaust, search_to_the_end
 from tests.core.dead_letter_steps import DeadLetterSteps
+from tests.core.looks import LOCKING, LOOKS, Looks
 from tests.core.model import Held, Model, ModelQueue
 
 RUNS = int(os.environ.get("QRUSTY_MODEL_RUNS", "500"))
@@ -100,12 +101,14 @@ MANAGE = st.one_of(
     st.tuples(st.just("restart"), st.booleans()),
 )
 # One rule draws among them all, so that how often each comes is said here.
-STEP = st.sampled_from([PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [DEAD] + [MANAGE] * 2).flatmap(lambda kind: kind)
+STEP = st.sampled_from([PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [DEAD] + [MANAGE] * 2 + [LOCKING, LOOKS]).flatmap(
+    lambda kind: kind
+)
 
 T = TypeVar("T")
 
 
-class BrokerMachine(DeadLetterSteps, RuleBasedStateMachine):
+class BrokerMachine(DeadLetterSteps, Looks, RuleBasedStateMachine):
     storage: Storage
     directory: Path
 

@@ -21,11 +21,23 @@ from typing import Any, Self
 import trio
 import trio._core._run as trio_run
 
-from qrusty_trio.api import batches, messages, queues, ws_outbox, ws_requests
+from qrusty_trio.api import batches, browsing, locking, messages, queues, ws_outbox, ws_requests
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Fsync
-from qrusty_trio.core import broker, catalog, deduplication, dispatch, externals, loading, queue, relocation
+from qrusty_trio.core import (
+    broker,
+    catalog,
+    deduplication,
+    dispatch,
+    externals,
+    finding,
+    loading,
+    priorities,
+    queue,
+    relocation,
+)
+from qrusty_trio.core import browsing as core_browsing
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.pressure import Level
@@ -81,6 +93,18 @@ PIECES: list[tuple[Any, str, int]] = [
     (messages, "BATCH_PIECE", 3),
     (batches, "PER_STEP", 3),
     (batches, "CONSUMED_PER_STEP", 2),
+    (locking, "BATCH_PIECE", 3),
+    (locking, "LOOKED_AT_PIECE", 4),
+    (browsing, "MESSAGES_PER_STEP", 3),
+    (core_browsing, "FEW_LOCKS", 3),
+    (core_browsing, "LOCKS_PER_STEP", 3),
+    (core_browsing, "LOCK_NUMBERS_PER_STEP", 20),
+    (finding, "MESSAGES_PER_STEP", 3),
+    (finding, "MESSAGES_PER_SEARCH", 12),
+    (priorities, "COUNTED_MESSAGES", 6),
+    (priorities, "MESSAGES_PER_STEP", 3),
+    (priorities, "FIRST_MESSAGES", 2),
+    (priorities, "WINDOW_MESSAGES", 2),
     (queues, "QUEUES_PIECE", 2),
     (ws_requests, "BATCH_PIECE", 3),
     (ws_outbox, "ROOM_BYTES", 1200),

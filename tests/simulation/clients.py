@@ -28,6 +28,7 @@ from tests.simulation.requests import (
     SweepAsk,
     call,
 )
+from tests.simulation.watching import LookAsk, RenewAsk, RenewBatchAsk, UnlockAsk
 
 if TYPE_CHECKING:
     from tests.simulation.adapter import Process
@@ -260,16 +261,23 @@ class Caller(Client):
             self._consumes.append(ask)
             return ask
         queue, id = self._held[dice.randrange(len(self._held))]
+        if what < 0.74:
+            return RenewAsk(world, self.name, queue, id, self.consumer, dice.choice(LOCK_SECONDS))
         if what < 0.93:
             if dice.random() < 0.9:
                 self._held.remove((queue, id))
-            kind = "ack" if what < 0.85 else "nack"
+            kind = "ack" if what < 0.86 else "nack"
             return SettleAsk(world, self.name, kind, queue, id, self.consumer)
-        if what < 0.98:
+        if what < 0.96:
             ids = list(dict.fromkeys(each for of, each in self._held if of == queue))
             self._held = [each for each in self._held if each[0] != queue]
             kind = "ack-batch" if dice.random() < 0.6 else "nack-batch"
             return SettleBatchAsk(world, self.name, kind, queue, ids, self.consumer)
+        if what < 0.97:
+            ids = list(dict.fromkeys(each for of, each in self._held if of == queue))
+            return RenewBatchAsk(world, self.name, queue, ids, self.consumer, dice.choice(LOCK_SECONDS))
+        if what < 0.99:
+            return LookAsk(world, self.name, queue, dice.choice(("messages", "messages", "locks", "priorities", id)))
         return ManageAsk(world, self.name, "stats", call("GET", "/stats"))
 
 
@@ -316,6 +324,8 @@ class Manager(Client):
             return [SweepAsk(world, self.name, "delete-queue", dice.choice((*NAMES, SPARE)))]
         if what < 0.84:
             return [SweepAsk(world, self.name, dice.choice(("purge-all", "delete-all")), "")]
+        if what < 0.9:
+            return [UnlockAsk(world, self.name, queue, dice.choice(({"all": True}, {"consumer_id": "http-1"})))]
         allow = dice.random() < 0.4
         return [self._update(queue, f"duplicates in {queue}: {allow}", {"allow_duplicates": allow})]
 

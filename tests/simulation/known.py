@@ -75,6 +75,8 @@ class Held:
     """It may end at any time: the machine was started and its clock set since it was made."""
     left: bool = False
     """Its delivery has left for the consumer."""
+    renewals: list[tuple[int, float]] = field(default_factory=list)
+    """The batch of each renewal, and when the lock ended before it. What was not synced may be undone."""
     over: bool = False
     revived: bool = False
     """It was over, and is back, as what ended it was not synced: what was known of it is not, any more."""
@@ -97,6 +99,8 @@ class Asked:
     sweeps: Counter[str] = field(default_factory=Counter)
     """Purges and deletes by the queue's name; "" for all queues."""
     deletes: Counter[str] = field(default_factory=Counter)
+    unlocks: int = 0
+    """Force-unlocks, of whatever queue: one goes on with its queue under another name."""
 
     def publish_begins(self, publish: Publish) -> None:
         self.publishes.setdefault((publish.queue, publish.payload), []).append(publish)

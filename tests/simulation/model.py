@@ -107,6 +107,8 @@ class Model:
             held = self.held[lock.name, lock.message.id]
             held.revived |= held.over
             held.over = False
+            while held.renewals and held.renewals[-1][0] >= first:
+                held.ends_at = held.renewals.pop()[1]
         for id in [id for id, batch in self.removed_by.items() if batch >= first]:
             del self.removed_by[id]
         for id in [id for id, batch in self.made_by.items() if batch >= first]:
@@ -195,6 +197,7 @@ class Model:
         held = self.held[lock.name, id]
         if since := self.asked.renews.get((id, lock.consumer)):
             # It counts from when it was run, which may be some time before it is written.
+            held.renewals.append((self._batch, held.ends_at))
             held.ends_at = since[0] + lock.seconds
             held.boot, held.ahead, held.unsure = self.boot, self.ahead, False
 
@@ -217,6 +220,8 @@ class Model:
         held.over = True
         self.trace.note("store", "message", id, what, "counted" if counted else "not counted")
         if self.asked.nacks[id, consumer] and counted:
+            return
+        if self.asked.unlocks and not counted:
             return
         if counted:
             if self.ended(held):
@@ -265,7 +270,7 @@ class Model:
                 held = self.held[lock.name, id]
                 ended = self.ended(held) or held.fault != self.faults
                 over = held.peer is not None and (held.peer.lost or held.peer.closed or held.process != self.process)
-                if not (self.asked.nacks[id, lock.consumer] or ended or over or not held.left):
+                if not (self.asked.nacks[id, lock.consumer] or self.asked.unlocks or ended or over or not held.left):
                     self.fail(f"message {id} is dropped, although {short(lock.consumer)} holds it")
             return
         self.fail(f"message {id} is gone from queue '{queue.name}', and nobody asked for that")
