@@ -58,7 +58,10 @@ class StorageMode(StrEnum):
 
 
 class UnknownQueue(StrEnum):
-    """What becomes of a publish, consume or queue-stats for a name that no queue has."""
+    """What becomes of a publish, consume or queue-stats for a name that no queue has.
+
+    Requirements: API-0077
+    """
 
     CREATE = "create"
     """A publish creates the queue; the others find it empty."""

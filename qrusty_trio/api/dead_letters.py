@@ -2,6 +2,8 @@
 
 Rule: see `api.operations`. What looks at many letters does a bounded amount of work for each call, or goes in steps of
 about a millisecond.
+
+Requirements: DLV-0046, DLV-0049
 """
 
 from __future__ import annotations

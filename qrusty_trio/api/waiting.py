@@ -3,6 +3,8 @@
 Rule: a message is locked for a waiting consume only while its client is there and there is room for the response. What
 waiting means is here and in `core.dispatch`; who wakes the task of a connection, and what it watches meanwhile, is up
 to the transport (`Pause`). No sockets, no Trio, no clock.
+
+Requirements: DLV-0055, DLV-0056
 """
 
 from __future__ import annotations

@@ -65,7 +65,10 @@ class AlreadySubscribed(ClientError):
 
 
 class NotSent(ConnectionLost):
-    """The request had no effect: there was no connection, or it ended before the request left."""
+    """The request had no effect: there was no connection, or it ended before the request left.
+
+    Requirements: WS-0035
+    """
 
     code = "not_sent"
 

@@ -8,6 +8,8 @@
 
 Rule: what came of a message is typed. What only reports is the JSON of the server, as a dict, so that a newer server
 can tell more. What is sent again, and when, is in `caller`.
+
+Requirements: WS-0046
 """
 
 from __future__ import annotations

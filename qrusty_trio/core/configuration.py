@@ -11,7 +11,10 @@ from qrusty_trio.core.model import Kind, Ordering, QueueConfig
 
 
 class StoredConfig(msgspec.Struct):
-    """What META stores for a queue besides its counters."""
+    """What META stores for a queue besides its counters.
+
+    Requirements: PER-0011
+    """
 
     name: str
     ordering: Ordering

@@ -3,6 +3,8 @@
 Rule: a letter leaves DEAD only in the batch that makes it available again, or that frees its payload. So a kill at any
 moment leaves it in one place. A requeue or a purge touches no letter that died after it was asked for. It goes in steps
 of under a millisecond, and others run in between.
+
+Requirements: DLV-0047, DLV-0048, DLV-0049, DLV-0051
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@ of them goes in pieces, bounded by letters, bytes and numbers, because those of 
 
 The second entry finds a letter by its id. It costs each death 1 to 2 µs, a publish nothing. Letters from before this
 index stand before all others; whoever misses an id looks through those.
+
+Requirements: DLV-0045
 """
 
 from __future__ import annotations

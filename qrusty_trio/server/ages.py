@@ -3,6 +3,8 @@
 Rule: it looks for STEPS_PER_ROUND steps each `ROUND_SECONDS`, however many queues there are: at most a fortieth of a
 processor. What is not done by then is done in the next round. So a figure is up to a second old, and up to 10 seconds
 when 10,000 short queues change all the time. Long ones, whose messages are not in memory, take up to ten times that.
+
+Requirements: SCH-0046
 """
 
 from __future__ import annotations

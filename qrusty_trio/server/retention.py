@@ -2,6 +2,8 @@
 
 Rule: it is in no hurry. It looks every second, and removes in short steps with a pause after each, so that ten million
 of them delay nobody. While nothing is due it neither reads the store nor begins a transaction, so the server is quiet.
+
+Requirements: DLV-0050
 """
 
 from __future__ import annotations

@@ -2,6 +2,8 @@
 
 Rule: they go back in small steps, however many there are, and are not counted. The store may fail meanwhile: then they
 are `unseen`, and the recovery undoes them before anything else changes.
+
+Requirements: DLV-0040
 """
 
 from __future__ import annotations

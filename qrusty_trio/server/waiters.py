@@ -3,6 +3,8 @@
 Rule: a call waits in the task of its connection, without a timer that ticks and without a look at the queue: the
 dispatcher hands it a message, or its deadline passes. However it ends, what it was handed out is in its reply, or goes
 back uncounted.
+
+Requirements: DLV-0055, DLV-0057, DLV-0058
 """
 
 from __future__ import annotations

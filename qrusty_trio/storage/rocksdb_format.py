@@ -7,6 +7,8 @@ checks do without them. Our own file `FORMAT` names the schema, and a flock on i
 `FORMAT` is on disk before anything else is created. So a directory without it is one of three things. It may be new,
 with only what file systems and log writers leave there. It may be a database that proves to be ours, such as a restored
 checkpoint. Otherwise it is not ours. An incomplete `FORMAT` comes from a first start that was interrupted.
+
+Requirements: PER-0059
 """
 
 from __future__ import annotations

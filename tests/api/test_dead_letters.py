@@ -36,6 +36,7 @@ def ids_of(table: Table, query: str = "") -> list[str]:
     return [letter["id"] for page in pages(table, query) for letter in page["messages"]]
 
 
+# Verifies: DLV-0045
 def test_all_about_a_dead_letter(table: Table) -> None:
     published = table.now
     table.post("/create-queue", {"name": "q", "config": {"ordering": "MinFirst"}})
@@ -81,6 +82,7 @@ def test_all_about_a_dead_letter(table: Table) -> None:
     assert refusal(table.run("GET", f"{PATH}/{message_id}")) == (404, "not_found")
 
 
+# Verifies: DLV-0045
 @pytest.mark.parametrize("path", ["/nack/q/{id}", "/nack-batch/q"])
 @pytest.mark.parametrize(
     ("error", "shown"),
@@ -127,6 +129,7 @@ def test_the_counts(table: Table) -> None:
     assert table.get("/queues/r/metrics")["points"][-1]["dead_letters"] == 2
 
 
+# Verifies: DLV-0046
 def test_pages(table: Table) -> None:
     ids = [bury(table, str(number)) for number in range(7)]
     for limit in (1, 2, 3, 7, 100):
@@ -142,6 +145,7 @@ def test_pages(table: Table) -> None:
     assert ids_of(table) == [*ids[5:], late]
 
 
+# Verifies: DLV-0046
 def test_a_page_is_bounded_by_its_size(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_LIST_BYTES", 5_000)
     ids = [bury(table, "x" * 1_500) for _ in range(7)]
@@ -161,6 +165,7 @@ def test_a_filtered_list_does_so_much_for_one_call(table: Table, monkeypatch: py
     assert table.steps >= 1
 
 
+# Verifies: DLV-0046
 def test_filters_of_the_query(table: Table) -> None:
     nacked = bury(table, "a", "100% ünable")
     table.now += 10_000
@@ -332,6 +337,7 @@ def test_what_can_not_be_requeued_is_told(table: Table) -> None:
     assert ids_of(table) == [message_id]
 
 
+# Verifies: DLV-0049
 def test_many_go_in_steps(table: Table) -> None:
     for _ in range(200):
         bury(table)
@@ -344,6 +350,7 @@ def test_many_go_in_steps(table: Table) -> None:
 # Retention
 
 
+# Verifies: DLV-0050
 def test_retention_is_configured(table: Table) -> None:
     table.post("/create-queue", {"name": "q", "config": {"ordering": "Fifo", "dead_letter_max": 5}})
     assert table.get("/queue-stats/q")["config"] == {

@@ -185,6 +185,7 @@ def test_dead_letters(world: World, peer: Peer) -> None:
     assert (stats.available, stats.locked, stats.dead) == (0, 0, 2)
 
 
+# Verifies: DLV-0045
 @pytest.mark.parametrize("batch", [False, True])
 def test_the_error_of_a_nack_is_kept(world: World, peer: Peer, batch: bool) -> None:
     (id,) = delivered(world, peer, 1, retries=1)

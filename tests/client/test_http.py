@@ -130,6 +130,7 @@ async def test_a_connection_that_has_ended_is_not_used_again(
         assert server.gone == 1
 
 
+# Verifies: WS-0046
 @pytest.mark.parametrize("ask", [publish, renew, queues])
 async def test_a_request_that_had_no_effect_is_sent_again(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, ask: Ask
@@ -142,6 +143,7 @@ async def test_a_request_that_had_no_effect_is_sent_again(
         assert all(limit / 2 <= wait <= limit for wait, limit in zip(waits, limits, strict=True))
 
 
+# Verifies: WS-0046
 @pytest.mark.parametrize(("ask", "sent"), [(publish, 1), (publish_again, 3), (renew, 3), (queues, 3)])
 async def test_a_request_without_a_response_is_sent_again_only_if_that_does_no_harm(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock, ask: Ask, sent: int

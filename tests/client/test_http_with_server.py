@@ -198,6 +198,7 @@ async def test_a_hundred_tasks_share_it(fast_lane: bool) -> None:
         assert server.counts() == (0, 0, 0)
 
 
+# Verifies: WS-0046
 def test_every_operation_is_tested_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [each.name for each in OPERATIONS if f"client.{each.name}" not in text] == []

@@ -29,6 +29,7 @@ def oldest(broker: Broker, name: str = "q") -> tuple[int | None, bool]:
     return stats.oldest_ms, stats.oldest_exact
 
 
+# Verifies: SCH-0046
 @pytest.mark.parametrize("ordering", Ordering)
 @pytest.mark.parametrize("kind", Kind)
 @pytest.mark.parametrize("tier", [1, 5, 1000])
@@ -112,6 +113,7 @@ def test_of_very_many_priorities_the_first_are_looked_at() -> None:
     assert oldest(broker) == (MAX_PRIORITIES, False)
 
 
+# Verifies: SCH-0046
 def test_only_queues_that_changed_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
     broker = Broker(MemoryStorage())
     for name in ("a", "b"):

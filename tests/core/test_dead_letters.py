@@ -100,6 +100,7 @@ def run(broker: Broker, steps: Iterator[None]) -> None:
 # What they keep
 
 
+# Verifies: DLV-0045
 def test_each_says_why_it_died_when_and_from_whom(broker: Broker) -> None:
     ids = [broker.publish("q", 1, "p", 1, NOW) for _ in range(3)]
     consumers = ["wörker", "late", WS_MARK + "ws-7"]
@@ -161,6 +162,7 @@ def test_those_of_an_earlier_version_are_read_found_and_requeued(
     assert payloads_in_order(broker) == ["1", "4"]
 
 
+# Verifies: DLV-0046
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
@@ -195,6 +197,7 @@ def test_filters(tmp_path: Path, wanted: Filter, expected: str, external: bool) 
     payloads.close()
 
 
+# Verifies: DLV-0049
 def test_a_search_is_bounded_by_bytes_and_numbers(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(letters_module, "NUMBERS_PER_STEP", 4)
     monkeypatch.setattr(letters_module, "STEP_BYTES", 3000)
@@ -209,6 +212,7 @@ def test_a_search_is_bounded_by_bytes_and_numbers(broker: Broker, monkeypatch: p
 # Requeue
 
 
+# Verifies: DLV-0047
 @pytest.mark.parametrize("ordering", list(Ordering))
 def test_a_requeued_letter_goes_to_its_old_place(broker: Broker, ordering: Ordering) -> None:
     broker.catalog.create("q", QueueConfig(ordering))
@@ -227,6 +231,7 @@ def test_a_requeued_letter_goes_to_its_old_place(broker: Broker, ordering: Order
     assert counts == {"0": 1, "1": 2, "2": 2, "3": 2}
 
 
+# Verifies: DLV-0047
 def test_a_new_priority_keeps_the_age(broker: Broker) -> None:
     bury(broker, "old", 1)
     broker.publish("q", 5, "new", 1, NOW)
@@ -234,6 +239,7 @@ def test_a_new_priority_keeps_the_age(broker: Broker) -> None:
     assert payloads_in_order(broker) == ["old", "new"]
 
 
+# Verifies: DLV-0047
 def test_another_queue_has_it_last_of_its_priority(broker: Broker) -> None:
     broker.publish("r", 1, "first", 1, NOW)
     bury(broker, "second", 1)
@@ -265,6 +271,7 @@ def test_a_waiting_subscriber_is_woken(broker: Broker) -> None:
     assert broker.take_ready() == {queue.number}
 
 
+# Verifies: DLV-0047
 def test_duplicates_are_refused_and_stay(broker: Broker) -> None:
     broker.catalog.create("q", QueueConfig(allow_duplicates=False))
     ids = [bury(broker, payload) for payload in ("a", "b", "a")]
@@ -304,6 +311,7 @@ def test_large_payloads_change_hands_and_are_freed(tmp_path: Path) -> None:
     payloads.close()
 
 
+# Verifies: DLV-0048
 def test_what_dies_meanwhile_is_not_touched(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qrusty_trio.core.dead_letter_moves.PER_STEP", 2)
     for name in ("requeue", "purge"):
@@ -324,6 +332,7 @@ def test_what_dies_meanwhile_is_not_touched(broker: Broker, monkeypatch: pytest.
         broker.catalog.delete("q")
 
 
+# Verifies: DLV-0048
 def test_an_older_bound_touches_only_what_was_shown(broker: Broker) -> None:
     shown = [bury(broker) for _ in range(3)]
     end = broker.catalog.by_name["q"].next_dead
@@ -334,6 +343,7 @@ def test_an_older_bound_touches_only_what_was_shown(broker: Broker) -> None:
     assert purge(broker, chosen(broker, [late], end=end)).not_found == [late]
 
 
+# Verifies: DLV-0048
 def test_a_dry_run_changes_nothing(broker: Broker) -> None:
     ids = [bury(broker) for _ in range(12)]
     for outcome in (
@@ -367,6 +377,7 @@ def test_the_queue_or_the_target_is_deleted_meanwhile(broker: Broker, monkeypatc
     assert broker.journal.storage.scan(broker.journal.dead, b"", b"\xff" * 99, 10) == []
 
 
+# Verifies: DLV-0051
 def test_a_fault_leaves_each_letter_in_one_place() -> None:
     disk = Disk()
     broker = Broker(disk)
@@ -387,6 +398,7 @@ def test_a_fault_leaves_each_letter_in_one_place() -> None:
 # Purge, and the space in front
 
 
+# Verifies: DLV-0049
 def test_a_purge_of_all_is_one_change(broker: Broker) -> None:
     for _ in range(500):
         bury(broker)

@@ -15,6 +15,7 @@ def near(name: str, known: list[str] = KNOWN) -> list[str]:
     return nearest(name, frozenset(known), sorted(known))
 
 
+# Verifies: API-0077
 @pytest.mark.parametrize(
     ("given", "meant"),
     [

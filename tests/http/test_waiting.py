@@ -51,6 +51,7 @@ async def answer(client: Client) -> Any:
         return (await client.answer()).json()
 
 
+# Verifies: DLV-0055
 async def test_a_publish_wakes_it(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         for _ in range(3):
@@ -93,6 +94,7 @@ async def test_a_queue_that_does_not_exist_yet(fast_lane: bool) -> None:
         assert (await answer(client))["id"] == id
 
 
+# Verifies: DLV-0055
 async def test_several_queues(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client:
         asked = request("POST", "/consume", {**WORKER, "queues": ["a", "b", "c"], "wait_seconds": 60, "details": True})
@@ -112,6 +114,7 @@ async def test_several_queues(fast_lane: bool) -> None:
         assert third.keys() == {*("id", "payload", "retry_count", "queue", "priority", "created_at", "lock_until")}
 
 
+# Verifies: DLV-0055
 async def test_a_nack_and_an_expiry_wake_it(fast_lane: bool) -> None:
     async with running(fast_lane) as web, web.client() as client, web.client() as other:
         id = await publish(web)
@@ -129,6 +132,7 @@ async def test_a_nack_and_an_expiry_wake_it(fast_lane: bool) -> None:
         assert (await answer(other))["retry_count"] == 3
 
 
+# Verifies: DLV-0056
 async def test_they_are_served_in_turn(fast_lane: bool) -> None:
     async with running(fast_lane) as web, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(web.client()) for _ in range(5)]
@@ -151,6 +155,7 @@ async def test_a_batch_takes_what_is_there(fast_lane: bool) -> None:
         assert counts(web) == (5, 10)
 
 
+# Verifies: DLV-0057
 @pytest.mark.parametrize("reset", [False, True])
 async def test_a_client_that_goes_away_takes_nothing(fast_lane: bool, reset: bool) -> None:
     async with running(fast_lane) as web:
@@ -212,6 +217,7 @@ async def test_what_comes_meanwhile_is_bounded(fast_lane: bool) -> None:
             assert (await answer(client))["status"] == "ok"
 
 
+# Verifies: DLV-0058
 async def test_a_server_that_stops_answers_it(fast_lane: bool) -> None:
     async with running(fast_lane) as web, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(web.client()) for _ in range(3)]

@@ -19,6 +19,7 @@ from tests.server.engines import (
 )
 
 
+# Verifies: SCH-0046
 async def test_the_oldest_is_known_soon_after_a_start_and_after_a_fault(store: WatchedStorage) -> None:
     async with engine_on(store, hot_tier_size=2, refill_threshold=1) as engine, trio.open_nursery() as nursery:
         for priority in (1, 5, 9):

@@ -43,6 +43,7 @@ def left(engine: Engine) -> int:
     return engine.broker.catalog.by_name["q"].dead
 
 
+# Verifies: DLV-0050
 async def test_letters_go_when_their_time_is_over(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -60,6 +61,7 @@ async def test_letters_go_when_their_time_is_over(
         assert left(engine) == 0
 
 
+# Verifies: DLV-0050
 async def test_the_oldest_go_when_there_are_too_many(autojump_clock: trio.testing.MockClock) -> None:
     async with retaining(MemoryStorage(), dead_letter_max=3) as engine:
         await bury(engine, MANY)

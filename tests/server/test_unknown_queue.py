@@ -9,6 +9,7 @@ from qrusty_trio.config import Settings, UnknownQueue
 from tests.server.running import client_of, running, until_ready, websocket_of
 
 
+# Verifies: API-0077
 async def test_a_misspelt_name_is_refused_on_every_transport(settings: Settings) -> None:
     refusing = dataclasses.replace(settings, unknown_queue=UnknownQueue.REFUSE)
     async with running(refusing) as server, client_of(server) as client:

@@ -104,6 +104,7 @@ async def test_in_a_batch_of_requests_a_call_that_waits_holds_up_nobody(store: W
         assert nobody_waits(engine)
 
 
+# Verifies: DLV-0055
 async def test_the_time_of_a_wait(autojump_clock: trio.testing.MockClock) -> None:
     async with engine_on(MemoryStorage()) as engine, trio.open_nursery() as nursery:
         begun = trio.current_time()
@@ -124,6 +125,7 @@ async def test_a_lock_that_ends_wakes_it(autojump_clock: trio.testing.MockClock)
         assert delivery.expires_at_ms == pytest.approx(engine.clock.now_ms() + 30_000, abs=10)
 
 
+# Verifies: DLV-0057
 async def test_a_cancelled_call_takes_nothing(store: WatchedStorage) -> None:
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         waits = Waiting(engine, nursery, consume())
@@ -148,6 +150,7 @@ async def test_a_call_cancelled_with_its_message_in_hand(store: WatchedStorage, 
         assert answer(reply)["retry_count"] == 1
 
 
+# Verifies: DLV-0057
 async def test_a_peer_that_is_gone_with_its_message_in_hand(store: WatchedStorage) -> None:
     """Its reply has the message. Whoever can't send that gives it back."""
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
@@ -182,6 +185,7 @@ async def test_a_wake_without_a_reason(store: WatchedStorage) -> None:
         assert answer(await waits.reply())["payload"] == "x"
 
 
+# Verifies: DLV-0058
 async def test_a_fault_answers_all(store: WatchedStorage) -> None:
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         await run(engine, publish("x"), consume())

@@ -23,6 +23,7 @@ def schema_of(path: Path) -> tuple[str, int]:
 NOW = ("qrusty-trio store, schema 2\n", 2)
 
 
+# Verifies: PER-0059
 def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
     set_schema(tmp_path, 1)
     (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 1\n")
@@ -57,6 +58,7 @@ RocksStorage.open(sys.argv[1], cache_mb=8, write_buffer_mb=4, max_open_files=64)
 """
 
 
+# Verifies: PER-0059
 @pytest.mark.parametrize(
     "moment", ["before the mark", "written but not synced", "after the mark", "before the end", "after the end"]
 )
