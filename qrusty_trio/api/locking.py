@@ -33,6 +33,11 @@ NUMBER_BYTES = 8
 _encode = msgspec.json.encode
 
 
+class RenewBody(msgspec.Struct):
+    consumer_id: str
+    timeout_seconds: int | None = None
+
+
 class RenewBatchBody(msgspec.Struct):
     consumer_id: str
     message_ids: list[str]
@@ -45,14 +50,17 @@ class ForceUnlockBody(msgspec.Struct):
     all: bool | None = None
 
 
+_RENEW = Shape(RenewBody)
 _RENEW_BATCH = Shape(RenewBatchBody, ids="message_ids")
 _FORCE_UNLOCK = Shape(ForceUnlockBody, {"ids": "a list of strings", "all": "true"}, ids="ids")
 
 
 def _renew(services: Services, call: Call, now: int) -> Reply:
-    terms = schema.consume_body(call.body)
+    request = _RENEW.read(call.body)
+    check_consumer(request.consumer_id)
     queue, message_id = call.params
-    end = services.broker.renew(queue, message_id, terms.consumer, terms.lock_seconds, now)
+    lock_seconds = schema.lock_seconds(request.timeout_seconds)
+    end = services.broker.renew(queue, message_id, request.consumer_id, lock_seconds, now)
     return Reply(200, b'{"lock_until":%d}' % end)
 
 
@@ -149,7 +157,7 @@ def queue_of(services: Services, name: str) -> Queue:
 
 
 OPERATIONS = (
-    Operation("renew", "POST", "/renew/{queue}/{id}", True, _renew, schema.ConsumeBody),
+    Operation("renew", "POST", "/renew/{queue}/{id}", True, _renew, RenewBody),
     Operation("renew_batch", "POST", "/renew-batch/{queue}", True, _renew_batch, RenewBatchBody, True),
     Operation("force_unlock", "POST", "/force-unlock/{queue}", True, _force_unlock, ForceUnlockBody),
     Operation("locks", "GET", "/queues/{queue}/locks", False, _locks, large=True, reads_store=True),

@@ -185,7 +185,7 @@ _CODES: dict[type[RequestError], tuple[str, ...]] = {
     MessageNotFound: ("message_not_found",),
     NotLocked: ("not_locked", "message_not_locked"),
     QueueExists: ("queue_exists",),
-    PublishFailed: ("publish_failed", "duplicate_payload", "priority_kind_mismatch"),
+    PublishFailed: ("publish_failed", "duplicate_payload", "priority_kind_mismatch", "payload_lost"),
     ReadOnly: ("read_only",),
     Unavailable: ("unavailable",),
     MemoryPressure: ("memory_pressure",),

@@ -67,6 +67,52 @@ async def test_batches(fast_lane: bool) -> None:
 
 
 @both_lanes
+async def test_waiting(fast_lane: bool) -> None:
+    got: list[q.Taken | None] = []
+
+    async with running(fast_lane) as server, client_of(server) as client:
+        await client.create_queue("jobs", "Fifo")
+
+        async def asked(count: int) -> None:
+            with trio.fail_after(PATIENCE):
+                while len(server.engine.waiters) != count:  # noqa: ASYNC110  # the server announces no such thing
+                    await trio.sleep(0.002)
+
+        async def one() -> None:
+            got.append(await client.consume("jobs", lock_seconds=60, wait_seconds=30))
+
+        async def one_of_two() -> None:
+            got.append(await client.consume_from(["new", "jobs"], wait_seconds=30))
+
+        async def many() -> None:
+            got.extend(await client.consume_batch("jobs", 5, wait_seconds=30))
+
+        for wait, queue in ((one, "jobs"), (one_of_two, "new"), (many, "jobs")):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait)
+                await asked(1)
+                await client.publish(queue, "p", 7, repeat=False)
+            taken = got[-1]
+            assert taken is not None
+            assert (taken.queue, taken.payload, taken.priority, taken.retry_count) == (queue, "p", 7, 1)
+            assert taken.created_at is not None
+            assert taken.lock_until_ms is not None
+            assert abs((datetime.now(UTC) - taken.created_at).total_seconds()) < PATIENCE
+            await client.ack(queue, taken.id)
+        assert await client.consume("jobs", wait_seconds=0.01) is None
+        # One that is cancelled waits no more, and takes nothing.
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(one)
+            await asked(1)
+            nursery.cancel_scope.cancel()
+        await asked(0)
+        await client.publish("jobs", "p")
+        assert server.counts() == (1, 0, 0)
+        with pytest.raises(q.InvalidRequest, match="wait_seconds"):
+            await client.consume("jobs", wait_seconds=61)
+
+
+@both_lanes
 async def test_locks_and_looking(fast_lane: bool) -> None:
     async with running(fast_lane) as server, client_of(server, "me") as client:
         await client.create_queue("jobs", "Fifo")
@@ -161,6 +207,35 @@ async def test_a_server_that_starts_is_waited_for(fast_lane: bool) -> None:
             with trio.fail_after(PATIENCE):
                 await done.wait()
         assert server.counts() == (2, 0, 0)
+
+
+@both_lanes
+async def test_dead_letters(fast_lane: bool) -> None:
+    """What failed is found, read, requeued and consumed, and purged in the end."""
+    async with running(fast_lane) as server, client_of(server, "me") as client:
+        await client.create_queue("jobs", "Fifo", dead_letter_max=5)
+        ids = [await client.publish("jobs", f"p{number}", max_retries=1) for number in range(3)]
+        for id in ids:
+            taken = await client.consume("jobs")
+            assert taken is not None
+            await client.nack("jobs", id, f"no such address: {taken.payload}")
+        page = await client.dead_letters("jobs", limit=1, reason="nacked", text="address: p1")
+        (letter,) = page["messages"]
+        assert (letter["id"], letter["error"], page["up_to"]) == (ids[1], "no such address: p1", 3)
+        assert (await client.dead_letter("jobs", ids[1])) == letter
+        with pytest.raises(q.NotFound):
+            await client.dead_letter("jobs", UNKNOWN)
+        assert (await client.requeue_dead_letters("jobs", all=True, dry_run=True))["count"] == 3
+        with pytest.raises(q.InvalidRequest):
+            await client.requeue_dead_letters("jobs", all=True, ids=ids)
+        assert (await client.requeue_dead_letters("jobs", ids=[ids[1]]))["requeued"] == 1
+        again = await client.consume("jobs")
+        assert again is not None
+        assert (again.id, again.retry_count) == (ids[1], 1)
+        assert server.counts() == (0, 1, 2)
+        assert (await client.purge_dead_letters("jobs", filter={"consumer": "me"}, up_to=1))["purged"] == 1
+        assert (await client.purge_dead_letters("jobs", all=True))["purged"] == 1
+        assert server.counts() == (0, 1, 0)
 
 
 @both_lanes
