@@ -264,7 +264,7 @@ class Connection:
     def _plan_request(self, request: Request[Target]) -> None:
         target, block = request.line, request.block
         operation = target.operation
-        if block.quick and block.json and operation is not None and target.http11 and not target.head_only:
+        if target.quick and block.quick and block.json and operation is not None:
             # The usual request: nothing is to be checked, and the response has no headers of its own.
             self._calls.append(Call(operation, target.params, request.body, target.query))
             self._pending.append(PLAIN)
