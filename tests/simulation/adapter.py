@@ -22,12 +22,15 @@ import trio
 import trio._core._run as trio_run
 
 from qrusty_trio.api import batches, browsing, locking, messages, queues, ws_outbox, ws_requests
+from qrusty_trio.api import dead_letters as api_dead_letters
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Fsync
 from qrusty_trio.core import (
     broker,
     catalog,
+    dead_letter_moves,
+    dead_letters,
     deduplication,
     dispatch,
     externals,
@@ -67,6 +70,10 @@ STEP_OPERATIONS = 75
 TURN = 2
 """Messages that one queue may hand out before the next one has its turn."""
 PIECES: list[tuple[Any, str, int]] = [
+    (dead_letter_moves, "PER_STEP", 3),
+    (dead_letters, "PER_STEP", 3),
+    (dead_letters, "NUMBERS_PER_STEP", 20),
+    (api_dead_letters, "READ_PER_STEP", 4),
     (engine, "EXPIRED_PER_STEP", 3),
     (engine, "DELIVERIES_PER_STEP", 4),
     (engine, "GIVEN_BACK_PER_STEP", 3),

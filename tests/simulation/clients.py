@@ -20,6 +20,7 @@ from tests.simulation.requests import (
     Ask,
     ConsumeAsk,
     ConsumeBatchAsk,
+    DeadLettersAsk,
     ManageAsk,
     PublishAsk,
     PublishBatchAsk,
@@ -322,12 +323,37 @@ class Manager(Client):
             return [SweepAsk(world, self.name, "purge-queue", queue)]
         if what < 0.8:
             return [SweepAsk(world, self.name, "delete-queue", dice.choice((*NAMES, SPARE)))]
-        if what < 0.84:
+        if what < 0.9:
+            return [self._dead_letters(queue)]
+        if what < 0.92:
             return [SweepAsk(world, self.name, dice.choice(("purge-all", "delete-all")), "")]
         if what < 0.9:
             return [UnlockAsk(world, self.name, queue, dice.choice(({"all": True}, {"consumer_id": "http-1"})))]
         allow = dice.random() < 0.4
         return [self._update(queue, f"duplicates in {queue}: {allow}", {"allow_duplicates": allow})]
+
+    def _dead_letters(self, queue: str) -> Ask:
+        """Requeue, purge or list them, or limit how many there are."""
+        dice, world = self.dice, self.world
+        what = dice.random()
+        if what < 0.1:
+            most = dice.choice((None, 1, 4))
+            return self._update(queue, f"at most {most} dead letters in {queue}", {"dead_letter_max": most})
+        if what < 0.2:
+            path = f"/queues/{queue}/dead-letters"
+            return ManageAsk(world, self.name, f"list dead letters of {queue}", call("GET", path))
+        stored = world.model.picture.named(queue)
+        ids = [each.id for each in stored.dead.values()] if stored is not None else []
+        choices: list[dict[str, object]] = [
+            {"all": True},
+            {"filter": {"reason": "nacked"}},
+            {"ids": dice.sample(ids, min(len(ids), 3))},
+        ]
+        chosen = dice.choice(choices)
+        if what < 0.8:
+            to = {"to": dice.choice(NAMES)} if dice.random() < 0.3 else {}
+            return DeadLettersAsk(world, self.name, "requeue", queue, chosen | to)
+        return DeadLettersAsk(world, self.name, "purge", queue, chosen)
 
     def _rename(self, queue: str, to: str) -> Ask:
         return self._update(queue, f"rename {queue} to {to}", {"name": to})

@@ -101,6 +101,9 @@ class Asked:
     deletes: Counter[str] = field(default_factory=Counter)
     unlocks: int = 0
     """Force-unlocks, of whatever queue: one goes on with its queue under another name."""
+    requeues: Counter[str] = field(default_factory=Counter)
+    """Of dead letters, by the queue's name when it was asked. It may have another one by now."""
+    dead_purges: Counter[str] = field(default_factory=Counter)
 
     def publish_begins(self, publish: Publish) -> None:
         self.publishes.setdefault((publish.queue, publish.payload), []).append(publish)

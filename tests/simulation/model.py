@@ -250,7 +250,17 @@ class Model:
         """Whether the time of a lock is over."""
         return self.now() >= held.ends_at - (EXACT if held.process == self.process else TOLERANCE)
 
-    def removed(self, message: Message, lock: StoredLock | None) -> None:
+    def requeued(self, message: Message, before: Message) -> None:
+        """A dead letter is available again."""
+        self.trace.note("store", "message", message.id, "is requeued")
+        if not self.asked.requeues.total():
+            self.fail(f"message {message.id} is no dead letter any more, and nobody asked for that")
+        if message.deliveries:
+            self.fail(f"message {message.id} is requeued with {message.deliveries} deliveries")
+        if message.queue == before.queue and message.key != before.key:
+            self.fail(f"message {message.id} is requeued to another place in the order")
+
+    def removed(self, message: Message, lock: StoredLock | None, dead: bool) -> None:
         id = message.id
         self.removed_by[id] = self._batch
         queue = self.picture.queues[message.queue]
@@ -260,6 +270,10 @@ class Model:
         if lock is not None and self.asked.acks[id, lock.consumer]:
             return
         if id in self.payload_lost:
+            return
+        if dead:
+            if not self.asked.dead_purges.total() and not queue.limits_dead:
+                self.fail(f"message {id} is no dead letter any more, and nobody asked for that")
             return
         if queue.refuses_duplicates and any(
             each.payload == message.payload
@@ -279,6 +293,8 @@ class Model:
         queue = self.picture.queues[message.queue]
         asked = self.asked.deletes if dead else self.asked.sweeps
         self.removed_by[message.id] = self._batch
+        if dead and self.asked.dead_purges.total():
+            return
         if not asked[queue.name] and not asked[""]:
             self.fail(f"message {message.id} is swept from queue '{queue.name}', and nobody asked for that")
 

@@ -26,6 +26,8 @@ class StoredQueue:
     name: str
     refuses_duplicates: bool
     searching: bool
+    limits_dead: bool = False
+    """Its dead letters may go by themselves."""
     available: Any = field(default_factory=SortedDict)
     """Key -> Message."""
     locks: dict[int, StoredLock] = field(default_factory=dict)
@@ -46,7 +48,8 @@ class Rules(Protocol):
     def renewed(self, lock: StoredLock) -> None: ...
     def returned(self, lock: StoredLock, counted: bool) -> None: ...
     def buried(self, lock: StoredLock, deliveries: int) -> None: ...
-    def removed(self, message: Message, lock: StoredLock | None) -> None: ...
+    def removed(self, message: Message, lock: StoredLock | None, dead: bool) -> None: ...
+    def requeued(self, message: Message, before: Message) -> None: ...
     def swept(self, message: Message, dead: bool) -> None: ...
     def queue_named(self, queue: StoredQueue) -> None: ...
     def queue_configured(self, queue: StoredQueue) -> None: ...
@@ -67,7 +70,8 @@ class Picture:
         """Messages that the batch took from their queues, or buried."""
         self._rules = rules
         self._decode = decode
-        self._limbo: dict[str, tuple[Message, StoredLock | None]] = {}
+        self._limbo: dict[str, tuple[Message, StoredLock | None, bool]] = {}
+        """Id -> message, the lock that it had, and whether it was a dead letter."""
         self._touched: dict[int, None] = {}
 
     def named(self, name: str) -> StoredQueue | None:
@@ -85,7 +89,7 @@ class Picture:
                 number = form.queue_number(key[1:])
                 self._decode.queue(number, value)
                 name, refuses, searching = form.config(value)
-                queue = self.queues[number] = StoredQueue(number, name, refuses, searching)
+                queue = self.queues[number] = StoredQueue(number, name, refuses, searching, form.limits_dead(value))
                 queue.counters = form.counters(meta[form.counters_key(number)])
         for key, value in storage.all(Family.MESSAGES):
             message = self._decode.message(key, value)
@@ -128,12 +132,12 @@ class Picture:
 
     def _leave_limbo(self, ids: list[str]) -> None:
         """These turn up nowhere any more."""
-        self.departing += [message for message, _ in self._limbo.values()]
+        self.departing += [message for message, _, _ in self._limbo.values()]
         for id in ids:
-            message, lock = self._limbo.pop(id)
+            message, lock, dead = self._limbo.pop(id)
             self.places.pop(id, None)
             self.lock_of.pop(id, None)
-            self._rules.removed(message, lock)
+            self._rules.removed(message, lock, dead)
 
     def _meta(self, kind: Kind, key: bytes, value: bytes) -> None:
         if kind is Kind.DELETE_RANGE:
@@ -146,7 +150,7 @@ class Picture:
                 if queue is not None:
                     if any(queue.held):
                         self._rules.broken(f"queue '{queue.name}' is gone, what it held is not: {queue.held}")
-                    self._leave_limbo([id for id, (each, _) in self._limbo.items() if each.queue == number])
+                    self._leave_limbo([id for id, (each, _, _) in self._limbo.items() if each.queue == number])
                     self._rules.queue_gone(queue)
                     del self.queues[number]
                 return
@@ -154,12 +158,13 @@ class Picture:
             name, refuses, searching = form.config(value)
             queue = self.queues.get(number)
             if queue is None:
-                queue = self.queues[number] = StoredQueue(number, name, refuses, searching)
+                queue = self.queues[number] = StoredQueue(number, name, refuses, searching, form.limits_dead(value))
                 self._rules.queue_named(queue)
                 self._rules.queue_configured(queue)
                 return
             renamed = queue.name != name
             queue.name, queue.refuses_duplicates, queue.searching = name, refuses, searching
+            queue.limits_dead = form.limits_dead(value)
             if renamed:
                 self._rules.queue_named(queue)
             self._rules.queue_configured(queue)
@@ -187,12 +192,15 @@ class Picture:
         elif kind is Kind.DELETE:
             gone = queue.available.pop(key, None)
             if gone is not None:
-                self._limbo[gone.id] = (gone, None)
+                self._limbo[gone.id] = (gone, None, False)
         else:
             for each in list(queue.available.irange(key, value, (True, False))):
                 self._sweep(queue.available.pop(each))
 
-    def _back(self, message: Message, before: Message, lock: StoredLock | None) -> None:
+    def _back(self, message: Message, before: Message, lock: StoredLock | None, dead: bool) -> None:
+        if dead:
+            self._rules.requeued(message, before)
+            return
         if message.key != before.key or message.queue != before.queue:
             self._rules.broken(f"message {message.id} came back to another place in the order")
         if lock is None:
@@ -228,7 +236,7 @@ class Picture:
         elif kind is Kind.DELETE:
             gone = queue.locks.pop(number, None)
             if gone is not None:
-                self._limbo[gone.message.id] = (gone.message, gone)
+                self._limbo[gone.message.id] = (gone.message, gone, False)
         else:
             end = form.lock_number(value) if value[:4] == key[:4] else 2**64
             for each in [each for each in queue.locks if form.lock_number(key) <= each < end]:
@@ -254,7 +262,7 @@ class Picture:
         elif kind is Kind.DELETE:
             gone = queue.dead.pop(key, None)
             if gone is not None:
-                self._limbo[gone.id] = (gone, None)
+                self._limbo[gone.id] = (gone, None, True)
         else:
             for each in list(queue.dead.irange(key, value, (True, False))):
                 self._sweep(queue.dead.pop(each), dead=True)

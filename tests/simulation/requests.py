@@ -17,7 +17,7 @@ from tests.simulation.stored_form import LockName
 if TYPE_CHECKING:
     from tests.simulation.world import World
 
-REFUSED = (400, 404, 409)
+REFUSED = (400, 404, 409, 422)
 
 
 def call(method: str, path: str, body: dict[str, Any] | None = None) -> Call:
@@ -318,6 +318,36 @@ class SweepAsk(Ask):
                 if self.model.removed_by[id] > self.world.storage.synced:
                     self.model.fail(f"{self.what} was answered before it was synced")
                 self.model.gone.setdefault(id, self.model.removed_by[id])
+
+
+class DeadLettersAsk(Ask):
+    """Requeue or purge dead letters of a queue."""
+
+    def __init__(self, world: World, actor: str, kind: str, queue: str, body: dict[str, Any]) -> None:
+        path = f"/queues/{queue}/dead-letters/{kind}"
+        super().__init__(world, actor, f"{kind} dead letters of {queue} {body}", call("POST", path, body))
+        self.queue = queue
+        self._purge = kind == "purge"
+        self._all = body.get("all") is True
+        self._doomed: set[str] = set()
+
+    def begin(self) -> None:
+        super().begin()
+        if self.world.process_clean and self._all:
+            for number in self.world.numbers(self.queue):
+                self._doomed |= {each.id for each in self.model.picture.queues[number].dead.values()}
+
+    def count(self, by: int) -> None:
+        (self.asked.dead_purges if self._purge else self.asked.requeues)[self.queue] += by
+
+    def succeeded(self, reply: Reply) -> None:
+        if not self._purge:
+            return
+        for id in self._doomed:
+            if id in self.model.picture.places:
+                self.model.fail(f"{self.what} was answered, and message {id} is still there")
+            elif self.model.always and self.model.removed_by.get(id, 0) > self.world.storage.synced:
+                self.model.fail(f"{self.what} was answered before it was synced")
 
 
 class ManageAsk(Ask):

@@ -92,6 +92,12 @@ def config(value: bytes) -> tuple[str, bool, bool]:
     return read.name, not read.allow_duplicates, read.deduplicating
 
 
+def limits_dead(value: bytes) -> bool:
+    """Whether the configuration of a queue lets dead letters go by themselves."""
+    read = _config(value)
+    return read.dead_letter_ttl_seconds is not msgspec.UNSET or read.dead_letter_max is not msgspec.UNSET
+
+
 def references(storage: SimulatedStorage) -> Iterator[tuple[str, PayloadRef]]:
     """Messages (id) whose payload is in a segment file, and where there."""
     stored = [record for _, record in storage.all(Family.MESSAGES)]
