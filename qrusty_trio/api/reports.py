@@ -218,6 +218,18 @@ def operation_timings(services: Services, call: Call, now: int) -> Generator[Non
     return (yield from joined(pieces))
 
 
+def operation_histograms(services: Services, call: Call, now: int) -> Reply:
+    operations = {
+        name: {
+            "count": histogram.count,
+            "total_ns": histogram.total,
+            "buckets": [[1 << bits, count] for bits, count in enumerate(histogram.counts) if count],
+        }
+        for name, histogram in services.timings.histograms.items()
+    }
+    return Reply(200, _encode({"operations": operations}))
+
+
 def _seconds(query: str) -> int:
     given = read_query(query, ("seconds",)).get("seconds")
     if given is None:
@@ -241,5 +253,6 @@ OPERATIONS = (
     Operation("stats", "GET", "/stats", False, stats, large=True),
     Operation("metrics", "GET", "/queues/{queue}/metrics", False, metrics, large=True),
     Operation("operation_timings", "GET", "/operation-timings", False, operation_timings, large=True),
+    Operation("operation_histograms", "GET", "/operation-histograms", False, operation_histograms, large=True),
     Operation("health", "GET", "/health", False, health),
 )

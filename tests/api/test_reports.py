@@ -96,3 +96,14 @@ def test_rates_are_rounded(table: Table) -> None:
         assert rate == round(rate, RATE_DIGITS)
     exact = table.broker.catalog.by_name["q"].rates.points[-1].publish_rate
     assert described["publish_rate_per_sec"] == pytest.approx(exact, abs=0.0005)
+
+
+def test_histograms_of_durations(table: Table) -> None:
+    assert table.get("/operation-histograms")["operations"]["publish"] == {"count": 0, "total_ns": 0, "buckets": []}
+    for nanoseconds in (0, 1, 1000, 1023, 1024):
+        table.timings.record("publish", nanoseconds, 0, 1)
+    assert table.get("/operation-histograms")["operations"]["publish"] == {
+        "count": 5,
+        "total_ns": 3048,
+        "buckets": [[1, 1], [2, 1], [1024, 2], [2048, 1]],
+    }

@@ -43,6 +43,7 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("GET", "/stats", "stats", ()),
     ("GET", "/queues/q/metrics", "metrics", ("q",)),
     ("GET", "/operation-timings", "operation_timings", ()),
+    ("GET", "/operation-histograms", "operation_histograms", ()),
     ("GET", "/health", "health", ()),
     ("GET", "/server", "server", ()),
     ("GET", "/queues/q/messages", "messages", ("q",)),

@@ -108,6 +108,7 @@ export const requests = {
   metrics: (queue) => get("queues/metrics", { queue }),
   /** @param {number} seconds */
   timings: (seconds) => get("operation-timings", { seconds: String(seconds) }),
+  histograms: () => get("operation-histograms"),
 
   /** @param {string} name @param {Record<string, unknown>} config */
   createQueue: (name, config) => post("create-queue", { name, config }),

@@ -75,6 +75,11 @@
  * @property {number} max_us
  * @property {number} total_us
  *
+ * @typedef {object} Histogram Durations of an operation since the server started.
+ * @property {number} count
+ * @property {number} total_ns
+ * @property {[number, number][]} buckets Upper bound in ns, a power of two; how many are under it and not under the one before.
+ *
  * @typedef {number | bigint | string} Priority
  *
  * @typedef {object} Message A message as lists and details show it; what a state has not is left out.

@@ -1,11 +1,11 @@
 /**
  * How long operations take, each in a row that opens to its charts.
  *
- * Rule: the server keeps the count, the sum, the shortest and the longest of each second. So p50 and p99 are those of
- * the seconds: half of the seconds had a mean of at most this, one in a hundred had a worst case above that.
+ * Rule: what the server keeps of each second (count, sum, shortest, longest) makes the charts. Percentiles are those of
+ * all runs, from its histograms.
  */
 
-import { useState } from "../../vendor/hooks.js";
+import { useRef, useState } from "../../vendor/hooks.js";
 import { requests } from "../api.js";
 import { Chart } from "../components/chart.js";
 import { CopyCurl } from "../components/copy.js";
@@ -14,6 +14,7 @@ import { useAnswer } from "../components/use_answer.js";
 import { Sparkline } from "../components/sparkline.js";
 import { count, microseconds, shortCount } from "../format.js";
 import { html } from "../html.js";
+import { percentile, remember, runsOf } from "../percentiles.js";
 import { setParams } from "../router.js";
 
 /** @typedef {import("../types.js").TimingPoint} Point */
@@ -36,16 +37,12 @@ const AT_LEAST_ONE = [
 ];
 const COUNTS = [{ label: "Runs/s", colour: "--chart-1", fill: true }];
 
-/** @param {number[]} sorted @param {number} share */
-const percentile = (sorted, share) => sorted[Math.min(sorted.length - 1, Math.ceil(share * sorted.length) - 1)] ?? 0;
-
 /** @param {Point[]} points */
 function summary(points) {
   const runs = points.reduce((sum, point) => sum + point.count, 0);
   const total = points.reduce((sum, point) => sum + point.total_us, 0);
-  const means = points.map((point) => point.total_us / point.count).sort((a, b) => a - b);
-  const longest = points.map((point) => point.max_us).sort((a, b) => a - b);
-  return { runs, mean: total / runs, p50: percentile(means, 0.5), p99: percentile(longest, 0.99), max: longest.at(-1) ?? 0 };
+  const longest = points.reduce((most, point) => Math.max(most, point.max_us), 0);
+  return { runs, mean: total / runs, longest };
 }
 
 /** Seconds without a run are gaps. @param {Point[]} points @param {((point: Point) => number)[]} values */
@@ -70,6 +67,12 @@ export function TimingsScreen({ params }) {
   const seconds = RANGES.some(([value]) => value === params.seconds) ? Number(params.seconds) : 300;
   const request = requests.timings(seconds);
   const { data, error } = useAnswer(request, seconds > 600 ? 10_000 : 3_000, true);
+  const histograms = useAnswer(requests.histograms(), 3_000, true).data;
+  const remembered = useRef(/** @type {any} */ (null));
+  if (histograms && remembered.current !== histograms) {
+    remembered.current = histograms;
+    remember({ at: Date.now(), operations: histograms.operations });
+  }
   const [open, setOpen] = useState("");
   const operations = Object.entries(/** @type {Record<string, Point[]>} */ (data ?? {}))
     .filter(([, points]) => points.length > 0)
@@ -97,14 +100,14 @@ export function TimingsScreen({ params }) {
                 <th scope="col">Operation</th>
                 <th scope="col" class="number">Runs</th>
                 <th scope="col" class="number secondary">Mean</th>
-                <th scope="col" class="number" title="Half of the seconds had a mean of at most this">p50</th>
-                <th scope="col" class="number" title="One second in a hundred had a longer worst case">p99</th>
+                <th scope="col" class="number" title="Half of the runs took at most this">p50</th>
+                <th scope="col" class="number" title="One run in a hundred took longer">p99</th>
                 <th scope="col" class="number secondary">Longest</th>
                 <th scope="col" class="wide secondary">Mean, second by second</th>
               </tr>
             </thead>
             <tbody>
-              ${operations.map(([name, points]) => html`<${Operation} key=${name} name=${name} points=${points} open=${open === name} toggle=${() => setOpen(open === name ? "" : name)} />`)}
+              ${operations.map(([name, points]) => html`<${Operation} key=${name} name=${name} points=${points} runs=${runsOf(name, 1000 * seconds)} open=${open === name} toggle=${() => setOpen(open === name ? "" : name)} />`)}
             </tbody>
           </table>
         </div>
@@ -113,17 +116,21 @@ export function TimingsScreen({ params }) {
   `;
 }
 
-/** @param {{ name: string, points: Point[], open: boolean, toggle: () => void }} props */
-function Operation({ name, points, open, toggle }) {
-  const { runs, mean, p50, p99, max } = summary(points);
+/** @param {{ name: string, points: Point[], runs: Map<number, number>, open: boolean, toggle: () => void }} props */
+function Operation({ name, points, runs, open, toggle }) {
+  const { runs: times, mean, longest } = summary(points);
+  const shown = (/** @type {number} */ share) => {
+    const us = percentile(runs, share);
+    return us === null ? "–" : microseconds(Math.min(us, longest || us));
+  };
   return html`
     <tr>
       <th scope="row"><button type="button" class="row-button" aria-expanded=${open} onClick=${toggle}>${name}</button></th>
-      <td class="number">${count(runs)}</td>
+      <td class="number">${count(times)}</td>
       <td class="number secondary">${microseconds(mean)}</td>
-      <td class="number">${microseconds(p50)}</td>
-      <td class="number">${microseconds(p99)}</td>
-      <td class="number secondary">${microseconds(max)}</td>
+      <td class="number">${shown(0.5)}</td>
+      <td class="number">${shown(0.99)}</td>
+      <td class="number secondary">${microseconds(longest)}</td>
       <td class="wide secondary"><${Sparkline} values=${points.slice(-120).map((point) => point.total_us / point.count)} label=${`Mean of ${name}, second by second`} /></td>
     </tr>
     ${open &&
