@@ -171,6 +171,13 @@ class QueueExists(QrustyError):
     code = "queue_exists"
 
 
+class QueueProtected(QrustyError):
+    """The queue refuses purge, delete and rename until its protection is lifted (status 409)."""
+
+    status = 409
+    code = "queue_protected"
+
+
 class Unavailable(QrustyError):
     """The server can't do this now; the client may try again (status 503 with Retry-After)."""
 

@@ -19,6 +19,7 @@ from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.json_bodies import Shape
 from qrusty_trio.api.paging import Cursor, Listed
 from qrusty_trio.api.routes import read_query
+from qrusty_trio.core.catalog import check_unprotected
 from qrusty_trio.core.dead_letter_moves import Chosen, Outcome, Target
 from qrusty_trio.core.dead_letters import (
     EVERY,
@@ -339,6 +340,8 @@ def _purge(services: Services, call: Call, now: int) -> Generator[None, None, Re
     body = _PURGE.read(call.body)
     queue = _queue_of(services, call)
     chosen = _chosen(_PURGE, body, queue, now)
+    if not chosen.dry_run:
+        check_unprotected(queue, "purged")
     outcome = Outcome()
     yield from services.broker.dead_letter_moves.purge(queue, chosen, outcome)
     answer = yield from _answer(services, chosen, outcome, "purged")

@@ -48,6 +48,7 @@ ALLOWED: Final = {
     "config.name": "a string",
     "config.ordering": "one of " + ", ".join(Ordering),
     "config.allow_duplicates": "true or false",
+    "config.protected": "true or false",
     "config.priority_kind": "one of " + ", ".join(Kind),
 }
 """What each field may be, for the text of a refusal."""

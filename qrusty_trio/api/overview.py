@@ -16,7 +16,7 @@ import msgspec
 
 from qrusty_trio import __version__
 from qrusty_trio.api.call import Call, Operation, Reply, Services
-from qrusty_trio.api.reports import joined, rounded
+from qrusty_trio.api.reports import configured, joined, rounded
 from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.forecast import Forecast, Trend, forecast
 from qrusty_trio.core.model import MAX_QUEUES, NEVER
@@ -196,7 +196,6 @@ class _Sums:
 
 def _row(listed: _Listed, now: int) -> dict[str, Any]:
     queue, outlook = listed.queue, listed.outlook
-    config = queue.config
     points = queue.rates.points
     last = points[-1] if points else NO_RATES
     oldest, exact = queue.oldest_now()
@@ -205,11 +204,7 @@ def _row(listed: _Listed, now: int) -> dict[str, Any]:
         "available": queue.available,
         "locked": queue.locked,
         "dead": queue.dead,
-        "config": {
-            "ordering": config.ordering,
-            "allow_duplicates": config.allow_duplicates,
-            "priority_kind": config.kind,
-        },
+        "config": configured(queue.config),
         "oldest_age_seconds": max(now - oldest, 0) / 1000 if oldest is not None else None,
         "oldest_age_exact": exact,
         "publish_rate_per_sec": rounded(last.publish_rate),

@@ -30,6 +30,7 @@ def _create_queue(services: Services, call: Call, now: int) -> Reply:
         wanted.priority_kind,
         wanted.dead_letter_ttl_seconds,
         wanted.dead_letter_max,
+        wanted.protected,
     )
     services.broker.catalog.create(request.name, config)
     return Reply(200, b"", True)
@@ -43,7 +44,9 @@ def _update_queue(services: Services, call: Call, now: int) -> Generator[None, N
         retention["dead_letter_ttl_seconds"] = changes.dead_letter_ttl_seconds
     if changes.dead_letter_max is not msgspec.UNSET:
         retention["dead_letter_max"] = changes.dead_letter_max
-    yield from services.broker.catalog.update(request.name, changes.name, changes.allow_duplicates, now, retention)
+    yield from services.broker.catalog.update(
+        request.name, changes.name, changes.allow_duplicates, now, retention, changes.protected
+    )
     return Reply(200, b"", True)
 
 
@@ -61,30 +64,34 @@ def _delete_queue(services: Services, call: Call, now: int) -> Reply:
 
 
 def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages = yield from _for_all(services.broker, services.broker.catalog.purge_queue)
-    return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages}), True)
+    queues, messages, spared = yield from _for_all(services.broker, services.broker.catalog.purge_queue)
+    return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages, **spared}), True)
 
 
 def _delete_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages = yield from _for_all(services.broker, services.broker.catalog.delete_queue)
-    return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages}), True)
+    queues, messages, spared = yield from _for_all(services.broker, services.broker.catalog.delete_queue)
+    return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages, **spared}), True)
 
 
-def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int]]:
-    """Apply `clear` to every queue that exists now, even if it is renamed meanwhile.
+def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int, dict[str, int]]]:
+    """Apply `clear` to every queue that exists now and is not protected, even if it is renamed meanwhile.
 
-    Returns the numbers of queues and messages.
+    Returns the numbers of queues and messages, and a field with the number of protected queues if there are any.
 
     Requirements: SCH-0031
     """
-    queues = messages = 0
+    queues = messages = protected = 0
     for index, queue in enumerate(broker.catalog.everything(), 1):
         if index % QUEUES_PIECE == 0:
             yield
-        if broker.catalog.exists(queue):
-            queues += 1
-            messages += clear(queue)
-    return queues, messages
+        if not broker.catalog.exists(queue):
+            continue
+        if queue.config.protected:
+            protected += 1
+            continue
+        queues += 1
+        messages += clear(queue)
+    return queues, messages, {"protected_queues": protected} if protected else {}
 
 
 OPERATIONS = (

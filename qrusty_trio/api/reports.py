@@ -73,14 +73,15 @@ def _described(stats: QueueStats, now: int) -> dict[str, Any]:
         "dead_letters": stats.dead,
         "oldest_age_seconds": max(now - stats.oldest_ms, 0) / 1000 if stats.oldest_ms is not None else None,
         "oldest_age_exact": stats.oldest_exact,
-        "config": _configured(stats.config),
+        "config": configured(stats.config),
         "publish_rate_per_sec": rounded(stats.publish_rate),
         "ack_rate_per_sec": rounded(stats.ack_rate),
         "nack_rate_per_sec": rounded(stats.nack_rate),
     }
 
 
-def _configured(config: QueueConfig) -> dict[str, Any]:
+def configured(config: QueueConfig) -> dict[str, Any]:
+    """The configuration of a queue, for a response."""
     shown: dict[str, Any] = {
         "ordering": config.ordering,
         "allow_duplicates": config.allow_duplicates,
@@ -91,6 +92,8 @@ def _configured(config: QueueConfig) -> dict[str, Any]:
         shown["dead_letter_ttl_seconds"] = config.dead_letter_ttl_seconds
     if config.dead_letter_max is not None:
         shown["dead_letter_max"] = config.dead_letter_max
+    if config.protected:
+        shown["protected"] = True
     return shown
 
 

@@ -109,6 +109,7 @@ class NewQueue(msgspec.Struct):
     priority_kind: Kind = Kind.NUMERIC
     dead_letter_ttl_seconds: int | None = None
     dead_letter_max: int | None = None
+    protected: bool = False
 
 
 class CreateQueueBody(msgspec.Struct):
@@ -122,6 +123,7 @@ class QueueChanges(msgspec.Struct):
     dead_letter_ttl_seconds: int | msgspec.UnsetType | None = msgspec.UNSET
     """null ends it; so it is not the same as leaving the field out, as for the next one."""
     dead_letter_max: int | msgspec.UnsetType | None = msgspec.UNSET
+    protected: bool | None = None
 
 
 class UpdateQueueBody(msgspec.Struct):

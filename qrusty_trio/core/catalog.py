@@ -21,7 +21,7 @@ from qrusty_trio.core.nearest import nearest
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.rates import Point
-from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound
+from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound, QueueProtected
 
 QUEUES_PER_STEP = 100
 
@@ -138,6 +138,7 @@ class Catalog:
         allow_duplicates: bool | None,
         now: int,
         retention: Retention | None = None,
+        protected: bool | None = None,
     ) -> Iterator[None]:
         """Rename a queue, allow or refuse duplicates in it, or change its retention. A step takes about a millisecond.
 
@@ -154,6 +155,8 @@ class Catalog:
         if new_name is not None and not new_name.strip():
             raise InvalidQueueName("'config.name' must not be blank")
         if new_name is not None and new_name != name:
+            if protected is not False:
+                check_unprotected(queue, "renamed")
             check_name(new_name)
             if new_name in self.by_name:
                 raise QueueExists(f"Queue '{new_name}' already exists")
@@ -161,6 +164,9 @@ class Catalog:
             queue.name = new_name
             queue.write_config(self._journal)
             self.enter(queue)
+        if protected is not None and protected != queue.config.protected:
+            queue.config = replace(queue.config, protected=protected)
+            queue.write_config(self._journal)
         if retention:
             queue.config = replace(queue.config, **retention)
             queue.dead_due = 0
@@ -184,10 +190,15 @@ class Catalog:
     def purge(self, name: str) -> int:
         """Remove all messages, including locked ones; dead letters stay. Returns how many were removed.
 
+        Raises QueueProtected.
+
         Requirements: DLV-0007
         """
         queue = self.by_name.get(name)
-        return self.purge_queue(queue) if queue is not None else 0
+        if queue is None:
+            return 0
+        check_unprotected(queue, "purged")
+        return self.purge_queue(queue)
 
     def purge_queue(self, queue: Queue) -> int:
         """Like `purge`, for a known queue."""
@@ -208,9 +219,15 @@ class Catalog:
         return removed
 
     def delete(self, name: str) -> int:
-        """Remove a queue and everything in it. Returns how many messages were removed, not counting dead letters."""
+        """Remove a queue and everything in it. Returns how many messages were removed, not counting dead letters.
+
+        Raises QueueProtected.
+        """
         queue = self.by_name.get(name)
-        return self.delete_queue(queue) if queue is not None else 0
+        if queue is None:
+            return 0
+        check_unprotected(queue, "deleted")
+        return self.delete_queue(queue)
 
     def delete_queue(self, queue: Queue) -> int:
         """Like `delete`, for a known queue."""
@@ -328,6 +345,15 @@ class Catalog:
                 queue.tier.reset(None)
             if index % QUEUES_PER_STEP == 0:
                 yield
+
+
+def check_unprotected(queue: Queue, done: str) -> None:
+    """Raises QueueProtected. `done`: what would be done to the queue, such as `purged`."""
+    if queue.config.protected:
+        raise QueueProtected(
+            f"Queue '{queue.name}' is protected and can't be {done}: "
+            "lift that first, by 'protected': false in /update-queue"
+        )
 
 
 def check_name(name: str) -> None:

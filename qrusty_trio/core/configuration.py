@@ -23,8 +23,9 @@ class StoredConfig(msgspec.Struct):
     deduplicating: bool = msgspec.field(default=False, name="settling")
     """True while a search removes duplicates from before `allow_duplicates` was turned off."""
     dead_letter_ttl_seconds: int | msgspec.UnsetType = msgspec.UNSET
-    """It is left out where it is not set, as is the next one."""
+    """It is left out where it is not set, as are the next two."""
     dead_letter_max: int | msgspec.UnsetType = msgspec.UNSET
+    protected: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 _decode = msgspec.json.Decoder(StoredConfig).decode
@@ -41,6 +42,7 @@ def pack_config(name: str, config: QueueConfig, deduplicating: bool) -> bytes:
             deduplicating,
             msgspec.UNSET if ttl is None else ttl,
             msgspec.UNSET if most is None else most,
+            config.protected or msgspec.UNSET,
         )
     )
 
@@ -55,5 +57,6 @@ def unpack_config(value: bytes) -> tuple[str, QueueConfig, bool]:
         read.kind,
         ttl if isinstance(ttl, int) else None,
         most if isinstance(most, int) else None,
+        read.protected is True,
     )
     return read.name, config, read.deduplicating

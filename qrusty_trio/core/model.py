@@ -82,6 +82,8 @@ class QueueConfig:
     """Dead letters are removed this long after they died; None: never."""
     dead_letter_max: int | None = None
     """With more dead letters than this, the oldest are removed; None: any number is kept."""
+    protected: bool = False
+    """Whether purge, delete and rename are refused."""
 
 
 class Retention(TypedDict, total=False):

@@ -16,6 +16,7 @@ SCREENS = {
     "queues": "#/queues",
     "queue": "#/queue?name=hooks",
     "locked": "#/queue?name=hooks&tab=locked",
+    "dead letters": "#/queue?name=hooks&tab=dead",
     "priorities": "#/queue?name=hooks&tab=priorities",
     "try out": "#/queue?name=hooks&tab=try",
     "log": "#/log",

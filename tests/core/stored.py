@@ -83,6 +83,7 @@ class _Reader:
                     stored.kind,
                     None if stored.dead_letter_ttl_seconds is msgspec.UNSET else stored.dead_letter_ttl_seconds,
                     None if stored.dead_letter_max is msgspec.UNSET else stored.dead_letter_max,
+                    stored.protected is True,
                 )
                 coders[number] = KeyCoder(number, config)
                 counters = struct.unpack_from(">7Q", meta[b"C" + key[1:]])
