@@ -132,6 +132,12 @@ class QueueExists(RequestError):
     code = "queue_exists"
 
 
+class QueueProtected(RequestError):
+    """The queue can't be purged, deleted or renamed until its protection is lifted."""
+
+    code = "queue_protected"
+
+
 class PublishFailed(RequestError):
     """The queue refuses this message: it is a duplicate, or its priority is of the wrong kind."""
 
@@ -185,6 +191,7 @@ _CODES: dict[type[RequestError], tuple[str, ...]] = {
     MessageNotFound: ("message_not_found",),
     NotLocked: ("not_locked", "message_not_locked"),
     QueueExists: ("queue_exists",),
+    QueueProtected: ("queue_protected",),
     PublishFailed: ("publish_failed", "duplicate_payload", "priority_kind_mismatch", "payload_lost"),
     ReadOnly: ("read_only",),
     Unavailable: ("unavailable",),

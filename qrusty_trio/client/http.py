@@ -263,10 +263,13 @@ class HttpClient:
         priority_kind: Literal["Numeric", "Text"] = "Numeric",
         dead_letter_ttl_seconds: int | None = None,
         dead_letter_max: int | None = None,
+        protected: bool = False,
     ) -> None:
-        """Raises QueueExists."""
+        """`protected`: purge, delete and rename are refused. Raises QueueExists."""
         config = _named(dead_letter_ttl_seconds=dead_letter_ttl_seconds, dead_letter_max=dead_letter_max)
         config |= {"ordering": ordering, "allow_duplicates": allow_duplicates, "priority_kind": priority_kind}
+        if protected:
+            config["protected"] = True
         await self._call("create_queue", {}, {"name": name, "config": config})
 
     async def update_queue(
@@ -277,9 +280,10 @@ class HttpClient:
         allow_duplicates: bool | None = None,
         dead_letter_ttl_seconds: int | Unchanged | None = UNCHANGED,
         dead_letter_max: int | Unchanged | None = UNCHANGED,
+        protected: bool | None = None,
     ) -> None:
         """Rename a queue, or change what it allows and keeps. Raises QueueNotFound, QueueExists."""
-        config = _named(name=new_name, allow_duplicates=allow_duplicates)
+        config = _named(name=new_name, allow_duplicates=allow_duplicates, protected=protected)
         limits = {"dead_letter_ttl_seconds": dead_letter_ttl_seconds, "dead_letter_max": dead_letter_max}
         config |= {field: value for field, value in limits.items() if not isinstance(value, Unchanged)}
         await self._call("update_queue", {}, {"name": name, "config": config})
@@ -335,6 +339,10 @@ class HttpClient:
     async def operation_timings(self, seconds: int | None = None) -> Json:
         """How long operations took, a second at a time: {operation: [...]}."""
         return _object(await self._call("operation_timings", {}, _named(seconds=seconds)))
+
+    async def operation_histograms(self) -> Json:
+        """How long operations took since the server started: {"operations": {operation: {"buckets": [...], ...}}}."""
+        return _object(await self._call("operation_histograms"))
 
     async def health(self) -> Json:
         """{"status": "ok" or "starting", ...}. Answered as long as the server runs."""

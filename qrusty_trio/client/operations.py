@@ -96,6 +96,7 @@ TABLE = {
         Operation("stats", "GET", "/stats", repeatable=True),
         Operation("metrics", "GET", "/queues/{queue}/metrics", repeatable=True),
         Operation("operation_timings", "GET", "/operation-timings", query=("seconds",), repeatable=True),
+        Operation("operation_histograms", "GET", "/operation-histograms", repeatable=True),
         Operation("health", "GET", "/health", repeatable=True),
         Operation("live", "GET", "/livez", repeatable=True),
         Operation("ready", "GET", "/readyz", repeatable=True),

@@ -25,10 +25,11 @@ def test_create_edit_purge_and_delete(page: Page, server: Served) -> None:
     dialog.get_by_role("textbox", name="Name").fill("jobs")
     dialog.get_by_text("MinFirst").click()
     dialog.get_by_text("Duplicates").click()
+    dialog.get_by_label("Dead letters at most").fill("500")
     dialog.get_by_role("button", name="Create").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("jobs")
     config = server.ask("GET", "/queue-stats", queue="jobs")["config"]
-    assert (config["ordering"], config["allow_duplicates"]) == ("MinFirst", False)
+    assert (config["ordering"], config["allow_duplicates"], config["dead_letter_max"]) == ("MinFirst", False, 500)
 
     see(page, "#/queues")
     page.get_by_role("button", name="Actions for jobs").click()
@@ -58,6 +59,26 @@ def test_create_edit_purge_and_delete(page: Page, server: Served) -> None:
     dialog.get_by_role("button", name="Delete the queue").click()
     expect(page.locator(".empty")).to_contain_text("There are no queues yet")
     assert server.ask("GET", "/queues") == []
+
+
+def test_a_protected_queue_can_t_be_emptied_or_removed_until_that_is_lifted(page: Page, server: Served) -> None:
+    server.create("kept", protected=True)
+    try:
+        see(page, "#/queues")
+        row = page.locator("tbody tr")
+        expect(row).to_contain_text("protected")
+        page.get_by_role("button", name="Actions for kept").click()
+        expect(page.get_by_role("menuitem", name="Purge")).to_be_disabled()
+        expect(page.get_by_role("menuitem", name="Delete")).to_be_disabled()
+        page.get_by_role("menuitem", name="Edit").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_text("Protected").click()
+        dialog.get_by_role("button", name="Save").click()
+        expect(row).not_to_contain_text("protected")
+        page.get_by_role("button", name="Actions for kept").click()
+        expect(page.get_by_role("menuitem", name="Delete")).to_be_enabled()
+    finally:
+        server.ask("POST", "/update-queue", {"name": "kept", "config": {"protected": False}})
 
 
 def test_a_refusal_is_told_where_it_happened(page: Page, server: Served, faults: Faults) -> None:

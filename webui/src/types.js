@@ -27,6 +27,8 @@
  * @property {boolean} allow_duplicates
  * @property {"Numeric" | "Text"} priority_kind
  * @property {boolean} [protected]
+ * @property {number} [dead_letter_ttl_seconds]
+ * @property {number} [dead_letter_max]
  *
  * @typedef {"empty" | "steady" | "draining" | "growing" | "stalled"} Trend
  *

@@ -21,6 +21,9 @@ const KINDS = [
   ["Text", "Text, compared byte by byte"],
 ];
 
+/** A field's number; null if it is empty. @param {string} text */
+const limit = (text) => (text === "" ? null : Number(text));
+
 /**
  * Make a queue, or change one.
  * @param {{ queue?: QueueRow, onClose: () => void, onDone: (name: string) => void }} props Without `queue`, a new one.
@@ -32,6 +35,8 @@ export function QueueForm({ queue, onClose, onDone }) {
   const [kind, setKind] = useState(old?.priority_kind ?? "Numeric");
   const [duplicates, setDuplicates] = useState(old?.allow_duplicates ?? true);
   const [kept, setKept] = useState(old?.protected ?? false);
+  const [seconds, setSeconds] = useState(String(old?.dead_letter_ttl_seconds ?? ""));
+  const [most, setMost] = useState(String(old?.dead_letter_max ?? ""));
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
 
@@ -40,12 +45,16 @@ export function QueueForm({ queue, onClose, onDone }) {
         ...(name !== queue.name && { name }),
         ...(duplicates !== old?.allow_duplicates && { allow_duplicates: duplicates }),
         ...(kept !== (old?.protected ?? false) && { protected: kept }),
+        ...(seconds !== String(old?.dead_letter_ttl_seconds ?? "") && { dead_letter_ttl_seconds: limit(seconds) }),
+        ...(most !== String(old?.dead_letter_max ?? "") && { dead_letter_max: limit(most) }),
       })
     : requests.createQueue(name, {
         ordering,
         priority_kind: kind,
         allow_duplicates: duplicates,
         ...(kept && { protected: true }),
+        ...(seconds && { dead_letter_ttl_seconds: limit(seconds) }),
+        ...(most && { dead_letter_max: limit(most) }),
       });
 
   /** @param {Event} event */
@@ -85,6 +94,20 @@ export function QueueForm({ queue, onClose, onDone }) {
       <span>${title}<small>${meaning}</small></span>
     </label>
   `;
+  /** @param {string} title @param {string} meaning @param {string} value @param {(value: string) => void} set */
+  const number = (title, meaning, value, set) => html`
+    <label class="field">
+      <span>${title}</span>
+      <input
+        value=${value}
+        inputmode="numeric"
+        pattern="[1-9][0-9]{0,9}"
+        autocomplete="off"
+        onInput=${(/** @type {any} */ event) => set(event.target.value)}
+      />
+      <small>${meaning}</small>
+    </label>
+  `;
   const refusing = queue && old?.allow_duplicates && !duplicates;
 
   return html`
@@ -107,6 +130,10 @@ export function QueueForm({ queue, onClose, onDone }) {
         ${!queue && radios("Priorities", KINDS, kind, setKind, "kind")}
         ${check("Duplicates", "Messages with equal payloads may be in the queue together", duplicates, setDuplicates)}
         ${check("Protected", "Refuses purge, delete and rename until this is lifted", kept, setKept)}
+        <div class="fields">
+          ${number("Dead letters kept for", "seconds; empty: for ever", seconds, setSeconds)}
+          ${number("Dead letters at most", "the oldest go; empty: any number", most, setMost)}
+        </div>
         ${refusing &&
         html`<p class="problem">Of equal messages in the queue, only the first in order is kept. That can't be undone.</p>`}
         ${problem && html`<p class="problem" role="alert">${problem}</p>`}
