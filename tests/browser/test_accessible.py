@@ -74,6 +74,7 @@ def test_everything_is_reached_by_keyboard(page: Page, filled: Served) -> None:
     page.keyboard.press("?")
     expect(page.get_by_role("dialog")).to_contain_text("Search on this screen")
     page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
     page.keyboard.press("g")
     page.keyboard.press("q")
     expect(page.get_by_role("heading", level=1)).to_have_text("Queues")

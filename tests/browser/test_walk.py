@@ -43,6 +43,7 @@ def test_a_first_walk(page: Page, server: Served) -> None:
     # Consume one and ack it; consume one and nack it until it is a dead letter.
     page.get_by_role("tab", name="Try out").click()
     page.get_by_role("button", name="Consume one").click()
+    expect(page.locator(".held")).to_contain_text("18446744073709551615")
     expect(page.locator(".held pre")).to_contain_text('"number": 10')
     page.get_by_role("button", name="Ack", exact=True).click()
     expect(page.locator(".held")).to_have_count(0)

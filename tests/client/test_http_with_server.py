@@ -172,25 +172,6 @@ async def test_queues_of_any_name(fast_lane: bool, name: str) -> None:
 
 
 @both_lanes
-async def test_dead_letters(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, client_of(server) as client:
-        ids = []
-        for payload in ("a", "b", "c"):
-            await client.publish("jobs", payload, max_retries=1)
-            taken = await client.consume("jobs")
-            assert taken is not None
-            await client.nack("jobs", taken.id, "no")
-            ids.append(taken.id)
-        listed = await client.dead_letters("jobs", reason="nacked", limit=2)
-        assert [each["id"] for each in listed["messages"]] == ids[:2]
-        assert (await client.dead_letter("jobs", ids[0]))["error"] == "no"
-        assert (await client.requeue_dead_letters("jobs", all=True, dry_run=True))["count"] == 3
-        assert (await client.requeue_dead_letters("jobs", ids=ids[:1], priority=9))["requeued"] == 1
-        assert (await client.purge_dead_letters("jobs", filter={"text": "b"}))["purged"] == 1
-        assert server.counts() == (1, 0, 1)
-
-
-@both_lanes
 async def test_reports(fast_lane: bool) -> None:
     async with running(fast_lane) as server, client_of(server) as client:
         for name in "abc":
