@@ -155,7 +155,7 @@ traceability-report: $(VENV)/.installed-dev ## Write the same to docs/traceabili
 
 coverage: $(VENV)/.installed-dev coverage-clean ## Run every test, and count the lines and branches that run, in servers that are started, too
 	mkdir -p $(COVERAGE)
-	$(BIN)/coverage run -m pytest --junit-xml=$(JUNIT) $(ARGS)
+	$(BIN)/coverage run -m pytest $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet
 	$(BIN)/python -m tests.covered $(COVERAGE)/coverage.json
