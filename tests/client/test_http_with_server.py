@@ -20,6 +20,7 @@ def client_of(server: Running, consumer_id: str | None = None) -> q.HttpClient:
     return q.HttpClient(f"http://127.0.0.1:{server.port}", consumer_id=consumer_id)
 
 
+# Verifies: WS-0046
 @both_lanes
 async def test_messages(fast_lane: bool) -> None:
     async with running(fast_lane) as server, client_of(server, "me") as client:
