@@ -174,7 +174,7 @@ def pairs(name: str) -> Iterator[tuple[str, str]]:
             if command is not None:
                 yield command, "..."
             command = block
-        else:
+        elif not block.startswith('{"type":'):  # a frame of a WebSocket
             assert command is not None, block
             yield command, block
             command = None
