@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from functools import partial
 from typing import TypeVar
 
 import trio
@@ -50,10 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(settings: Settings, ring: LogRing) -> int:
     # Imported late, so that --version and a refusal do not wait for RocksDB to load.
+    from qrusty_trio.server.notify import Notifier
     from qrusty_trio.server.supervisor import serve
 
     try:
-        trio.run(serve, settings, ring)
+        trio.run(partial(serve, settings, ring, notifier=Notifier.from_environment(os.environ)))
     except StartupRefused:
         raise
     except Exception as crash:

@@ -1,7 +1,8 @@
 """Every setting of the server: its variable, default, check, unit and meaning, in one table.
 
-Rule: the class body of `Settings` is that table. Nothing else in the server reads the environment. A value that is not
-allowed is never corrected: the server refuses to start (exit status 78).
+Rule: the class body of `Settings` is that table. Nothing else in the server reads the environment, but for
+what systemd says there (`server/notify.py`). A value that is not allowed is never corrected: the server refuses to
+start (exit status 78).
 
 Requirements: SYS-0016
 """

@@ -20,6 +20,7 @@ from qrusty_trio.config import Settings
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import supervisor
+from qrusty_trio.server.notify import Notifier
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,7 +96,7 @@ def test_a_slip_of_the_pen_is_logged(tmp_path: Path) -> None:
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
-    async def serve(settings: Settings, ring: LogRing) -> None:
+    async def serve(settings: Settings, ring: LogRing, *, notifier: Notifier) -> None:
         raise error
 
     monkeypatch.setattr(supervisor, "serve", serve)

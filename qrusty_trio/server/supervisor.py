@@ -56,6 +56,7 @@ from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import described, listen
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.metrics import Metrics
+from qrusty_trio.server.notify import READY, Notifier
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.recovery import recover
 from qrusty_trio.server.retention import retain
@@ -89,9 +90,12 @@ async def serve(
     ring: LogRing,
     *,
     memory: UsageSource | None = None,
+    notifier: Notifier | None = None,
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a server until SIGTERM or SIGINT. `memory` reads the memory usage (default: from the kernel's accounting).
+
+    `notifier` is told when the server is ready, alive and stopping (default: nobody is).
 
     Reports as started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
 
@@ -103,10 +107,12 @@ async def serve(
         hurry = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_watch_signals, signals, stopping, hurry)
+            notifier = notifier or Notifier(None, None)
+            nursery.start_soon(notifier.run, stopping)
             fitted = descriptors.fit(settings)
             stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
             with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
-                await _serve(fitted, stores, ring, memory or own, stopping, task_status)
+                await _serve(fitted, stores, ring, memory or own, notifier, stopping, task_status)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -116,13 +122,14 @@ async def _serve(
     stores: Stores,
     ring: LogRing,
     memory: UsageSource,
+    notifier: Notifier,
     stopping: trio.Event,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     """Run with open stores, and close them at the end."""
     try:
         ring.attach(_reach_loop())
-        await _run(fitted, stores, ring, memory, stopping, task_status)
+        await _run(fitted, stores, ring, memory, notifier, stopping, task_status)
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
@@ -137,6 +144,7 @@ async def _run(
     stores: Stores,
     ring: LogRing,
     memory: UsageSource,
+    notifier: Notifier,
     stopping: trio.Event,
     task_status: trio.TaskStatus[Server],
 ) -> None:
@@ -187,6 +195,7 @@ async def _run(
                     await background.start(Upkeep(engine, stores.storage, collector).run)
                     if compactor is not None:
                         await background.start(compactor.run)
+                    await notifier.tell(READY)
             background.cancel_scope.cancel()
     finally:
         # No checkpoint here: it would raise when cancelled.
