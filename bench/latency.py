@@ -1,4 +1,4 @@
-"""Wake-up: how long after a publish over HTTP a waiting WebSocket subscriber has the message.
+"""Wake-up: how long after a publish over HTTP a waiting WebSocket subscriber, or a waiting consume, has the message.
 
     python -m bench.latency [--rounds 5] [--messages 200] [--dry] [--dir DIRECTORY]
 
@@ -18,12 +18,14 @@ from websockets.sync.client import ClientConnection, connect
 
 from bench import machine
 from bench.report import section, spread, table, today
-from bench.servers import OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD, Running, exit_on_sigterm
+from bench.servers import OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD, Running, Server, exit_on_sigterm
 from bench.wire import Connection
 
 SERVERS = (OURS_ALWAYS, OURS_NEVER, QRUSTY_NEW, QRUSTY_OLD)
 SECONDS_A_ROUND = 10.0
 """A server that polls takes long for each message: then a round ends with fewer of them."""
+PAUSE_SECONDS = 0.005
+"""Until a consume certainly waits."""
 QUEUE = "wake-up"
 PAYLOAD = "x" * 100
 
@@ -49,11 +51,36 @@ def one_round(port: int, messages: int) -> list[float]:
     return waits
 
 
+def one_waiting_round(port: int, messages: int) -> list[float]:
+    """The same for a consume with `wait_seconds`."""
+    http, worker = Connection(port), Connection(port)
+    waits: list[float] = []
+    for _ in range(messages):
+        worker.send("POST", f"/consume/{QUEUE}", {"consumer_id": "wake-up", "wait_seconds": 60})
+        time.sleep(PAUSE_SECONDS)
+        begun = time.perf_counter()
+        http.send("POST", "/publish", {"queue": QUEUE, "priority": 0, "payload": PAYLOAD})
+        message = worker.receive()
+        waits.append((time.perf_counter() - begun) * 1000)
+        http.receive()
+        worker.ask("POST", f"/ack/{QUEUE}/{message['id']}", {"consumer_id": "wake-up"})
+    http.close()
+    worker.close()
+    return waits
+
+
 def expect(socket: ClientConnection, kind: str) -> dict[str, str]:
     frame: dict[str, str] = json.loads(socket.recv(timeout=30))
     if frame["type"] != kind:
         raise RuntimeError(f"{frame} instead of {kind}")
     return frame
+
+
+def row(label: str, server: Server, rounds: list[list[float]]) -> list[str]:
+    medians = [statistics.median(waits) for waits in rounds]
+    tails = [sorted(waits)[int(0.99 * len(waits))] for waits in rounds]
+    count = f"{sum(len(waits) for waits in rounds):,}"
+    return [label, server.fsync, spread(medians, 2), spread(tails, 2), count]
 
 
 def main() -> None:
@@ -74,16 +101,17 @@ def main() -> None:
                 continue
             with Running(server, Path(name) / server.key) as running:
                 rounds = [one_round(running.port, arguments.messages) for _ in range(arguments.rounds)]
-            medians = [statistics.median(waits) for waits in rounds]
-            tails = [sorted(waits)[int(0.99 * len(waits))] for waits in rounds]
-            count = f"{sum(len(waits) for waits in rounds):,}"
-            rows.append([server.label, server.fsync, spread(medians, 2), spread(tails, 2), count])
+                rows.append(row(server.label, server, rounds))
+                if server.ours:
+                    rounds = [one_waiting_round(running.port, arguments.messages) for _ in range(arguments.rounds)]
+                    rows.append(row(f"{server.label}, a waiting consume", server, rounds))
     text = "\n\n".join(
         (
             "## Wake-up",
             machine.sentence(described),
             f"Measured on {today()}, {arguments.rounds} rounds. From sending a publish over HTTP to having its "
-            "delivery on the WebSocket of a waiting subscriber, one message at a time; milliseconds.",
+            "delivery on the WebSocket of a waiting subscriber, or in the response to a consume that waits, one "
+            "message at a time; milliseconds.",
             *missing,
             table(("server", "fsync", "p50 ms", "p99 ms", "messages"), rows),
         )

@@ -58,6 +58,8 @@ class Workload:
     socket: bool = False
     note: str = ""
     changing_headers: bool = False
+    batch: int = 0
+    """Messages in each request; 0: one, without the routes for batches."""
     constant: str = ""
     """The key of the same workload with headers that are always the same."""
 
@@ -109,10 +111,23 @@ def _changing(mode: str, connections: int) -> Workload:
     )
 
 
+def _batches(mode: str, connections: int, batch: int) -> Workload:
+    """The same as `_steps`, with many messages a request. Only this project's server has the routes."""
+    one = _steps(mode, connections)
+    return replace(
+        one,
+        key=f"{one.key}-batch-{batch}",
+        title=f"{one.title}, batches of {batch}",
+        sides=_sides((OURS_ALWAYS, OURS_NEVER)),
+        batch=batch,
+    )
+
+
 WORKLOADS: tuple[Workload, ...] = (
     *(_steps("cycle", connections) for connections in (1, 8, 32, 128)),
     *(_steps("publish", connections) for connections in (1, 8, 32, 128)),
     *(_changing(mode, 32) for mode in ("cycle", "publish")),
+    *(_batches(mode, 4, 100) for mode in ("cycle", "publish")),
     _steps("cycle", 8, 4096),
     _steps("publish", 8, 4096),
     *(_sockets("publish", connections) for connections in (1, 4)),
