@@ -23,7 +23,7 @@ from qrusty_trio.api.schema import MAX_WAIT_SECONDS, MAX_WAITED_QUEUES
 from qrusty_trio.api.waiting import MAX_PLACES
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
-from qrusty_trio.api.ws_outbox import FULL_BYTES, ROOM_BYTES
+from qrusty_trio.api.ws_outbox import BATCH_BYTES, FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
@@ -125,6 +125,8 @@ def documented_limits() -> dict[str, str]:
         "bytes of later requests read ahead while a consume waits": f"{READ_AHEAD_BYTES // 1024} KiB",
         "messages that a batch publishes": f"{model.MAX_BATCH_MESSAGES:,}",
         "messages that a batch consumes": f"{model.MAX_BATCH_DELIVERIES:,}",
+        "messages of a delivery frame (`batch`)": f"{model.MAX_BATCH_DELIVERIES:,}, or {BATCH_BYTES // 2**10} KiB "
+        "and one message",
         "response to a batch of consumes": f"{MAX_RESPONSE_BYTES // 2**20} MiB, or one message",
         "entries of a page (`limit`)": f"{MAX_LIMIT}",
         "list of messages": f"{browsing.MAX_LIST_BYTES // 1024} KiB, or one message",

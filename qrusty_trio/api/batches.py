@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol
 
 import msgspec
 
@@ -28,7 +29,6 @@ from qrusty_trio.api.delivered import encoded
 from qrusty_trio.api.json_bodies import ALLOWED, UNREADABLE, Shape, check_consumer, check_syntax, names_of, refusal
 from qrusty_trio.api.messages import LARGE_BYTES, PRESSURE_MESSAGE
 from qrusty_trio.api.schema import CONSUME_FIELDS, DEFAULT_MAX_RETRIES, lock_seconds, wait_ms
-from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, Delivery
 from qrusty_trio.errors import InvalidQueueName, LimitReached, MemoryPressure, QrustyError, QueueNotFound, StorageFault
 
@@ -74,10 +74,18 @@ _CONSUME_BATCH = Shape(
 )
 
 
+class Publishing(Protocol):
+    """What publishing a batch needs of the broker."""
+
+    def publish(
+        self, name: str, priority: int | str, payload: str, max_retries: int, now: int, create: bool = True
+    ) -> str: ...
+
+
 class BatchPublisher:
     """Publishes the messages of a batch, some at a time."""
 
-    def __init__(self, broker: Broker, queue: str, messages: list[NewMessage], create: bool = True) -> None:
+    def __init__(self, broker: Publishing, queue: str, messages: list[NewMessage], create: bool = True) -> None:
         """`create`: an unknown queue is created; otherwise `step` raises QueueNotFound."""
         self._broker = broker
         self._queue = queue
@@ -88,15 +96,15 @@ class BatchPublisher:
         """Of the accepted messages, in order."""
         self.rejected: list[Rejected] = []
 
-    def step(self, now: int) -> bool:
-        """Publish up to PER_STEP messages. Returns whether some are left.
+    def step(self, now: int, limit: int = PER_STEP) -> bool:
+        """Publish up to `limit` messages. Returns whether some are left.
 
         Raises StorageFault; before any message was accepted also InvalidQueueName, LimitReached and QueueNotFound.
         """
         publish = self._broker.publish
         queue, create, ids = self._queue, self._create, self.ids
         characters = 0
-        for index in range(self._next, min(self._next + PER_STEP, len(self._messages))):
+        for index in range(self._next, min(self._next + limit, len(self._messages))):
             message = self._messages[index]
             retries = message.max_retries
             try:

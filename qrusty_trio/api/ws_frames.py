@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
+from qrusty_trio.api.batch_bodies import NewMessage, look_closer_at_messages, quotes_of
 from qrusty_trio.api.json_bodies import TOO_MANY_IDS, look_closer, names_of, surely_too_many_ids
 from qrusty_trio.core.model import MAX_BATCH_IDS, Delivery, Priority
-from qrusty_trio.errors import QrustyError
+from qrusty_trio.errors import QrustyError, WrongShape
 
 MAX_REQ_ID_CHARACTERS = 1024
 """Limit on a request id. It is sent back in the response, so without a limit clients could fill our buffers with it."""
@@ -55,6 +56,8 @@ class Request(msgspec.Struct):
     credits: int | None = None
     lock_timeout_secs: int | None = None
     deadline_soon_secs: int | None = None
+    messages: list[NewMessage] | None = None
+    batch: int | None = None
     id: str | None = None
     ids: list[str] | None = None
     error: str | None = None
@@ -88,6 +91,14 @@ def _is_integer(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _are_messages(value: Any) -> bool:
+    try:
+        msgspec.convert(value, list[NewMessage], strict=True)
+    except msgspec.ValidationError:
+        return False
+    return True
+
+
 def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
@@ -103,6 +114,8 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "credits": (_is_integer, "a positive integer"),
     "lock_timeout_secs": (_is_integer, "a positive integer"),
     "deadline_soon_secs": (_is_integer, "a positive integer"),
+    "messages": (_are_messages, "a list of objects, each with a 'priority', a 'payload' and perhaps 'max_retries'"),
+    "batch": (_is_integer, "a positive integer"),
     "id": (_is_text, "a string"),
     "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
     "error": (_is_text, "a string"),
@@ -139,7 +152,10 @@ def decode(text: str) -> Request | Misshapen:
     elif kind == "credit":
         known -= 2
     elif kind != "ack" and (kind != "nack" or request.error is not None):
-        known = _known_quotes(request)
+        try:
+            known = _known_quotes(request)
+        except WrongShape as wrong:
+            return Misshapen(str(wrong), request.req_id, request.no_reply is True)
     surplus = text.count('"') - known
     if surplus and (surplus != text.count('\\"') or "\\\\" in text):
         return _look_closer(text, request)
@@ -158,6 +174,8 @@ def _known_quotes(request: Request) -> int:
             marks += 2
             if isinstance(value, str):
                 marks += 2
+            elif name == "messages":
+                marks += quotes_of(value)
             elif isinstance(value, list):
                 marks += 2 * len(value)
     return marks
@@ -168,12 +186,15 @@ def _look_closer(text: str, request: Request) -> Request | Misshapen:
 
     Requirements: WS-0007
     """
-    surplus = text.count('"') - _known_quotes(request)
-    if surplus:
-        try:
+    try:
+        surplus = text.count('"') - _known_quotes(request)
+        if surplus and request.messages is not None:
+            for _ in look_closer_at_messages(text.encode(), _NAMES, request.messages):
+                pass
+        elif surplus:
             look_closer(text.encode(), _NAMES, surplus)
-        except QrustyError as refusal:
-            return Misshapen(str(refusal).replace("body", "frame"), request.req_id, request.no_reply is True)
+    except QrustyError as refusal:
+        return Misshapen(str(refusal).replace("body", "frame"), request.req_id, request.no_reply is True)
     return request
 
 
@@ -327,6 +348,14 @@ def ok_counts(counts: dict[str, int], req_id: str | None) -> bytes:
     return _encode(answer)
 
 
+def ok_batch(outcome: dict[str, object], req_id: str | None) -> bytes:
+    """The response to a batch of publishes: the ids of those accepted, and what was rejected."""
+    answer: dict[str, Any] = {"type": "ok", **outcome}
+    if req_id is not None:
+        answer["req_id"] = req_id
+    return _encode(answer)
+
+
 def error(code: str, message: str, req_id: str | None) -> bytes:
     answer = {"type": "error", "code": code, "message": message[:MAX_ERROR_CHARACTERS]}
     if req_id is not None:
@@ -351,6 +380,16 @@ def deliver(prefix: bytes, delivery: Delivery) -> bytes:
         _second(delivery.created_ms // 1000),
         delivery.created_ms % 1000,
     )
+
+
+def deliver_batch_prefix(queue: str) -> bytes:
+    """The start of a frame with several deliveries. The messages, separated by commas, and END_OF_BATCH follow."""
+    return b'{"type":"deliver-batch","queue":%b,"messages":[' % _encode(queue)
+
+
+END_OF_BATCH = b"]}"
+IN_BATCH = b'{"id":"'
+"""The start of a message of such a frame, for `deliver`."""
 
 
 def deadline_soon(queue: str, id: str, lock_until_ms: int) -> bytes:

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 
 from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_frames import END_OF_BATCH
 
 ROOM_BYTES = 256 * 1024
 """Deliveries are accepted while less than this waits, so an empty outbox accepts one of any size."""
@@ -24,10 +25,21 @@ FULL_BYTES = 4 * 1024 * 1024
 SHORT_ROOM_BYTES = 16 * 1024
 SHORT_FULL_BYTES = 512 * 1024
 """The same two limits while the shared budget is short. A peer that acks its deliveries still gets through."""
+BATCH_BYTES = 32 * 1024
+"""A frame with several deliveries that has this much gets no more: a message that is larger comes alone."""
 TAKE_BYTES = 64 * 1024
 """Most bytes handed out at a time, or one frame. If the connection ends meanwhile, later frames have not been sent."""
-DELIVERY = b'{"type":"deliver",'
+DELIVERY = b'{"type":"deliver'
 """How a delivery frame begins, and no other frame."""
+
+
+class _Batch(bytearray):
+    """A frame with several deliveries, to which more are added until it is handed out."""
+
+    __slots__ = ("deliveries", "prefix")
+
+    deliveries: int
+    prefix: bytes
 
 
 class Outbox:
@@ -39,10 +51,10 @@ class Outbox:
     def __init__(self, wake: Callable[[], None], budget: Budget | None = None) -> None:
         self._wake = wake
         self._budget = budget if budget is not None else Budget()
-        self._frames: list[bytes] = []
+        self._frames: list[bytes | _Batch] = []
         self._waiting = 0
         self._on_the_way = 0
-        self._behind: list[bytes] | None = None
+        self._behind: list[bytes | _Batch] | None = None
         self.unsent: dict[str, int] = {}
         """Message id -> how many of its deliveries were not handed out yet. There are several if its lock expired while
         it waited here, and it was delivered again."""
@@ -76,7 +88,7 @@ class Outbox:
         if self._behind is None:
             self._behind = []
 
-    def put(self, frame: bytes) -> None:
+    def put(self, frame: bytes | _Batch) -> None:
         """Add a frame."""
         self._waiting += len(frame)
         self._budget.change(len(frame))
@@ -90,6 +102,25 @@ class Outbox:
         """Add the delivery of a message."""
         self.unsent[id] = self.unsent.get(id, 0) + 1
         self._order.append(id)
+        self.put(frame)
+
+    def put_in_batch(self, prefix: bytes, message: bytes, id: str, most: int) -> None:
+        """Add the delivery of a message to a frame of up to `most` deliveries, the last one if that has room for it.
+
+        `prefix`: what a frame of this subscription begins with, always the same object.
+        """
+        self.unsent[id] = self.unsent.get(id, 0) + 1
+        self._order.append(id)
+        frames = self._frames if self._behind is None else self._behind
+        last = frames[-1] if frames else None
+        if type(last) is _Batch and last.prefix is prefix and last.deliveries < most and len(last) < BATCH_BYTES:
+            last[-len(END_OF_BATCH) :] = b",%b%b" % (message, END_OF_BATCH)
+            last.deliveries += 1
+            self._waiting += 1 + len(message)
+            self._budget.change(1 + len(message))
+            return
+        frame = _Batch(b"%b%b%b" % (prefix, message, END_OF_BATCH))
+        frame.deliveries, frame.prefix = 1, prefix
         self.put(frame)
 
     def withdraw(self) -> None:
@@ -136,15 +167,15 @@ class Outbox:
         self._on_the_way += size
         if self.unsent:
             self._note_taken(frames)
-        return frames
+        return [bytes(frame) if isinstance(frame, _Batch) else frame for frame in frames]
 
-    def _note_taken(self, frames: list[bytes]) -> None:
+    def _note_taken(self, frames: list[bytes | _Batch]) -> None:
         if not self._frames and self._behind is None:
             self._all_left()
             return
         for frame in frames:
-            if frame.startswith(DELIVERY):
-                # Deliveries are handed out in the order in which they were added.
+            # Deliveries are handed out in the order in which they were added.
+            for _ in range(frame.deliveries if type(frame) is _Batch else frame.startswith(DELIVERY)):
                 id = self._order.popleft()
                 if self.unsent[id] > 1:
                     self.unsent[id] -= 1

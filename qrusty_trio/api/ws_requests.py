@@ -13,13 +13,23 @@ from functools import partial
 from typing import Protocol, TypeVar
 
 from qrusty_trio.api import ws_frames
+from qrusty_trio.api.batch_bodies import TOO_MANY_MESSAGES
+from qrusty_trio.api.batches import BatchPublisher
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.json_bodies import TOO_MANY_IDS, check_error
 from qrusty_trio.api.ws_frames import Misshapen, Request
 from qrusty_trio.core.deadlines import MAX_SECONDS as MAX_WARN_SECONDS
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.locks import LockIndex
-from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, NackOutcome
+from qrusty_trio.core.model import (
+    MAX_BATCH_DELIVERIES,
+    MAX_BATCH_IDS,
+    MAX_BATCH_MESSAGES,
+    MAX_LOCK_SECONDS,
+    U32_MAX,
+    U64_MAX,
+    NackOutcome,
+)
 from qrusty_trio.errors import (
     LimitReached,
     MemoryPressure,
@@ -39,7 +49,7 @@ BATCH_PIECE = 64
 DEFAULT_LOCK_SECONDS = 30
 DEFAULT_MAX_RETRIES = 3
 
-CHANGING = frozenset({"publish", "ack", "nack", "batch-ack", "batch-nack"})
+CHANGING = frozenset({"publish", "batch-publish", "ack", "nack", "batch-ack", "batch-nack"})
 """Types whose response must wait until the change is durable."""
 STORING = CHANGING | {"renew"}
 """Types that fail if the burst can't be stored."""
@@ -87,7 +97,7 @@ class QueueSubscription(Subscription):
     Requirements: WS-0014
     """
 
-    __slots__ = ("asked_credits", "delivered_from", "prefix", "warn_seconds")
+    __slots__ = ("asked_credits", "batch", "delivered_from", "prefix", "warn_seconds")
 
     prefix: bytes
     """The start of its delivery frames."""
@@ -97,18 +107,20 @@ class QueueSubscription(Subscription):
     """The number of the queue that the last delivery came from; -1 before the first."""
     warn_seconds: int | None
     """How long before the end of a lock a warning is sent; None for no warning."""
+    batch: int | None
+    """Most deliveries in a frame; None: each has its own."""
 
 
 class Burst:
     """Frames that arrived together, while the engine runs them."""
 
-    __slots__ = ("answers", "changes", "counts", "next", "position", "requests", "weight")
+    __slots__ = ("answers", "changes", "counts", "next", "position", "publisher", "requests", "weight")
 
     def __init__(self, requests: list[Request | Misshapen]) -> None:
         self.requests = requests
         self.changes = any(type(each) is Request and each.type in CHANGING for each in requests)
         """Whether the responses must wait until the changes are durable."""
-        self.weight = sum(1 + len(each.ids) if type(each) is Request and each.ids else 1 for each in requests)
+        self.weight = sum(1 + len(each.ids or each.messages or ()) if type(each) is Request else 1 for each in requests)
         """Approximate number of operations."""
         self.next = 0
         """Index of the next request to run."""
@@ -116,6 +128,8 @@ class Burst:
         """Ids done so far of a batch-ack or batch-nack that is too long for one step."""
         self.counts: dict[str, int] = {}
         """Outcomes of those ids so far."""
+        self.publisher: BatchPublisher | None = None
+        """A batch-publish that is too long for one step."""
         self.answers: list[bytes | None] = []
         """The response to each request that ran; None for `no_reply`."""
 
@@ -136,6 +150,7 @@ class Session(Protocol):
         credits: int | None,
         warn_seconds: int | None = None,
         now: int = 0,
+        batch: int | None = None,
     ) -> None: ...
 
     def renewed(self, broker: SessionBroker, id: str, lock_seconds: int) -> None:
@@ -209,6 +224,25 @@ def _publish(session: Session, burst: Burst, request: Request, broker: SessionBr
     return ws_frames.ok_id(id, request.req_id)
 
 
+def _batch_publish(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes | None:
+    publisher = burst.publisher
+    if publisher is None:
+        queue, messages = _needed("queue", request.queue), _needed("messages", request.messages)
+        if len(messages) > MAX_BATCH_MESSAGES:
+            raise Refusal("invalid_request", f"'messages' {TOO_MANY_MESSAGES}")
+        if not session.gate.publishes_allowed():
+            raise Refusal("memory_pressure", "Server is under memory pressure. Try again later.")
+        publisher = burst.publisher = BatchPublisher(broker, queue, messages, create=False)
+    try:
+        if publisher.step(now, BATCH_PIECE):
+            return None
+    except QueueNotFound as error:
+        burst.publisher = None
+        raise Refusal("queue_not_found", str(error)) from error
+    burst.publisher = None
+    return ws_frames.ok_batch(publisher.outcome(), request.req_id)
+
+
 def _subscribe(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     queue = _needed("queue", request.queue)
     lock_seconds = _lock_seconds(request)
@@ -218,6 +252,9 @@ def _subscribe(session: Session, burst: Burst, request: Request, broker: Session
     if credits is not None:
         credits = min(credits, MAX_CREDITS)
     warn_seconds = _warn_seconds(request, lock_seconds)
+    batch = request.batch
+    if batch is not None and not 1 <= batch <= MAX_BATCH_DELIVERIES:
+        raise Refusal("invalid_request", f"'batch' must be from 1 to {MAX_BATCH_DELIVERIES}")
     subscription = session.subscriptions.get(queue)
     if subscription is None:
         try:
@@ -229,7 +266,7 @@ def _subscribe(session: Session, burst: Burst, request: Request, broker: Session
         if warn_seconds is not None and not session.dispatcher.deadlines.may_ask(warn_seconds):
             taken = ", ".join(map(str, session.dispatcher.deadlines.lengths()))
             raise Refusal("invalid_request", f"'deadline_soon_secs' must be one of {taken} while others use these")
-        session.subscribe(queue, number, lock_seconds, credits, warn_seconds, now)
+        session.subscribe(queue, number, lock_seconds, credits, warn_seconds, now, batch)
     elif (subscription.asked_credits, subscription.lock_seconds, subscription.warn_seconds) != (
         credits,
         lock_seconds,
@@ -389,6 +426,7 @@ def _warn_seconds(request: Request, lock_seconds: int) -> int | None:
 
 _FUNCTIONS: dict[str, Callable[[Session, Burst, Request, SessionBroker, int], bytes | None]] = {
     "publish": _publish,
+    "batch-publish": _batch_publish,
     "subscribe": _subscribe,
     "unsubscribe": _unsubscribe,
     "ack": _ack,

@@ -195,13 +195,18 @@ class WsSession:
         credits: int | None,
         warn_seconds: int | None = None,
         now: int = 0,
+        batch: int | None = None,
     ) -> None:
-        """`warn_seconds`: how long before the end of a lock a warning is sent; None for no warning."""
+        """`warn_seconds`: how long before the end of a lock a warning is sent; None for no warning.
+
+        `batch`: most deliveries in a frame; None: each has its own.
+        """
         subscription = QueueSubscription(name, queue_number, self.consumer, lock_seconds, credits, self)
         subscription.warn_seconds = warn_seconds
         if warn_seconds is not None:
             self.dispatcher.deadlines.ask(self.consumer, warn_seconds, self, now)
-        subscription.prefix = ws_frames.deliver_prefix(name)
+        subscription.batch = batch
+        subscription.prefix = ws_frames.deliver_prefix(name) if batch is None else ws_frames.deliver_batch_prefix(name)
         subscription.asked_credits = credits
         subscription.delivered_from = -1
         self.subscriptions[name] = subscription
@@ -259,7 +264,11 @@ class WsSession:
             if len(self._delivered_from) >= MAX_DELIVERED_FROM:
                 self._delivered_from = {(each.name, each.delivered_from): None for each in self.subscriptions.values()}
             self._delivered_from[subscription.name, delivery.queue_number] = None
-        self.outbox.put_delivery(ws_frames.deliver(subscription.prefix, delivery), delivery.id)
+        if subscription.batch is None:
+            self.outbox.put_delivery(ws_frames.deliver(subscription.prefix, delivery), delivery.id)
+        else:
+            message = ws_frames.deliver(ws_frames.IN_BATCH, delivery)
+            self.outbox.put_in_batch(subscription.prefix, message, delivery.id, subscription.batch)
 
     def has_left(self, id: str) -> bool:
         """Whether no delivery of the message still waits in the outbox."""
