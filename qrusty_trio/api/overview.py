@@ -27,9 +27,9 @@ from qrusty_trio.errors import BadRequest
 DEFAULT_ROWS = 50
 MAX_ROWS = 200
 """Most queues of a page of `GET /queue-list`."""
-WALK_PIECE = 256
-"""Queues judged, or merged, between two yields: about 0.7 ms."""
-ROWS_PIECE = 50
+WALK_PIECE = 128
+"""Queues judged, or merged, between two yields: about a millisecond."""
+ROWS_PIECE = 25
 """Queues described between two yields."""
 
 _encode = msgspec.json.encode
