@@ -79,7 +79,8 @@ class LockTable(Generic[L]):
         while self._shards:
             shard = self._shards[-1]
             if shard:
-                self._count -= 1
+                if self.small is None:
+                    self._count -= 1
                 return shard.popitem()[1]
             if len(self._shards) == 1:
                 return None

@@ -61,7 +61,8 @@ class Budget:
     @property
     def tight(self) -> bool:
         """Whether a response that may be large has to wait."""
-        return bool(self.waiting) or not self.fits(LARGE_BYTES)
+        held = self.held  # as `fits`, without a call: this is asked for each consume
+        return bool(self.waiting) or (held + LARGE_BYTES > self.limit and held != 0)
 
     def fits(self, octets: int) -> bool:
         """Whether there is room. A piece larger than the whole budget fits when nothing else is held."""

@@ -23,7 +23,7 @@ from qrusty_trio.server.supervisor import Server, serve
 Frame = dict[str, Any]
 
 both_lanes = pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "hypercorn"])
-PATIENCE = 30
+PATIENCE = 120
 """Seconds after which a test gives up waiting. Nothing is measured against it."""
 
 
