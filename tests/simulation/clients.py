@@ -113,20 +113,28 @@ class Client:
         if not isinstance(asks[0], ConsumeBatchAsk) or self.dice.random() < 0.7:
             return await process.engine.run([each.call for each in asks], pause)
         replies: list[Reply] = []
-        async with trio.open_nursery() as nursery:
+        taken = False
+        try:
+            async with trio.open_nursery() as nursery:
 
-            async def go() -> None:
-                # There is no room for a while. Its peer closes its side, or it is woken for nothing.
-                others.set(self.dice.choice((0, self.world.unsent.limit)))
-                await trio.sleep(self.dice.choice((0.0, 0.01, 0.5, 2.0)))
-                pause.wake()
-                others.set(0)
-                await trio.sleep(self.dice.choice((0.0, 0.01, 0.5)))
-                pause.give_up()
+                async def go() -> None:
+                    # There is no room for a while. Its peer closes its side, or it is woken for nothing.
+                    others.set(self.dice.choice((0, self.world.unsent.limit)))
+                    await trio.sleep(self.dice.choice((0.0, 0.01, 0.5, 2.0)))
+                    pause.wake()
+                    others.set(0)
+                    await trio.sleep(self.dice.choice((0.0, 0.01, 0.5)))
+                    pause.give_up()
 
-            nursery.start_soon(go)
-            replies += await process.engine.run([each.call for each in asks], pause)
-            nursery.cancel_scope.cancel()
+                nursery.start_soon(go)
+                replies += await process.engine.run([each.call for each in asks], pause)
+                nursery.cancel_scope.cancel()
+            taken = True
+        finally:
+            if not taken:
+                # Cancelled when the replies were there already: they are this client's to give back.
+                for reply in replies:
+                    process.engine.give_back(reply)
         return replies
 
     async def _stuck(self, ask: Ask) -> bool:
