@@ -176,13 +176,13 @@ class Pause(Protocol):
         """So much payload waits to be sent."""
 
     def wake(self) -> None:
-        """End `wait`."""
+        """End `wait` or `reserve`."""
 
     async def wait(self, seconds: float) -> None:
         """Return when `wake` is called, when the time is up, or when the peer is gone or wanted elsewhere."""
 
     async def reserve(self) -> None:
-        """Wait in turn until there is room for a response of any size."""
+        """Wait in turn until there is room for a response of any size, or until `wake` is called."""
 
     def release(self) -> None:
         """Give back the room that `reserve` took, or the transport before."""

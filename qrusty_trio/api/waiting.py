@@ -85,7 +85,13 @@ class Waiter:
     # For the dispatcher
 
     def room(self) -> bool:
-        return len(self.deliveries) < self._wait.most and self._characters < FULL_CHARACTERS and self._room.room()
+        if not self.deliveries:
+            return self._room.room()
+        if len(self.deliveries) >= self._wait.most or self._characters >= FULL_CHARACTERS:
+            return False
+        # Before its task runs, another queue may have got the name. What a reply hands out is of one queue.
+        number = self.deliveries[0].queue_number
+        return all(each.queue_number == number for each in self._subscriptions) and self._room.room()
 
     def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         self.deliveries.append(delivery)

@@ -325,7 +325,9 @@ def ok_id(message_id: str, req_id: str | None) -> bytes:
     return b'{"type":"ok","id":"%b","req_id":%b}' % (message_id.encode(), _encode(req_id))
 
 
-def ok_unchanged(credits: int | None, lock_seconds: int, warn_seconds: int | None, req_id: str | None) -> bytes:
+def ok_unchanged(
+    credits: int | None, lock_seconds: int, warn_seconds: int | None, batch: int | None, req_id: str | None
+) -> bytes:
     """The response to a repeated subscribe with other parameters: those in force.
 
     `credits`: the credits left; None if unlimited.
@@ -335,6 +337,8 @@ def ok_unchanged(credits: int | None, lock_seconds: int, warn_seconds: int | Non
     answer: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
     if warn_seconds is not None:
         answer["deadline_soon_secs"] = warn_seconds
+    if batch is not None:
+        answer["batch"] = batch
     if req_id is not None:
         answer["req_id"] = req_id
     return _encode(answer)

@@ -267,15 +267,11 @@ def _subscribe(session: Session, burst: Burst, request: Request, broker: Session
             taken = ", ".join(map(str, session.dispatcher.deadlines.lengths()))
             raise Refusal("invalid_request", f"'deadline_soon_secs' must be one of {taken} while others use these")
         session.subscribe(queue, number, lock_seconds, credits, warn_seconds, now, batch)
-    elif (subscription.asked_credits, subscription.lock_seconds, subscription.warn_seconds) != (
-        credits,
-        lock_seconds,
-        warn_seconds,
-    ):
-        # The contract says that nothing changes; a client that asked for other values is told those in force.
-        return ws_frames.ok_unchanged(
-            subscription.credits, subscription.lock_seconds, subscription.warn_seconds, request.req_id
-        )
+    else:
+        asked = subscription.asked_credits, subscription.lock_seconds, subscription.warn_seconds, subscription.batch
+        if asked != (credits, lock_seconds, warn_seconds, batch):
+            # The contract says that nothing changes; a client that asked for other values is told those in force.
+            return ws_frames.ok_unchanged(subscription.credits, *asked[1:], request.req_id)
     return ws_frames.ok(request.req_id)
 
 

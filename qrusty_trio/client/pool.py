@@ -90,6 +90,7 @@ class Pool:
         self._address = address
         self._slots = trio.Semaphore(size)
         self._idle: list[_Open] = []
+        self._closed = False
 
     async def request(self, request: Request, seconds: float) -> Response:
         """Send a request and wait up to `seconds` for its response, from when there is a connection.
@@ -102,6 +103,7 @@ class Pool:
             try:
                 with trio.fail_after(seconds):
                     response, kept = await connection.request(request)
+                    kept = kept and not self._closed
             except trio.TooSlowError as error:
                 raise TimedOut(f"no response within {seconds:g} s") from error
             finally:
@@ -137,6 +139,7 @@ class Pool:
 
     async def aclose(self) -> None:
         """Close what is idle. Connections with a request on them are closed by its end or cancellation."""
+        self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
             await trio.aclose_forcefully(connection.stream)

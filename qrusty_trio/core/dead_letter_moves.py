@@ -210,6 +210,7 @@ class DeadLetterMoves:
         else:
             key = to.encode(letter.priority if priority is None else priority, to.next_sequence)
             to.next_sequence += 1
+            to.oldest = None  # It may be older than all that are there.
         queue.unbury(self._journal, lock_key(queue.number, letter.number), letter.id)
         if reference:
             externals = self._payloads.externals

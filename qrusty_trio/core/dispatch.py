@@ -327,6 +327,7 @@ class Dispatcher:
             if not sink.room():
                 self._leave(subscription, ring)
                 sink.parked(subscription)
+                share -= 1  # Very many may have no room at the same time.
                 continue
             try:
                 delivery = broker.consume_number(number, subscription.consumer, subscription.lock_seconds, now)

@@ -23,6 +23,7 @@ class _Pause:
 
     def __init__(self, unsent: Holding) -> None:
         self._unsent = unsent
+        self._reserving = trio.CancelScope()
         self.over = False
 
     def room(self) -> bool:
@@ -32,7 +33,7 @@ class _Pause:
         self._unsent.set(characters)
 
     def wake(self) -> None:
-        raise NotImplementedError
+        self._reserving.cancel()
 
     def give_up(self) -> None:
         """The peer is gone, or has to make way: wait no more."""
@@ -40,7 +41,8 @@ class _Pause:
         self.wake()
 
     async def reserve(self) -> None:
-        await self._unsent.reserve(LARGE_BYTES)
+        with trio.CancelScope() as self._reserving:
+            await self._unsent.reserve(LARGE_BYTES)
 
     def release(self) -> None:
         self._unsent.set(0)
@@ -54,6 +56,7 @@ class EventPause(_Pause):
         self._woken = trio.Event()
 
     def wake(self) -> None:
+        super().wake()
         self._woken.set()
 
     async def wait(self, seconds: float) -> None:
@@ -84,6 +87,7 @@ class SocketPause(_Pause):
         self._wanted = False
 
     def wake(self) -> None:
+        super().wake()
         self._wanted = True
         self._batching.wake(self._connection)
 

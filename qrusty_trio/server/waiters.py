@@ -67,15 +67,14 @@ class Waiters:
                     pause.release()
                     await pause.wait(self._seconds(wait))
                 waiter.leave(self._dispatcher)
-                if waiter.fault is not None:
-                    return error_reply(waiter.fault)
-                if waiter.deliveries:
-                    return self._reply(wait, waiter)
-                if self._ended or pause.over or self._seconds(wait) <= 0:
-                    return Reply(200, wait.nothing)
-                if waiter.short:
+                reply = self._outcome(wait, waiter, pause)
+                if reply is None and waiter.short:
                     with trio.move_on_after(self._seconds(wait)):
                         await pause.reserve()
+                    # Who joins again after a fault or the end could be handed a message that its reply does not have.
+                    reply = self._outcome(wait, waiter, pause)
+                if reply is not None:
+                    return reply
         except QrustyError as error:
             return error_reply(error)
         except BaseException:
@@ -91,6 +90,16 @@ class Waiters:
 
     def _seconds(self, wait: Wait) -> float:
         return max(0.0, self._clock.seconds_until(wait.until_ms))
+
+    def _outcome(self, wait: Wait, waiter: Waiter, pause: Pause) -> Reply | None:
+        """The reply; None if it has to wait on."""
+        if waiter.fault is not None:
+            return error_reply(waiter.fault)
+        if waiter.deliveries:
+            return self._reply(wait, waiter)
+        if self._ended or pause.over or self._seconds(wait) <= 0:
+            return Reply(200, wait.nothing)
+        return None
 
     def _reply(self, wait: Wait, waiter: Waiter) -> Reply:
         deliveries = waiter.deliveries

@@ -176,3 +176,12 @@ def test_a_fault_withdraws_batches_that_wait(world: World, peer: Peer) -> None:
     world.dispatcher.clear()
     assert peer.session.take() == []
     assert peer.session.outbox.size == 0
+
+
+# Verifies: WS-0013
+def test_a_second_subscribe_with_another_batch_says_which_is_in_force(peer: Peer) -> None:
+    in_force = {"type": "ok", "unchanged": True, "credits": None, "lock_timeout_secs": 30}
+    assert peer.ask(subscribe(), subscribe(batch=5)) == [OK, in_force]
+    peer.ask({"type": "unsubscribe", "queue": "jobs"})
+    assert peer.ask(subscribe(batch=5), subscribe(batch=5)) == [OK, OK]
+    assert peer.ask(subscribe(batch=6), subscribe()) == [{**in_force, "batch": 5}] * 2

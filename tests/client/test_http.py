@@ -215,6 +215,23 @@ async def test_a_cancelled_request_closes_its_connection(
         assert server.gone == 1
 
 
+async def test_a_request_that_outlives_its_client_leaves_no_connection(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: Clock
+) -> None:
+    async def slow(peer: Peer) -> None:
+        while True:
+            await peer.read()
+            await trio.sleep(5)
+            await peer.answer(200, {"id": "x"})
+
+    async with scripted(monkeypatch, slow) as server:
+        async with trio.open_nursery() as nursery, q.HttpClient(URL) as client:
+            nursery.start_soon(publish, client)
+            await trio.sleep(1)
+        await trio.testing.wait_all_tasks_blocked()
+        assert server.gone == 1
+
+
 async def test_cancelled_at_any_step_it_leaves_no_connection_and_no_place_taken(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -10,6 +10,8 @@ from qrusty_trio.core import ages
 from qrusty_trio.core.ages import LOOKS_PER_STEP, MAX_PRIORITIES, look_at_all
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.browsing import Chunk, read_on
+from qrusty_trio.core.dead_letter_moves import Chosen, Outcome, Target
+from qrusty_trio.core.dead_letters import EVERY
 from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.model import Kind, Ordering, QueueConfig
 from qrusty_trio.core.queue import Queue
@@ -153,3 +155,21 @@ def test_a_queue_that_is_deleted_meanwhile() -> None:
     broker.catalog.purge("b")
     exhaust(steps)
     assert oldest(broker, "b") == (None, True)
+
+
+def test_a_dead_letter_of_another_queue_brings_its_age_along() -> None:
+    broker = Broker(MemoryStorage())
+    broker.publish("dying", 5, "old", 1, 1000)
+    delivery = broker.consume("dying", "c", 30, 1000)
+    assert delivery is not None
+    broker.nack("dying", delivery.id, "c", 1000)
+    broker.publish("q", 5, "new", 1, 9000)
+    broker.commit()
+    look(broker)
+    assert oldest(broker) == (9000, True)
+    queues = broker.catalog.by_name
+    everything = Chosen(None, EVERY, queues["dying"].next_dead, False)
+    for _ in broker.dead_letter_moves.requeue(queues["dying"], everything, Target(queues["q"], 6), Outcome()):
+        broker.commit()
+    look(broker)
+    assert oldest(broker) == (1000, True)

@@ -185,7 +185,7 @@ def test_without_room_a_subscriber_leaves_and_others_are_served() -> None:
     slow, slow_basket = subscribe(dispatcher, basket=Basket(capacity=2))
     _, fast_basket = subscribe(dispatcher)
     shelf.put(1, 20)
-    assert not dispatcher.pump(shelf, 0, 21)
+    assert not dispatcher.pump(shelf, 0, 22)
     assert len(slow_basket.got) == 2
     assert len(fast_basket.got) == 18
     assert slow_basket.out == [slow]
@@ -195,6 +195,20 @@ def test_without_room_a_subscriber_leaves_and_others_are_served() -> None:
     pump(dispatcher, shelf)
     assert len(slow_basket.got) == 4
     assert len(fast_basket.got) == 24
+
+
+def test_many_without_room_leave_in_steps() -> None:
+    dispatcher, shelf = Dispatcher(), Shelf()
+    full = Basket(0)
+    for _ in range(250):
+        subscribe(dispatcher, basket=full)
+    _, basket = subscribe(dispatcher)
+    shelf.put(1)
+    left = []
+    while dispatcher.pump(shelf, 0, 100):
+        left.append(len(full.out))
+    assert left == [100, 200]
+    assert (len(full.out), len(basket.got)) == (250, 1)
 
 
 @pytest.mark.parametrize("why", ["no room", "no credit"])

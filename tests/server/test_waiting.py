@@ -306,6 +306,47 @@ async def test_without_room_until_its_time_is_up(autojump_clock: trio.testing.Mo
         assert (counts(engine), len(budget.waiting), budget.held) == ((1, 0), 0, LARGE_BYTES)
 
 
+# Verifies: DLV-0058
+@pytest.mark.parametrize("end", ["fault", "stop", "gone"])
+async def test_what_ends_a_wait_ends_it_while_it_waits_for_room_too(store: WatchedStorage, end: str) -> None:
+    """It takes nothing any more, although there is room later."""
+    budget = Budget(LARGE_BYTES)
+    other = Holding(budget)
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        waits = Waiting(engine, nursery, consume(), a_pause(budget))
+        await until_waiting(engine)
+        other.set(LARGE_BYTES)
+        await run(engine, publish("x"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert len(budget.waiting) == 1
+        if end == "fault":
+            store.writes_left = 0
+            await engine.run([publish("y")])
+            await until_back(engine)
+        elif end == "stop":
+            await engine.end_waits()
+        else:
+            waits.pause.give_up()
+        await trio.testing.wait_all_tasks_blocked()
+        other.set(0)
+        assert (await waits.reply()).status == (507 if end == "fault" else 200)
+        assert (counts(engine), len(budget.waiting), budget.held) == ((1, 0), 0, 0)
+        assert nobody_waits(engine)
+
+
+async def test_a_waiting_batch_is_of_one_queue(store: WatchedStorage) -> None:
+    """All of it goes back if its response can't be sent, although another queue has the name by then."""
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        waits = Waiting(engine, nursery, consume_batch())
+        await until_waiting(engine)
+        engine.run_now([publish("x")])
+        engine.run_now([call("DELETE", "/delete-queue/q"), *(publish("y" * 2000) for _ in range(3))])
+        reply = await waits.reply()
+        assert [len(each["payload"]) for each in answer(reply)["messages"]] == [1]
+        engine.give_back(reply.receipt())
+        assert counts(engine) == (3, 0)
+
+
 async def test_a_waiting_batch_takes_what_fits(store: WatchedStorage) -> None:
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         waits = Waiting(engine, nursery, consume_batch())
