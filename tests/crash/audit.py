@@ -39,8 +39,8 @@ def check(ledger: Ledger, path: Path, scratch: Path) -> list[str]:
 def _contents(path: Path) -> dict[str, Content]:
     storage = RocksStorage.open(path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
     payloads = PayloadStore.open(path / PAYLOADS_DIRECTORY, segment_max_bytes=2**28)
+    broker = Broker(storage, payloads=payloads)
     try:
-        broker = Broker(storage, payloads=payloads)
         for _ in broker.load():
             pass
         sizes = {
@@ -58,6 +58,7 @@ def _contents(path: Path) -> dict[str, Content]:
         assert set(available) <= set(QUEUES)
         return {name: Content(available[name], locked[name]) for name in broker.catalog.names()}
     finally:
+        broker.journal.detach()  # or the store stays open until the collector runs
         payloads.close()
         storage.close()
 

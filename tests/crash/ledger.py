@@ -95,10 +95,10 @@ class Ledger:
 
     # Publish
 
-    def publishing(self, publisher: str) -> Message:
-        """A new message, about to be sent."""
+    def publishing(self, publisher: str, queue: str | None = None) -> Message:
+        """A new message, about to be sent to `queue`, or to any."""
         name = f"{publisher}-{next(self._numbers)}"
-        queue = self.random.choice(list(QUEUES))
+        queue = queue or self.random.choice(list(QUEUES))
         padding = "." * (LARGE if self.random.random() < 0.05 else 0)
         message = Message(name, queue, self.random.randrange(5), f"{name}|{padding}", publisher, self.tick())
         self.messages[name] = message

@@ -1,12 +1,14 @@
 """kill -9 at a random moment under load, restart, again and again: no promise is broken.
 
-QRUSTY_CRASH_ROUNDS says how often (20), for HTTP; over WebSocket it is half of that.
+QRUSTY_CRASH_ROUNDS says how often (20), for HTTP; over WebSocket it is half of that, with batches and
+waiting consumes a quarter.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,7 +16,7 @@ import trio
 
 from tests.crash import audit
 from tests.crash.ledger import QUEUES, Ledger
-from tests.crash.workers import HttpWorker, WebSocketWorker
+from tests.crash.workers import BatchWorker, HttpWorker, WebSocketWorker
 from tests.server.running import Child, child_environment, child_process, child_server, client_of
 
 ROUNDS = int(os.environ.get("QRUSTY_CRASH_ROUNDS", "20"))
@@ -40,6 +42,14 @@ async def test_http(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
     ledger.check_order(available)
 
 
+# Verifies: SYS-0001
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("rounds", stores((ROUNDS + 3) // 4))
+async def test_batches_and_waits(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
+    available = await _rounds(tmp_path, ledger, [BatchWorker(ledger, f"batch{n}") for n in range(WORKERS)], rounds)
+    ledger.check_order(available)
+
+
 # Verifies: SYS-0001, DLV-0003
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("rounds", stores((ROUNDS + 1) // 2))
@@ -48,7 +58,7 @@ async def test_websocket(tmp_path: Path, ledger: Ledger, rounds: int) -> None:
 
 
 async def _rounds(
-    tmp_path: Path, ledger: Ledger, workers: list[HttpWorker] | list[WebSocketWorker], rounds: int
+    tmp_path: Path, ledger: Ledger, workers: Sequence[HttpWorker | WebSocketWorker], rounds: int
 ) -> list[str]:
     path = tmp_path / "data"
     available: list[str] = []
@@ -61,7 +71,7 @@ async def _rounds(
     return available
 
 
-async def _life(ledger: Ledger, path: Path, workers: list[HttpWorker] | list[WebSocketWorker], *, first: bool) -> None:
+async def _life(ledger: Ledger, path: Path, workers: Sequence[HttpWorker | WebSocketWorker], *, first: bool) -> None:
     """Start a server, let the workers at it, and kill it in their midst."""
     with trio.fail_after(ROUND_SECONDS):
         async with child_server(path, **_settings(ledger)) as server:

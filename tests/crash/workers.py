@@ -21,6 +21,8 @@ from tests.wire.http_client import Answer, Connection
 GONE = (EOFError, trio.BrokenResourceError, OSError)
 MAX_RETRIES = 2**32 - 1
 """No message dies, however often it is handed back."""
+BATCH = 8
+"""Messages that a `BatchWorker` publishes or consumes at a time, at most."""
 HELD = 20
 """Messages that a worker keeps for a while at most."""
 
@@ -135,6 +137,45 @@ class HttpWorker:
         else:
             # A consume whose answer was lost may have got it in between: nothing is certain.
             self._unsettled = None
+
+
+class BatchWorker(HttpWorker):
+    """One that publishes and consumes many at a time, and waits when there is nothing."""
+
+    async def _publish(self) -> None:
+        queue = self.ledger.random.choice(list(QUEUES))
+        messages = [self.ledger.publishing(self.name, queue) for _ in range(self.ledger.random.randint(1, BATCH))]
+        answer = await self._post(
+            "/publish-batch",
+            queue=queue,
+            messages=[
+                {"priority": each.priority, "payload": each.payload, "max_retries": MAX_RETRIES} for each in messages
+            ],
+        )
+        assert answer.status == 200, answer
+        told = answer.json()
+        assert told["rejected"] == []
+        for message, id in zip(messages, told["ids"], strict=True):
+            self.ledger.published(message, id)
+
+    async def _consume(self) -> None:
+        queue = self.ledger.random.choice(list(QUEUES))
+        consumes = [self.ledger.consuming(queue) for _ in range(BATCH)]
+        answer = await self._post(
+            f"/consume-batch/{quote(queue)}",
+            consumer_id=self.name,
+            max_messages=BATCH,
+            timeout_seconds=LOCK_SECONDS,
+            wait_seconds=self.ledger.random.choice([0, 0.05]),
+        )
+        assert answer.status == 200, answer
+        deliveries = answer.json()["messages"]
+        for consume, delivery in zip(consumes, deliveries, strict=False):
+            self.held.append(self.ledger.delivered(consume, self.name, delivery["id"], delivery["payload"]))
+        for consume in consumes[len(deliveries) :]:
+            self.ledger.nothing(consume)
+        if len(self.held) >= HELD:
+            await self._settle_many()
 
 
 class WebSocketWorker:
