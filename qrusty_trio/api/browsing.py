@@ -35,7 +35,10 @@ MAX_LIST_BYTES = 512 * 1024
 MESSAGES_PER_STEP = 32
 """Messages read and encoded in one step: 0.1 ms, and 1.5 ms if their payloads are as large as a list shows."""
 STATES = ("available", "locked", "dead")
+MAX_BEFORE = 2**63
+"""Most messages that a search, of many pages, has counted before a place."""
 _COUNT_BYTES = 8
+"""Bytes of that number in a cursor."""
 
 _encode = msgspec.json.encode
 T = TypeVar("T")
@@ -80,7 +83,7 @@ def _available(
     services: Services, queue: Queue, given: str | None, page: _Page
 ) -> Generator[None, None, Cursor | None]:
     """Fill a page with available messages in the order of the queue. Returns where the next one begins."""
-    start = read_cursor(given, Listed.AVAILABLE, queue.number, queue.purged_sequence)
+    start = read_cursor(given, Listed.AVAILABLE, queue.number, queue.purged_sequence, queue.next_sequence)
     upper = start.upper if start is not None else queue.next_sequence
     last = start.position if start is not None else None
     begin = last + b"\x00" if last is not None else queue.head
@@ -99,7 +102,7 @@ def _available(
 
 def _locked(services: Services, queue: Queue, given: str | None, page: _Page) -> Generator[None, None, Cursor | None]:
     """Fill a page with locked messages in the order in which they were locked. Returns where the next one begins."""
-    start = read_cursor(given, Listed.LOCKED, queue.number, queue.purged_lock, NUMBER_BYTES)
+    start = read_cursor(given, Listed.LOCKED, queue.number, queue.purged_lock, queue.next_lock, NUMBER_BYTES)
     upper, after = (start.upper, int.from_bytes(start.position, "big")) if start is not None else (queue.next_lock, -1)
     journal = services.broker.journal
     found = yield from lock_page(journal, queue, None, after, page.left)
@@ -152,10 +155,8 @@ def _one_message(services: Services, call: Call, now: int) -> Generator[None, No
     name, id = call.params
     given = read_query(call.query, ("cursor",))
     queue = queue_of(services, name)
-    cursor = read_cursor(given.get("cursor"), Listed.SEARCHED, queue.number, queue.purged_sequence)
-    start = None
-    if cursor is not None:
-        start = Place(cursor.position[_COUNT_BYTES:], int.from_bytes(cursor.position[:_COUNT_BYTES], "big"))
+    cursor = read_cursor(given.get("cursor"), Listed.SEARCHED, queue.number, queue.purged_sequence, queue.next_sequence)
+    start = _place(cursor) if cursor is not None else None
     payloads = services.broker.payloads
     lock = queue.locks.get(id)
     if lock is not None:
@@ -177,6 +178,14 @@ def _one_message(services: Services, call: Call, now: int) -> Generator[None, No
     upper = cursor.upper if cursor is not None else queue.next_sequence
     outcome["cursor"] = Cursor(Listed.SEARCHED, queue.number, upper, position).text()
     return Reply(200, _encode({"id": id, "state": None} | outcome))
+
+
+def _place(cursor: Cursor) -> Place:
+    """Where a search goes on. Raises BadRequest."""
+    before = int.from_bytes(cursor.position[:_COUNT_BYTES], "big")
+    if before > MAX_BEFORE:
+        raise BadRequest("'cursor' must be one that an earlier page gave")
+    return Place(cursor.position[_COUNT_BYTES:], before)
 
 
 def _priorities(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:

@@ -136,7 +136,7 @@ def listed(services: Services, call: Call, now: int) -> Generator[None, None, Re
     query = read_query(call.query, ("limit", "cursor", *_FILTERS))
     limit = paging.read_limit(query.get("limit"))
     # A cursor is only given when there was something before its upper bound, so a purge there came later.
-    cursor = paging.read_cursor(query.get("cursor"), Listed.DEAD, queue.number, queue.dead_purged + 1)
+    cursor = paging.read_cursor(query.get("cursor"), Listed.DEAD, queue.number, queue.dead_purged + 1, queue.next_dead)
     wanted = _filter_of_query(query, now)
     begin, end = 0, queue.next_dead
     if cursor is not None:

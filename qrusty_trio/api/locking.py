@@ -122,7 +122,9 @@ def _locks(services: Services, call: Call, now: int) -> Generator[None, None, Re
     given = read_query(call.query, ("limit", "cursor", "consumer"))
     limit = read_limit(given.get("limit"))
     queue = queue_of(services, call.params[0])
-    cursor = read_cursor(given.get("cursor"), Listed.LOCKED, queue.number, queue.purged_lock, NUMBER_BYTES)
+    cursor = read_cursor(
+        given.get("cursor"), Listed.LOCKED, queue.number, queue.purged_lock, queue.next_lock, NUMBER_BYTES
+    )
     after, upper = (
         (int.from_bytes(cursor.position, "big"), cursor.upper) if cursor is not None else (-1, queue.next_lock)
     )

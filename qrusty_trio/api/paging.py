@@ -61,12 +61,12 @@ def read_limit(given: str | None) -> int:
 
 
 def read_cursor(
-    given: str | None, listed: Listed, queue_number: int, purged_at: int, size: int | None = None
+    given: str | None, listed: Listed, queue_number: int, purged_at: int, next_number: int, size: int | None = None
 ) -> Cursor | None:
     """The `cursor` of a query, if it belongs to this list; None if there is none. Raises BadRequest.
 
-    `purged_at`: the next number of the queue when it was last purged. `size`: the bytes of a position, if all have the
-    same.
+    `purged_at`: the next number of the queue when it was last purged. `next_number`: that of now, which no cursor is
+    ahead of. `size`: the bytes of a position, if all have the same.
     """
     if given is None:
         return None
@@ -84,4 +84,6 @@ def read_cursor(
         raise BadRequest("'cursor' belongs to another list: begin again without it")
     if cursor.upper < purged_at:
         raise BadRequest("'cursor' is from before the queue was purged: begin again without it")
+    if cursor.upper > next_number:
+        raise BadRequest("'cursor' must be one that an earlier page gave")
     return cursor

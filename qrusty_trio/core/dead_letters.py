@@ -146,6 +146,8 @@ class DeadLetters:
         what it found before the next one: the queue may change in between. Ends early when the queue is deleted. Raises
         StorageFault, PayloadUnreadable.
         """
+        # What has no number yet must not count as passed: `dead_from` would hide it later.
+        end = min(end, queue.next_dead)
         number = max(begin, queue.dead_from)
         while number < end and self._catalog.exists(queue):
             batch = self._step(queue, wanted, number, end, per_step)

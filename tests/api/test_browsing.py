@@ -274,6 +274,20 @@ def test_a_forged_cursor_shows_nothing_of_other_queues(table: Table) -> None:
         assert reply.status == (200 if expected else 404)
 
 
+def test_a_forged_cursor_that_has_counted_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(finding, "MESSAGES_PER_STEP", 4)
+    monkeypatch.setattr(finding, "MESSAGES_PER_SEARCH", 4)
+    table = small_table()
+    publish(table)
+    queue = table.broker.catalog.by_name["q"]
+    for _ in range(20):
+        publish(table)
+    for before, status in ((2**63, 200), (2**63 + 1, 400), (2**64 - 1, 400)):
+        position = before.to_bytes(8, "big") + queue.prefix
+        cursor = Cursor(Listed.SEARCHED, queue.number, queue.next_sequence, position).text()
+        assert table.run("GET", f"/queues/q/messages/x?cursor={cursor}").status == status
+
+
 @pytest.mark.parametrize(
     "query", ["limit=0", "limit=101", "limit=x", "state=", "state=gone", "state=Available", "state=locked&state=locked"]
 )

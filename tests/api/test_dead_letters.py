@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from qrusty_trio.api import dead_letters as module
+from qrusty_trio.api.paging import Cursor, Listed
+from qrusty_trio.core.keys import lock_key
 from qrusty_trio.core.model import U64_MAX
 from tests.api.test_operations import WORKER, consume, publish, refusal, table
 from tests.wire.table import Table
@@ -212,6 +214,16 @@ def test_a_cursor_of_another_queue_or_from_before_a_purge(table: Table) -> None:
         bury(table)
     cursor = table.get(f"{PATH}?limit=1")["cursor"]
     assert len(table.get(f"{PATH}?cursor={cursor}")["messages"]) == 2
+
+
+def test_a_cursor_that_is_ahead_hides_no_letter(table: Table) -> None:
+    bury(table)
+    table.post(f"{PATH}/purge", {"all": True})
+    queue = table.broker.catalog.by_name["q"]
+    cursor = Cursor(Listed.DEAD, queue.number, U64_MAX, lock_key(queue.number, 0)).text()
+    assert refusal(table.run("GET", f"{PATH}?cursor={cursor}")) == (400, "bad_request")
+    ids = [bury(table), bury(table)]
+    assert ids_of(table) == ids
 
 
 def test_large_payloads_are_previewed(table: Table) -> None:

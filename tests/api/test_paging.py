@@ -38,11 +38,11 @@ def test_a_cursor_comes_back_as_it_was(listed: Listed, number: int, upper: int, 
     assert text.isascii()
     assert not set(text) & set("+/=&?%# ")
     assert len(text) <= MAX_CURSOR_CHARACTERS
-    assert read_cursor(text, listed, number, upper) == cursor
+    assert read_cursor(text, listed, number, upper, upper) == cursor
 
 
 def test_no_cursor_is_the_beginning() -> None:
-    assert read_cursor(None, Listed.DEAD, 1, 0) is None
+    assert read_cursor(None, Listed.DEAD, 1, 0, 0) is None
 
 
 GOOD = Cursor(Listed.DEAD, 7, 100, b"here").text()
@@ -58,13 +58,19 @@ GOOD = Cursor(Listed.DEAD, 7, 100, b"here").text()
 )
 def test_what_is_no_cursor(given: str) -> None:
     with pytest.raises(BadRequest, match="'cursor' must be one that an earlier page gave"):
-        read_cursor(given, Listed.DEAD, 7, 0)
+        read_cursor(given, Listed.DEAD, 7, 0, 100)
 
 
 def test_a_cursor_of_another_list() -> None:
     for listed, number in ((Listed.LOCKED, 7), (Listed.DEAD, 8)):
         with pytest.raises(BadRequest, match="'cursor' belongs to another list"):
-            read_cursor(GOOD, listed, number, 0)
-    assert read_cursor(GOOD, Listed.DEAD, 7, 100) is not None
+            read_cursor(GOOD, listed, number, 0, 100)
+    assert read_cursor(GOOD, Listed.DEAD, 7, 100, 100) is not None
     with pytest.raises(BadRequest, match="'cursor' is from before the queue was purged"):
-        read_cursor(GOOD, Listed.DEAD, 7, 101)
+        read_cursor(GOOD, Listed.DEAD, 7, 101, 101)
+
+
+def test_a_cursor_that_is_ahead_of_its_queue() -> None:
+    """Forged, or from before a crash that took the newest numbers."""
+    with pytest.raises(BadRequest, match="'cursor' must be one that an earlier page gave"):
+        read_cursor(GOOD, Listed.DEAD, 7, 0, 99)
