@@ -10,7 +10,7 @@ Requirements: SYS-0020
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import trio
@@ -26,6 +26,7 @@ from qrusty_trio.client.errors import (
     ProtocolError,
     again,
 )
+from qrusty_trio.client.results import NewMessage, Published
 from qrusty_trio.client.subscription import Deliveries
 from qrusty_trio.client.transport import bare_exceptions, open_websocket
 
@@ -75,6 +76,20 @@ class Client:
             except NotSent:
                 continue
             return answer.id
+
+    async def publish_batch(self, queue: str, messages: Sequence[NewMessage]) -> Published:
+        """Put up to 5,000 messages into an existing queue. Returns once the server has stored the accepted ones.
+
+        Waits and raises as `publish` does; what is wrong with single messages is in the result. After ConnectionLost
+        the first of them, or all, may be in the queue.
+        """
+        while True:
+            connection = await self._connected()
+            try:
+                answer = await connection.request(type="batch-publish", queue=queue, messages=list(messages))
+            except NotSent:
+                continue
+            return Published(answer.ids, answer.rejected)
 
     @asynccontextmanager
     async def subscribe(self, queue: str, *, prefetch: int = 32, lock_timeout: int = 30) -> AsyncIterator[Deliveries]:

@@ -28,6 +28,7 @@ from qrusty_trio.client.errors import (
     again,
     request_error,
 )
+from qrusty_trio.client.results import Rejected
 
 MAX_IN_FLIGHT = 1024
 """Most requests of a connection that wait for a response. Further ones wait for a slot."""
@@ -45,7 +46,7 @@ ABNORMAL = 1006
 class Frame(msgspec.Struct):
     """Any frame from a server except log records. Which fields are meaningful depends on the type."""
 
-    type: str
+    type: str = ""
     req_id: str | None = None
     id: str = ""
     code: str = ""
@@ -54,6 +55,10 @@ class Frame(msgspec.Struct):
     payload: str = ""
     priority: int | str = 0
     created_at: datetime | None = None
+    messages: list[Frame] = []
+    """The deliveries of a frame with several; each of them lacks the type and the queue."""
+    ids: list[str] = []
+    rejected: list[Rejected] = []
 
 
 class _Request:
@@ -183,6 +188,10 @@ class Connection:
     def _take(self, frame: Frame) -> None:
         if frame.type == "deliver":
             self._on_delivery(frame)
+        elif frame.type == "deliver-batch":
+            for each in frame.messages:
+                each.queue = frame.queue
+                self._on_delivery(each)
         elif frame.type in ("ok", "error"):
             if frame.req_id in self._pending:
                 self._answer(frame.req_id, frame)

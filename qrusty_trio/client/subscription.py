@@ -21,6 +21,8 @@ from qrusty_trio.client.connection import Connection, Frame
 from qrusty_trio.client.errors import ClientError, ConnectionLost, ProtocolError, RequestError, Starting, again
 
 MAX_PREFETCH = 10_000
+MAX_BATCH = 1_000
+"""Most deliveries that a server sends in a frame."""
 STARTING_SECONDS = 1.0
 """Time between two attempts to subscribe again while the server is still starting."""
 
@@ -198,9 +200,10 @@ class Deliveries:
         """Subscribe on a new connection. Raises RequestError, ConnectionLost or whatever else ended the connection."""
         self._connection = connection
         self._credits = self.prefetch
-        await connection.request(
-            type="subscribe", queue=self.queue, credits=self.prefetch, lock_timeout_secs=self.lock_timeout
-        )
+        fields = {"credits": self.prefetch, "lock_timeout_secs": self.lock_timeout}
+        if self.prefetch > 1:
+            fields["batch"] = min(self.prefetch, MAX_BATCH)  # what is there together comes in one frame
+        await connection.request(type="subscribe", queue=self.queue, **fields)
 
     async def attach_again(self, connection: Connection) -> None:
         """Subscribe after a reconnect. Raises nothing: the iterator raises a refusal."""

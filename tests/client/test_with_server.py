@@ -12,6 +12,7 @@ import trio
 
 from qrusty_trio import client as q
 from qrusty_trio.api.operations import MAX_BODY_BYTES
+from qrusty_trio.client.connection import Connection, Frame
 from tests.client.hosting import Host, break_connections
 from tests.http.ws_server import PATIENCE, both_lanes, running
 from tests.wire.http_client import open_client
@@ -58,6 +59,38 @@ async def test_publish_and_subscribe(fast_lane: bool) -> None:
         assert len(ids) == 300
         assert got == Counter(str(number) for number in range(300))
         await server.settle_down(0, 0, 0)
+
+
+@both_lanes
+async def test_a_batch_is_published_and_delivered_in_few_frames(
+    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames: Counter[str] = Counter()
+    take = Connection._take
+
+    def counted(connection: Connection, frame: Frame) -> None:
+        frames[frame.type] += 1
+        take(connection, frame)
+
+    monkeypatch.setattr(Connection, "_take", counted)
+    async with running(fast_lane) as server, q.connect(server.url) as client:
+        await server.create()
+        told = await client.publish_batch("jobs", [q.NewMessage(payload=str(number)) for number in range(300)])
+        assert (len(set(told.ids)), told.rejected) == (300, [])
+        told = await client.publish_batch("jobs", [q.NewMessage(payload="p", priority="high")])
+        assert [(each.index, each.code) for each in told.rejected] == [(0, "priority_kind_mismatch")]
+        with pytest.raises(q.QueueNotFound):
+            await client.publish_batch("none", [q.NewMessage(payload="p")])
+        async with client.subscribe("jobs", prefetch=100) as deliveries:
+            got: list[str] = []
+            while len(got) < 300:
+                delivery = await anext(deliveries)
+                got.append(delivery.payload)
+                await delivery.ack()
+        assert got == [str(number) for number in range(300)]
+        await server.settle_down(0, 0, 0)
+    assert frames["deliver-batch"] > 0
+    assert frames["deliver-batch"] + frames["deliver"] < 250  # the first hundred came in one
 
 
 # Verifies: WS-0040
