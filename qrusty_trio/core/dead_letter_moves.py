@@ -108,7 +108,8 @@ class DeadLetterMoves:
         if accepts_all and self._counted(queue, chosen):
             yield from self._sample(queue, chosen, outcome)
             return
-        for batch in self._batches(queue, chosen, outcome):
+        # A queue that refuses duplicates wants to know each payload.
+        for batch in self._batches(queue, chosen, outcome, reading=not accepts_all):
             if not self._catalog.exists(target.queue):
                 raise QueueNotFound(f"Queue '{target.queue.name}' was deleted meanwhile")
             kept = False
@@ -152,16 +153,16 @@ class DeadLetterMoves:
         if self._payloads.index is not None:
             self._payloads.index.free_all(queue, DEAD_LETTER)
 
-    def _batches(self, queue: Queue, chosen: Chosen, outcome: Outcome) -> Iterator[Batch]:
+    def _batches(self, queue: Queue, chosen: Chosen, outcome: Outcome, reading: bool = False) -> Iterator[Batch]:
         letters = self._letters
         if chosen.ids is None:
-            for batch in letters.search(queue, chosen.wanted, 0, chosen.end, PER_STEP):
+            for batch in letters.search(queue, chosen.wanted, 0, chosen.end, PER_STEP, reading=reading):
                 outcome.looked_at += batch.looked_at
                 yield batch
             return
         ids = list(dict.fromkeys(chosen.ids))
         found: set[str] = set()
-        for batch in letters.find(queue, ids):
+        for batch in letters.find(queue, ids, reading=reading):
             some = [letter for letter in batch.letters if letter.number < chosen.end]
             found.update(letter.id for letter in some)
             outcome.looked_at += batch.looked_at

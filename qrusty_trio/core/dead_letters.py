@@ -139,22 +139,24 @@ class DeadLetters:
         value = self._journal.get(self._journal.dead, lock_key(queue.number, number))
         return _read(queue, number, records.unpack_dead_letter(value)) if value is not None else None
 
-    def search(self, queue: Queue, wanted: Filter, begin: int, end: int, per_step: int) -> Iterator[Batch]:
+    def search(
+        self, queue: Queue, wanted: Filter, begin: int, end: int, per_step: int, *, reading: bool = False
+    ) -> Iterator[Batch]:
         """The letters with a number from `begin` to `end` (exclusive) that are wanted, oldest first.
 
         Each step finds up to `per_step` and takes under a millisecond, or reads one large payload. The caller handles
-        what it found before the next one: the queue may change in between. Ends early when the queue is deleted. Raises
-        StorageFault, PayloadUnreadable.
+        what it found before the next one: the queue may change in between. `reading`: it also reads the payloads of
+        all. Ends early when the queue is deleted. Raises StorageFault, PayloadUnreadable.
         """
         # What has no number yet must not count as passed: `dead_from` would hide it later.
         end = min(end, queue.next_dead)
         number = max(begin, queue.dead_from)
         while number < end and self._catalog.exists(queue):
-            batch = self._step(queue, wanted, number, end, per_step)
+            batch = self._step(queue, wanted, number, end, per_step, reading)
             number = batch.end
             yield batch
 
-    def _step(self, queue: Queue, wanted: Filter, begin: int, end: int, per_step: int) -> Batch:
+    def _step(self, queue: Queue, wanted: Filter, begin: int, end: int, per_step: int, reading: bool) -> Batch:
         journal = self._journal
         end = min(begin + NUMBERS_PER_STEP, end)
         keys = lock_key(queue.number, begin), lock_key(queue.number, end)
@@ -170,6 +172,7 @@ class DeadLetters:
             read += octets
             if matches:
                 found.append(_read(queue, _number(key), letter))
+                read += self._to_read(letter) if reading else 0
             if read >= STEP_BYTES:
                 return Batch(found, looked_at, begin, _number(key) + 1)
         if len(pairs) == per_step or stored >= STEP_BYTES:
@@ -195,22 +198,34 @@ class DeadLetters:
 
     # By id
 
-    def find(self, queue: Queue, ids: list[str], looked_at: int | None = None) -> Iterator[Batch]:
+    def find(
+        self, queue: Queue, ids: list[str], looked_at: int | None = None, *, reading: bool = False
+    ) -> Iterator[Batch]:
         """The letters with these message ids, in steps like those of `search`. Ids of no letter are passed over.
 
         `looked_at`: most letters from before the index to look through; None: all of them.
         """
         missing: set[str] = set()
-        for start in range(0, len(ids), PER_STEP):
+        passed = 0
+        while passed < len(ids):
             if not self._catalog.exists(queue):
                 return
             self._journal.commit()
-            some = ids[start : start + PER_STEP]
-            letters = [letter for id in some if (letter := self._by_index(queue, id)) is not None]
-            missing.update(set(some).difference(letter.id for letter in letters))
+            letters: list[DeadLetter] = []
+            octets = 0
+            for id in ids[passed : passed + PER_STEP]:
+                passed += 1
+                letter = self._by_index(queue, id)
+                if letter is None:
+                    missing.add(id)
+                    continue
+                letters.append(letter)
+                octets += len(letter.stored.record) + (self._to_read(letter.stored) if reading else 0)
+                if octets >= STEP_BYTES:
+                    break
             yield Batch(letters, len(letters), 0, 0)
         if missing:
-            yield from self._before_the_index(queue, missing, looked_at)
+            yield from self._before_the_index(queue, missing, looked_at, reading)
 
     def _by_index(self, queue: Queue, id: str) -> DeadLetter | None:
         if len(id) != ID_CHARACTERS or not id.isascii():
@@ -219,9 +234,13 @@ class DeadLetters:
         number = journal.get(journal.dead, dead_index_key(queue.prefix, id))
         return self.get(queue, int.from_bytes(number, "big")) if number is not None else None
 
-    def _before_the_index(self, queue: Queue, missing: set[str], most: int | None) -> Iterator[Batch]:
+    def _to_read(self, stored: StoredDeadLetter) -> int:
+        """Bytes of its payload that have to be read from a file."""
+        return self._payloads.octets(stored.record) if reference_of(stored.record) else 0
+
+    def _before_the_index(self, queue: Queue, missing: set[str], most: int | None, reading: bool) -> Iterator[Batch]:
         seen = 0
-        for batch in self.search(queue, EVERY, 0, queue.next_dead, PER_STEP):
+        for batch in self.search(queue, EVERY, 0, queue.next_dead, PER_STEP, reading=reading):
             letters = batch.letters
             yield batch._replace(letters=[letter for letter in letters if letter.id in missing], begin=0, end=0)
             seen += len(letters)
