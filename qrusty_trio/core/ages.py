@@ -4,7 +4,8 @@ Rule: this costs a publish or a delivery nothing. Within a priority the first me
 queue is the oldest among the firsts of its priorities: one seek for each. Only queues in which something changed are
 looked at, in steps. So the figure is as old as the last look.
 
-Of a queue with more than MAX_PRIORITIES only the first ones are looked at. What is found then is a lower bound.
+Of a queue with more than MAX_PRIORITIES only the first ones are looked at. What is found then is a lower bound. A dead
+letter that was requeued from another queue counts once it is the first of its priority.
 """
 
 from __future__ import annotations
