@@ -19,8 +19,8 @@ from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.overview import MAX_ROWS
 from qrusty_trio.api.paging import MAX_LIMIT
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
-from qrusty_trio.api.schema import MAX_WAIT_SECONDS, MAX_WAITED_QUEUES
-from qrusty_trio.api.waiting import MAX_PLACES
+from qrusty_trio.api.schema import MAX_WAIT_SECONDS, MAX_WAITED_QUEUES, RETENTION
+from qrusty_trio.api.waiting import FULL_CHARACTERS, MAX_PLACES
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import BATCH_BYTES, FULL_BYTES, ROOM_BYTES
@@ -30,6 +30,7 @@ from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
+from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
 from qrusty_trio.http import byte_budget, websocket
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
@@ -142,6 +143,9 @@ def documented_limits() -> dict[str, str]:
         "a page of dead letters": f"{dead_letters.MAX_LIST_BYTES // 1024} KiB",
         "payload of a dead letter in a page": f"{dead_letters.MAX_SHOWN_BYTES // 1024} KiB",
         "dead letters that one filtered page looks at": f"{dead_letters.LOOKED_AT:,}",
+        "dead letters from before schema 2 that are looked at for an id": f"{LOOKED_AT_WITHOUT_INDEX:,}",
+        "`dead_letter_max`": f"{RETENTION['dead_letter_max']:,}",
+        "payload that a waiting batch of consumes is handed out": f"{FULL_CHARACTERS // 1024} KiB and one message",
         "`text` to look for in dead letters": f"{dead_letters.MAX_TEXT_BYTES:,} bytes of UTF-8",
         "`dead_letter_ttl_seconds`": f"{model.MAX_DEAD_LETTER_SECONDS // (365 * 86_400)} years",
         "length of a lock": f"{model.MAX_LOCK_SECONDS // (365 * 86_400)} years",
