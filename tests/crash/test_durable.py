@@ -132,7 +132,7 @@ async def test_many_at_once_are_synced_before_their_answers(tmp_path: Path, ledg
     published = 0
     for answer in trace.answers:
         data = answer.data
-        if b'"type":"deliver"' in data or b'"retry_count"' in data:
+        if b'"type":"deliver' in data or b'"retry_count"' in data:
             continue  # Those name messages that were published before.
         for id in UUID.findall(data):
             trace.check_covered(trace.first_write_of(id), answer)
