@@ -174,7 +174,7 @@ class Tree:
 def stages_for(path: Path) -> list[str]:
     """The commands that are to find a mutant of this module, in their order."""
     stages = []
-    named = sorted(ROOT.glob(f"tests/**/test_{path.stem}*.py"))
+    named = sorted(ROOT.glob(f"tests/{path.parts[1]}/**/test_{path.stem}*.py"))
     if named:
         stages.append(" ".join([PYTEST, *(str(file.relative_to(ROOT)) for file in named)]))
     for stage in next(value for pattern, value in STAGES.items() if fnmatch(str(path), pattern)):

@@ -70,7 +70,7 @@ def test_what_is_set_aside_exists() -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["core/queue.py", "server/engine.py", "storage/payloads.py", "http/head.py", "api/gate.py"]
+    "path", ["core/queue.py", "server/engine.py", "storage/payloads.py", "http/batching.py", "api/gate.py"]
 )
 def test_the_nearest_tests_run_first(path: str) -> None:
     stages = stages_for(Path("qrusty_trio", path))
