@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.browser.serving import Served, served
+from tests.browser.serving import PAGES, Served, close_pages, served
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -92,11 +92,10 @@ def faults() -> Faults:
 @pytest.fixture
 def open_page(browser: Browser, faults: Faults) -> Iterator[Callable[..., Page]]:
     """`open_page(url, hash, **options)`: a page in a context of its own, with these options of Playwright's."""
-    contexts = []
 
     def open_one(url: str, address: str = "", **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
-        contexts.append(context)
+        PAGES.append(context.close)
         context.set_default_timeout(WAIT_MS)
         context.add_init_script(WATCH_POLICY)
         page = context.new_page()
@@ -107,8 +106,7 @@ def open_page(browser: Browser, faults: Faults) -> Iterator[Callable[..., Page]]
         return page
 
     yield open_one
-    for context in contexts:
-        context.close()
+    close_pages()
     assert faults.unexpected() == []
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -122,6 +122,16 @@ class Served:
         return kind
 
 
+PAGES: list[Callable[[], None]] = []
+"""How to close the pages that are open."""
+
+
+def close_pages() -> None:
+    """Close all pages, before their server goes: they would complain of that."""
+    while PAGES:
+        PAGES.pop()()
+
+
 @contextmanager
 def served(path: Path, **variables: str) -> Iterator[Served]:
     server = Served(path, **variables)
@@ -129,4 +139,5 @@ def served(path: Path, **variables: str) -> Iterator[Served]:
     try:
         yield server
     finally:
+        close_pages()
         server.kill()
