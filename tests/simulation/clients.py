@@ -151,6 +151,10 @@ class Client:
         consumes = [each for each in asks if isinstance(each, ConsumeAsk)]
         if not consumes or not world.process_clean or len(asks) > len(consumes):
             return
+        others_wait = bool(world.model.subscriptions) or world.model.asked.consumes.total() > len(consumes)
+        if others_wait and not all(each.quick for each in consumes):
+            # Before the first step of such a consume the dispatcher has its turn.
+            return
         for each in consumes:
             queue = world.model.picture.named(each.queue)
             locks = sum(len(every.locks) for every in world.model.picture.queues.values())
