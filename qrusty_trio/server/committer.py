@@ -199,6 +199,9 @@ class Committer:
         try:
             self._write()
             await sync()
+            # A sync into a file that was unlinked makes nothing safe. The thread of the sync does not look itself: it
+            # would wait for the GIL after each system call.
+            self._storage.check()
         except StorageFault as fault:
             group.fault = fault
             self._on_fault(fault)

@@ -72,7 +72,10 @@ class Storage(Protocol):
         """
 
     def sync(self) -> None:
-        """Make all earlier writes survive a power cut. Blocks (0.2 ms on an SSD); releases the GIL. Any thread."""
+        """Make all earlier writes survive a power cut. Blocks (0.2 ms on an SSD); releases the GIL. Any thread.
+
+        It also succeeds in files that were removed. Only a `check` after it tells whether they are still there.
+        """
 
     def get(self, family: Any, key: bytes) -> bytes | None: ...
 

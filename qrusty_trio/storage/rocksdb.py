@@ -112,8 +112,6 @@ class RocksStorage:
                 raise type(self._fault)(f"The store must be reopened first: {self._fault}")
             try:
                 self._database.flush_wal(True)
-                # After the sync: a sync into a file that was unlinked makes nothing safe.
-                self._place.check()
             except Exception as error:
                 raise self._broken(error) from error
 

@@ -78,7 +78,7 @@ def test_a_directory_that_comes_back_is_gone_on_with(tmp_path: Path, gone: Calla
     gone(path)
     put(storage, b"meanwhile")
     before = sorted(os.listdir(path)) if path.exists() else None
-    for refused in (storage.sync, storage.check, storage.reopen, storage.reopen):
+    for refused in (storage.check, storage.sync, storage.reopen, storage.reopen):
         with pytest.raises(StorageFault, match="Put the same one back"):
             refused()
     with pytest.raises(StorageFault, match="reopened first"):
@@ -117,7 +117,7 @@ def test_what_is_written_into_removed_files_is_not_taken_for_safe(tmp_path: Path
     gone(path)
     put(storage, b"lost")
     with pytest.raises(StorageFault, match="under the running server"):
-        storage.sync()
+        storage.check()
     with pytest.raises(StorageFault, match="under the running server"):
         storage.reopen()
     with pytest.raises(StorageFault):
@@ -135,7 +135,7 @@ def test_a_removal_right_after_a_look_is_seen_by_the_next(tmp_path: Path) -> Non
         for file in path.glob("*.log"):
             file.unlink()
         with pytest.raises(StorageFault, match="was removed"):
-            storage.sync()
+            storage.check()
         storage.close()
         shutil.rmtree(path)
 
@@ -177,7 +177,7 @@ def test_no_descriptors_are_no_fault_of_the_store(tmp_path: Path, monkeypatch: p
         # What can be seen without one is seen.
         (path / "FORMAT").rename(path / "format")
         with pytest.raises(StorageFault, match="FORMAT was removed"):
-            storage.sync()
+            storage.check()
         (path / "format").rename(path / "FORMAT")
     # What could not be seen is looked at next time.
     storage.reopen()
