@@ -45,6 +45,8 @@ STUCK_SECONDS = 1.0
 """How long to wait for a stream that takes no bytes before trying again."""
 
 OWN_LOGGER = "qrusty_trio"
+EXTRA_FIELDS = ("request_id", "trace_id")
+"""Further fields of a record in JSON: of which request it tells. In text, the message names the request."""
 
 
 class LogLevel(StrEnum):
@@ -126,9 +128,10 @@ class ConsoleFormatter(_Formatter):
 
 
 class JsonFormatter(_Formatter):
-    """One JSON object a line: timestamp, level, logger, message, and traceback when there is one.
+    """One JSON object a line: timestamp, level, logger, message, and what else there is of request_id, trace_id (what
+    the caller gave as `extra`) and traceback.
 
-    Requirements: API-0067
+    Requirements: API-0067, API-0078
     """
 
     def format(self, record: logging.LogRecord) -> str:
@@ -138,6 +141,7 @@ class JsonFormatter(_Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        fields.update({name: value for name in EXTRA_FIELDS if (value := getattr(record, name, ""))})
         traceback = self.traceback(record)
         if traceback:
             fields["traceback"] = traceback

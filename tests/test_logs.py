@@ -93,6 +93,19 @@ def test_json_holds_a_traceback_on_its_line(root: logging.Logger) -> None:
     assert fields["traceback"].endswith("ValueError: told you so")
 
 
+# Verifies: API-0078
+def test_json_tells_of_which_request_a_record_is(root: logging.Logger) -> None:
+    stream = io.StringIO()
+    ring = logs.set_up(LogLevel.INFO, LogFormat.JSON, stream)
+    logger.info("a", extra={"request_id": "id\n", "trace_id": "trace"})
+    logger.info("b", extra={"request_id": "id", "trace_id": ""})
+    assert [message for _, _, message in ring.read(0, 10)[1]] == ["a", "b"]
+    both, one = (json.loads(line) for line in written(root, stream))
+    assert list(both) == ["timestamp", "level", "logger", "message", "request_id", "trace_id"]
+    assert (both["request_id"], both["trace_id"]) == ("id\n", "trace")
+    assert list(one) == ["timestamp", "level", "logger", "message", "request_id"]
+
+
 def test_console_puts_a_traceback_under_its_line(root: logging.Logger) -> None:
     stream = io.StringIO()
     logs.set_up(LogLevel.INFO, LogFormat.CONSOLE, stream)

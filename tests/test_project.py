@@ -14,6 +14,7 @@ from packaging.requirements import Requirement
 from qrusty_trio import __version__
 from qrusty_trio.api import browsing, dead_letters
 from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
+from qrusty_trio.api.identity import MAX_REQUEST_ID_BYTES
 from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.api.overview import MAX_ROWS
@@ -50,6 +51,7 @@ from qrusty_trio.http.header_block import (
 from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS
 from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.pauses import READ_AHEAD_BYTES
+from qrusty_trio.http.request_log import MAX_WARNINGS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor
 from qrusty_trio.server.bursts import REPLY_BYTES
@@ -178,6 +180,8 @@ def documented_limits() -> dict[str, str]:
         "reply to a close frame": f"{websocket.CLOSE_SECONDS:g} s",
         "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {supervisor.CLOSE_SECONDS:g} s",
         "log records kept for `subscribe-logs`": f"{RING_RECORDS:,}, of {MAX_MESSAGE_CHARS:,} characters",
+        "`X-Request-Id`": f"{MAX_REQUEST_ID_BYTES} bytes",
+        "failed and slow requests logged in a minute": f"{MAX_WARNINGS}",
         "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
     }
 

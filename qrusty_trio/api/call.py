@@ -15,6 +15,7 @@ import msgspec
 
 from qrusty_trio.api.about import About
 from qrusty_trio.api.gate import Gate
+from qrusty_trio.api.identity import Identity
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import ID_CHARACTERS, Delivery
 from qrusty_trio.core.pressure import Level
@@ -37,6 +38,8 @@ class Call(msgspec.Struct, gc=False):
     handed_out: list[Delivery] | None = None
     """What the call has handed out, if it takes several steps: the engine gives it back if it comes to no reply. It may
     be in the store before a step ends, as a scan commits."""
+    identity: Identity | None = None
+    """Who the request is; None if its client did not say."""
 
 
 class HandedOut:

@@ -18,6 +18,7 @@ import os
 import select
 from collections.abc import Sequence
 from functools import partial
+from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
 import outcome
@@ -28,6 +29,7 @@ from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
+from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS
 from qrusty_trio.http.request_parser import read_quick_call
 from qrusty_trio.http.responses import CLOSE
 from qrusty_trio.http.shared import IDLE, WORKING, Shared
@@ -86,6 +88,7 @@ class Batching:
         self._engine = shared.context.engine
         self._received = shared.context.received
         self._unsent = shared.context.unsent
+        self._requests = shared.context.requests
         self._epoll = select.epoll()
         self._parked: dict[int, Connection] = {}
         """By file descriptor: those that are served here."""
@@ -194,44 +197,55 @@ class Batching:
         """Run the calls and respond now or after the sync. Returns the requests that did not run yet."""
         connections, calls = batch
         waits = self._engine.waits
+        begun = perf_counter()
         try:
             replies = self._engine.run_quick(calls)
         except Exception as error:  # noqa: BLE001  # raised in their own tasks, and logged there
             for connection in connections:
                 self._fail(connection, error)
             return Batch([], [])
-        later: list[tuple[Connection, Reply]] = []
+        later: list[tuple[Connection, Call, Reply]] = []
         for connection, call, reply in zip(connections, calls, replies, strict=False):
             if reply is WAITING:
                 self._wake(connection, outcome.Value(call))
             elif reply.needs_sync and waits:
-                later.append((connection, reply))
+                later.append((connection, call, reply))
             else:
-                self._respond(connection, reply)
+                self._respond(connection, call, reply)
         if later:
-            self._engine.when_durable(partial(self._respond_later, later), len(later))
+            self._engine.when_durable(partial(self._respond_later, later, begun), len(later))
         done = len(replies)
         return Batch(connections[done:], calls[done:])
 
-    def _respond_later(self, later: list[tuple[Connection, Reply]], fault: StorageFault | None) -> None:
-        """The sync has completed, or failed with `fault`."""
-        for connection, reply in later:
+    def _respond_later(
+        self, later: list[tuple[Connection, Call, Reply]], begun: float, fault: StorageFault | None
+    ) -> None:
+        """The sync has completed, or failed with `fault`. `begun`: when the calls ran."""
+        seconds = perf_counter() - begun
+        for connection, call, reply in later:
+            if seconds >= SLOW_SECONDS:
+                self._requests.took(call, seconds)
             if connection.task is not None:
-                self._respond(connection, reply if fault is None else error_reply(fault))
+                self._respond(connection, call, reply if fault is None else error_reply(fault))
 
-    def _respond(self, connection: Connection, reply: Reply) -> None:
+    def _respond(self, connection: Connection, call: Call, reply: Reply) -> None:
         try:
-            self._send(connection, reply)
+            self._send(connection, call, reply)
         except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
             self._engine.give_back(reply)
             self._fail(connection, error)
 
-    def _send(self, connection: Connection, reply: Reply) -> None:
+    def _send(self, connection: Connection, call: Call, reply: Reply) -> None:
         shared = self._shared
         if connection.reading_paused:
             self._epoll.register(connection.fd, select.EPOLLIN)
             connection.reading_paused = False
-        data = shared.responses.response(reply, CLOSE if shared.stopping else b"")
+        extra = CLOSE if shared.stopping else b""
+        if reply.status >= REFUSED:
+            extra += self._requests.answered(call, reply)
+        elif call.identity is not None:
+            extra += call.identity.header
+        data = shared.responses.response(reply, extra)
         sent = 0
         try:
             sent = os.write(connection.fd, data)

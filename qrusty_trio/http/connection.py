@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from time import perf_counter
 
 import msgspec
 import trio
@@ -33,6 +34,7 @@ from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pauses import EventPause, SocketPause
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.request_line import Target
+from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS, UNKNOWN
 from qrusty_trio.http.request_parser import HandOver, Request, RequestParser
 from qrusty_trio.http.responses import CLOSE, KEEP_ALIVE, cors_headers, header_lines
 from qrusty_trio.http.shared import BODY, HEADERS, IDLE, SENDING, WORKING, Shared
@@ -257,7 +259,9 @@ class Connection:
                 else:
                     self._plan_request(request)
         except QrustyError as error:
-            pending.append(PendingResponse(error_reply(error), CLOSE))
+            reply = error_reply(error)
+            self._context.requests.note(UNKNOWN, None, reply)
+            pending.append(PendingResponse(reply, CLOSE))
             self._leave = self._linger
         return False
 
@@ -266,7 +270,7 @@ class Connection:
         operation = target.operation
         if target.quick and block.quick and block.json and operation is not None:
             # The usual request: nothing is to be checked, and the response has no headers of its own.
-            self._calls.append(Call(operation, target.params, request.body, target.query))
+            self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
             self._pending.append(PLAIN)
             return
         extra = b""
@@ -291,9 +295,13 @@ class Connection:
         except QrustyError as error:
             if isinstance(error, MethodNotAllowed):
                 extra += header_lines({"allow": error.allow})
-            self._pending.append(PendingResponse(error_reply(error), extra, target.head_only))
+            reply = error_reply(error)
+            identity = self._context.requests.note(UNKNOWN, block.identity, reply)
+            if identity is not None:
+                extra += identity.header
+            self._pending.append(PendingResponse(reply, extra, target.head_only))
             return
-        self._calls.append(Call(operation, target.params, request.body, target.query))
+        self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
         self._pending.append(PendingResponse(None, extra, target.head_only))
 
     async def _hand_over(self, data: bytes) -> None:
@@ -337,11 +345,17 @@ class Connection:
     async def _run(self) -> list[Reply]:
         """Run the planned calls. One may wait for a message."""
         batching = self._batching
-        self.pause = EventPause(self.unsent) if batching is None else SocketPause(self, batching)
+        pause = self.pause = EventPause(self.unsent) if batching is None else SocketPause(self, batching)
+        begun = perf_counter()
         try:
-            return await self._engine.run(self._calls, self.pause)
+            replies = await self._engine.run(self._calls, pause)
         finally:
             self.pause = None  # It refers to this connection.
+        seconds = perf_counter() - begun
+        if seconds >= SLOW_SECONDS and not pause.waited:
+            for call in self._calls[: len(replies)]:
+                self._context.requests.took(call, seconds)
+        return replies
 
     def _first_responses(self, replies: list[Reply]) -> tuple[bytes, list[tuple[int, Reply]]]:
         """Returns the responses up to the last of `replies`, and each delivery with the offset where it ends.
@@ -359,17 +373,23 @@ class Connection:
         parts: list[bytes] = []
         given: list[tuple[int, Reply]] = []
         end = 0
-        left = iter(replies)
+        calls = self._calls
+        run = 0
         for response in pending:
-            reply = response.reply or next(left, None)
+            reply, extra = response.reply, response.extra
             if reply is None:
-                break
-            part = serialize(reply, response.extra, response.head_only)
+                if run == len(replies):
+                    break
+                call, reply = calls[run], replies[run]
+                run += 1
+                if call.identity is not None or reply.status >= REFUSED:
+                    extra += self._context.requests.answered(call, reply)
+            part = serialize(reply, extra, response.head_only)
             parts.append(part)
             end += len(part)
             if reply.deliveries:
                 given.append((end, reply.receipt()))
-        del pending[: len(parts)], self._calls[: len(replies)]
+        del pending[: len(parts)], calls[: len(replies)]
         return b"".join(parts), given
 
     async def _linger(self) -> None:

@@ -15,6 +15,7 @@ from qrusty_trio.api.about import Gauge
 from qrusty_trio.api.call import Engine
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.byte_budget import Budget
+from qrusty_trio.http.request_log import RequestLog
 from qrusty_trio.http.websocket import WebSocketServices
 
 MAX_TURNED_AWAY = 128
@@ -55,5 +56,7 @@ class HttpContext:
     """Surplus connections that get a response at a time; fewer where descriptors are scarce."""
     connections: Gauge = field(default_factory=Gauge)
     """Open connections; the listener counts them."""
+    requests: RequestLog = field(default_factory=RequestLog)
+    """Logs requests that fail or take long."""
     metrics: Callable[[HttpContext, str], Awaitable[bytes]] = no_metrics
     """Renders the response to `GET /metrics` from its query. Raises BadRequest."""

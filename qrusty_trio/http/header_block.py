@@ -17,6 +17,7 @@ import base64
 import re
 import struct
 
+from qrusty_trio.api.identity import Identity, read_identity
 from qrusty_trio.api.operations import is_json
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.origins import Browser
@@ -88,6 +89,7 @@ class HeaderBlock:
         "chunked",
         "content_type",
         "handshake_fault",
+        "identity",
         "json",
         "keep_alive",
         "length",
@@ -111,6 +113,8 @@ class HeaderBlock:
         """The protocol to upgrade to, in lower case; '' if no upgrade is requested."""
         self.handshake_fault = ""
         """What is wrong with an upgrade to WebSocket; '' if nothing."""
+        self.identity: Identity | None = None
+        """Who the request is; None if its client did not say."""
         self.settings_fault = ""
         """What is wrong with an upgrade to HTTP/2; '' if nothing."""
         self.plain = True
@@ -186,6 +190,9 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     elif result.upgrade == "h2c":
         result.settings_fault = _settings_fault(values.get(b"http2-settings", []))
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
+    request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
+    if request_ids is not None or traceparents is not None:
+        result.identity = read_identity(request_ids, traceparents)
     result.quick = result.plain and result.keep_alive and result.browser is None
     return result
 

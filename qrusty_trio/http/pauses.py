@@ -25,6 +25,8 @@ class _Pause:
         self._unsent = unsent
         self._reserving = trio.CancelScope()
         self.over = False
+        self.waited = False
+        """A call has waited for a message."""
 
     def room(self) -> bool:
         return self._unsent.held >= LARGE_BYTES or not self._unsent.budget.tight
@@ -60,6 +62,7 @@ class EventPause(_Pause):
         self._woken.set()
 
     async def wait(self, seconds: float) -> None:
+        self.waited = True
         with trio.move_on_after(seconds):
             await self._woken.wait()
         self._woken = trio.Event()
@@ -92,6 +95,7 @@ class SocketPause(_Pause):
         self._batching.wake(self._connection)
 
     async def wait(self, seconds: float) -> None:
+        self.waited = True
         with trio.move_on_after(seconds):
             await self._watch()
         self._wanted = False

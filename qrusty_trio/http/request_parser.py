@@ -302,4 +302,4 @@ def read_quick_call(data: bytes, lines: RequestLines) -> Call | None:
             check_content_type(operation, block.content_type, not block.length)
     except QrustyError:
         return None  # The connection's own task refuses it.
-    return Call(operation, target.params, data[end:], target.query)
+    return Call(operation, target.params, data[end:], target.query, None, block.identity)

@@ -10,7 +10,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps, Wait
+from qrusty_trio.api.call import Call, Reply, Services, Steps, Wait
+from qrusty_trio.api.identity import identified
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, StorageFault
@@ -27,17 +28,17 @@ log = logging.getLogger(__name__)
 class Long:
     """An operation that takes more than one step, on its way to its reply."""
 
-    __slots__ = ("_call", "_steps", "operation")
+    __slots__ = ("_steps", "call", "operation")
 
     def __init__(self, steps: Steps, call: Call) -> None:
         self._steps = steps
-        self._call = call
+        self.call = call
         self.operation = call.operation
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
         """What it has handed out so far."""
-        return self._call.handed_out or ()
+        return self.call.handed_out or ()
 
     def step(self) -> Reply | Wait | None:
         """Run one step. Returns the reply when it is done, otherwise None. Instead of a reply it may have to wait."""
@@ -87,7 +88,7 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
         except Exception as error:
             if operation.mutating:
                 raise
-            replies.append(failed_read(operation, error))
+            replies.append(failed_read(call, error))
         if octets >= REPLY_BYTES:
             return None
     return None
@@ -112,7 +113,7 @@ def run_reads(
         except QrustyError as error:
             answer = error_reply(error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-            answer = failed_read(operation, error)
+            answer = failed_read(call, error)
         if not isinstance(answer, Reply):
             assert not isinstance(answer, Wait)  # a consume needs the store
             return Long(answer, call)
@@ -123,12 +124,19 @@ def run_reads(
     return None
 
 
-def failed_read(operation: Operation, error: Exception) -> Reply:
-    """Log an unexpected error of a request, and return the reply to it.
+def failed_read(call: Call, error: Exception) -> Reply:
+    """Log an unexpected error of a request with the request's id, and return the reply to it.
 
     Requirements: PER-0048
     """
-    log.error("%s failed in a way that should not be possible", operation.name, exc_info=error)
+    identity = call.identity = identified(call.identity)
+    log.error(
+        "%s failed in a way that should not be possible (request %s)",
+        call.operation.name,
+        identity.name,
+        exc_info=error,
+        extra=identity.tags,
+    )
     return error_reply(QrustyError("The server failed to answer; its log says why"))
 
 

@@ -335,7 +335,7 @@ class Engine:
         except QrustyError as error:
             reply = error_reply(error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-            reply = failed_read(long.operation, error)
+            reply = failed_read(long.call, error)
         if long.deliveries:
             self.returns.take_back(long.deliveries)
         return reply

@@ -76,7 +76,11 @@ class Metrics:
         # It reads /proc, and lists the descriptors.
         process = await trio.to_thread.run_sync(lambda: list(self._process.collect()), limiter=self._limiter)
         parts: list[bytes] = []
-        for family in (*process, *self._of_server(context, totals, totals.queues - len(shown)), *_of_queues(shown)):
+        for family in (
+            *process,
+            *self._of_server(context, totals, totals.queues - len(shown)),
+            *_of_queues(shown, self._engine.clock.now_ms()),
+        ):
             parts.append(generate_latest(_One(family)))
             await trio.lowlevel.checkpoint()
         return b"".join(parts)
@@ -149,11 +153,16 @@ class Metrics:
         yield _gauge("qrusty_loop_lag_highest_seconds", "The same, the highest since the start", self._lag.highest)
 
 
-def _of_queues(queues: list[Queue]) -> Iterator[Metric]:
+def _of_queues(queues: list[Queue], now: int) -> Iterator[Metric]:
     gauges: tuple[tuple[str, str, Callable[[Queue], float]], ...] = (
         ("qrusty_queue_available", "Messages that can be consumed", lambda queue: queue.available),
         ("qrusty_queue_locked", "Messages that consumers hold", lambda queue: queue.locked),
         ("qrusty_queue_dead_letters", "Dead letters", lambda queue: queue.dead),
+        (
+            "qrusty_queue_oldest_age_seconds",
+            "How long the oldest message that can be consumed has waited; 0 without one",
+            lambda queue: _age(queue, now),
+        ),
     )
     counters: tuple[tuple[str, str, Callable[[Queue], float]], ...] = (
         ("qrusty_queue_published", "Messages published", lambda queue: queue.next_sequence),
@@ -168,6 +177,12 @@ def _of_queues(queues: list[Queue]) -> Iterator[Metric]:
             for queue in queues:
                 family.add_metric([queue.name], value(queue))
             yield family
+
+
+def _age(queue: Queue, now: int) -> float:
+    """Seconds since the oldest available message was published; see `core.ages` for how exact that is."""
+    oldest, _ = queue.oldest_now()
+    return max(now - oldest, 0) / 1000 if oldest is not None else 0.0
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -61,7 +61,8 @@ def test_a_read_that_fails_fails_alone(run: Callable[..., Any], caplog: pytest.L
     assert [reply.status for reply in replies] == [200, 500, 400, 200]
     assert "its log says why" in json.loads(replies[1].body)["error"]
     (record,) = caplog.records
-    assert record.getMessage() == "look failed in a way that should not be possible"
+    request_id = record.request_id  # type: ignore[attr-defined]  # what `extra` gave
+    assert record.getMessage() == f"look failed in a way that should not be possible (request {request_id})"
     assert record.exc_info is not None
     assert record.exc_info[0] is ZeroDivisionError
 

@@ -75,6 +75,7 @@ async def test_what_a_server_has_done_is_in_its_metrics(settings: Settings) -> N
         ("qrusty_queue_dead_lettered_total", 1),
     ):
         assert value(families, figure, queue=name) == expected, figure
+    assert value(families, "qrusty_queue_oldest_age_seconds", queue=name) == 0
     for state, expected in (("available", 0), ("locked", 1), ("dead_letter", 1)):
         assert value(families, "qrusty_messages", state=state) == expected
     assert value(families, "qrusty_ready") == 1
@@ -88,6 +89,17 @@ async def test_what_a_server_has_done_is_in_its_metrics(settings: Settings) -> N
         assert value(families, "qrusty_sync_responses_sum") == 5  # the publishes, the ack and the nack
         assert value(families, "qrusty_sync_seconds_count") >= 1
     assert families["process_resident_memory_bytes"].samples[0].value > 10**6
+
+
+# Verifies: API-0075
+async def test_the_age_of_the_oldest_message_is_there(tmp_path: Path) -> None:
+    async with running(settings_for(tmp_path)) as server, client_of(server) as client:
+        await until_ready(server)
+        await publish(client, "q")
+        ages = [0.0, 0.0]
+        while ages[0] <= 0 or ages[-1] <= ages[0]:
+            await trio.lowlevel.checkpoint()
+            ages = [*ages[1:], value(await scraped(client), "qrusty_queue_oldest_age_seconds", queue="q")]
 
 
 # Verifies: API-0075

@@ -15,6 +15,7 @@ import hashlib
 import logging
 import mimetypes
 from pathlib import Path
+from time import perf_counter
 from typing import Any, cast
 from urllib.parse import unquote
 
@@ -24,6 +25,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
 from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.identity import Identity, read_identity
 from qrusty_trio.api.operations import (
     MAX_BODY_BYTES,
     OPERATIONS,
@@ -43,6 +45,7 @@ from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves, split_target
+from qrusty_trio.http.request_log import UNKNOWN
 from qrusty_trio.http.responses import body_too_large, cors_headers
 
 SHARE_KEY = "qrusty.share"
@@ -68,6 +71,7 @@ METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """The text format of Prometheus."""
 PREFLIGHT_METHODS = ", ".join(sorted({operation.method for operation in OPERATIONS}))
 PREFLIGHT_HEADERS = "Content-Type"
+ID_HEADER = "X-Request-Id"
 PREFLIGHT_SECONDS = 600
 """How long a browser may cache the response to a preflight."""
 
@@ -110,7 +114,8 @@ def make_app(context: HttpContext) -> Quart:
     # A return value here is the response, so Quart dispatches nothing.
     @app.before_request
     async def serve() -> Response:
-        return await _serve(context)
+        identity = _identity()
+        return _identified(await _serve(context, identity), identity)
 
     @app.before_websocket
     async def serve_websocket() -> Response | None:
@@ -122,13 +127,33 @@ def make_app(context: HttpContext) -> Quart:
     @app.errorhandler(HTTPException)
     async def refuse(error: HTTPException) -> Response:
         # Only a failure inside Quart is known to arrive here, and Quart has logged it.
-        unexpected = QrustyError("The server failed to answer; its log says why")
-        return _response(error_reply(unexpected))
+        return _refused(context, _identity(), QrustyError("The server failed to answer; its log says why"))
 
     return cast(Quart, app)
 
 
-async def _serve(context: HttpContext) -> Response:
+def _identity() -> Identity | None:
+    """Who the current request is."""
+    values: dict[bytes, list[bytes]] = {}
+    for name, value in request.scope["headers"]:
+        values.setdefault(name, []).append(value)
+    return read_identity(values.get(b"x-request-id"), values.get(b"traceparent"))
+
+
+def _refused(
+    context: HttpContext, identity: Identity | None, error: QrustyError, headers: dict[str, str] | None = None
+) -> Response:
+    reply = error_reply(error)
+    return _identified(_response(reply, headers), context.requests.note(UNKNOWN, identity, reply))
+
+
+def _identified(response: Response, identity: Identity | None) -> Response:
+    if identity is not None and identity.request_id:
+        response.headers[ID_HEADER] = identity.request_id.decode("ascii")
+    return response
+
+
+async def _serve(context: HttpContext, identity: Identity | None) -> Response:
     """Respond to the current request."""
     browser = read_browser(request.headers.items())
     cors = cors_headers(browser.origin if browser is not None else None, context.allowed_origins)
@@ -144,16 +169,17 @@ async def _serve(context: HttpContext) -> Response:
         if app_serves(path):
             check_host(browser, context.allowed_hosts)
             return await _serve_own(context, path, cors)
-        reply = await _run(context, path, browser)
-        return _response(reply, cors)
+        call, reply = await _run(context, path, browser, identity)
+        noted = context.requests.note(call.operation.name, call.identity, reply)
+        return _identified(_response(reply, cors), noted)
     except MethodNotAllowed as error:
-        return _response(error_reply(error), {"allow": error.allow, **cors})
+        return _refused(context, identity, error, {"allow": error.allow, **cors})
     except UpgradeRequired as error:
-        return _response(error_reply(error), {"Upgrade": "websocket", "Connection": "Upgrade", **cors})
+        return _refused(context, identity, error, {"Upgrade": "websocket", "Connection": "Upgrade", **cors})
     except QrustyError as error:
-        return _response(error_reply(error), cors)
+        return _refused(context, identity, error, cors)
     except _Last as last:
-        return _response(error_reply(last.refusal), {"Connection": "close", **cors})
+        return _refused(context, identity, last.refusal, {"Connection": "close", **cors})
 
 
 def _check_trusted(path: bytes | None) -> None:
@@ -164,7 +190,9 @@ def _check_trusted(path: bytes | None) -> None:
         raise _Last(refusal)
 
 
-async def _run(context: HttpContext, path: bytes, browser: Browser | None) -> Reply:
+async def _run(
+    context: HttpContext, path: bytes, browser: Browser | None, identity: Identity | None
+) -> tuple[Call, Reply]:
     # Read the body even when it is not needed, so that the connection can be reused.
     try:
         body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
@@ -185,10 +213,14 @@ async def _run(context: HttpContext, path: bytes, browser: Browser | None) -> Re
     if operation.large:
         await share.unsent.reserve(LARGE_BYTES)
     pause: EventPause = scope[PAUSE_KEY]
-    (reply,) = await context.engine.run([Call(operation, params, body, query)], pause)
+    call = Call(operation, params, body, query, None, identity)
+    begun = perf_counter()
+    (reply,) = await context.engine.run([call], pause)
+    if not pause.waited:
+        context.requests.took(call, perf_counter() - begun)
     scope[REPLY_KEY] = reply
     share.unsent.set(len(reply.body))
-    return reply
+    return call, reply
 
 
 def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
