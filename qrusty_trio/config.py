@@ -281,7 +281,7 @@ class Settings:
         "Time to answer a ping before the WebSocket is closed.",
     )
     fsync: Fsync = _row("QRUSTY_FSYNC", "always", one_of(Fsync), "", "When changes are synced to disk.")
-    fast_lane: bool = _row(
+    fast_path: bool = _row(
         "QRUSTY_FAST_LANE",
         "enabled",
         switch(),

@@ -1,4 +1,4 @@
-"""What tests all over the tree share: the real server, on every storage and in every lane."""
+"""What tests all over the tree share: the real server, on every storage and on every path."""
 
 from __future__ import annotations
 
@@ -49,20 +49,20 @@ def storage_mode(request: pytest.FixtureRequest) -> StorageMode:
 
 
 @pytest.fixture(params=[True, False], ids=["fast", "quart"])
-def fast_lane(request: pytest.FixtureRequest) -> bool:
-    """Both lanes."""
+def fast_path(request: pytest.FixtureRequest) -> bool:
+    """Both paths."""
     return bool(request.param)
 
 
 @pytest.fixture
-def settings(tmp_path: Path, storage_mode: StorageMode, fast_lane: bool) -> Settings:
+def settings(tmp_path: Path, storage_mode: StorageMode, fast_path: bool) -> Settings:
     """Settings of a server with everything else as it is by default."""
-    return settings_for(tmp_path / "data", storage_mode=storage_mode, fast_lane=fast_lane)
+    return settings_for(tmp_path / "data", storage_mode=storage_mode, fast_path=fast_path)
 
 
 @pytest.fixture
 async def server(settings: Settings) -> AsyncIterator[Server]:
-    """The real server in this process, its gate open, on every storage and in both lanes."""
+    """The real server in this process, its gate open, on every storage and on both paths."""
     async with running(settings) as server:
         await until_ready(server)
         yield server

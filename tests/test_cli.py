@@ -58,8 +58,8 @@ def listening(process: subprocess.Popen[str]) -> int:
 def test_a_signal_stops_it_with_0(tmp_path: Path, number: signal.Signals) -> None:
     with command(tmp_path / "data") as process:
         port = listening(process)
-        with urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as answer:
-            assert answer.status == 200
+        with urlopen(f"http://127.0.0.1:{port}/health", timeout=30) as response:
+            assert response.status == 200
         process.send_signal(number)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (0, "")

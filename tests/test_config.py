@@ -121,7 +121,7 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
     ("WS_PING_INTERVAL_SECS", "0.1", "ws_ping_interval_secs", 0.1),
     ("WS_PING_TIMEOUT_SECS", "86400", "ws_ping_timeout_secs", 86_400.0),
     ("QRUSTY_FSYNC", "everysec", "fsync", Fsync.EVERYSEC),
-    ("QRUSTY_FAST_LANE", "disabled", "fast_lane", False),
+    ("QRUSTY_FAST_LANE", "disabled", "fast_path", False),
     ("QRUSTY_LOG_LEVEL", "debug", "log_level", "debug"),
     ("QRUSTY_LOG_FORMAT", "json", "log_format", "json"),
     ("QRUSTY_ALLOWED_ORIGINS", " ", "allowed_origins", frozenset()),

@@ -205,10 +205,10 @@ def test_every_documented_limit_is_held_to_the_code() -> None:
 
 async def test_the_web_ui_has_an_icon(tmp_path: Path) -> None:
     async with running(settings_for(tmp_path / "data")) as server, open_client(url(server.port)) as client:
-        answer = await client.request("GET", "/favicon.ico")
-    assert answer.status == 200
-    assert answer.body == (ROOT / "webui" / "favicon.ico").read_bytes()
-    reserved, kind, images, width, height = struct.unpack("<HHHBB", answer.body[:8])
+        response = await client.request("GET", "/favicon.ico")
+    assert response.status == 200
+    assert response.body == (ROOT / "webui" / "favicon.ico").read_bytes()
+    reserved, kind, images, width, height = struct.unpack("<HHHBB", response.body[:8])
     assert (reserved, kind, images, width, height) == (0, 1, 1, 16, 16)
 
 

@@ -163,8 +163,8 @@ def _record(line: str) -> dict[str, Any] | None:
 async def target(fast: bool) -> AsyncIterator[Target]:
     """A fresh server in a directory of its own; both are gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="qrusty-fuzz-") as directory:
-        lane = "enabled" if fast else "disabled"
-        environment = child_environment(Path(directory) / "data", QRUSTY_FAST_LANE=lane, **LIMITS)
+        setting = "enabled" if fast else "disabled"
+        environment = child_environment(Path(directory) / "data", QRUSTY_FAST_LANE=setting, **LIMITS)
         async with child_process(environment, arguments=("-m", "fuzz.server.serve")) as child:
             with trio.fail_after(START_SECONDS):
                 await child.listening.wait()

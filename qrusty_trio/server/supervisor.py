@@ -308,7 +308,7 @@ def _context(
         websocket,
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
-        fast_path=settings.fast_lane,
+        fast_path=settings.fast_path,
         allowed_origins=settings.allowed_origins,
         stopping=stopping,
         allowed_hosts=hosts,

@@ -29,8 +29,8 @@ def message(payload: str = "p", priority: int | str = 1, **more: Any) -> dict[st
 def publish(table: Table, *messages: dict[str, Any], queue: str = "q") -> dict[str, Any]:
     reply = table.post("/publish-batch", {"queue": queue, "messages": list(messages)})
     assert reply.status == 200, reply.body
-    answer: dict[str, Any] = json.loads(reply.body)
-    return answer
+    response: dict[str, Any] = json.loads(reply.body)
+    return response
 
 
 def consume(table: Table, most: int = 10, queue: str = "q", **more: Any) -> Reply:
@@ -59,11 +59,11 @@ def batch(*messages: str, queue: str = '"q"') -> str:
 
 # Verifies: DLV-0037
 def test_a_batch_is_published_in_order(table: Table) -> None:
-    answer = publish(table, *(message(f"m{number}", 5, max_retries=number) for number in range(5)))
-    assert answer["rejected"] == []
+    response = publish(table, *(message(f"m{number}", 5, max_retries=number) for number in range(5)))
+    assert response["rejected"] == []
     taken = messages_of(consume(table))
-    assert [each["id"] for each in taken] == answer["ids"]
-    assert taken[0] == {"id": answer["ids"][0], "payload": "m0", "retry_count": 1}
+    assert [each["id"] for each in taken] == response["ids"]
+    assert taken[0] == {"id": response["ids"][0], "payload": "m0", "retry_count": 1}
     assert [each["payload"] for each in taken] == [f"m{number}" for number in range(5)]
 
 
@@ -75,19 +75,19 @@ def test_nothing_is_published_by_an_empty_batch(table: Table) -> None:
 # Verifies: DLV-0037
 def test_a_refused_message_is_rejected_alone(table: Table) -> None:
     table.post("/create-queue", {"name": "q", "config": {"ordering": "Fifo", "allow_duplicates": False}})
-    answer = publish(table, message("a"), message("a"), message("b", "text"), message("b", U64_MAX))
-    assert len(answer["ids"]) == 2
-    assert [(each["index"], each["code"]) for each in answer["rejected"]] == [
+    response = publish(table, message("a"), message("a"), message("b", "text"), message("b", U64_MAX))
+    assert len(response["ids"]) == 2
+    assert [(each["index"], each["code"]) for each in response["rejected"]] == [
         (1, "duplicate_payload"),
         (2, "priority_kind_mismatch"),
     ]
-    assert answer["rejected"][0]["error"] == "Duplicate payload rejected"
-    assert answer["rejected"][1]["error"].startswith("Priority kind mismatch: queue expects Numeric")
+    assert response["rejected"][0]["error"] == "Duplicate payload rejected"
+    assert response["rejected"][1]["error"].startswith("Priority kind mismatch: queue expects Numeric")
 
 
 def test_text_for_an_unknown_queue_makes_none(table: Table) -> None:
-    answer = publish(table, message("a", "text"))
-    assert [each["code"] for each in answer["rejected"]] == ["priority_kind_mismatch"]
+    response = publish(table, message("a", "text"))
+    assert [each["code"] for each in response["rejected"]] == ["priority_kind_mismatch"]
     assert table.get("/queues") == []
 
 
@@ -201,9 +201,9 @@ def test_too_many_messages(table: Table) -> None:
 
 # Verifies: DLV-0039
 def test_a_long_batch_is_published_in_steps(table: Table) -> None:
-    answer = publish(table, *(message(str(number)) for number in range(MAX_BATCH_MESSAGES)))
+    response = publish(table, *(message(str(number)) for number in range(MAX_BATCH_MESSAGES)))
     assert table.steps >= MAX_BATCH_MESSAGES // PER_STEP
-    assert len(answer["ids"]) == MAX_BATCH_MESSAGES
+    assert len(response["ids"]) == MAX_BATCH_MESSAGES
     publish(table, *[message()] * PER_STEP)
     assert table.steps == 0
     publish(table, *[message("x" * batches.PUBLISHED_CHARACTERS)] * 3)

@@ -57,9 +57,9 @@ def consume(table: Table, queue: str = "q") -> Any:
 
 def messages(table: Table, **query: Any) -> tuple[list[dict[str, Any]], str | None]:
     text = "&".join(f"{name}={value}" for name, value in query.items())
-    answer = table.get(f"/queues/q/messages?{text}")
-    assert answer.keys() == {"messages", "cursor"}
-    return answer["messages"], answer["cursor"]
+    response = table.get(f"/queues/q/messages?{text}")
+    assert response.keys() == {"messages", "cursor"}
+    return response["messages"], response["cursor"]
 
 
 def all_ids(table: Table, **query: Any) -> list[str]:
@@ -73,16 +73,16 @@ def all_ids(table: Table, **query: Any) -> list[str]:
 
 def find(table: Table, id: str, queue: str = "q") -> dict[str, Any]:
     """Go on until the search is over."""
-    answer = table.get(f"/queues/{queue}/messages/{id}")
-    while answer["cursor"] is not None:
-        answer = table.get(f"/queues/{queue}/messages/{id}?cursor={answer['cursor']}")
-    found: dict[str, Any] = answer
+    response = table.get(f"/queues/{queue}/messages/{id}")
+    while response["cursor"] is not None:
+        response = table.get(f"/queues/{queue}/messages/{id}?cursor={response['cursor']}")
+    found: dict[str, Any] = response
     return found
 
 
 def refusal(reply: Any) -> tuple[int, str, str]:
-    answer = json.loads(reply.body)
-    return reply.status, answer["code"], answer["error"]
+    response = json.loads(reply.body)
+    return reply.status, response["code"], response["error"]
 
 
 # Lists
@@ -345,9 +345,9 @@ def test_a_search_ends_after_some_messages_and_goes_on(monkeypatch: pytest.Monke
     monkeypatch.setattr(finding, "MESSAGES_PER_SEARCH", 10)
     table = small_table()
     ids = [publish(table) for _ in range(40)]
-    answer = table.get(f"/queues/q/messages/{ids[30]}")
-    cursor = answer.pop("cursor")
-    assert answer == {"id": ids[30], "state": None, "looked_at": 11, "complete": False}
+    response = table.get(f"/queues/q/messages/{ids[30]}")
+    cursor = response.pop("cursor")
+    assert response == {"id": ids[30], "state": None, "looked_at": 11, "complete": False}
     assert table.steps >= 2
     assert table.get(f"/queues/q/messages/{ids[30]}?cursor={cursor}")["looked_at"] == 12
     found = find(table, ids[30])
@@ -362,8 +362,8 @@ def test_a_search_in_large_records_ends_after_some_steps(monkeypatch: pytest.Mon
     monkeypatch.setattr(finding, "STEPS_PER_SEARCH", 3)
     table = small_table()
     ids = [publish(table, payload="x" * 900) for _ in range(12)]
-    answer = table.get(f"/queues/q/messages/{ids[11]}")
-    assert (answer["looked_at"], answer["complete"]) == (9, False)
+    response = table.get(f"/queues/q/messages/{ids[11]}")
+    assert (response["looked_at"], response["complete"]) == (9, False)
     assert find(table, ids[11])["before"] == 11
 
 

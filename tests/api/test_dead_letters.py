@@ -342,9 +342,9 @@ def test_what_can_not_be_requeued_is_told(table: Table) -> None:
     publish(table, payload="same")
     for dry_run in (True, False):
         body = {"filter": {"reason": "nacked"}, "dry_run": dry_run}
-        answer = json.loads(table.post(f"{PATH}/requeue", body).body)
-        assert (answer["requeued"], answer["refused"]) == (0, 1)
-        (refused,) = answer["not_eligible"]
+        response = json.loads(table.post(f"{PATH}/requeue", body).body)
+        assert (response["requeued"], response["refused"]) == (0, 1)
+        (refused,) = response["not_eligible"]
         assert (refused["id"], refused["code"]) == (message_id, "duplicate_payload")
     assert ids_of(table) == [message_id]
 
@@ -353,8 +353,8 @@ def test_what_can_not_be_requeued_is_told(table: Table) -> None:
 def test_many_go_in_steps(table: Table) -> None:
     for _ in range(200):
         bury(table)
-    answer = json.loads(table.post(f"{PATH}/requeue", {"filter": {"consumer": "w"}}).body)
-    assert (answer["requeued"], answer["looked_at"]) == (200, 200)
+    response = json.loads(table.post(f"{PATH}/requeue", {"filter": {"consumer": "w"}}).body)
+    assert (response["requeued"], response["looked_at"]) == (200, 200)
     assert table.steps >= 4
     assert table.get("/queue-stats/q")["available"] == 200
 

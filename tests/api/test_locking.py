@@ -36,9 +36,9 @@ def locked(table: Table, count: int = 1, body: dict[str, Any] = WORKER, **fields
 
 def locks(table: Table, **query: Any) -> tuple[list[dict[str, Any]], str | None]:
     text = "&".join(f"{name}={value}" for name, value in query.items())
-    answer = table.get(f"/queues/q/locks?{text}")
-    assert answer.keys() == {"locks", "cursor"}
-    return answer["locks"], answer["cursor"]
+    response = table.get(f"/queues/q/locks?{text}")
+    assert response.keys() == {"locks", "cursor"}
+    return response["locks"], response["cursor"]
 
 
 def all_locks(table: Table, **query: Any) -> list[str]:
@@ -51,9 +51,9 @@ def all_locks(table: Table, **query: Any) -> list[str]:
 
 
 def refusal(reply: Any) -> tuple[int, str, str]:
-    answer = json.loads(reply.body)
+    response = json.loads(reply.body)
     assert not reply.needs_sync
-    return reply.status, answer["code"], answer["error"]
+    return reply.status, response["code"], response["error"]
 
 
 # Renew

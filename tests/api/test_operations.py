@@ -322,18 +322,18 @@ def test_stats(table: Table) -> None:
         publish(table, f"q{number:04}")
     publish(table, "q0000")
     consume(table, "q0000")
-    answer = table.get("/stats")
+    response = table.get("/stats")
     assert table.steps == 2
-    assert [queue["name"] for queue in answer["queues"]] == [f"q{number:04}" for number in range(2 * STATS_PIECE + 1)]
-    assert answer["queues"][0] == table.get("/queue-stats/q0000")
-    summary = answer["summary"]
+    assert [queue["name"] for queue in response["queues"]] == [f"q{number:04}" for number in range(2 * STATS_PIECE + 1)]
+    assert response["queues"][0] == table.get("/queue-stats/q0000")
+    summary = response["summary"]
     assert summary.pop("storage") == {
         "hot_tier_sizes": {f"q{number:04}": 1 for number in range(2 * STATS_PIECE + 1)},
         "locked_index_size": 1,
         "payload_store_disk_bytes": 7,
     }
-    assert answer["queues"][0]["oldest_age_seconds"] == 0
-    assert answer["queues"][0]["oldest_age_exact"] is False
+    assert response["queues"][0]["oldest_age_seconds"] == 0
+    assert response["queues"][0]["oldest_age_exact"] is False
     assert summary == {
         "total_queues": 2 * STATS_PIECE + 1,
         "total_available": 2 * STATS_PIECE + 1,

@@ -198,17 +198,17 @@ def test_a_queue_deleted_while_the_list_is_made_is_left_out_or_shown_as_it_was(t
     from qrusty_trio.api.operations import resolve
 
     operation, _ = resolve("GET", b"/queue-list")
-    answer = operation.function(table.services, Call(operation), table.now)
-    assert not isinstance(answer, Reply | Wait)
-    next(answer)
+    response = operation.function(table.services, Call(operation), table.now)
+    assert not isinstance(response, Reply | Wait)
+    next(response)
     table.post("/delete-all")
-    steps = list(answer_of(answer))
+    steps = list(answer_of(response))
     assert json.loads(steps[-1])["totals"]["queues"] == WALK_PIECE
 
 
-def answer_of(answer: Any) -> list[bytes]:
+def answer_of(response: Any) -> list[bytes]:
     try:
         while True:
-            next(answer)
+            next(response)
     except StopIteration as stop:
         return [stop.value.body]

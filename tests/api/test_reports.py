@@ -47,20 +47,20 @@ def test_large_answers_are_joined_in_pieces(table: Table) -> None:
     names = [f"{number:05}" + "\0" * 250 for number in range(4 * STATS_PIECE + 1)]
     for name in names:
         publish(table, name)
-    answer = table.get("/stats")
-    octets = len(json.dumps(answer))
+    response = table.get("/stats")
+    octets = len(json.dumps(response))
     assert octets > 2 * JOIN_BYTES
     assert table.steps >= 4 + octets // (2 * JOIN_BYTES)
-    assert [queue["name"] for queue in answer["queues"]] == names
-    assert list(answer["summary"]["storage"]["hot_tier_sizes"]) == names
+    assert [queue["name"] for queue in response["queues"]] == names
+    assert list(response["summary"]["storage"]["hot_tier_sizes"]) == names
     assert table.get("/queues") == names
 
 
 def test_no_queues_at_all(table: Table) -> None:
     assert table.get("/queues") == []
-    answer = table.get("/stats")
-    assert answer["queues"] == []
-    assert answer["summary"]["storage"]["hot_tier_sizes"] == {}
+    response = table.get("/stats")
+    assert response["queues"] == []
+    assert response["summary"]["storage"]["hot_tier_sizes"] == {}
 
 
 # Verifies: SCH-0032
@@ -73,9 +73,9 @@ def test_queues_that_are_deleted_while_they_are_counted(table: Table) -> None:
     with pytest.raises(StopIteration) as end:
         while True:
             next(steps)
-    answer = json.loads(end.value.value.body)
-    assert len(answer["queues"]) == answer["summary"]["total_queues"] == STATS_PIECE
-    assert len(answer["summary"]["storage"]["hot_tier_sizes"]) == STATS_PIECE
+    response = json.loads(end.value.value.body)
+    assert len(response["queues"]) == response["summary"]["total_queues"] == STATS_PIECE
+    assert len(response["summary"]["storage"]["hot_tier_sizes"]) == STATS_PIECE
 
 
 def test_rates_are_rounded(table: Table) -> None:

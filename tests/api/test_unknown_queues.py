@@ -54,17 +54,17 @@ def test_a_misspelt_name_is_refused_with_those_that_come_near(table: Table) -> N
 
 def test_a_name_that_nothing_comes_near(table: Table) -> None:
     for reply in ask(table, "something-else").values():
-        answer = {"error": "Queue 'something-else' does not exist", "code": "queue_not_found"}
-        assert (reply.status, json.loads(reply.body)) == (404, answer)
+        response = {"error": "Queue 'something-else' does not exist", "code": "queue_not_found"}
+        assert (reply.status, json.loads(reply.body)) == (404, response)
 
 
 def test_long_names(table: Table) -> None:
     long = "n" * (MAX_QUEUE_NAME_BYTES - 1)
     for number in range(4):
         table.post("/create-queue", {"name": f"{long}{number}", "config": {"ordering": "Fifo"}})
-    answer = json.loads(ask(table, long)["publish"].body)
-    assert answer["nearest"] == [f"{long}{number}" for number in range(3)]
-    assert len(answer["error"]) <= MAX_SENTENCE_CHARACTERS + 3
+    response = json.loads(ask(table, long)["publish"].body)
+    assert response["nearest"] == [f"{long}{number}" for number in range(3)]
+    assert len(response["error"]) <= MAX_SENTENCE_CHARACTERS + 3
     # A publish may name what no path can: it is unknown, too.
     too_long = ask(table, "x")["publish"], table.post("/publish", MESSAGE | {"queue": "n" * 5_000})
     assert {reply.status for reply in too_long} == {404}

@@ -44,8 +44,8 @@ def test_a_batch_is_published(world: World, peer: Peer) -> None:
 
 def test_a_long_batch_is_published_in_steps(world: World, peer: Peer) -> None:
     many = [message(str(number)) for number in range(3 * BATCH_PIECE + 1)]
-    answers = peer.ask(batch(*many), {"type": "unsubscribe", "queue": "jobs"}, batch(message("last")))
-    assert [len(each.get("ids", ())) for each in answers] == [len(many), 0, 1]
+    responses = peer.ask(batch(*many), {"type": "unsubscribe", "queue": "jobs"}, batch(message("last")))
+    assert [len(each.get("ids", ())) for each in responses] == [len(many), 0, 1]
     assert world.available("jobs") == len(many) + 1
 
 

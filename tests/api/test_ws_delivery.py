@@ -219,7 +219,7 @@ def test_a_message_that_comes_again_while_its_first_delivery_waits(
 
 # Verifies: WS-0011
 def test_what_could_not_be_stored_never_leaves(world: World, peer: Peer) -> None:
-    """A delivery of a batch that failed is not seen; the answers that are true are. Then the session does nothing."""
+    """A delivery of a batch that failed is not seen; the responses that are true are. Then the session does nothing."""
     peer.ask(subscribe(credits=10))
     world.publish("jobs", "stored")
     peer.send({"type": "nonsense", "req_id": "1"})

@@ -31,10 +31,10 @@ def peer(world: World) -> Peer:
 
 # Verifies: WS-0001
 def test_publish_answers_with_an_id(world: World, peer: Peer) -> None:
-    (answer,) = peer.ask(publish(priority=7, max_retries=0))
-    assert set(answer) == {"type", "id"}
-    assert answer["type"] == "ok"
-    assert len(answer["id"]) == 36
+    (response,) = peer.ask(publish(priority=7, max_retries=0))
+    assert set(response) == {"type", "id"}
+    assert response["type"] == "ok"
+    assert len(response["id"]) == 36
     assert world.available("jobs") == 1
 
 
@@ -74,15 +74,15 @@ def test_publish_under_pressure(world: World, peer: Peer) -> None:
     ],
 )
 def test_publish_of_the_wrong_shape(world: World, peer: Peer, fields: dict[str, Any]) -> None:
-    (answer,) = peer.ask(publish(req_id="r", **fields))
-    assert (answer["code"], answer["req_id"]) == ("invalid_request", "r")
-    assert next(iter(fields)) in answer["message"]
+    (response,) = peer.ask(publish(req_id="r", **fields))
+    assert (response["code"], response["req_id"]) == ("invalid_request", "r")
+    assert next(iter(fields)) in response["message"]
     assert world.available("jobs") == 0
 
 
 def test_what_the_contract_does_not_know_is_ignored(world: World, peer: Peer) -> None:
-    (answer,) = peer.ask(publish(colour="blue", nested={"a": [1, {}]}, id="x", ids=["y"], credits=4))
-    assert set(answer) == {"type", "id"}
+    (response,) = peer.ask(publish(colour="blue", nested={"a": [1, {}]}, id="x", ids=["y"], credits=4))
+    assert set(response) == {"type", "id"}
     assert peer.ask(subscribe(colour="blue", payload="x"))[0] == OK
 
 
@@ -99,9 +99,9 @@ def test_text_priorities(world: World, peer: Peer) -> None:
 # Verifies: DLV-0030
 def test_a_duplicate_is_refused(world: World, peer: Peer) -> None:
     world.broker.catalog.create("once", QueueConfig(allow_duplicates=False))
-    answers = peer.ask(publish(queue="once"), publish(queue="once", req_id="2"))
-    assert (answers[0]["type"], answers[1]["code"], answers[1]["req_id"]) == ("ok", "publish_failed", "2")
-    assert answers[1]["message"] == "Duplicate payload rejected"
+    responses = peer.ask(publish(queue="once"), publish(queue="once", req_id="2"))
+    assert (responses[0]["type"], responses[1]["code"], responses[1]["req_id"]) == ("ok", "publish_failed", "2")
+    assert responses[1]["message"] == "Duplicate payload rejected"
 
 
 # Verifies: SCH-0006
@@ -178,8 +178,8 @@ def test_long_batches_go_in_pieces(world: World, peer: Peer) -> None:
 def test_dead_letters(world: World, peer: Peer) -> None:
     ids = delivered(world, peer, 2, retries=1)
     assert peer.ask({"type": "nack", "queue": "jobs", "id": ids[0]}) == [OK]
-    answer = {"type": "ok", "unlocked": 0, "dropped": 1}
-    assert peer.ask({"type": "batch-nack", "queue": "jobs", "ids": ids}) == [answer]
+    response = {"type": "ok", "unlocked": 0, "dropped": 1}
+    assert peer.ask({"type": "batch-nack", "queue": "jobs", "ids": ids}) == [response]
     stats = world.broker.catalog.stats("jobs")
     assert stats is not None
     assert (stats.available, stats.locked, stats.dead) == (0, 0, 2)
@@ -199,8 +199,8 @@ def test_the_error_of_a_nack_is_kept(world: World, peer: Peer, batch: bool) -> N
         (refused,) = peer.ask(request | {"error": error})
         assert (refused["code"], refused["message"], refused["req_id"]) == ("invalid_request", problem, "r")
     assert peer.held == [id]
-    (answer,) = peer.ask(request | {"error": 'ünable "x"'})
-    assert answer["type"] == "ok"
+    (response,) = peer.ask(request | {"error": 'ünable "x"'})
+    assert response["type"] == "ok"
     letters = world.broker.dead_letters
     queue = world.broker.catalog.by_name["jobs"]
     (letter,) = [each for batch in letters.search(queue, EVERY, 0, queue.next_dead, 9) for each in batch.letters]
@@ -244,9 +244,9 @@ def test_a_queue_that_is_deleted_and_made_anew(world: World, peer: Peer) -> None
 def test_a_batch_of_too_many(world: World, peer: Peer, count: int) -> None:
     (id,) = delivered(world, peer)
     request = {"type": "batch-ack", "queue": "jobs", "ids": ["x"] * count, "req_id": "b"}
-    (answer,) = peer.ask(request)
-    assert answer.pop("message").endswith(f"'ids' may hold at most {MAX_BATCH_IDS} ids")
-    assert answer == {"type": "error", "code": "invalid_request", "req_id": "b"}
+    (response,) = peer.ask(request)
+    assert response.pop("message").endswith(f"'ids' may hold at most {MAX_BATCH_IDS} ids")
+    assert response == {"type": "error", "code": "invalid_request", "req_id": "b"}
     assert peer.held == [id]
     assert peer.ask(request | {"no_reply": True}) == []
     assert "req_id" not in peer.ask(request | {"req_id": "x" * 2000})[0]
@@ -312,14 +312,14 @@ def test_invalid_request(peer: Peer, text: str) -> None:
 
 
 def test_null_is_not_given(peer: Peer) -> None:
-    (answer,) = peer.ask(publish(priority=None, max_retries=None, req_id=None, no_reply=None))
-    assert set(answer) == {"type", "id"}
+    (response,) = peer.ask(publish(priority=None, max_retries=None, req_id=None, no_reply=None))
+    assert set(response) == {"type", "id"}
 
 
 def test_a_long_req_id_is_not_sent_back(peer: Peer) -> None:
-    (answer,) = peer.ask({"type": "unsubscribe", "queue": "jobs", "req_id": "x" * 2000})
-    assert answer["code"] == "invalid_request"
-    assert "req_id" not in answer
+    (response,) = peer.ask({"type": "unsubscribe", "queue": "jobs", "req_id": "x" * 2000})
+    assert response["code"] == "invalid_request"
+    assert "req_id" not in response
 
 
 # Verifies: API-0015
@@ -331,9 +331,9 @@ def test_an_error_is_short_whatever_was_sent(peer: Peer) -> None:
         {"type": "credit", "queue": long, "credits": 1},
         {"type": long},
     ):
-        (answer,) = peer.ask(frame)
-        assert answer["type"] == "error"
-        assert len(answer["message"]) <= 1000
+        (response,) = peer.ask(frame)
+        assert response["type"] == "error"
+        assert len(response["message"]) <= 1000
 
 
 # frames that end the connection

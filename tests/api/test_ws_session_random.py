@@ -52,7 +52,7 @@ bursts = st.lists(st.lists(st.one_of(requests, requests, junk), max_size=6), max
 
 
 class Checker:
-    """Sends bursts and holds the answers against what was asked."""
+    """Sends bursts and holds the responses against what was asked."""
 
     def __init__(self) -> None:
         self.world = World()
@@ -72,9 +72,9 @@ class Checker:
         burst = [self._resolve(each) for each in burst]
         expected = [each["req_id"] for each in burst if each.get("no_reply") is not True]
         frames = self.peer.ask(*burst)
-        answers = [frame for frame in frames if frame["type"] in ("ok", "error")]
-        assert [answer["req_id"] for answer in answers] == expected
-        answer_of = {answer["req_id"]: answer for answer in answers}
+        responses = [frame for frame in frames if frame["type"] in ("ok", "error")]
+        assert [response["req_id"] for response in responses] == expected
+        answer_of = {response["req_id"]: response for response in responses}
         for request in burst:
             self._account(request, answer_of.get(request["req_id"]))
         for frame in frames:
@@ -97,10 +97,10 @@ class Checker:
     def _id(self, index: int) -> str:
         return self.delivered[index] if 0 <= index < len(self.delivered) else "unknown"
 
-    def _account(self, request: dict[str, Any], answer: dict[str, Any] | None) -> None:
+    def _account(self, request: dict[str, Any], response: dict[str, Any] | None) -> None:
         """What each subscription may still be delivered: what it was granted, less what came."""
         queue, credits = request.get("queue"), request.get("credits")
-        if answer is None or answer["type"] != "ok" or not isinstance(queue, str):
+        if response is None or response["type"] != "ok" or not isinstance(queue, str):
             return
         if request["type"] == "subscribe" and queue not in self.credits:
             self.credits[queue] = inf if credits is None else credits
@@ -127,6 +127,6 @@ def test_random_bursts(sequence: list[list[dict[str, Any]]]) -> None:
 @given(st.lists(st.one_of(st.text(), st.binary(), json_values.map(json.dumps)), max_size=5))
 def test_random_texts(frames: list[str | bytes]) -> None:
     peer = Peer(World())
-    answers = peer.ask(*frames)
-    assert all(answer["type"] == "error" for answer in answers)
-    assert len(answers) == len(frames) or peer.session.close_code in (1003, 1007)
+    responses = peer.ask(*frames)
+    assert all(response["type"] == "error" for response in responses)
+    assert len(responses) == len(frames) or peer.session.close_code in (1003, 1007)

@@ -82,7 +82,7 @@ class Served:
             self._process.wait(START_SECONDS)
 
     def ask(self, method: str, path: str, body: Any = None, **query: str) -> Any:
-        """One request; the answer's JSON, or None if it is empty. Raises OSError."""
+        """One request; the response's JSON, or None if it is empty. Raises OSError."""
         target = f"{self.url}{path}" + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(target, data, {"Content-Type": "application/json"}, method=method)

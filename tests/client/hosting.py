@@ -22,15 +22,15 @@ def break_connections(server: Running) -> None:
 class Host:
     """A server that can be stopped and started again while a client stays."""
 
-    def __init__(self, nursery: trio.Nursery, fast_lane: bool, data_path: Path) -> None:
+    def __init__(self, nursery: trio.Nursery, fast_path: bool, data_path: Path) -> None:
         self._nursery = nursery
-        self._fast_lane = fast_lane
+        self._fast_path = fast_path
         self._data_path = data_path
         self._stop = trio.Event()
         self._stopped = trio.Event()
 
     async def _run(self, port: int, *, task_status: trio.TaskStatus[Running]) -> None:
-        async with running(self._fast_lane, data_path=self._data_path, port=port) as server:
+        async with running(self._fast_path, data_path=self._data_path, port=port) as server:
             task_status.started(server)
             await self._stop.wait()
         self._stopped.set()

@@ -54,7 +54,7 @@ class Peer:
     async def send(self, text: str) -> None:
         await self._stream.send_all(text.encode())
 
-    async def answer(self, status: int, body: object = None, *headers: str) -> None:
+    async def response(self, status: int, body: object = None, *headers: str) -> None:
         text = "" if body is None else json.dumps(body)
         lines = (f"HTTP/1.1 {status} Because", f"Content-Length: {len(text)}", *headers)
         await self.send("\r\n".join(lines) + "\r\n\r\n" + text)

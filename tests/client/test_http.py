@@ -40,9 +40,9 @@ async def serve(peer: Peer) -> None:
     while True:
         line, _ = await peer.read()
         if line == "GET /queues":
-            await peer.answer(200, [])
+            await peer.response(200, [])
         else:
-            await peer.answer(200, {"id": "x", "lock_until": 1000})
+            await peer.response(200, {"id": "x", "lock_until": 1000})
 
 
 async def take_and_break(peer: Peer) -> None:
@@ -52,7 +52,7 @@ async def take_and_break(peer: Peer) -> None:
 def refuse(status: int, code: str) -> Callable[[Peer], Awaitable[None]]:
     async def script(peer: Peer) -> None:
         await peer.read()
-        await peer.answer(status, {"error": "no", "code": code}, "Connection: close")
+        await peer.response(status, {"error": "no", "code": code}, "Connection: close")
 
     return script
 
@@ -65,18 +65,18 @@ async def test_a_connection_serves_one_request_after_the_other(monkeypatch: pyte
             "payload": 'ü "\n\x00',
             "max_retries": 0,
         }
-        await peer.answer(200, {"id": "id-1"})
+        await peer.response(200, {"id": "id-1"})
         assert await peer.expect("POST /consume/jobs") == {
             "consumer_id": "me",
             "timeout_seconds": 60,
             "wait_seconds": 0.5,
             "details": True,
         }
-        await peer.answer(200, {"id": "id-1", "payload": "p", "retry_count": 2, "new": [1]})
+        await peer.response(200, {"id": "id-1", "payload": "p", "retry_count": 2, "new": [1]})
         assert await peer.expect("POST /nack/jobs/id-1") == {"consumer_id": "me", "error": "why"}
-        await peer.answer(200)
+        await peer.response(200)
         await peer.expect("DELETE /delete-queue/jobs")
-        await peer.answer(200, {"queue": "jobs", "deleted_messages": 3})
+        await peer.response(200, {"queue": "jobs", "deleted_messages": 3})
 
     async with scripted(monkeypatch, script) as server, q.HttpClient(URL, consumer_id="me") as client:
         assert await client.publish("jobs", 'ü "\n\x00', 2**64 - 1, 0) == "id-1"
@@ -99,7 +99,7 @@ async def test_connections_are_bounded_and_kept(monkeypatch: pytest.MonkeyPatch,
             most = max(most, busy)
             await trio.sleep(1)
             busy -= 1
-            await peer.answer(200, {"id": "x"})
+            await peer.response(200, {"id": "x"})
 
     async with scripted(monkeypatch, *([script] * 3)) as server, q.HttpClient(URL, connections=3) as client:
         for _ in range(2):
@@ -116,7 +116,7 @@ async def test_a_connection_that_has_ended_is_not_used_again(
 ) -> None:
     async def first(peer: Peer) -> None:
         await peer.read()
-        await peer.answer(200, {"id": "x"}, *(["Connection: close"] if end == "announced" else []))
+        await peer.response(200, {"id": "x"}, *(["Connection: close"] if end == "announced" else []))
         if end == "closed":
             peer.signal_end()
         await peer.read()
@@ -222,7 +222,7 @@ async def test_a_request_that_outlives_its_client_leaves_no_connection(
         while True:
             await peer.read()
             await trio.sleep(5)
-            await peer.answer(200, {"id": "x"})
+            await peer.response(200, {"id": "x"})
 
     async with scripted(monkeypatch, slow) as server:
         async with trio.open_nursery() as nursery, q.HttpClient(URL) as client:

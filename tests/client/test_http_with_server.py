@@ -11,7 +11,7 @@ import trio
 from qrusty_trio import client as q
 from qrusty_trio.api.operations import OPERATIONS
 from tests.client.hosting import Host
-from tests.http.ws_server import PATIENCE, Running, both_lanes, running
+from tests.http.ws_server import PATIENCE, Running, both_paths, running
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
@@ -21,9 +21,9 @@ def client_of(server: Running, consumer_id: str | None = None) -> q.HttpClient:
 
 
 # Verifies: WS-0046
-@both_lanes
-async def test_messages(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, client_of(server, "me") as client:
+@both_paths
+async def test_messages(fast_path: bool) -> None:
+    async with running(fast_path) as server, client_of(server, "me") as client:
         await client.create_queue("jobs", "MaxFirst")
         assert await client.consume("jobs") is None
         ids = [await client.publish("jobs", f"p{number}", number) for number in range(3)]
@@ -49,9 +49,9 @@ async def test_messages(fast_lane: bool) -> None:
             await client.publish("jobs", "p", -1)
 
 
-@both_lanes
-async def test_batches(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, client_of(server) as client:
+@both_paths
+async def test_batches(fast_path: bool) -> None:
+    async with running(fast_path) as server, client_of(server) as client:
         await client.create_queue("jobs", "Fifo", allow_duplicates=False)
         messages = [q.NewMessage(payload=payload, max_retries=1) for payload in ("a", "b", "a", "c", "d", "e")]
         published = await client.publish_batch("jobs", messages)
@@ -67,11 +67,11 @@ async def test_batches(fast_lane: bool) -> None:
         assert await client.consume_batch("other", 10) == []
 
 
-@both_lanes
-async def test_waiting(fast_lane: bool) -> None:
+@both_paths
+async def test_waiting(fast_path: bool) -> None:
     got: list[q.Taken | None] = []
 
-    async with running(fast_lane) as server, client_of(server) as client:
+    async with running(fast_path) as server, client_of(server) as client:
         await client.create_queue("jobs", "Fifo")
 
         async def asked(count: int) -> None:
@@ -113,9 +113,9 @@ async def test_waiting(fast_lane: bool) -> None:
             await client.consume("jobs", wait_seconds=61)
 
 
-@both_lanes
-async def test_locks_and_looking(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, client_of(server, "me") as client:
+@both_paths
+async def test_locks_and_looking(fast_path: bool) -> None:
+    async with running(fast_path) as server, client_of(server, "me") as client:
         await client.create_queue("jobs", "Fifo")
         ids = [await client.publish("jobs", f"p{number}", number) for number in range(5)]
         for _ in range(3):
@@ -143,10 +143,10 @@ async def test_locks_and_looking(fast_lane: bool) -> None:
             await client.force_unlock("jobs")
 
 
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("name", ["jobs", "a/b", "..", ".", "ü ?&=#%2F+", '"\x01'])
-async def test_queues_of_any_name(fast_lane: bool, name: str) -> None:
-    async with running(fast_lane) as server, client_of(server) as client:
+async def test_queues_of_any_name(fast_path: bool, name: str) -> None:
+    async with running(fast_path) as server, client_of(server) as client:
         await client.create_queue(name)
         with pytest.raises(q.QueueExists):
             await client.create_queue(name)
@@ -172,9 +172,9 @@ async def test_queues_of_any_name(fast_lane: bool, name: str) -> None:
         assert await client.delete_queue("kept") == 0
 
 
-@both_lanes
-async def test_reports(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, client_of(server) as client:
+@both_paths
+async def test_reports(fast_path: bool) -> None:
+    async with running(fast_path) as server, client_of(server) as client:
         for name in "abc":
             await client.publish(name, "p")
         assert (await client.stats())["summary"]["total_available"] == 3
@@ -194,9 +194,9 @@ async def test_reports(fast_lane: bool) -> None:
         assert await client.delete_all() == {"deleted_queues": 3, "deleted_messages": 0}
 
 
-@both_lanes
-async def test_a_server_that_starts_is_waited_for(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, client_of(server) as client, trio.open_nursery() as nursery:
+@both_paths
+async def test_a_server_that_starts_is_waited_for(fast_path: bool) -> None:
+    async with running(fast_path) as server, client_of(server) as client, trio.open_nursery() as nursery:
         gate = server.engine.services.gate
         for name in ("starting", "memory_critical"):
             setattr(gate, name, True)
@@ -216,10 +216,10 @@ async def test_a_server_that_starts_is_waited_for(fast_lane: bool) -> None:
         assert server.counts() == (2, 0, 0)
 
 
-@both_lanes
-async def test_dead_letters(fast_lane: bool) -> None:
+@both_paths
+async def test_dead_letters(fast_path: bool) -> None:
     """What failed is found, read, requeued and consumed, and purged in the end."""
-    async with running(fast_lane) as server, client_of(server, "me") as client:
+    async with running(fast_path) as server, client_of(server, "me") as client:
         await client.create_queue("jobs", "Fifo", dead_letter_max=5)
         ids = [await client.publish("jobs", f"p{number}", max_retries=1) for number in range(3)]
         for id in ids:
@@ -245,10 +245,10 @@ async def test_dead_letters(fast_lane: bool) -> None:
         assert server.counts() == (0, 1, 0)
 
 
-@both_lanes
-async def test_it_outlives_a_restart_of_the_server(fast_lane: bool, tmp_path: Path) -> None:
+@both_paths
+async def test_it_outlives_a_restart_of_the_server(fast_path: bool, tmp_path: Path) -> None:
     async with trio.open_nursery() as nursery:
-        host = Host(nursery, fast_lane, tmp_path / "data")
+        host = Host(nursery, fast_path, tmp_path / "data")
         server = await host.start()
         port = server.port
         async with client_of(server) as client:
@@ -260,11 +260,11 @@ async def test_it_outlives_a_restart_of_the_server(fast_lane: bool, tmp_path: Pa
         await host.stop()
 
 
-@both_lanes
-async def test_a_hundred_tasks_share_it(fast_lane: bool) -> None:
+@both_paths
+async def test_a_hundred_tasks_share_it(fast_path: bool) -> None:
     acked: list[str] = []
 
-    async with running(fast_lane) as server, client_of(server) as client:
+    async with running(fast_path) as server, client_of(server) as client:
 
         async def work(number: int) -> None:
             await client.publish("jobs", str(number))

@@ -14,7 +14,7 @@ from qrusty_trio import client as q
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.client.connection import Connection, Frame
 from tests.client.hosting import Host, break_connections
-from tests.http.ws_server import PATIENCE, both_lanes, running
+from tests.http.ws_server import PATIENCE, both_paths, running
 from tests.wire.http_client import open_client
 
 
@@ -39,9 +39,9 @@ async def take(deliveries: q.Deliveries, count: int) -> list[q.Delivery]:
 
 
 # Verifies: SYS-0020
-@both_lanes
-async def test_publish_and_subscribe(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+@both_paths
+async def test_publish_and_subscribe(fast_path: bool) -> None:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create()
         got: Counter[str] = Counter()
         async with client.subscribe("jobs", prefetch=7) as deliveries, trio.open_nursery() as nursery:
@@ -61,9 +61,9 @@ async def test_publish_and_subscribe(fast_lane: bool) -> None:
         await server.settle_down(0, 0, 0)
 
 
-@both_lanes
+@both_paths
 async def test_a_batch_is_published_and_delivered_in_few_frames(
-    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames: Counter[str] = Counter()
     take = Connection._take
@@ -73,7 +73,7 @@ async def test_a_batch_is_published_and_delivered_in_few_frames(
         take(connection, frame)
 
     monkeypatch.setattr(Connection, "_take", counted)
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create()
         told = await client.publish_batch("jobs", [q.NewMessage(payload=str(number)) for number in range(300)])
         assert (len(set(told.ids)), told.rejected) == (300, [])
@@ -94,16 +94,16 @@ async def test_a_batch_is_published_and_delivered_in_few_frames(
 
 
 # Verifies: WS-0040
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("character", ["x", "\x01", '"', "é", "😀", "\x7f"])
-async def test_the_largest_messages_are_taken(fast_lane: bool, character: str) -> None:
+async def test_the_largest_messages_are_taken(fast_path: bool, character: str) -> None:
     """The client's own limit is never the reason for a 1009: whatever was published in one request can be delivered."""
     written = len(json.dumps(character, ensure_ascii=False).encode()) - 2
     payload = character * ((MAX_BODY_BYTES - 1000) // written)
     queue = '"\x01' * 60
     body = json.dumps({"queue": queue, "priority": 0, "payload": payload}, ensure_ascii=False).encode()
     assert MAX_BODY_BYTES - 2000 < len(body) < MAX_BODY_BYTES
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create(queue)
         async with open_client(f"http://127.0.0.1:{server.port}") as http:
             assert (await http.request("POST", "/publish", body)).status == 200
@@ -114,9 +114,9 @@ async def test_the_largest_messages_are_taken(fast_lane: bool, character: str) -
         await server.settle_down(0, 0, 0, queue=queue)
 
 
-@both_lanes
-async def test_errors(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+@both_paths
+async def test_errors(fast_path: bool) -> None:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create()
         with pytest.raises(q.QueueNotFound):
             await client.publish("nope", "p")
@@ -146,9 +146,9 @@ async def test_errors(fast_lane: bool) -> None:
                 await delivery.renew(60)
 
 
-@both_lanes
-async def test_connecting_where_it_is_not(fast_lane: bool) -> None:
-    async with running(fast_lane) as server:
+@both_paths
+async def test_connecting_where_it_is_not(fast_path: bool) -> None:
+    async with running(fast_path) as server:
         for url in (server.url.removesuffix("/ws") + "/nowhere", "ws://127.0.0.1:1/ws"):
             with pytest.raises(q.ConnectFailed):
                 async with q.connect(url):
@@ -159,9 +159,9 @@ async def test_connecting_where_it_is_not(fast_lane: bool) -> None:
 
 
 # Verifies: DLV-0004
-@both_lanes
-async def test_nack_brings_it_back_and_then_to_the_dead_letters(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+@both_paths
+async def test_nack_brings_it_back_and_then_to_the_dead_letters(fast_path: bool) -> None:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create()
         await client.publish("jobs", "p", max_retries=3)
         async with client.subscribe("jobs", prefetch=1) as deliveries:
@@ -172,9 +172,9 @@ async def test_nack_brings_it_back_and_then_to_the_dead_letters(fast_lane: bool)
 
 
 # Verifies: WS-0039
-@both_lanes
-async def test_leaving_gives_back_what_was_read_ahead(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, q.connect(server.url) as client, q.connect(server.url) as other:
+@both_paths
+async def test_leaving_gives_back_what_was_read_ahead(fast_path: bool) -> None:
+    async with running(fast_path) as server, q.connect(server.url) as client, q.connect(server.url) as other:
         await server.create()
         for number in range(20):
             await client.publish("jobs", str(number), max_retries=100)
@@ -192,9 +192,9 @@ async def test_leaving_gives_back_what_was_read_ahead(fast_lane: bool) -> None:
         await server.settle_down(0, 0, 0)
 
 
-@both_lanes
-async def test_the_end_of_a_client_gives_back_everything(fast_lane: bool) -> None:
-    async with running(fast_lane) as server:
+@both_paths
+async def test_the_end_of_a_client_gives_back_everything(fast_path: bool) -> None:
+    async with running(fast_path) as server:
         await server.create()
         async with AsyncExitStack() as stack:
             client = await stack.enter_async_context(q.connect(server.url))
@@ -207,10 +207,10 @@ async def test_the_end_of_a_client_gives_back_everything(fast_lane: bool) -> Non
 
 
 # Verifies: SYS-0020
-@both_lanes
-async def test_a_broken_connection_is_made_good(fast_lane: bool) -> None:
+@both_paths
+async def test_a_broken_connection_is_made_good(fast_path: bool) -> None:
     done: Counter[str] = Counter()
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create()
         async with client.subscribe("jobs", prefetch=5, lock_timeout=600) as deliveries:
             for number in range(60):
@@ -232,11 +232,11 @@ async def test_a_broken_connection_is_made_good(fast_lane: bool) -> None:
 
 
 # Verifies: SYS-0020
-@both_lanes
-async def test_a_server_that_restarts(fast_lane: bool, tmp_path: Path) -> None:
+@both_paths
+async def test_a_server_that_restarts(fast_path: bool, tmp_path: Path) -> None:
     """What was acked before stays acked, what was held comes again, and the subscription goes on."""
     async with trio.open_nursery() as nursery:
-        host = Host(nursery, fast_lane, tmp_path / "data")
+        host = Host(nursery, fast_path, tmp_path / "data")
         server = await host.start()
         port, url = server.port, server.url
         await server.create()

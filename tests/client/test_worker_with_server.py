@@ -12,7 +12,7 @@ import trio.testing
 
 from qrusty_trio import client as q
 from tests.client.hosting import Host, break_connections
-from tests.http.ws_server import PATIENCE, Running, both_lanes, running
+from tests.http.ws_server import PATIENCE, Running, both_paths, running
 
 
 async def during(server: Running, handler: q.Handler, until: Callable[[], Awaitable[None]], **options: int) -> None:
@@ -26,8 +26,8 @@ async def during(server: Running, handler: q.Handler, until: Callable[[], Awaita
 
 
 # Verifies: WS-0043
-@both_lanes
-async def test_every_message_is_acked_or_fails_as_often_as_it_may(fast_lane: bool) -> None:
+@both_paths
+async def test_every_message_is_acked_or_fails_as_often_as_it_may(fast_path: bool) -> None:
     tries: Counter[str] = Counter()
     running_now = 0
     full = trio.Event()
@@ -44,7 +44,7 @@ async def test_every_message_is_acked_or_fails_as_often_as_it_may(fast_lane: boo
         if int(message.payload) % 50 == 7:
             raise ValueError(f"{message.payload} is not to my liking")
 
-    async with running(fast_lane) as server, q.connect(server.url) as client:
+    async with running(fast_path) as server, q.connect(server.url) as client:
         await server.create()
         for number in range(300):
             await client.publish("jobs", str(number))
@@ -53,15 +53,15 @@ async def test_every_message_is_acked_or_fails_as_often_as_it_may(fast_lane: boo
 
 
 # Verifies: WS-0044
-@both_lanes
-async def test_a_handler_that_takes_longer_than_its_lock_keeps_its_message(fast_lane: bool) -> None:
+@both_paths
+async def test_a_handler_that_takes_longer_than_its_lock_keeps_its_message(fast_path: bool) -> None:
     begun: Counter[str] = Counter()
 
     async def handle(message: q.Message) -> None:
         begun[message.payload] += 1
         await trio.sleep(2.5)
 
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         for number in range(3):
             await server.publish(str(number))
@@ -70,9 +70,9 @@ async def test_a_handler_that_takes_longer_than_its_lock_keeps_its_message(fast_
 
 
 # Verifies: WS-0045
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("end", ["stop", "cancel"])
-async def test_what_it_had_not_finished_goes_back_uncounted(fast_lane: bool, end: str) -> None:
+async def test_what_it_had_not_finished_goes_back_uncounted(fast_path: bool, end: str) -> None:
     """With `max_retries` 1, a delivery that counts is the last one."""
     stop = trio.Event()
     ended: list[str] = []
@@ -85,7 +85,7 @@ async def test_what_it_had_not_finished_goes_back_uncounted(fast_lane: bool, end
         finally:
             ended.append(message.payload)
 
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         for payload in ("quick", "slow", "slow", "later", "later"):
             await server.publish(payload, max_retries=1)
@@ -104,8 +104,8 @@ async def test_what_it_had_not_finished_goes_back_uncounted(fast_lane: bool, end
     assert ended == ["slow", "slow"]
 
 
-@both_lanes
-async def test_a_broken_connection_cancels_handlers_and_brings_their_messages_back(fast_lane: bool) -> None:
+@both_paths
+async def test_a_broken_connection_cancels_handlers_and_brings_their_messages_back(fast_path: bool) -> None:
     begun: Counter[str] = Counter()
     cancelled: Counter[str] = Counter()
     all_begun = trio.Event()
@@ -121,7 +121,7 @@ async def test_a_broken_connection_cancels_handlers_and_brings_their_messages_ba
             cancelled[message.payload] += 1
             raise
 
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         for number in range(4):
             await server.publish(str(number))
@@ -136,8 +136,8 @@ async def test_a_broken_connection_cancels_handlers_and_brings_their_messages_ba
     assert begun == Counter("01230123")
 
 
-@both_lanes
-async def test_it_outlives_its_server(fast_lane: bool, tmp_path: Path) -> None:
+@both_paths
+async def test_it_outlives_its_server(fast_path: bool, tmp_path: Path) -> None:
     """It starts before the server does, and goes on after a restart."""
     done: Counter[str] = Counter()
     half_done = trio.Event()
@@ -150,7 +150,7 @@ async def test_it_outlives_its_server(fast_lane: bool, tmp_path: Path) -> None:
             half_done.set()
 
     async with trio.open_nursery() as nursery:
-        host = Host(nursery, fast_lane, tmp_path / "data")
+        host = Host(nursery, fast_path, tmp_path / "data")
         server = await host.start()
         port, url = server.port, server.url
         await server.create()
@@ -193,10 +193,10 @@ class CancelAt(trio.abc.Instrument):
                 self.scope.cancel()
 
 
-@both_lanes
-async def test_cancelled_at_any_step_it_loses_nothing_and_counts_nothing(fast_lane: bool) -> None:
+@both_paths
+async def test_cancelled_at_any_step_it_loses_nothing_and_counts_nothing(fast_path: bool) -> None:
     """A message that comes with `max_retries` 1 is a dead letter if its delivery counts."""
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         step = cancelled = 0
         caught = True

@@ -67,13 +67,13 @@ class Looks:
         operation, params = resolve(method, path.encode(), query)
         call = Call(operation, params, json.dumps(body).encode() if body is not None else b"", query)
         try:
-            answer = operation.function(services, call, self.now)
-            if not isinstance(answer, Reply | Wait):
-                answer = run_to_the_end(answer)
-            assert isinstance(answer, Reply)
+            response = operation.function(services, call, self.now)
+            if not isinstance(response, Reply | Wait):
+                response = run_to_the_end(response)
+            assert isinstance(response, Reply)
         except QrustyError as error:
-            answer = error_reply(error)
-        return answer.status, json.loads(answer.body)
+            response = error_reply(error)
+        return response.status, json.loads(response.body)
 
     # Locks
 
@@ -81,13 +81,13 @@ class Looks:
         self.before()
         name, id, consumer = self.pick(number)
         body = {"consumer_id": consumer, "timeout_seconds": seconds}
-        status, answer = self.http("POST", f"/renew/{quote(name, safe='')}/{quote(id)}", body=body)
+        status, response = self.http("POST", f"/renew/{quote(name, safe='')}/{quote(id)}", body=body)
         try:
             expected = self.model.renew(name, id, consumer, seconds, self.now)
         except QrustyError:
-            assert (status, answer["code"]) == (404, "message_not_locked")
+            assert (status, response["code"]) == (404, "message_not_locked")
         else:
-            assert (status, answer) == (200, {"lock_until": expected})
+            assert (status, response) == (200, {"lock_until": expected})
         self.after()
 
     def renew_batch(self, numbers: list[int], seconds: int) -> None:
@@ -123,8 +123,8 @@ class Looks:
                 ended += 1
                 self.note()
         expected = (200, {"unlocked": ended}) if queue is not None else 404
-        status, answer = self.http("POST", f"/force-unlock/{quote(name, safe='')}", body=body)
-        assert (status, answer) == expected if queue is not None else status == expected
+        status, response = self.http("POST", f"/force-unlock/{quote(name, safe='')}", body=body)
+        assert (status, response) == expected if queue is not None else status == expected
         self.after()
 
     # Looks
@@ -134,15 +134,15 @@ class Looks:
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            status, answer = self.http("GET", f"/queues/{quote(name, safe='')}/{what}", f"{query}{cursor}")
+            status, response = self.http("GET", f"/queues/{quote(name, safe='')}/{what}", f"{query}{cursor}")
             if name not in self.model.queues:
-                assert (status, answer["code"]) == (404, "queue_not_found")
+                assert (status, response["code"]) == (404, "queue_not_found")
                 return None
-            assert status == 200, answer
-            found += answer[what]
-            if answer["cursor"] is None:
+            assert status == 200, response
+            found += response[what]
+            if response["cursor"] is None:
                 return found
-            cursor = f"&cursor={answer['cursor']}"
+            cursor = f"&cursor={response['cursor']}"
 
     def look_at_messages(self, name: str, limit: int) -> None:
         self.before()
@@ -183,30 +183,30 @@ class Looks:
         held = queue.held if queue is not None else {}
         candidates = [id, *(message.id for message in ordered[number % 3 :: 3])]
         for each in candidates:
-            status, answer = self.http("GET", f"/queues/{quote(name, safe='')}/messages/{quote(each)}")
+            status, response = self.http("GET", f"/queues/{quote(name, safe='')}/messages/{quote(each)}")
             before = next((index for index, message in enumerate(ordered) if message.id == each), None)
             if before is not None:
-                assert (status, answer["state"], answer["before"]) == (200, "available", before)
-                assert answer["payload"] == ordered[before].payload
+                assert (status, response["state"], response["before"]) == (200, "available", before)
+                assert response["payload"] == ordered[before].payload
             elif each in held:
-                assert (status, answer["state"]) == (200, "locked")
-                assert answer["payload"] == held[each].message.payload
+                assert (status, response["state"]) == (200, "locked")
+                assert response["payload"] == held[each].message.payload
             elif queue is not None and any(letter.message.id == each for letter in queue.dead):
-                assert (status, answer["state"]) == (200, "dead")
+                assert (status, response["state"]) == (200, "dead")
             else:
                 assert status == 404
         self.after()
 
     def look_at_priorities(self, name: str) -> None:
         self.before()
-        status, answer = self.http("GET", f"/queues/{quote(name, safe='')}/priorities")
+        status, response = self.http("GET", f"/queues/{quote(name, safe='')}/priorities")
         queue = self.model.queues.get(name)
         if queue is None:
             assert status == 404
         else:
             counted = Counter(message.priority for message in queue.available)
-            assert {row["priority"]: row["count"] for row in answer["priorities"]} == counted
-            assert (answer["others"], answer["sampled"]) == (0, False)
+            assert {row["priority"]: row["count"] for row in response["priorities"]} == counted
+            assert (response["others"], response["sampled"]) == (0, False)
         self.after()
 
     def look_at_ages(self) -> None:

@@ -1,8 +1,8 @@
 """What clients know about their messages, and what follows from it.
 
-Rule: the ledger believes answers only. It notes a request before it is sent and its outcome after the answer came, each
-with a tick of one counter, so "before" and "after" are certain. A promise that was broken is an AssertionError at the
-moment it is seen, or in `check_order` and `check_stored` afterwards.
+Rule: the ledger believes responses only. It notes a request before it is sent and its outcome after the response came,
+each with a tick of one counter, so "before" and "after" are certain. A promise that was broken is an AssertionError at
+the moment it is seen, or in `check_order` and `check_stored` afterwards.
 
 Locks are taken for so long that none ends during a test.
 """
@@ -72,8 +72,8 @@ class Ledger:
         self.messages: dict[str, Message] = {}
         """By name."""
         self.consumes: list[Consume] = []
-        self.answers = 0
-        """Answers that came, of any kind."""
+        self.responses = 0
+        """Responses that came, of any kind."""
         self._last = 0
         self._at_last: Callable[[], None]
         self._ticks = itertools.count()
@@ -83,14 +83,14 @@ class Ledger:
         return next(self._ticks)
 
     def answered(self) -> None:
-        """Any answer came."""
-        self.answers += 1
-        if self.answers == self._last:
+        """Any response came."""
+        self.responses += 1
+        if self.responses == self._last:
             self._at_last()
 
-    def call_after(self, answers: int, function: Callable[[], None]) -> None:
-        """Call `function` with that many more answers, before any client sends a thing because of the last of them."""
-        self._last = self.answers + answers
+    def call_after(self, responses: int, function: Callable[[], None]) -> None:
+        """Call `function` with that many more responses, before a client sends a thing because of the last of them."""
+        self._last = self.responses + responses
         self._at_last = function
 
     # Publish
@@ -165,7 +165,7 @@ class Ledger:
         message.acked = True
 
     def nacked(self, message: Message, deliveries: int) -> None:
-        """`deliveries`: what `settling` returned. Who was faster than the answer may have it by now."""
+        """`deliveries`: what `settling` returned. Who was faster than the response may have it by now."""
         self.answered()
         if message.deliveries == deliveries:
             message.available.append([self.tick(), inf])
@@ -196,7 +196,7 @@ class Ledger:
                     continue
                 for begin, end in message.available:
                     if end == inf and message.name not in still:
-                        # A consume took it whose answer was lost: at the earliest, the first of those.
+                        # A consume took it whose response was lost: at the earliest, the first of those.
                         end = lost[0] if lost else inf
                     spans.append((begin, end, message))
             spans.sort(key=lambda span: span[0])

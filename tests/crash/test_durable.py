@@ -1,4 +1,4 @@
-"""No answer leaves before its change is on the disk: the server under strace, and a power cut made from its trace."""
+"""No response leaves before its change is on the disk: the server under strace, and a power cut made from its trace."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.crash.workers import HttpWorker, WebSocketWorker
 from tests.server.running import child_server, client_of
 from tests.wire.http_client import HttpClient
 
-ANSWERS = 1500
+RESPONSES = 1500
 WORKERS = 8
 BLOCK_BYTES = 32 * 1024
 HEADER_BYTES = 7
@@ -60,7 +60,7 @@ class Trace:
             self._logs.append((text, list(zip(ends, writes, strict=True))))
         self.log_syncs = [call for call in self.calls if call.name in SYNCS and call.path.endswith(".log")]
         sent = [call for call in self.calls if "socket:" in call.path]
-        self.answers = [call for call in sent if call.data.startswith(b"HTTP/1.1 ") or b'"type":' in call.data]
+        self.responses = [call for call in sent if call.data.startswith(b"HTTP/1.1 ") or b'"type":' in call.data]
 
     def first_write_of(self, id: bytes) -> SystemCall:
         """The write to the log that first holds an id, to its last byte."""
@@ -71,28 +71,28 @@ class Trace:
                 return writes[bisect_left(writes, position, key=lambda each: each[0])][1]
         raise AssertionError(f"{id!r} is not in the log")
 
-    def check_covered(self, write: SystemCall, answer: SystemCall) -> None:
-        """A sync of the log began after the write and had ended before the answer."""
+    def check_covered(self, write: SystemCall, response: SystemCall) -> None:
+        """A sync of the log began after the write and had ended before the response."""
         assert any(
-            write.end < sync.begin and sync.end < answer.begin and sync.path == write.path and sync.result == 0
+            write.end < sync.begin and sync.end < response.begin and sync.path == write.path and sync.result == 0
             for sync in self.log_syncs
-        ), f"an answer left before a sync of its change: {answer.data[:300]!r}"
+        ), f"an answer left before a sync of its change: {response.data[:300]!r}"
 
 
 async def _post(client: HttpClient, target: str, **body: Any) -> Any:
-    answer = await client.request("POST", target, json.dumps(body).encode())
-    assert answer.status == 200, answer
-    return answer.json() if answer.body else None
+    response = await client.request("POST", target, json.dumps(body).encode())
+    assert response.status == 200, response
+    return response.json() if response.body else None
 
 
 async def _let_the_trace_follow(client: HttpClient) -> None:
-    """One more answer: a kill may come before the end of the last call is in the trace."""
+    """One more response: a kill may come before the end of the last call is in the trace."""
     assert (await client.request("GET", "/health")).status == 200
 
 
 # Verifies: PER-0001
 async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
-    """One request at a time: whatever was written between two answers belongs to the second of them."""
+    """One request at a time: whatever was written between two responses belongs to the second of them."""
     async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
         async with client_of(server) as client:
             await _post(client, "/create-queue", name="q", config={"ordering": "Fifo"})
@@ -112,30 +112,30 @@ async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
         await server.kill()
     trace = Trace(tmp_path / "trace")
     kinds = ["change"] + ["change", "consume", "change", "consume", "change"] * 20 + ["change"] * 3
-    answers = trace.answers[: len(kinds)]
-    assert len(answers) == len(kinds)
+    responses = trace.responses[: len(kinds)]
+    assert len(responses) == len(kinds)
     before: float = trace.log_syncs[0].end
-    for kind, answer in zip(kinds, answers, strict=True):
+    for kind, response in zip(kinds, responses, strict=True):
         if kind == "change":
-            writes = [write for write in trace.log_writes if before < write.begin < answer.begin]
-            assert writes, f"nothing was written for {answer.data!r}"
-            trace.check_covered(writes[-1], answer)
-        before = answer.end
+            writes = [write for write in trace.log_writes if before < write.begin < response.begin]
+            assert writes, f"nothing was written for {response.data!r}"
+            trace.check_covered(writes[-1], response)
+        before = response.end
 
 
 # Verifies: PER-0001
 async def test_many_at_once_are_synced_before_their_answers(tmp_path: Path, ledger: Ledger) -> None:
-    """Under load, over HTTP and WebSocket: the log holds the id that an answer gives, and a sync lies in between."""
+    """Under load, over HTTP and WebSocket: the log holds the id that a response gives, and a sync lies in between."""
     workers: list[Any] = [*_http_workers(ledger, WORKERS), WebSocketWorker(ledger, "ws")]
     await _load(tmp_path, ledger, workers)
     trace = Trace(tmp_path / "trace")
     published = 0
-    for answer in trace.answers:
-        data = answer.data
+    for response in trace.responses:
+        data = response.data
         if b'"type":"deliver' in data or b'"retry_count"' in data:
             continue  # Those name messages that were published before.
         for id in UUID.findall(data):
-            trace.check_covered(trace.first_write_of(id), answer)
+            trace.check_covered(trace.first_write_of(id), response)
             published += 1
     assert published > 100
     assert len(trace.log_syncs) < published, "there was no group commit"
@@ -150,10 +150,10 @@ async def test_a_payload_file_is_synced_before_the_log(tmp_path: Path) -> None:
         await server.kill()
     trace = Trace(tmp_path / "trace")
     segment_syncs = [call for call in trace.calls if call.name in SYNCS and call.path.endswith(".payloads")]
-    for number, answer in enumerate(trace.answers):
+    for number, response in enumerate(trace.responses):
         content = f"{number}".encode() * 10_000
         write = next(call for call in trace.calls if call.path.endswith(".payloads") and content in call.data)
-        log_syncs = [sync for sync in trace.log_syncs if sync.end < answer.begin]
+        log_syncs = [sync for sync in trace.log_syncs if sync.end < response.begin]
         assert any(write.end < sync.begin and sync.end < log_syncs[-1].begin for sync in segment_syncs)
 
 
@@ -171,9 +171,9 @@ async def test_other_policies_sync_for_no_request(tmp_path: Path, policy: str) -
             await _let_the_trace_follow(client)
         await server.kill()
     trace = Trace(tmp_path / "trace")
-    answers = trace.answers[:requests]
-    assert len(answers) == requests
-    first, last = answers[0], answers[-1]
+    responses = trace.responses[:requests]
+    assert len(responses) == requests
+    first, last = responses[0], responses[-1]
     between = [sync for sync in trace.log_syncs if first.begin < sync.begin < last.begin]
     if policy == "never":
         assert not between
@@ -217,7 +217,7 @@ async def _load(tmp_path: Path, ledger: Ledger, workers: list[Any], policy: str 
         async with trio.open_nursery() as nursery:
             for worker in workers:
                 nursery.start_soon(worker.run, server.port, stop)
-            while ledger.answers < ANSWERS:
+            while ledger.responses < RESPONSES:
                 assert not server.log_ended.is_set(), server.log
                 await trio.sleep(0.001)
             await server.kill()

@@ -22,8 +22,8 @@ from tests.server.running import Child, child_environment, child_process, child_
 ROUNDS = int(os.environ.get("QRUSTY_CRASH_ROUNDS", "20"))
 ROUNDS_PER_STORE = 20
 WORKERS = 6
-ANSWERS = 1500
-"""A server is killed when its clients got so many answers at most."""
+RESPONSES = 1500
+"""A server is killed when its clients got so many responses at most."""
 ROUND_SECONDS = 120.0
 START_UPS_TO_KILL = 0.2
 """Share of restarts that are killed once before the server listens."""
@@ -89,7 +89,7 @@ async def _life(ledger: Ledger, path: Path, workers: Sequence[HttpWorker | WebSo
                     reached.set()
 
                 at_once = ledger.random.random() < 0.5
-                ledger.call_after(ledger.random.randrange(1, ANSWERS), at_last)
+                ledger.call_after(ledger.random.randrange(1, RESPONSES), at_last)
                 await reached.wait()
                 await trio.sleep(ledger.random.uniform(0, 0.005))
                 await server.kill()
@@ -124,7 +124,7 @@ async def create_queues(server: Child) -> None:
     async with client_of(server) as client:
         for queue, by_priority in QUEUES.items():
             config = {"ordering": "MaxFirst" if by_priority else "Fifo"}
-            answer = await client.request(
+            response = await client.request(
                 "POST", "/create-queue", json.dumps({"name": queue, "config": config}).encode()
             )
-            assert answer.status == 200, answer
+            assert response.status == 200, response

@@ -109,7 +109,7 @@ def places(path: Path, scratch: Path) -> Places:
 
 
 async def killed(path: Path, dice: random.Random, verb: str, body: dict[str, object]) -> bool:
-    """Start a server, ask for something, and kill the server meanwhile. Whether an answer came."""
+    """Start a server, ask for something, and kill the server meanwhile. Whether a response came."""
     answered = False
 
     async with child_server(path) as server, trio.open_nursery() as nursery:
@@ -119,8 +119,8 @@ async def killed(path: Path, dice: random.Random, verb: str, body: dict[str, obj
             try:
                 async with client_of(server) as client:
                     target = f"/queues/from/dead-letters/{verb}"
-                    answer = await client.request("POST", target, json.dumps(body).encode())
-                    assert answer.status == 200, answer
+                    response = await client.request("POST", target, json.dumps(body).encode())
+                    assert response.status == 200, response
                     answered = True
             except GONE:
                 pass

@@ -82,7 +82,7 @@ def test_a_message_handed_back_is_first_again() -> None:
 
 
 def test_what_another_may_have_got_is_no_complaint() -> None:
-    """A consume that was under way, or whose answer was lost, may have had the first message."""
+    """A consume that was under way, or whose response was lost, may have had the first message."""
     ledger = Ledger(1)
     first, second, third = (publish(ledger, FIFO) for _ in range(3))
     under_way = ledger.consuming(FIFO)

@@ -57,7 +57,7 @@ async def _drain(server: Child, ledger: Ledger) -> None:
                 message = ledger.delivered(consume, "drain", delivery["id"], delivery["payload"])
                 ranks.append(message.rank)
                 ledger.settling(message, ack=True)
-                answer = await client.request("POST", f"/ack/{quote(queue)}/{message.id}", body)
-                assert answer.status == 200, answer
+                response = await client.request("POST", f"/ack/{quote(queue)}/{message.id}", body)
+                assert response.status == 200, response
                 ledger.acked(message)
             assert ranks == sorted(ranks)

@@ -16,7 +16,7 @@ import trio
 
 from qrusty_trio.client import Client, ConnectFailed, ConnectionLost, Delivery, connect
 from tests.crash.ledger import LOCK_SECONDS, QUEUES, Ledger, Message
-from tests.wire.http_client import Answer, Connection
+from tests.wire.http_client import Connection, Response
 
 GONE = (EOFError, trio.BrokenResourceError, OSError)
 MAX_RETRIES = 2**32 - 1
@@ -54,7 +54,7 @@ class HttpWorker:
 
     async def _step(self) -> None:
         chance = self.ledger.random.random()
-        if chance < (0.4 if self.ledger.answers % 4000 < 2000 else 0.2):  # The queues fill and drain by turns.
+        if chance < (0.4 if self.ledger.responses % 4000 < 2000 else 0.2):  # The queues fill and drain by turns.
             await self._publish()
         elif chance < 0.85 or not self.held:
             await self._consume()
@@ -63,27 +63,27 @@ class HttpWorker:
         else:
             await self._settle_many()
 
-    async def _post(self, target: str, **body: Any) -> Answer:
+    async def _post(self, target: str, **body: Any) -> Response:
         return await self._connection.request("POST", target, json.dumps(body).encode())
 
     async def _publish(self) -> None:
         message = self.ledger.publishing(self.name)
-        answer = await self._post(
+        response = await self._post(
             "/publish",
             queue=message.queue,
             priority=message.priority,
             payload=message.payload,
             max_retries=MAX_RETRIES,
         )
-        assert answer.status == 200, answer
-        self.ledger.published(message, answer.json()["id"])
+        assert response.status == 200, response
+        self.ledger.published(message, response.json()["id"])
 
     async def _consume(self) -> None:
         queue = self.ledger.random.choice(list(QUEUES))
         consume = self.ledger.consuming(queue)
-        answer = await self._post(f"/consume/{quote(queue)}", consumer_id=self.name, timeout_seconds=LOCK_SECONDS)
-        assert answer.status == 200, answer
-        delivery = answer.json()
+        response = await self._post(f"/consume/{quote(queue)}", consumer_id=self.name, timeout_seconds=LOCK_SECONDS)
+        assert response.status == 200, response
+        delivery = response.json()
         if delivery is None:
             self.ledger.nothing(consume)
             return
@@ -96,11 +96,11 @@ class HttpWorker:
     async def _settle_one(self, message: Message) -> None:
         ack = self.ledger.random.random() < 0.7
         self._unsettled = ack, [(message, self.ledger.settling(message, ack))]
-        answer = await self._send_settle(message, ack)
-        assert answer.status == 200, f"{answer}: {message}"
+        response = await self._send_settle(message, ack)
+        assert response.status == 200, f"{response}: {message}"
         self._settled()
 
-    async def _send_settle(self, message: Message, ack: bool) -> Answer:
+    async def _send_settle(self, message: Message, ack: bool) -> Response:
         verb = "ack" if ack else "nack"
         return await self._post(f"/{verb}/{quote(message.queue)}/{message.id}", consumer_id=self.name)
 
@@ -110,8 +110,8 @@ class HttpWorker:
         self.held = [message for message in self.held if message.queue != queue]
         self._unsettled = True, [(message, self.ledger.settling(message, ack=True)) for message in messages]
         ids = [message.id for message in messages]
-        answer = await self._post(f"/ack-batch/{quote(queue)}", consumer_id=self.name, message_ids=ids)
-        assert answer.json() == {"acked": ids, "not_found": []}, answer
+        response = await self._post(f"/ack-batch/{quote(queue)}", consumer_id=self.name, message_ids=ids)
+        assert response.json() == {"acked": ids, "not_found": []}, response
         self._settled()
 
     def _settled(self) -> None:
@@ -130,12 +130,12 @@ class HttpWorker:
             return
         ack, settled = self._unsettled
         for message, _ in settled:
-            answer = await self._send_settle(message, ack)
-            assert answer.status in (200, 404), answer
+            response = await self._send_settle(message, ack)
+            assert response.status in (200, 404), response
         if ack:
             self._settled()
         else:
-            # A consume whose answer was lost may have got it in between: nothing is certain.
+            # A consume whose response was lost may have got it in between: nothing is certain.
             self._unsettled = None
 
 
@@ -145,15 +145,15 @@ class BatchWorker(HttpWorker):
     async def _publish(self) -> None:
         queue = self.ledger.random.choice(list(QUEUES))
         messages = [self.ledger.publishing(self.name, queue) for _ in range(self.ledger.random.randint(1, BATCH))]
-        answer = await self._post(
+        response = await self._post(
             "/publish-batch",
             queue=queue,
             messages=[
                 {"priority": each.priority, "payload": each.payload, "max_retries": MAX_RETRIES} for each in messages
             ],
         )
-        assert answer.status == 200, answer
-        told = answer.json()
+        assert response.status == 200, response
+        told = response.json()
         assert told["rejected"] == []
         for message, id in zip(messages, told["ids"], strict=True):
             self.ledger.published(message, id)
@@ -161,15 +161,15 @@ class BatchWorker(HttpWorker):
     async def _consume(self) -> None:
         queue = self.ledger.random.choice(list(QUEUES))
         consumes = [self.ledger.consuming(queue) for _ in range(BATCH)]
-        answer = await self._post(
+        response = await self._post(
             f"/consume-batch/{quote(queue)}",
             consumer_id=self.name,
             max_messages=BATCH,
             timeout_seconds=LOCK_SECONDS,
             wait_seconds=self.ledger.random.choice([0, 0.05]),
         )
-        assert answer.status == 200, answer
-        deliveries = answer.json()["messages"]
+        assert response.status == 200, response
+        deliveries = response.json()["messages"]
         for consume, delivery in zip(consumes, deliveries, strict=False):
             self.held.append(self.ledger.delivered(consume, self.name, delivery["id"], delivery["payload"]))
         for consume in consumes[len(deliveries) :]:

@@ -87,9 +87,9 @@ async def inside(port: int, *command: str) -> tuple[int, str]:
 
 async def request(server: Started, method: str, path: str, body: bytes | None = None) -> Any:
     async with open_client(server.url) as client:
-        answer = await client.request(method, path, body)
-    assert answer.status == 200, answer
-    return answer.json()
+        response = await client.request(method, path, body)
+    assert response.status == 200, response
+    return response.json()
 
 
 @needs_buildah
@@ -117,9 +117,9 @@ async def test_another_container_with_the_same_volume(image: str, tmp_path: Path
 
 async def page(server: Started) -> bytes:
     async with open_client(server.url) as client:
-        answer = await client.request("GET", "/ui/")
-    assert answer.status == 200
-    return answer.body
+        response = await client.request("GET", "/ui/")
+    assert response.status == 200
+    return response.body
 
 
 def text_of(file: Path) -> str:
@@ -146,7 +146,7 @@ async def test_the_health_check_where_nobody_listens() -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "sentence"),
+    ("response", "sentence"),
     [
         (b'HTTP/1.1 503 Busy\r\nContent-Length: 21\r\n\r\n{"status":"starting"}', "/readyz says starting\n"),
         (b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "no answer from "),
@@ -155,10 +155,10 @@ async def test_the_health_check_where_nobody_listens() -> None:
         (b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}', ""),
     ],
 )
-async def test_the_health_check_with_an_answer(answer: bytes, sentence: str) -> None:
+async def test_the_health_check_with_an_answer(response: bytes, sentence: str) -> None:
     async def reply(stream: trio.SocketStream) -> None:
         await stream.receive_some()
-        await stream.send_all(answer)
+        await stream.send_all(response)
 
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, reply, 0, host="127.0.0.1"))

@@ -4,7 +4,7 @@
 
     published <payload's name> | acking <name> | acked <name>
 
-Rule: a line is written after the answer (`acking`: before the request), whole, so whoever kills the process can hold
+Rule: a line is written after the response (`acking`: before the request), whole, so whoever kills the process can hold
 what it left behind to what it said.
 """
 

@@ -49,8 +49,8 @@ class Books:
 
 
 async def post(client: HttpClient, target: str, **body: Any) -> tuple[int, Any]:
-    answer = await client.request("POST", target, json.dumps(body).encode())
-    return answer.status, json.loads(answer.body or b"null")
+    response = await client.request("POST", target, json.dumps(body).encode())
+    return response.status, json.loads(response.body or b"null")
 
 
 async def publish_until(server: Server, books: Books, name: str, size: int, full: trio.Event) -> None:

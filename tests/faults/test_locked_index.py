@@ -153,9 +153,9 @@ async def test_over_the_wire(tmp_path: Path, storage_mode: StorageMode) -> None:
         async with open_client(url(server.port)) as client, connect(f"ws://127.0.0.1:{server.port}/ws") as subscriber:
 
             async def post(target: str, **body: Any) -> Any:
-                answer = await client.request("POST", target, json.dumps(body).encode())
-                assert answer.status == 200, answer
-                return json.loads(answer.body or b"null")
+                response = await client.request("POST", target, json.dumps(body).encode())
+                assert response.status == 200, response
+                return json.loads(response.body or b"null")
 
             await post("/create-queue", name="other", config={"ordering": "Fifo"})
             for payload in ("first", "second"):

@@ -25,13 +25,13 @@ PAYLOAD = base64.b64encode(os.urandom(3000)).decode()
 
 
 async def post(client: HttpClient, target: str, **body: object) -> tuple[int, bytes]:
-    answer = await client.request("POST", target, json.dumps(body).encode())
-    if answer.status == 503:
-        assert answer.headers["retry-after"] == "2"
-    return answer.status, answer.body
+    response = await client.request("POST", target, json.dumps(body).encode())
+    if response.status == 503:
+        assert response.headers["retry-after"] == "2"
+    return response.status, response.body
 
 
-async def publish(server: Child, number: int, answers: Counter[int]) -> None:
+async def publish(server: Child, number: int, responses: Counter[int]) -> None:
     async with open_client(url(server.port)) as client:
         count = number
         due = trio.current_time()
@@ -40,7 +40,7 @@ async def publish(server: Child, number: int, answers: Counter[int]) -> None:
             due = max(due + 1 / RATE, trio.current_time())
             await trio.sleep_until(due)
             status, body = await post(client, "/publish", queue=f"q{count % QUEUES}", priority=1, payload=PAYLOAD)
-            answers[status] += 1
+            responses[status] += 1
             if status != 200:
                 assert json.loads(body)["code"] == "memory_pressure"
                 await trio.sleep(0.02)
@@ -66,7 +66,7 @@ async def consume(server: Child, served: Counter[int]) -> None:
 
 # Verifies: SYS-0012
 async def test_it_sheds_and_comes_back(tmp_path: Path) -> None:
-    answers: Counter[int] = Counter()
+    responses: Counter[int] = Counter()
     served: Counter[int] = Counter()
     async with child_server(
         tmp_path / "data", QRUSTY_MEMORY_LIMIT_MB=str(LIMIT_MB), QRUSTY_FSYNC="everysec", ROCKSDB_CACHE_MB="32"
@@ -83,23 +83,23 @@ async def test_it_sheds_and_comes_back(tmp_path: Path) -> None:
         with trio.fail_after(LOAD_SECONDS):
             async with trio.open_nursery() as nursery:
                 for number in range(WORKERS):
-                    nursery.start_soon(publish, server, number, answers)
+                    nursery.start_soon(publish, server, number, responses)
                 nursery.start_soon(consume, server, served)
                 nursery.start_soon(watch)
                 await server.logged("memory pressure: critical")
                 served_before = served[200]
                 await server.logged("memory step: accept publishes")
                 # It takes them again, and they are stored.
-                accepted = answers[200]
-                while answers[200] == accepted or served[200] < served_before + 10:  # noqa: ASYNC110  # counters
+                accepted = responses[200]
+                while responses[200] == accepted or served[200] < served_before + 10:  # noqa: ASYNC110  # counters
                     await trio.sleep(0.01)
                 nursery.cancel_scope.cancel()
         async with open_client(url(server.port)) as client:
             stats = (await client.request("GET", "/stats")).json()["summary"]
             assert stats["memory_limit_bytes"] == LIMIT_MB * 2**20
-            assert stats["total_messages"] + served[200] >= answers[200]
+            assert stats["total_messages"] + served[200] >= responses[200]
         assert await server.stop() == 0
-    assert set(answers) <= {200, 503}
+    assert set(responses) <= {200, 503}
     assert most < LIMIT_MB * 2**20
     for step in ("refuse publishes", "hot tiers to 10 %", "flush memtables", "block cache to"):
         assert f"memory step: {step}" in server.log

@@ -225,7 +225,7 @@ async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
 
 
 def more_seen(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
-    """Set when something has arrived from a connection whose answer is not ready yet."""
+    """Set when something has arrived from a connection whose response is not ready yet."""
     seen = trio.Event()
     read = batching.Batching._read
 
@@ -282,9 +282,9 @@ async def test_a_sync_that_fails_is_the_answer(server: Server) -> None:
             raise DiskFull("No space left on the device")
 
         storage.sync = fail  # type: ignore[method-assign]
-        answer = await connection.request("POST", "/publish", PUBLISH)
-        assert answer.status == 507
-        assert answer.json()["code"] == "disk_full"
+        response = await connection.request("POST", "/publish", PUBLISH)
+        assert response.status == 507
+        assert response.json()["code"] == "disk_full"
         with trio.fail_after(30):
             while (await connection.request("POST", "/publish", PUBLISH)).status != 200:  # noqa: ASYNC110
                 await trio.sleep(0.05)
@@ -319,7 +319,7 @@ async def test_an_answer_larger_than_the_socket_takes(server: Server) -> None:
 
 
 class BrokenWrites:
-    """`os`, as far as `batching` uses it, whose next write of an answer fails."""
+    """`os`, as far as `batching` uses it, whose next write of a response fails."""
 
     def __init__(self, error: int) -> None:
         self.failed = False
@@ -383,9 +383,9 @@ async def test_stopping_while_an_answer_waits(tmp_path: Path) -> None:
                 await sync.until_reached()
                 server.stopping.set()
                 await trio.sleep(0.05)
-            answer = await connection.receive()
-            assert answer.status == 200
-            assert answer.headers["connection"] == "close"
+            response = await connection.receive()
+            assert response.status == 200
+            assert response.headers["connection"] == "close"
 
 
 class Refusing:

@@ -1,4 +1,4 @@
-"""Both lanes answer requests in the same way."""
+"""Both paths answer requests in the same way."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ import trio
 
 from qrusty_trio import __version__
 from qrusty_trio.api.operations import MAX_BODY_BYTES, OPERATIONS
-from tests.http.web import HOST, JSON, LANES, make_engine, request, running
+from tests.http.web import HOST, JSON, PATHS, make_engine, request, running
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 ALLOWED = "https://ops.example"
 
 
 # Verifies: SYS-0019
-async def test_a_message_lives_and_ends(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_message_lives_and_ends(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         created = await client.ask("POST", "/create-queue", {"name": "q", "config": {"ordering": "Fifo"}})
         assert (created.status, created.body) == (200, b"")
         assert "content-type" not in created.headers
@@ -36,8 +36,8 @@ async def test_a_message_lives_and_ends(fast_lane: bool) -> None:
 
 
 # Verifies: API-0002
-async def test_errors_are_json_and_say_what_is_wrong(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_errors_are_json_and_say_what_is_wrong(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for method, path, body, headers, status, code in [
             ("GET", "/nothing", None, b"", 404, "not_found"),
             ("GET", "/publish", None, b"", 405, "method_not_allowed"),
@@ -47,22 +47,22 @@ async def test_errors_are_json_and_say_what_is_wrong(fast_lane: bool) -> None:
             ("GET", "/operation-timings?seconds=x", None, b"", 400, "bad_request"),
             ("POST", "/consume/" + "q" * 256, {"consumer_id": "w"}, b"", 400, "invalid_queue_name"),
         ]:
-            answer = await client.ask(method, path, body, headers)
-            assert (answer.status, answer.json()["code"]) == (status, code), path
-            assert answer.json()["error"]
-            assert answer.headers["content-type"] == "application/json"
+            response = await client.ask(method, path, body, headers)
+            assert (response.status, response.json()["code"]) == (status, code), path
+            assert response.json()["error"]
+            assert response.headers["content-type"] == "application/json"
             if status == 405:
-                assert answer.headers["allow"] == ("POST" if path == "/publish" else "GET, HEAD")
+                assert response.headers["allow"] == ("POST" if path == "/publish" else "GET, HEAD")
 
 
 # Verifies: API-0003
 @pytest.mark.parametrize("content_type", [b"", b"text/plain", b"application/x-www-form-urlencoded", b"json"])
-async def test_a_body_that_is_not_json_is_refused(fast_lane: bool, content_type: bytes) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_body_that_is_not_json_is_refused(fast_path: bool, content_type: bytes) -> None:
+    async with running(fast_path) as web, web.client() as client:
         described = b"Content-Type: %b\r\n" % content_type if content_type else b""
         await client.send(b"POST /consume/q HTTP/1.1\r\n" + HOST + described + b"Content-Length: 2\r\n\r\n{}")
-        answer = await client.answer()
-        assert (answer.status, answer.json()["code"]) == (415, "wrong_content_type")
+        response = await client.response()
+        assert (response.status, response.json()["code"]) == (415, "wrong_content_type")
         assert (await client.ask("GET", "/health")).status == 200
 
 
@@ -86,38 +86,38 @@ NO_BODY = "the body is missing: it must be a JSON object"
 )
 @pytest.mark.parametrize("path", ["/publish", "/consume/q", "/ack/q/i", "/nack-batch/q", "/create-queue"])
 async def test_a_missing_body_is_called_that(
-    fast_lane: bool, described: bytes, status: int, code: str, sentence: str, path: str
+    fast_path: bool, described: bytes, status: int, code: str, sentence: str, path: str
 ) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+    async with running(fast_path) as web, web.client() as client:
         for _ in range(2):
             await client.send(f"POST {path} HTTP/1.1\r\n".encode() + HOST + described + b"\r\n")
-            answer = await client.answer()
-            assert (answer.status, answer.json()) == (status, {"error": sentence, "code": code})
+            response = await client.response()
+            assert (response.status, response.json()) == (status, {"error": sentence, "code": code})
 
 
-async def test_no_body_is_needed_where_none_is_taken(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_no_body_is_needed_where_none_is_taken(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for method, path in [("POST", "/purge-queue/q"), ("DELETE", "/delete-queue/q"), ("POST", "/delete-all")]:
             await client.send(f"{method} {path} HTTP/1.1\r\n".encode() + HOST + b"\r\n")
-            assert (await client.answer()).status == 200
+            assert (await client.response()).status == 200
 
 
-async def test_half_of_a_surrogate_pair_is_told(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_half_of_a_surrogate_pair_is_told(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for body, place in [(b'{"consumer_id":"\\ud800"}', 16), (b'{"consumer_id":"w","x":"more \\udc00 text"}', 29)]:
-            answer = await client.ask("POST", "/consume/q", body)
-            assert (answer.status, answer.json()["code"]) == (400, "malformed_json")
-            assert f"at byte {place} is half of a surrogate pair" in answer.json()["error"]
+            response = await client.ask("POST", "/consume/q", body)
+            assert (response.status, response.json()["code"]) == (400, "malformed_json")
+            assert f"at byte {place} is half of a surrogate pair" in response.json()["error"]
 
 
 # Verifies: API-0006
 @pytest.mark.parametrize("field", ["allow_duplicates", "priority_kind", "ordering"])
-async def test_null_is_no_setting_of_a_new_queue(fast_lane: bool, field: str) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_null_is_no_setting_of_a_new_queue(fast_path: bool, field: str) -> None:
+    async with running(fast_path) as web, web.client() as client:
         config = {"ordering": "Fifo", field: None}
-        answer = await client.ask("POST", "/create-queue", {"name": "q", "config": config})
-        assert (answer.status, answer.json()["code"]) == (422, "wrong_shape")
-        assert f"'config.{field}' must be " in answer.json()["error"]
+        response = await client.ask("POST", "/create-queue", {"name": "q", "config": config})
+        assert (response.status, response.json()["code"]) == (422, "wrong_shape")
+        assert f"'config.{field}' must be " in response.json()["error"]
         assert (await client.ask("GET", "/queues")).json() == []
 
 
@@ -125,20 +125,20 @@ async def test_null_is_no_setting_of_a_new_queue(fast_lane: bool, field: str) ->
 @pytest.mark.parametrize(
     "content_type", [b"application/json;charset=utf-8", b"Application/JSON", b"application/a+json"]
 )
-async def test_json_by_other_names(fast_lane: bool, content_type: bytes) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_json_by_other_names(fast_path: bool, content_type: bytes) -> None:
+    async with running(fast_path) as web, web.client() as client:
         body = b'{"consumer_id":"w"}'
         head = b"POST /consume/q HTTP/1.1\r\n" + HOST + b"Content-Type: %b\r\nContent-Length: %d\r\n\r\n"
         await client.send(head % (content_type, len(body)) + body)
-        assert (await client.answer()).body == b"null"
+        assert (await client.response()).body == b"null"
 
 
 # Verifies: API-0009
-async def test_the_largest_body_and_one_byte_more(fast_lane: bool) -> None:
+async def test_the_largest_body_and_one_byte_more(fast_path: bool) -> None:
     frame = len('{"queue":"q","priority":1,"payload":""}')
     body = json.dumps({"queue": "q", "priority": 1, "payload": "x" * (MAX_BODY_BYTES - frame)}, separators=(",", ":"))
     assert len(body) == MAX_BODY_BYTES
-    async with running(fast_lane) as web:
+    async with running(fast_path) as web:
         assert (await web.ask("POST", "/publish", body.encode())).status == 200
         refused = await web.ask("POST", "/publish", body.encode() + b" ")
         assert (refused.status, refused.json()["code"]) == (413, "body_too_large")
@@ -146,8 +146,8 @@ async def test_the_largest_body_and_one_byte_more(fast_lane: bool) -> None:
 
 
 # Verifies: API-0009
-async def test_a_body_too_large_in_chunks(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_body_too_large_in_chunks(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
         await client.send(b"POST /publish HTTP/1.1\r\n" + HOST + JSON + b"Transfer-Encoding: chunked\r\n\r\n")
         async with trio.open_nursery() as nursery:
@@ -158,16 +158,16 @@ async def test_a_body_too_large_in_chunks(fast_lane: bool) -> None:
                         await client.send(chunk)
 
             nursery.start_soon(send)
-            answer = await client.answer()
-            assert (answer.status, answer.json()["code"]) == (413, "body_too_large")
-            assert answer.headers["connection"] == "close"
+            response = await client.response()
+            assert (response.status, response.json()["code"]) == (413, "body_too_large")
+            assert response.headers["connection"] == "close"
             with pytest.raises((EOFError, trio.BrokenResourceError)):
-                await client.answer()
+                await client.response()
 
 
 # Verifies: API-0011
-async def test_names_are_decoded_once_and_after_splitting(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_names_are_decoded_once_and_after_splitting(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for name, path in [
             ("a/b", "a%2Fb"),
             ("ü x", "%C3%BC%20x"),
@@ -176,14 +176,14 @@ async def test_names_are_decoded_once_and_after_splitting(fast_lane: bool) -> No
             ("a+b", "a+b"),
         ]:
             await client.ask("POST", "/publish", {"queue": name, "priority": 1, "payload": name})
-            answer = await client.ask("POST", f"/consume/{path}", {"consumer_id": "w"})
-            assert answer.json()["payload"] == name
+            response = await client.ask("POST", f"/consume/{path}", {"consumer_id": "w"})
+            assert response.json()["payload"] == name
 
 
 # Verifies: API-0012
 @pytest.mark.parametrize("name", [".", "..", "a/b", "/", "a b", "ü", "+", "&=?#", "%2F", "metrics"])
-async def test_a_name_that_no_path_can_hold_goes_into_the_query(fast_lane: bool, name: str) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_name_that_no_path_can_hold_goes_into_the_query(fast_path: bool, name: str) -> None:
+    async with running(fast_path) as web, web.client() as client:
         worker = {"consumer_id": "w"}
         for form in (f"queue={quote(name, safe='')}", f"queue={quote_plus(name)}"):
             ids = []
@@ -211,8 +211,8 @@ async def test_a_name_that_no_path_can_hold_goes_into_the_query(fast_lane: bool,
 
 
 # Verifies: API-0013
-async def test_parameters_in_the_query_are_refused_in_words(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_parameters_in_the_query_are_refused_in_words(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for method, target, status, word in [
             ("POST", "/consume?queue=a&queue=b", 400, "'queue'"),
             ("POST", "/consume/a?queue=a", 400, "'queue'"),
@@ -226,9 +226,9 @@ async def test_parameters_in_the_query_are_refused_in_words(fast_lane: bool) -> 
             ("GET", "/consume?queue=a", 405, "POST"),
         ]:
             for _ in range(2):
-                answer = await client.ask(method, target, {"consumer_id": "w"} if method == "POST" else None)
-                assert answer.status == status, target
-                assert word in answer.json()["error"]
+                response = await client.ask(method, target, {"consumer_id": "w"} if method == "POST" else None)
+                assert response.status == status, target
+                assert word in response.json()["error"]
         assert (
             await client.ask("POST", "/publish?queue=a", {"queue": "b", "priority": 1, "payload": ""})
         ).status == 200
@@ -240,36 +240,36 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 
 # Verifies: API-0054
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-async def test_the_root_sends_a_browser_to_the_ui(fast_lane: bool, method: str) -> None:
-    async with running(fast_lane, allowed_origins=[ALLOWED]) as web, web.client() as client:
+async def test_the_root_sends_a_browser_to_the_ui(fast_path: bool, method: str) -> None:
+    async with running(fast_path, allowed_origins=[ALLOWED]) as web, web.client() as client:
         for accept in (BROWSER, "text/html", "TEXT/HTML;q=0.5", "application/json;q=0.1, text/html", "text/html, */*"):
             for origin in ("", f"Origin: {ALLOWED}\r\n"):
-                answer = await client.ask(method, "/?x=y", headers=f"Accept: {accept}\r\n{origin}".encode())
-                assert (answer.status, answer.headers["location"], answer.body) == (302, "ui/", b"")
-                assert answer.headers["vary"] == ("Accept, Origin" if origin else "Accept")
-                assert "content-type" not in answer.headers
+                response = await client.ask(method, "/?x=y", headers=f"Accept: {accept}\r\n{origin}".encode())
+                assert (response.status, response.headers["location"], response.body) == (302, "ui/", b"")
+                assert response.headers["vary"] == ("Accept, Origin" if origin else "Accept")
+                assert "content-type" not in response.headers
 
 
 # Verifies: API-0054
-async def test_the_root_tells_others_what_there_is(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_the_root_tells_others_what_there_is(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for accept in ("", "*/*", "application/json", "text/html;q=0", "text/html;q=x", "text/htmlx", "a" * 9_000):
-            answer = await client.ask("GET", "/", headers=f"Accept: {accept}\r\n".encode() if accept else b"")
-            assert (answer.status, answer.headers["content-type"]) == (200, "application/json")
-            assert answer.headers["vary"] == "Accept"
-            told = answer.json()
+            response = await client.ask("GET", "/", headers=f"Accept: {accept}\r\n".encode() if accept else b"")
+            assert (response.status, response.headers["content-type"]) == (200, "application/json")
+            assert response.headers["vary"] == "Accept"
+            told = response.json()
             assert (told["name"], told["version"]) == ("Qrusty on Trio", __version__)
             assert told["routes"] == [f"{operation.method} {operation.path}" for operation in OPERATIONS]
         for address in told["links"].values():
             assert not address.startswith("/")
             assert (await client.ask("GET", f"/{address}")).status == (426 if address == "ws" else 200)
         head = await client.ask("HEAD", "/")
-        assert (head.status, head.headers["content-length"], head.body) == (200, str(len(answer.body)), b"")
+        assert (head.status, head.headers["content-length"], head.body) == (200, str(len(response.body)), b"")
         posted = await client.ask("POST", "/", {})
         assert (posted.status, posted.json()["code"]) == (404, "not_found")
 
 
-async def test_every_status_has_its_phrase(fast_lane: bool) -> None:
+async def test_every_status_has_its_phrase(fast_path: bool) -> None:
     upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     upgrade += b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
     h2c = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n"
@@ -290,21 +290,21 @@ async def test_every_status_has_its_phrase(fast_lane: bool) -> None:
         ("GET", "/ws", upgrade, b"101 Switching Protocols"),
         ("GET", "/nothing", upgrade, b"404 Not Found"),
     ]:
-        async with running(fast_lane) as web, web.client() as client:
+        async with running(fast_path) as web, web.client() as client:
             await client.send(f"{method} {path} HTTP/1.1\r\n".encode() + HOST + headers + b"\r\n")
             first = await client.stream.receive_some(4096)
             assert first.startswith(b"HTTP/1.1 " + line), (path, first[:100])
 
 
-async def test_a_file_that_looks_like_an_answer_stays_as_it_is(fast_lane: bool, tmp_path: Path) -> None:
+async def test_a_file_that_looks_like_an_answer_stays_as_it_is(fast_path: bool, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_bytes(b"HTTP/1.1 100 \r\n\r\nHTTP/1.1 200 \r\n")
-    async with running(fast_lane, webui_dir=tmp_path) as web, web.client() as client:
+    async with running(fast_path, webui_dir=tmp_path) as web, web.client() as client:
         for _ in range(2):
             assert (await client.ask("GET", "/ui/")).body == (tmp_path / "index.html").read_bytes()
 
 
-async def test_head_is_get_without_a_body(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_head_is_get_without_a_body(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         full = await client.ask("GET", "/health")
         head = await client.ask("HEAD", "/health")
         assert (head.status, head.body) == (200, b"")
@@ -314,8 +314,8 @@ async def test_head_is_get_without_a_body(fast_lane: bool) -> None:
         assert (await client.ask("GET", "/health")).body == full.body
 
 
-async def test_connections_end_when_the_client_asks(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_connections_end_when_the_client_asks(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         async with web.client() as client:
             for _ in range(3):
                 assert (await client.ask("GET", "/health")).headers.get("connection") is None
@@ -324,24 +324,24 @@ async def test_connections_end_when_the_client_asks(fast_lane: bool) -> None:
             assert await client.ended()
         async with web.client() as client:
             await client.send(b"GET /health HTTP/1.0\r\n\r\n")
-            assert (await client.answer()).headers["connection"] == "close"
+            assert (await client.response()).headers["connection"] == "close"
             assert await client.ended()
 
 
 # Verifies: API-0038
-async def test_pipelined_requests_run_in_order(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_pipelined_requests_run_in_order(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         publishes = [request("POST", "/publish", {"queue": "q", "priority": 1, "payload": f"{n}"}) for n in range(150)]
         consumes = [request("POST", "/consume/q", {"consumer_id": "w"})] * 150
         await client.send(b"".join(publishes + consumes))
         for _ in range(150):
-            assert (await client.answer()).status == 200
-        assert [(await client.answer()).json()["payload"] for _ in range(150)] == [f"{n}" for n in range(150)]
+            assert (await client.response()).status == 200
+        assert [(await client.response()).json()["payload"] for _ in range(150)] == [f"{n}" for n in range(150)]
 
 
 # Verifies: API-0024
-async def test_while_starting_reads_are_answered_and_changes_refused(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_while_starting_reads_are_answered_and_changes_refused(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         web.engine.services.gate.starting = True
         refused = await client.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
         assert (refused.status, refused.headers["retry-after"]) == (503, "2")
@@ -355,13 +355,13 @@ async def test_while_starting_reads_are_answered_and_changes_refused(fast_lane: 
 
 
 # Verifies: API-0051
-async def test_a_page_of_an_allowed_origin_may_read_answers(fast_lane: bool) -> None:
-    async with running(fast_lane, allowed_origins=[ALLOWED]) as web, web.client() as client:
+async def test_a_page_of_an_allowed_origin_may_read_answers(fast_path: bool) -> None:
+    async with running(fast_path, allowed_origins=[ALLOWED]) as web, web.client() as client:
         for path, status in [("/health", 200), ("/nothing", 404), ("/publish", 405), ("/ui/", 200)]:
-            answer = await client.ask("GET", path, headers=f"Origin: {ALLOWED}\r\n".encode())
-            assert answer.status == status
-            assert answer.headers["access-control-allow-origin"] == ALLOWED
-            assert answer.headers["vary"] == "Origin"
+            response = await client.ask("GET", path, headers=f"Origin: {ALLOWED}\r\n".encode())
+            assert response.status == status
+            assert response.headers["access-control-allow-origin"] == ALLOWED
+            assert response.headers["vary"] == "Origin"
         preflight = await client.ask(
             "OPTIONS",
             "/publish",
@@ -376,17 +376,17 @@ async def test_a_page_of_an_allowed_origin_may_read_answers(fast_lane: bool) -> 
 # Verifies: API-0051
 @pytest.mark.parametrize("origin", ["https://evil.example", "null", "https://ops.example.evil", "HTTPS://OPS.EXAMPLE"])
 @pytest.mark.parametrize("allowed", [[], [ALLOWED]], ids=["none allowed", "another allowed"])
-async def test_any_other_origin_gets_no_cors_header(fast_lane: bool, origin: str, allowed: list[str]) -> None:
-    async with running(fast_lane, allowed_origins=allowed) as web, web.client() as client:
+async def test_any_other_origin_gets_no_cors_header(fast_path: bool, origin: str, allowed: list[str]) -> None:
+    async with running(fast_path, allowed_origins=allowed) as web, web.client() as client:
         headers = f"Origin: {origin}\r\nAccess-Control-Request-Method: POST\r\n".encode()
         for method, path, status in [("GET", "/health", 200), ("OPTIONS", "/publish", 403), ("GET", "/ui/", 200)]:
-            answer = await client.ask(method, path, headers=headers)
-            assert answer.status == status
-            assert not [name for name in answer.headers if name.startswith("access-control")]
+            response = await client.ask(method, path, headers=headers)
+            assert response.status == status
+            assert not [name for name in response.headers if name.startswith("access-control")]
 
 
-async def test_a_fault_inside_is_not_a_refusal(fast_lane: bool) -> None:
-    """The fast lane closes the connection, and logs why; Quart answers 500 and logs it."""
+async def test_a_fault_inside_is_not_a_refusal(fast_path: bool) -> None:
+    """The fast path closes the connection, and logs why; Quart answers 500 and logs it."""
     engine = make_engine()
 
     async def run(calls: object, pause: object) -> object:
@@ -397,10 +397,10 @@ async def test_a_fault_inside_is_not_a_refusal(fast_lane: bool) -> None:
 
     engine.run = run  # type: ignore[method-assign, assignment]  # the fault is the point
     engine.run_quick = run_quick  # type: ignore[method-assign, assignment]
-    async with running(fast_lane, engine=engine) as web, web.client() as client:
-        if fast_lane:
+    async with running(fast_path, engine=engine) as web, web.client() as client:
+        if fast_path:
             await client.send(request("GET", "/health"))
             assert await client.ended()
         else:
-            answer = await client.ask("GET", "/health")
-            assert (answer.status, answer.json()["code"]) == (500, "internal")
+            response = await client.ask("GET", "/health")
+            assert (response.status, response.json()["code"]) == (500, "internal")

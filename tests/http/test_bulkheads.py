@@ -206,7 +206,7 @@ def packets() -> Iterator[tuple[str, bytes]]:
 
 
 async def served(port: int) -> bool:
-    """Whether somebody else gets an answer."""
+    """Whether somebody else gets a response."""
     with trio.fail_after(PATIENCE):
         async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
             await stream.send_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
@@ -215,7 +215,7 @@ async def served(port: int) -> bool:
 
 async def throw(port: int, packet: bytes, *, half_close: bool) -> bytes:
     """Send it in one piece; what came back before the peer or we had enough."""
-    answer = b""
+    response = b""
     async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
         try:
             await stream.send_all(packet)
@@ -223,20 +223,20 @@ async def throw(port: int, packet: bytes, *, half_close: bool) -> bytes:
                 await stream.send_eof()
             with trio.move_on_after(0.05):
                 while piece := await stream.receive_some():
-                    answer += piece
+                    response += piece
         except trio.BrokenResourceError:
             pass
-    return answer
+    return response
 
 
 PACKETS = dict(packets())
 
 
 # Verifies: SYS-0009
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "hypercorn"])
-async def test_no_packet_ends_more_than_its_connection(fast_lane: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "hypercorn"])
+async def test_no_packet_ends_more_than_its_connection(fast_path: bool, tmp_path: Path) -> None:
     """Each twice: the peer then vanishes, or has said that it sends no more."""
-    async with running(settings_for(tmp_path / "data", fast_lane=fast_lane)) as server:
+    async with running(settings_for(tmp_path / "data", fast_path=fast_path)) as server:
         await until_ready(server)
         for name, packet in PACKETS.items():
             for half_close in (False, True):
@@ -254,20 +254,20 @@ async def gone(server: Server) -> bool:
 
 
 # Verifies: WS-0030
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "hypercorn"])
-async def test_frames_that_come_with_the_handshake_are_served(fast_lane: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "hypercorn"])
+async def test_frames_that_come_with_the_handshake_are_served(fast_path: bool, tmp_path: Path) -> None:
     """A habit of well-meant clients: they know that the handshake will be accepted."""
-    async with running(settings_for(tmp_path / "data", fast_lane=fast_lane)) as server:
+    async with running(settings_for(tmp_path / "data", fast_path=fast_path)) as server:
         await until_ready(server)
         first = text_frame(b'{"type":"unsubscribe","queue":"q"}')
         async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
             await stream.send_all(handshake(more=first))
-            answer = b""
+            response = b""
             with trio.fail_after(PATIENCE):
-                while b'{"type":"ok"}' not in answer:
+                while b'{"type":"ok"}' not in response:
                     piece = await stream.receive_some()
-                    assert piece, answer
-                    answer += piece
+                    assert piece, response
+                    response += piece
 
 
 # Verifies: API-0043

@@ -16,9 +16,9 @@ from qrusty_trio.http import byte_budget, fast_path
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Budget, Holding
 from qrusty_trio.http.fallback import guard
 from tests.http.test_held_bytes import CONSUME, LARGE, fill, non_readers, traced
-from tests.http.web import LANES, Client, Web, request, running
+from tests.http.web import PATHS, Client, Web, request, running
 
-both_lanes = pytest.mark.parametrize("fast", LANES, ids=["fast", "quart"])
+both_paths = pytest.mark.parametrize("fast", PATHS, ids=["fast", "quart"])
 
 LIMIT = 2 * LARGE_BYTES
 SEND_BUFFER = 65536
@@ -43,11 +43,11 @@ async def until_nothing_is_held(budget: Budget) -> None:
 
 
 async def takes(client: Client) -> None:
-    assert (await client.answer()).status == 200
+    assert (await client.response()).status == 200
 
 
 # Verifies: API-0040
-@both_lanes
+@both_paths
 async def test_many_that_do_not_read_hold_the_budget_and_no_more(fast: bool) -> None:
     async with running(fast, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
         budget = limited(web)
@@ -72,7 +72,7 @@ async def test_many_that_do_not_read_hold_the_budget_and_no_more(fast: bool) -> 
 
 
 # Verifies: API-0041
-@both_lanes
+@both_paths
 async def test_while_others_wait_those_who_take_nothing_are_cut_off(
     fast: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,7 +93,7 @@ async def test_while_others_wait_those_who_take_nothing_are_cut_off(
 
 
 # Verifies: API-0040
-@both_lanes
+@both_paths
 async def test_bodies_that_come_slowly_wait_for_room_in_their_sockets(fast: bool) -> None:
     async with running(fast) as web, non_readers(web, 2 * PEERS) as clients, trio.open_nursery() as nursery:
         limited(web)
@@ -107,7 +107,7 @@ async def test_bodies_that_come_slowly_wait_for_room_in_their_sockets(fast: bool
             await client.send(beginning)
             await rest.wait()
             await client.send(end)
-            answered.append((await client.answer()).status)
+            answered.append((await client.response()).status)
 
         with traced() as held:
             for client in clients:

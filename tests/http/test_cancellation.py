@@ -10,7 +10,7 @@ from trio.testing import MockClock, memory_stream_pair
 from qrusty_trio.http.fallback.handover import Handover
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.server.engine import Engine
-from tests.http.web import LANES, context_for, make_engine, request
+from tests.http.web import PATHS, context_for, make_engine, request
 
 PUBLISH = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
 CONSUME = request("POST", "/consume/q", {"consumer_id": "w"})
@@ -19,7 +19,7 @@ CHUNKED = (
     b'13\r\n{"consumer_id":"w"}\r\n0\r\n\r\n'
 )
 SCENARIO = [(PUBLISH, 1), (PUBLISH * 3, 3), (CONSUME, 1), (CONSUME + request("GET", "/health"), 2), (CHUNKED, 1)]
-"""What is sent, and how many answers are waited for before the next."""
+"""What is sent, and how many responses are waited for before the next."""
 MAX_STEPS = 3000
 
 
@@ -47,12 +47,12 @@ class CancelAt(Instrument):
                 self.scope.cancel()
 
 
-async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]:
+async def cancelled_at(step: int, fast_path: bool) -> tuple[bool, Engine, bytes]:
     """Whether there was such a step, the engine afterwards, and what the client got before its stream was closed."""
     engine = make_engine()
-    context = context_for(engine, fast_lane)
+    context = context_for(engine, fast_path)
     handover = Handover(context)
-    lane = FastPath(context, handover.serve)
+    fast = FastPath(context, handover.serve)
     ours, theirs = memory_stream_pair()
     cancelling = CancelAt(step)
 
@@ -60,7 +60,7 @@ async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]
         with cancelling.scope:
             async with trio.open_nursery() as nursery:
                 cancelling.nursery = nursery
-                nursery.start_soon(lane.serve if fast_lane else handover.serve, ours)
+                nursery.start_soon(fast.serve if fast_path else handover.serve, ours)
 
     received = b""
     trio.lowlevel.add_instrument(cancelling)
@@ -69,9 +69,9 @@ async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]
             nursery.start_soon(serve)
             expected = 0
             try:
-                for data, answers in SCENARIO:
+                for data, responses in SCENARIO:
                     await theirs.send_all(data)
-                    expected += answers
+                    expected += responses
                     while received.count(b"HTTP/1.1 200") < expected and (more := await theirs.receive_some(65536)):
                         received += more
                 await theirs.send_eof()
@@ -85,10 +85,10 @@ async def cancelled_at(step: int, fast_lane: bool) -> tuple[bool, Engine, bytes]
 
 
 # Verifies: DLV-0025
-@pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
-async def test_cancelled_at_every_step(fast_lane: bool, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
+async def test_cancelled_at_every_step(fast_path: bool, autojump_clock: MockClock) -> None:
     for step in range(1, MAX_STEPS):
-        fired, engine, received = await cancelled_at(step, fast_lane)
+        fired, engine, received = await cancelled_at(step, fast_path)
         stats = engine.broker.catalog.stats("q")
         if stats is not None:
             assert stats.locked == received.count(b'"retry_count":1'), step

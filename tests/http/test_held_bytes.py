@@ -18,9 +18,9 @@ from qrusty_trio.http import lingering
 from qrusty_trio.http.fallback import guard, handover
 from tests.http.fallback.test_http2 import LARGE as POST
 from tests.http.fallback.test_http2 import Peer, peer_of
-from tests.http.web import LANES, Client, Web, request, running
+from tests.http.web import PATHS, Client, Web, request, running
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 MIB = 1024 * 1024
 LARGE = 1_000_000
@@ -77,8 +77,8 @@ async def non_readers(web: Web, count: int) -> AsyncIterator[list[Client]]:
 
 
 # Verifies: API-0039
-async def test_pipelined_answers_are_made_as_they_are_taken(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, non_readers(web, 1) as (client,):
+async def test_pipelined_answers_are_made_as_they_are_taken(fast_path: bool) -> None:
+    async with running(fast_path) as web, non_readers(web, 1) as (client,):
         await fill(web, 16)
         with traced() as held:
             await client.send(CONSUME * 16)
@@ -89,13 +89,13 @@ async def test_pipelined_answers_are_made_as_they_are_taken(fast_lane: bool) -> 
             assert held.most < 8 * LARGE
             # As the peer reads on, so does the server.
             for number in range(16):
-                assert (await client.answer()).json()["payload"][0] == str(number % 10)
+                assert (await client.response()).json()["payload"][0] == str(number % 10)
             assert (await client.ask("GET", "/health")).status == 200
 
 
 # Verifies: API-0039
-async def test_reports_that_are_pipelined_are_made_as_they_are_taken(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, non_readers(web, 1) as (client,):
+async def test_reports_that_are_pipelined_are_made_as_they_are_taken(fast_path: bool) -> None:
+    async with running(fast_path) as web, non_readers(web, 1) as (client,):
         for number in range(1000):
             web.engine.broker.catalog.create(f"{number:0250}", QueueConfig())
         size = len((await web.ask("GET", "/stats")).body)
@@ -104,12 +104,12 @@ async def test_reports_that_are_pipelined_are_made_as_they_are_taken(fast_lane: 
             await trio.testing.wait_all_tasks_blocked(0.1)
             assert held.most < 8 * size
             for _ in range(32):
-                assert len((await client.answer()).body) == size
+                assert len((await client.response()).body) == size
 
 
 # Verifies: API-0042
-async def test_an_answer_that_has_left_is_not_kept(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, AsyncExitStack() as stack:
+async def test_an_answer_that_has_left_is_not_kept(fast_path: bool) -> None:
+    async with running(fast_path) as web, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(web.client()) for _ in range(10)]
         for client in clients:
             assert (await client.ask("POST", "/consume/q", {"consumer_id": "w"})).body == b"null"
@@ -124,9 +124,9 @@ async def test_an_answer_that_has_left_is_not_kept(fast_lane: bool) -> None:
 
 
 # Verifies: API-0042
-async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(fast_lane: bool) -> None:
+async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(fast_path: bool) -> None:
     count = 8
-    async with running(fast_lane) as web, non_readers(web, count) as clients:
+    async with running(fast_path) as web, non_readers(web, count) as clients:
         await fill(web, count)
         with traced() as held, collector_off():
             for client in clients:
@@ -143,12 +143,12 @@ async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(f
 
 # Verifies: API-0042
 async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
-    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (guard, handover, lingering):
         monkeypatch.setattr(module, "LINGER_SECONDS", 0.02)
     count = 8
-    async with running(fast_lane) as web:
+    async with running(fast_path) as web:
         await fill(web, count)
         with traced() as held, collector_off():
             async with await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
@@ -165,9 +165,9 @@ async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
             assert held.uncollected < (count + 2) * LARGE
 
 
-async def test_answers_that_a_client_over_http2_takes_back_are_not_kept(fast_lane: bool) -> None:
+async def test_answers_that_a_client_over_http2_takes_back_are_not_kept(fast_path: bool) -> None:
     count = 4
-    async with running(fast_lane) as web, peer_of(web) as peer:
+    async with running(fast_path) as web, peer_of(web) as peer:
         await fill(web, count)
         peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
         with traced() as held:

@@ -1,4 +1,4 @@
-"""Hostile bytes: both lanes answer them alike, and what parsers could read differently is refused and ends it."""
+"""Hostile bytes: both paths answer them alike, and what parsers could read differently is refused and ends it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from qrusty_trio.api.operations import error_reply
 from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import NotFound
 from qrusty_trio.http.header_block import MAX_EMPTY_LINES
-from tests.http.web import HOST, JSON, Answer, Web, request, running
+from tests.http.web import HOST, JSON, Response, Web, request, running
 
 PUBLISH = b'{"queue":"q","priority":1,"payload":"p"}'
 HEALTH = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
@@ -206,10 +206,10 @@ CASES = {
 }
 
 
-async def answers_to(web: Web, data: bytes, *, cut: int = 0) -> list[Answer]:
+async def answers_to(web: Web, data: bytes, *, cut: int = 0) -> list[Response]:
     """All answers until the server closes or has nothing more to say."""
     async with web.client() as client:
-        found: list[Answer] = []
+        found: list[Response] = []
 
         async def send() -> None:
             try:
@@ -227,7 +227,7 @@ async def answers_to(web: Web, data: bytes, *, cut: int = 0) -> list[Answer]:
             nursery.start_soon(send)
             try:
                 while True:
-                    found.append(await client.answer())
+                    found.append(await client.response())
             except EOFError as ended:
                 rest = ended.args[0]
             nursery.cancel_scope.cancel()
@@ -235,27 +235,27 @@ async def answers_to(web: Web, data: bytes, *, cut: int = 0) -> list[Answer]:
         return found
 
 
-def shown(answers: list[Answer]) -> list[int | str]:
-    found: list[int | str] = [answer.status for answer in answers]
-    for answer in answers:
-        if answer.status >= 400:
-            assert answer.headers["content-type"] == "application/json"
-            assert set(answer.json()) == {"error", "code"}
-        assert "server" not in answer.headers
-    for answer in answers[:-1]:
-        assert answer.headers.get("connection") != "close"
-    if answers and answers[-1].headers.get("connection") == "close":
+def shown(responses: list[Response]) -> list[int | str]:
+    found: list[int | str] = [response.status for response in responses]
+    for response in responses:
+        if response.status >= 400:
+            assert response.headers["content-type"] == "application/json"
+            assert set(response.json()) == {"error", "code"}
+        assert "server" not in response.headers
+    for response in responses[:-1]:
+        assert response.headers.get("connection") != "close"
+    if responses and responses[-1].headers.get("connection") == "close":
         found.append(CLOSES)
     return found
 
 
 # Verifies: SYS-0019, API-0031, API-0033
 @pytest.mark.parametrize("name", CASES)
-async def test_both_lanes_answer_alike(name: str) -> None:
+async def test_both_paths_answer_alike(name: str) -> None:
     case = CASES[name]
     found = []
-    for fast_lane in (True, False):
-        async with running(fast_lane) as web:
+    for fast_path in (True, False):
+        async with running(fast_path) as web:
             found.append(await answers_to(web, case.data))
             assert web.engine.broker.catalog.names() in ([], ["q"])
     fast, quart = found
@@ -267,9 +267,9 @@ async def test_both_lanes_answer_alike(name: str) -> None:
 
 
 # Verifies: API-0031
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "quart"])
-async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "quart"])
+async def test_bytes_in_small_pieces_mean_the_same(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         data = (
             b"\r\n"
             + request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "ü"})
@@ -284,18 +284,18 @@ async def test_bytes_in_small_pieces_mean_the_same(fast_lane: bool) -> None:
         assert web.engine.broker.catalog.stats("q").available == 9  # type: ignore[union-attr]  # it was published to
 
 
-@pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "quart"])
-async def test_empty_lines_are_counted_from_request_to_request(fast_lane: bool) -> None:
+@pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "quart"])
+async def test_empty_lines_are_counted_from_request_to_request(fast_path: bool) -> None:
     """A client that sends one after each body may send as many requests as it likes."""
-    async with running(fast_lane) as web, web.client() as client:
+    async with running(fast_path) as web, web.client() as client:
         for _ in range(MAX_EMPTY_LINES + 2):
             await client.send(post(LENGTH))
-            assert (await client.answer()).status == 200
+            assert (await client.response()).status == 200
             await client.send(b"\r\n")
             await trio.testing.wait_all_tasks_blocked()  # read by itself, so that the next request is, too
         for _ in range(MAX_EMPTY_LINES + 2):
             await client.send(post(LENGTH) + b"\r\n" + HEALTH + b"\r\n")
-            assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+            assert [(await client.response()).status for _ in range(2)] == [200, 200]
 
 
 # Verifies: API-0044
@@ -309,8 +309,8 @@ async def test_what_is_remembered_of_request_lines_changes_no_answer() -> None:
     requests = [data, data.replace(b"/A-1 HTTP/1.0", b"/A-1 HTTP/1.1")]
     for part in requests:
         found = []
-        for fast_lane in (True, False):
-            async with running(fast_lane) as web:
-                found.append([(answer.status, answer.body) for answer in await answers_to(web, part)])
+        for fast_path in (True, False):
+            async with running(fast_path) as web:
+                found.append([(response.status, response.body) for response in await answers_to(web, part)])
         assert found[0] == found[1]
         assert (404, error_reply(NotFound(NOTHING_THERE)).body) in found[0]

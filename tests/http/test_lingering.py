@@ -1,4 +1,4 @@
-"""A connection that the server closes first: the peer reads the answer, whatever it still sends, within bounds."""
+"""A connection that the server closes first: the peer reads the response, whatever it still sends, within bounds."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import trio
 from trio.testing import MockClock, memory_stream_pair
 
 from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS, linger
-from tests.http.web import LANES, running
+from tests.http.web import PATHS, running
 
 MIB = 1024 * 1024
-BOTH_LANES = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+BOTH_PATHS = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 
 def post(port: int, body: bytes | Iterator[bytes], path: str = "/publish") -> tuple[int, str | None, str]:
@@ -22,28 +22,28 @@ def post(port: int, body: bytes | Iterator[bytes], path: str = "/publish") -> tu
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
-        answer = connection.getresponse()
-        return answer.status, answer.getheader("connection"), json.loads(answer.read())["code"]
+        response = connection.getresponse()
+        return response.status, response.getheader("connection"), json.loads(response.read())["code"]
     finally:
         connection.close()
 
 
 # Verifies: API-0010
-@BOTH_LANES
+@BOTH_PATHS
 @pytest.mark.parametrize("chunked", [False, True], ids=["length", "chunked"])
-async def test_a_body_far_over_the_limit_gets_its_413_read(fast_lane: bool, chunked: bool) -> None:
+async def test_a_body_far_over_the_limit_gets_its_413_read(fast_path: bool, chunked: bool) -> None:
     body = bytes(30 * MIB) if not chunked else iter([bytes(MIB)] * 30)
-    async with running(fast_lane) as web:
-        answer = await trio.to_thread.run_sync(post, web.port, body)
-    assert answer == (413, "close", "body_too_large")
+    async with running(fast_path) as web:
+        response = await trio.to_thread.run_sync(post, web.port, body)
+    assert response == (413, "close", "body_too_large")
 
 
 # Verifies: API-0037
-@BOTH_LANES
-async def test_a_connection_too_many_gets_its_503_read(fast_lane: bool) -> None:
-    async with running(fast_lane, max_connections=0) as web:
-        answer = await trio.to_thread.run_sync(post, web.port, bytes(30 * MIB))
-    assert answer == (503, "close", "unavailable")
+@BOTH_PATHS
+async def test_a_connection_too_many_gets_its_503_read(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=0) as web:
+        response = await trio.to_thread.run_sync(post, web.port, bytes(30 * MIB))
+    assert response == (503, "close", "unavailable")
 
 
 class Endless(trio.abc.HalfCloseableStream):

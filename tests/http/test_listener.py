@@ -16,9 +16,9 @@ from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket
 from qrusty_trio.http import listener
 from qrusty_trio.http.listener import serve
 from tests.http.test_vanish import HEALTH, SlowEngine
-from tests.http.web import LANES, Client, Web, make_engine, request, running
+from tests.http.web import PATHS, Client, Web, make_engine, request, running
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 
 @asynccontextmanager
@@ -30,16 +30,16 @@ async def websocket(web: Web) -> AsyncIterator[WebSocketConnection]:
 
 
 # Verifies: API-0037
-async def test_one_connection_more_gets_503_and_a_close(fast_lane: bool) -> None:
-    async with running(fast_lane, max_connections=3) as web:
+async def test_one_connection_more_gets_503_and_a_close(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=3) as web:
         clients = [await web.connect() for _ in range(3)]
         for client in clients:
             assert (await client.ask("GET", "/health")).status == 200
         async with web.client() as client:
-            answer = await client.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * 100_000})
-            assert (answer.status, answer.json()["code"]) == (503, "unavailable")
-            assert answer.headers["retry-after"] == "2"
-            assert answer.headers["connection"] == "close"
+            response = await client.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * 100_000})
+            assert (response.status, response.json()["code"]) == (503, "unavailable")
+            assert response.headers["retry-after"] == "2"
+            assert response.headers["connection"] == "close"
             assert await client.ended()
         for client in clients:
             assert (await client.ask("GET", "/health")).status == 200
@@ -52,8 +52,8 @@ async def test_one_connection_more_gets_503_and_a_close(fast_lane: bool) -> None
 
 
 # Verifies: WS-0028
-async def test_one_websocket_more_is_closed_with_1013(fast_lane: bool) -> None:
-    async with running(fast_lane, max_connections=1) as web, web.client() as client:
+async def test_one_websocket_more_is_closed_with_1013(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=1) as web, web.client() as client:
         assert (await client.ask("GET", "/health")).status == 200
         async with websocket(web) as socket:
             with pytest.raises(ConnectionClosed) as closed:
@@ -63,15 +63,15 @@ async def test_one_websocket_more_is_closed_with_1013(fast_lane: bool) -> None:
 
 
 # Verifies: API-0037
-async def test_one_connection_more_that_says_nothing_is_not_kept(fast_lane: bool) -> None:
-    async with running(fast_lane, max_connections=0) as web, web.client() as client:
+async def test_one_connection_more_that_says_nothing_is_not_kept(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=0) as web, web.client() as client:
         with trio.fail_after(20):
-            assert (await client.answer()).status == 503
+            assert (await client.response()).status == 503
             assert await client.ended()
 
 
-async def test_the_count_is_right_after_many_connections(fast_lane: bool) -> None:
-    async with running(fast_lane, max_connections=5) as web:
+async def test_the_count_is_right_after_many_connections(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=5) as web:
 
         async def some() -> None:
             for number in range(10):
@@ -92,8 +92,8 @@ async def test_the_count_is_right_after_many_connections(fast_lane: bool) -> Non
 
 
 # Verifies: API-0055
-async def test_stopping_closes_idle_connections_at_once(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_stopping_closes_idle_connections_at_once(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         clients = [await web.connect() for _ in range(3)]
         for client in clients[1:]:
             assert (await client.ask("GET", "/health")).status == 200
@@ -115,9 +115,9 @@ async def gone(web: Web) -> None:
 
 
 # Verifies: API-0055
-async def test_stopping_lets_a_request_in_hand_finish(fast_lane: bool) -> None:
+async def test_stopping_lets_a_request_in_hand_finish(fast_path: bool) -> None:
     slow = SlowEngine(make_engine())
-    async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
+    async with running(fast_path, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
         await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
         async with web.client() as client:
             await client.send(HEALTH + request("POST", "/consume/q", {"consumer_id": "w"}))
@@ -125,35 +125,35 @@ async def test_stopping_lets_a_request_in_hand_finish(fast_lane: bool) -> None:
             web.context.stopping.set()
             await trio.testing.wait_all_tasks_blocked()
             slow.go.set()
-            assert (await client.answer()).status == 200
-            answer = await client.answer()
-            assert answer.json()["payload"] == "p"
+            assert (await client.response()).status == 200
+            response = await client.response()
+            assert response.json()["payload"] == "p"
             assert await client.ended()
 
 
-async def test_stopping_lets_a_request_arrive_that_has_begun(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_stopping_lets_a_request_arrive_that_has_begun(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         data = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
         await client.send(data[:-5])
         await trio.testing.wait_all_tasks_blocked()
         web.context.stopping.set()
         await trio.testing.wait_all_tasks_blocked()
         await client.send(data[-5:])
-        assert (await client.answer()).status == 200
+        assert (await client.response()).status == 200
         assert await client.ended()
 
 
 # Verifies: API-0055
-async def test_stopping_waits_for_nobody_for_ever(fast_lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_stopping_waits_for_nobody_for_ever(fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "STOP_SECONDS", 0.2)
-    async with running(fast_lane) as web, web.client() as client:
+    async with running(fast_path) as web, web.client() as client:
         await client.send(request("POST", "/publish", {})[:-1])
         await trio.testing.wait_all_tasks_blocked()
         web.context.stopping.set()
         await gone(web)
 
 
-async def test_a_busy_loop_lets_many_in_at_a_time(fast_lane: bool) -> None:
+async def test_a_busy_loop_lets_many_in_at_a_time(fast_path: bool) -> None:
     steps = 0
 
     async def busy() -> None:
@@ -163,7 +163,7 @@ async def test_a_busy_loop_lets_many_in_at_a_time(fast_lane: bool) -> None:
             await trio.lowlevel.checkpoint()
 
     count = 300
-    async with running(fast_lane, max_connections=2 * count) as web, trio.open_nursery() as nursery:
+    async with running(fast_path, max_connections=2 * count) as web, trio.open_nursery() as nursery:
         with ExitStack() as stack:
             # Made by the kernel, without a step of the loop in between.
             for _ in range(count):
@@ -176,10 +176,10 @@ async def test_a_busy_loop_lets_many_in_at_a_time(fast_lane: bool) -> None:
 
 
 async def test_stopping_waits_for_no_reader_that_takes_nothing(
-    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "STOP_SECONDS", 0.2)
-    async with running(fast_lane) as web, web.client() as client:
+    async with running(fast_path) as web, web.client() as client:
         client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         for _ in range(8):
             await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p" * 1_900_000})
@@ -191,8 +191,8 @@ async def test_stopping_waits_for_no_reader_that_takes_nothing(
 
 
 # Verifies: WS-0029
-async def test_stopping_closes_websockets_with_1001(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_stopping_closes_websockets_with_1001(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         async with websocket(web) as socket:
             await socket.send_message('{"type":"subscribe-logs"}')
             await socket.get_message()
@@ -221,10 +221,10 @@ class Failing(trio.abc.Listener[trio.SocketStream]):
 
 # Verifies: API-0066
 async def test_no_file_descriptor_left_is_logged_and_tried_again(
-    fast_lane: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "TELL_SECONDS", 0)
-    async with running(fast_lane) as web, trio.open_nursery() as nursery:
+    async with running(fast_path) as web, trio.open_nursery() as nursery:
         (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         failing = Failing(inner, [errno.EMFILE, errno.ENFILE])
         await nursery.start(serve, [failing], web.context)
@@ -235,8 +235,8 @@ async def test_no_file_descriptor_left_is_logged_and_tried_again(
         web.context.stopping.set()
 
 
-async def test_any_other_error_of_a_listener_ends_the_server(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_any_other_error_of_a_listener_ends_the_server(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
         with pytest.raises(BaseExceptionGroup) as caught:
             await serve([Failing(inner, [errno.EBADF])], web.context)  # type: ignore[list-item]  # it is used as one

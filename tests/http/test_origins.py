@@ -1,4 +1,4 @@
-"""What pages in browsers may do: one table, over HTTP/1.1 and HTTP/2, WebSocket, and both lanes."""
+"""What pages in browsers may do: one table, over HTTP/1.1 and HTTP/2, WebSocket, and both paths."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from qrusty_trio.api.operations import OPERATIONS
-from tests.http.web import LANES, Client, Web, running
+from tests.http.web import PATHS, Client, Web, running
 
 ALLOWED = "https://ops.example"
 HOSTS = ("queue.example", "test")
@@ -72,7 +72,7 @@ CASES = [
     ("ui.localhost:6784", {"Origin": "http://ui.localhost:6784"}, OK, OK),
     ("10.1.2.3", {"Sec-Fetch-Site": "none"}, OK, OK),
 ]
-both_lanes = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+both_paths = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 
 def request(method: str, path: str, host: str, headers: dict[str, str]) -> bytes:
@@ -81,20 +81,20 @@ def request(method: str, path: str, host: str, headers: dict[str, str]) -> bytes
 
 
 async def told(client: Client, method: str, path: str, host: str, headers: dict[str, str]) -> str:
-    """The code of a refusal of what a browser may not do; '' for any other answer."""
+    """The code of a refusal of what a browser may not do; '' for any other response."""
     await client.send(request(method, path, host, headers))
-    answer = await client.answer()
-    if answer.status != 403:
+    response = await client.response()
+    if response.status != 403:
         return OK
-    refusal = answer.json()
+    refusal = response.json()
     assert ("QRUSTY_ALLOWED_HOSTS" if refusal["code"] == HOST else "QRUSTY_ALLOWED_ORIGINS") in refusal["error"]
     return str(refusal["code"])
 
 
 # Verifies: SYS-0018, API-0049
-@both_lanes
-async def test_http(fast_lane: bool) -> None:
-    async with running(fast_lane, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web, web.client() as client:
+@both_paths
+async def test_http(fast_path: bool) -> None:
+    async with running(fast_path, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web, web.client() as client:
         for host, headers, reads, changes in CASES:
             for path in ("/health", "/stats", "/queues", "/ui/", "/", "/nothing"):
                 assert await told(client, "GET", path, host, headers) == reads, (path, host, headers)
@@ -103,10 +103,10 @@ async def test_http(fast_lane: bool) -> None:
 
 
 # Verifies: SYS-0018, API-0050
-@both_lanes
-async def test_every_route_that_changes_anything(fast_lane: bool) -> None:
+@both_paths
+async def test_every_route_that_changes_anything(fast_path: bool) -> None:
     foreign = {"Origin": "https://evil.example"}
-    async with running(fast_lane) as web, web.client() as client:
+    async with running(fast_path) as web, web.client() as client:
         for operation in OPERATIONS:
             path = operation.path.replace("{queue}", "q").replace("{id}", "7")
             by_query = operation.path.replace("/{queue}", "").replace("/{id}", "")
@@ -118,36 +118,36 @@ async def test_every_route_that_changes_anything(fast_lane: bool) -> None:
 
 
 # Verifies: SYS-0018
-@both_lanes
-async def test_nothing_is_changed(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+@both_paths
+async def test_nothing_is_changed(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         publish = {"queue": "q", "priority": 1, "payload": "x"}
         assert (await client.ask("POST", "/publish", publish)).status == 200
         for origin in (b"https://evil.example", b"null"):
             for path in ("/delete-all", "/purge-all", "/purge-queue/q", "/delete-all?x=y"):
-                answer = await client.ask("POST", path, headers=b"Origin: %b\r\n" % origin)
-                assert (answer.status, answer.json()["code"]) == (403, ORIGIN)
-            answer = await client.ask("DELETE", "/delete-queue/q", headers=b"Origin: %b\r\n" % origin)
-            assert (answer.status, answer.json()["code"]) == (403, ORIGIN)
+                response = await client.ask("POST", path, headers=b"Origin: %b\r\n" % origin)
+                assert (response.status, response.json()["code"]) == (403, ORIGIN)
+            response = await client.ask("DELETE", "/delete-queue/q", headers=b"Origin: %b\r\n" % origin)
+            assert (response.status, response.json()["code"]) == (403, ORIGIN)
         assert (await client.ask("GET", "/queue-stats/q")).json()["available"] == 1
 
 
 # Verifies: API-0050
-@both_lanes
-async def test_preflights_say_what_the_request_would_be_told(fast_lane: bool) -> None:
-    async with running(fast_lane, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web, web.client() as client:
+@both_paths
+async def test_preflights_say_what_the_request_would_be_told(fast_path: bool) -> None:
+    async with running(fast_path, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web, web.client() as client:
         for host, headers, _, changes in CASES:
             if "Origin" not in headers:
                 continue
             asked = {**headers, "Access-Control-Request-Method": "POST"}
             await client.send(request("OPTIONS", "/delete-all", host, asked))
-            answer = await client.answer()
+            response = await client.response()
             if headers["Origin"] == ALLOWED and changes == OK:
-                assert (answer.status, answer.headers["access-control-allow-origin"]) == (204, ALLOWED)
+                assert (response.status, response.headers["access-control-allow-origin"]) == (204, ALLOWED)
                 continue
-            assert "access-control-allow-origin" not in answer.headers or headers["Origin"] == ALLOWED
-            assert answer.status == (405 if changes == OK else 403)
-            assert changes == OK or answer.json()["code"] == changes
+            assert "access-control-allow-origin" not in response.headers or headers["Origin"] == ALLOWED
+            assert response.status == (405 if changes == OK else 403)
+            assert changes == OK or response.json()["code"] == changes
 
 
 def upgrade(host: str, headers: dict[str, str]) -> bytes:
@@ -159,11 +159,11 @@ def upgrade(host: str, headers: dict[str, str]) -> bytes:
 async def greeted(web: Web, host: str, headers: dict[str, str]) -> str:
     async with web.client() as client:
         await client.send(upgrade(host, headers))
-        answer = await client.answer()
-        if answer.status == 101:
+        response = await client.response()
+        if response.status == 101:
             return OK
-        assert answer.status == 403
-        return str(answer.json()["code"])
+        assert response.status == 403
+        return str(response.json()["code"])
 
 
 # Verifies: API-0049, API-0050
@@ -182,7 +182,7 @@ async def test_websocket(where: str) -> None:
 async def http2(web: Web, requests: list[tuple[str, str, str, dict[str, str]]]) -> list[tuple[int, bytes]]:
     connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
     connection.initiate_connection()
-    answers: dict[int, tuple[int, bytes]] = {}
+    responses: dict[int, tuple[int, bytes]] = {}
     async with web.client() as client:
         for method, path, authority, headers in requests:
             stream = connection.get_next_available_stream_id()
@@ -193,19 +193,19 @@ async def http2(web: Web, requests: list[tuple[str, str, str, dict[str, str]]]) 
             while not ended:
                 for event in connection.receive_data(await client.stream.receive_some(65536)):
                     if isinstance(event, h2.events.ResponseReceived):
-                        answers[stream] = int(dict(event.headers)[b":status"]), b""
+                        responses[stream] = int(dict(event.headers)[b":status"]), b""
                     elif isinstance(event, h2.events.DataReceived):
-                        answers[stream] = answers[stream][0], answers[stream][1] + event.data
+                        responses[stream] = responses[stream][0], responses[stream][1] + event.data
                         connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                     ended = ended or isinstance(event, h2.events.StreamEnded)
                 await client.send(connection.data_to_send())
-    return list(answers.values())
+    return list(responses.values())
 
 
 # Verifies: API-0050
-@both_lanes
-async def test_http2(fast_lane: bool) -> None:
-    async with running(fast_lane, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web:
+@both_paths
+async def test_http2(fast_path: bool) -> None:
+    async with running(fast_path, allowed_origins=[ALLOWED], allowed_hosts=HOSTS) as web:
         asked = [case for case in CASES if case[1].get("Origin") != ""]
         with trio.fail_after(60):
             reads = await http2(web, [("GET", "/health", host, headers) for host, headers, _, _ in asked])

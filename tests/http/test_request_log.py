@@ -15,14 +15,14 @@ from qrusty_trio.api.call import Reply
 from qrusty_trio.api.identity import Identity
 from qrusty_trio.http import batching, connection, request_log
 from qrusty_trio.http.request_log import MAX_WARNINGS, RequestLog
-from tests.http.web import LANES, request, running
+from tests.http.web import PATHS, request, running
 from tests.server.running import client_of, settings_for, until_ready
 from tests.server.running import running as server_running
 
 PUBLISH = {"queue": "q", "priority": 1, "payload": "p"}
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 TRACEPARENT = f"traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\n".encode()
-pytestmark = pytest.mark.parametrize("fast_lane", LANES)
+pytestmark = pytest.mark.parametrize("fast_path", PATHS)
 
 
 def with_id(id: str) -> bytes:
@@ -45,8 +45,8 @@ def told(lines: pytest.LogCaptureFixture) -> list[tuple[str, str, Any]]:
 
 
 # Verifies: API-0078
-async def test_a_response_has_the_id_of_its_request(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_response_has_the_id_of_its_request(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         for id in ("a", "b", "b"):
             for method, path, body in [
                 ("POST", "/publish", PUBLISH),
@@ -55,18 +55,18 @@ async def test_a_response_has_the_id_of_its_request(fast_lane: bool) -> None:
                 ("POST", "/ack/q/none", {"consumer_id": "c"}),
                 ("GET", "/nothing", None),
             ]:
-                answer = await client.ask(method, path, body, with_id(id))
-                assert answer.headers["x-request-id"] == id, path
-        answer = await client.ask("GET", "/health", None, b"Connection: close\r\n" + with_id("c"))
-        assert (answer.headers["x-request-id"], answer.headers["connection"]) == ("c", "close")
-    async with running(fast_lane) as web, web.client() as client:
+                response = await client.ask(method, path, body, with_id(id))
+                assert response.headers["x-request-id"] == id, path
+        response = await client.ask("GET", "/health", None, b"Connection: close\r\n" + with_id("c"))
+        assert (response.headers["x-request-id"], response.headers["connection"]) == ("c", "close")
+    async with running(fast_path) as web, web.client() as client:
         for path in ("/ui/", "/metrics", "/"):
             assert (await client.ask("GET", path, None, with_id("d"))).headers["x-request-id"] == "d"
 
 
 # Verifies: API-0078
-async def test_requests_that_came_together_keep_their_ids(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_requests_that_came_together_keep_their_ids(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         ids = ["a", "", "c", "d"]
         await client.send(
             b"".join(
@@ -74,13 +74,13 @@ async def test_requests_that_came_together_keep_their_ids(fast_lane: bool) -> No
                 for id, path in zip(ids, ("/publish", "/publish", "/nothing", "/publish"), strict=True)
             )
         )
-        answers = [await client.answer() for _ in ids]
-    assert [answer.headers.get("x-request-id", "") for answer in answers] == ids
+        responses = [await client.response() for _ in ids]
+    assert [response.headers.get("x-request-id", "") for response in responses] == ids
 
 
 # Verifies: API-0078
-async def test_who_sends_no_id_gets_none(fast_lane: bool, lines: pytest.LogCaptureFixture) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_who_sends_no_id_gets_none(fast_path: bool, lines: pytest.LogCaptureFixture) -> None:
+    async with running(fast_path) as web, web.client() as client:
         bad = [b"", TRACEPARENT, with_id("x" * 129), with_id("a") + with_id("b")]
         for headers in bad:
             for path in ("/publish", "/nothing"):
@@ -90,8 +90,8 @@ async def test_who_sends_no_id_gets_none(fast_lane: bool, lines: pytest.LogCaptu
 
 
 # Verifies: API-0079
-async def test_a_refusal_is_told_at_level_debug(fast_lane: bool, lines: pytest.LogCaptureFixture) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_refusal_is_told_at_level_debug(fast_path: bool, lines: pytest.LogCaptureFixture) -> None:
+    async with running(fast_path) as web, web.client() as client:
         await client.ask("POST", "/publish", PUBLISH, with_id("fine"))
         await client.ask("POST", "/ack/q/none", {"consumer_id": "c"}, with_id("late"))
         await client.ask("GET", "/nothing", None, with_id("lost"))
@@ -104,12 +104,12 @@ async def test_a_refusal_is_told_at_level_debug(fast_lane: bool, lines: pytest.L
 
 
 # Verifies: API-0079
-async def test_a_failure_is_a_warning(fast_lane: bool, lines: pytest.LogCaptureFixture) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+async def test_a_failure_is_a_warning(fast_path: bool, lines: pytest.LogCaptureFixture) -> None:
+    async with running(fast_path) as web, web.client() as client:
         web.engine.services.gate.memory_critical = True
         assert (await client.ask("POST", "/publish", PUBLISH, TRACEPARENT)).status == 503
-        answer = await client.ask("POST", "/publish", PUBLISH)
-        assert (answer.status, "x-request-id" in answer.headers) == (503, False)
+        response = await client.ask("POST", "/publish", PUBLISH)
+        assert (response.status, "x-request-id" in response.headers) == (503, False)
     traced, nameless = told(lines)
     assert traced[0] == nameless[0] == "WARNING"
     assert traced[1].startswith("publish failed: 503 ")
@@ -120,13 +120,13 @@ async def test_a_failure_is_a_warning(fast_lane: bool, lines: pytest.LogCaptureF
 # Verifies: API-0078
 @pytest.mark.parametrize(("headers", "id"), [(with_id("mine"), "mine"), (TRACEPARENT, TRACE), (b"", None)])
 async def test_an_error_of_the_server_has_an_id_that_leads_to_its_traceback(
-    fast_lane: bool, lines: pytest.LogCaptureFixture, headers: bytes, id: str | None
+    fast_path: bool, lines: pytest.LogCaptureFixture, headers: bytes, id: str | None
 ) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+    async with running(fast_path) as web, web.client() as client:
         web.engine.services.memory = None  # type: ignore[assignment]  # so that an operation fails
-        answer = await client.ask("GET", "/health", None, headers)
-    assert answer.status == 500
-    given = answer.headers["x-request-id"]
+        response = await client.ask("GET", "/health", None, headers)
+    assert response.status == 500
+    given = response.headers["x-request-id"]
     assert given == id or (id is None and len(given) == 16)
     (traceback,) = [record for record in lines.records if record.exc_info]
     assert traceback.getMessage() == f"health failed in a way that should not be possible (request {given})"
@@ -135,11 +135,11 @@ async def test_an_error_of_the_server_has_an_id_that_leads_to_its_traceback(
 
 # Verifies: API-0079
 async def test_a_slow_request_is_logged(
-    fast_lane: bool, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    fast_path: bool, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for module in (batching, connection, request_log):
         monkeypatch.setattr(module, "SLOW_SECONDS", 0.0)
-    async with server_running(settings_for(tmp_path, fast_lane=fast_lane)) as server, client_of(server) as client:
+    async with server_running(settings_for(tmp_path, fast_path=fast_path)) as server, client_of(server) as client:
         await until_ready(server)
         for method, path, body, id in (
             ("POST", "/publish", PUBLISH, "slow"),
@@ -148,8 +148,8 @@ async def test_a_slow_request_is_logged(
             ("POST", "/consume/empty", {"consumer_id": "c", "wait_seconds": 0.01}, "wait"),
         ):
             data = json.dumps(body).encode() if body is not None else None
-            answer = await client.request(method, path, data, headers=[("X-Request-Id", id)])
-            assert answer.status == 200
+            response = await client.request(method, path, data, headers=[("X-Request-Id", id)])
+            assert response.status == 200
     publish, queues = told(lines)
     assert (publish[0], publish[2], queues[0], queues[2]) == ("WARNING", "slow", "WARNING", "list")
     assert re.fullmatch(r"publish took \d+\.\d s \(request slow\)", publish[1])
@@ -158,7 +158,7 @@ async def test_a_slow_request_is_logged(
 
 # Verifies: API-0079
 def test_many_failures_are_counted(
-    fast_lane: bool, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, lines: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 1000.0
     monkeypatch.setattr(time, "monotonic", lambda: now)

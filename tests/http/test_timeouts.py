@@ -14,9 +14,9 @@ from qrusty_trio.http.fallback.handover import Handover
 from qrusty_trio.http.fast_path import TICK_SECONDS, FastPath
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
 from tests.http.fallback.test_http2_progress import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
-from tests.http.web import LANES, context_for, make_engine, request
+from tests.http.web import PATHS, context_for, make_engine, request
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 Peer = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 HEALTH = request("GET", "/health")
@@ -25,7 +25,7 @@ SLACK = 3 * TICK_SECONDS
 
 
 class Served:
-    """One connection under one of the lanes."""
+    """One connection under one of the paths."""
 
     def __init__(self, peer: Peer, ours: Peer) -> None:
         self.peer = peer
@@ -52,19 +52,19 @@ class Served:
 
 
 @asynccontextmanager
-async def served(fast_lane: bool) -> AsyncIterator[Served]:
-    context = context_for(make_engine(), fast_lane)
+async def served(fast_path: bool) -> AsyncIterator[Served]:
+    context = context_for(make_engine(), fast_path)
     handover = Handover(context)
-    lane = FastPath(context, handover.serve)
+    fast = FastPath(context, handover.serve)
     ours, theirs = memory_stream_pair()
     connection = Served(theirs, ours)
 
     async def serve() -> None:
-        await (lane.serve(ours) if fast_lane else handover.serve(ours))
+        await (fast.serve(ours) if fast_path else handover.serve(ours))
         connection.ended.set()
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lane.watch)
+        nursery.start_soon(fast.watch)
         nursery.start_soon(serve)
         yield connection
         await connection.ended.wait()
@@ -76,15 +76,15 @@ def statuses(data: bytes) -> list[int]:
 
 
 # Verifies: API-0035
-async def test_a_connection_that_asks_nothing(fast_lane: bool, autojump_clock: MockClock) -> None:
-    async with served(fast_lane) as connection:
+async def test_a_connection_that_asks_nothing(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
         assert await connection.read_to_end() == b""
         assert IDLE_SECONDS - SLACK <= connection.took() <= IDLE_SECONDS + SLACK
 
 
 # Verifies: API-0035
-async def test_a_connection_that_has_asked_enough(fast_lane: bool, autojump_clock: MockClock) -> None:
-    async with served(fast_lane) as connection:
+async def test_a_connection_that_has_asked_enough(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
         for _ in range(3):
             await connection.peer.send_all(HEALTH)
             await trio.sleep(IDLE_SECONDS - SLACK)
@@ -93,9 +93,9 @@ async def test_a_connection_that_has_asked_enough(fast_lane: bool, autojump_cloc
 
 
 # Verifies: API-0035
-async def test_an_empty_line_begins_no_request(fast_lane: bool, autojump_clock: MockClock) -> None:
+async def test_an_empty_line_begins_no_request(fast_path: bool, autojump_clock: MockClock) -> None:
     """One that follows a body, as some clients send it, is no reason for a 408; nor does it keep a connection."""
-    async with served(fast_lane) as connection:
+    async with served(fast_path) as connection:
         await connection.peer.send_all(PUBLISH + b"\r\n")
         for _ in range(4):
             await trio.sleep(HEADER_SECONDS + SLACK)
@@ -105,8 +105,8 @@ async def test_an_empty_line_begins_no_request(fast_lane: bool, autojump_clock: 
 
 
 # Verifies: API-0034
-async def test_a_head_that_comes_a_byte_at_a_time(fast_lane: bool, autojump_clock: MockClock) -> None:
-    async with served(fast_lane) as connection, trio.open_nursery() as nursery:
+async def test_a_head_that_comes_a_byte_at_a_time(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection, trio.open_nursery() as nursery:
 
         async def drip() -> None:
             with pytest.raises(trio.BrokenResourceError):
@@ -119,8 +119,8 @@ async def test_a_head_that_comes_a_byte_at_a_time(fast_lane: bool, autojump_cloc
         assert HEADER_SECONDS - SLACK <= connection.took() <= HEADER_SECONDS + SLACK
 
 
-async def test_the_next_head_has_time_of_its_own(fast_lane: bool, autojump_clock: MockClock) -> None:
-    async with served(fast_lane) as connection:
+async def test_the_next_head_has_time_of_its_own(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
         for _ in range(4):
             await connection.peer.send_all(HEALTH[:10])
             await trio.sleep(HEADER_SECONDS - SLACK)
@@ -130,8 +130,8 @@ async def test_the_next_head_has_time_of_its_own(fast_lane: bool, autojump_clock
 
 
 # Verifies: API-0034
-async def test_a_body_that_never_ends(fast_lane: bool, autojump_clock: MockClock) -> None:
-    async with served(fast_lane) as connection:
+async def test_a_body_that_never_ends(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
         await connection.peer.send_all(HEALTH + PUBLISH[:-1])
         data = await connection.read_to_end()
         assert statuses(data) == [200, 408]
@@ -140,9 +140,9 @@ async def test_a_body_that_never_ends(fast_lane: bool, autojump_clock: MockClock
 
 
 # Verifies: API-0034
-async def test_chunks_that_never_end(fast_lane: bool, autojump_clock: MockClock) -> None:
+async def test_chunks_that_never_end(fast_path: bool, autojump_clock: MockClock) -> None:
     head = b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
-    async with served(fast_lane) as connection, trio.open_nursery() as nursery:
+    async with served(fast_path) as connection, trio.open_nursery() as nursery:
 
         async def drip() -> None:
             await connection.peer.send_all(head)
@@ -157,8 +157,8 @@ async def test_chunks_that_never_end(fast_lane: bool, autojump_clock: MockClock)
 
 
 # Verifies: API-0036
-async def test_a_reader_that_takes_nothing(fast_lane: bool, autojump_clock: MockClock) -> None:
-    async with served(fast_lane) as connection:
+async def test_a_reader_that_takes_nothing(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
         connection.take_nothing()
         await connection.peer.send_all(HEALTH)
         await connection.ended.wait()
@@ -168,13 +168,13 @@ async def test_a_reader_that_takes_nothing(fast_lane: bool, autojump_clock: Mock
 @pytest.mark.parametrize("follows", [b"\x81\x05hello", b"\xff" * 20, b"GET / HTTP/1.1\r\n\r\n"])
 @pytest.mark.parametrize("reset", [False, True], ids=["silent", "gone"])
 async def test_a_websocket_over_http2_without_a_window(
-    fast_lane: bool, autojump_clock: MockClock, follows: bytes, reset: bool
+    fast_path: bool, autojump_clock: MockClock, follows: bytes, reset: bool
 ) -> None:
     """It breaks the rules before it is accepted: the refusal waits for a window that nobody would see opened."""
     pairs = [(":method", "CONNECT"), (":protocol", "websocket"), (":scheme", "http"), (":path", "/ws")]
     block = Encoder().encode([*pairs, (":authority", "a"), ("sec-websocket-version", "13")])
     frames = [(SETTINGS, 0, 0, b"\0\4\0\0\0\0"), (HEADERS, END_HEADERS, 1, block), (DATA, 0, 1, follows)]
-    async with served(fast_lane) as connection:
+    async with served(fast_path) as connection:
         await connection.peer.send_all(
             PREFACE + b"".join(frame(kind, data, flags, id) for kind, flags, id, data in frames)
         )

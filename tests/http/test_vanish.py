@@ -1,4 +1,4 @@
-"""Clients that go away: what was handed out in an answer nobody took goes back at once, and only that."""
+"""Clients that go away: what was handed out in a response nobody took goes back at once, and only that."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from qrusty_trio.http import lingering
 from qrusty_trio.http.fallback import guard, handover
 from qrusty_trio.http.pipe import ConnectionLost, pipe_over
 from tests.http.fallback.test_http2 import LARGE, Peer, peer_of
-from tests.http.web import LANES, Web, make_engine, request, running
+from tests.http.web import PATHS, Web, make_engine, request, running
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 HEALTH = request("GET", "/health")
 CONSUME = request("POST", "/consume/q", {"consumer_id": "w"})
@@ -64,9 +64,9 @@ class SlowEngine:
 
 # Verifies: DLV-0019
 @pytest.mark.parametrize("headers", [b"", b"Connection: close\r\n"], ids=["keep-alive", "close"])
-async def test_a_closed_socket_gives_the_message_back(fast_lane: bool, headers: bytes) -> None:
+async def test_a_closed_socket_gives_the_message_back(fast_path: bool, headers: bytes) -> None:
     slow = SlowEngine(make_engine())
-    async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
+    async with running(fast_path, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
         await publish(web, 2)
         async with web.client() as client:
             await client.send(HEALTH + request("POST", "/consume/q", {"consumer_id": "w"}, headers))
@@ -79,9 +79,9 @@ async def test_a_closed_socket_gives_the_message_back(fast_lane: bool, headers: 
 
 
 # Verifies: DLV-0019
-async def test_a_reset_socket_gives_the_message_back(fast_lane: bool) -> None:
+async def test_a_reset_socket_gives_the_message_back(fast_path: bool) -> None:
     slow = SlowEngine(make_engine())
-    async with running(fast_lane, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
+    async with running(fast_path, engine=slow) as web:  # type: ignore[arg-type]  # it is one but for the gate
         await publish(web, 2)
         async with web.client() as client:
             await client.send(HEALTH + CONSUME)
@@ -92,20 +92,20 @@ async def test_a_reset_socket_gives_the_message_back(fast_lane: bool) -> None:
 
 
 # Verifies: DLV-0020
-async def test_a_half_closed_client_gets_its_answer_and_keeps_it(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_a_half_closed_client_gets_its_answer_and_keeps_it(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         await publish(web, 2)
         async with web.client() as client:
             await client.send(CONSUME)
             await client.stream.send_eof()
-            assert (await client.answer()).json()["payload"] == "p"
+            assert (await client.response()).json()["payload"] == "p"
             assert await client.ended()
         assert counts(web) == (1, 1)
 
 
 # Verifies: DLV-0020
-async def test_a_client_that_closes_after_its_answer_keeps_the_message(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_a_client_that_closes_after_its_answer_keeps_the_message(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         await publish(web, 2)
         async with web.client() as client:
             assert (await client.ask("POST", "/consume/q", {"consumer_id": "w"})).json()["payload"] == "p"
@@ -116,8 +116,8 @@ async def test_a_client_that_closes_after_its_answer_keeps_the_message(fast_lane
 
 
 # Verifies: DLV-0023
-async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         await publish(web, 1)
         for cut in (1, 20, len(CONSUME) - 1):
             async with web.client() as client:
@@ -127,15 +127,15 @@ async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_la
 
 
 # Verifies: DLV-0021
-async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_lane: bool) -> None:
-    """The answers are more than the socket takes; the client takes some of them and resets the connection."""
-    async with running(fast_lane) as web:
+async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_path: bool) -> None:
+    """The responses are more than the socket takes; the client takes some of them and resets the connection."""
+    async with running(fast_path) as web:
         payload = "x" * 1_000_000
         await publish(web, 20, payload)
         async with web.client() as client:
             client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
             await client.send(CONSUME * 20)
-            read = (await client.answer()).json()["id"]
+            read = (await client.response()).json()["id"]
             client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         with trio.fail_after(20):
             while counts(web)[0] < 10:
@@ -146,7 +146,7 @@ async def test_what_a_slow_reader_had_not_been_sent_goes_back(fast_lane: bool) -
 
 
 # Verifies: DLV-0021
-async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
+async def test_a_pipe_says_how_much_has_left(fast_path: bool) -> None:
     left, right = trio.testing.memory_stream_pair()
     pipe = pipe_over(left)
     progress: list[None] = []
@@ -162,11 +162,11 @@ async def test_a_pipe_says_how_much_has_left(fast_lane: bool) -> None:
 @pytest.mark.parametrize("size", [1, 200_000])
 @pytest.mark.parametrize("way", ["close", "reset", "take back", "go away"])
 async def test_over_http2_what_no_window_let_out_goes_back(
-    fast_lane: bool, way: str, size: int, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, way: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in (guard, handover, lingering):
         monkeypatch.setattr(module, "LINGER_SECONDS", 0.02)
-    async with running(fast_lane) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+    async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
         await publish(web, 3, "x" * size)
         peer = Peer(stream)
         peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
@@ -190,8 +190,8 @@ async def test_over_http2_what_no_window_let_out_goes_back(
 
 
 # Verifies: DLV-0022
-async def test_over_http2_what_left_stays_with_its_consumer(fast_lane: bool) -> None:
-    async with running(fast_lane) as web:
+async def test_over_http2_what_left_stays_with_its_consumer(fast_path: bool) -> None:
+    async with running(fast_path) as web:
         await publish(web, 1, "x" * 200_000)
         async with peer_of(web) as peer:
             asked = peer.ask({**LARGE, b":path": b"/consume/q"}, whole=False)

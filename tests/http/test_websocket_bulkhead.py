@@ -12,7 +12,7 @@ from qrusty_trio.http import fast_websocket
 from qrusty_trio.http.fast_websocket import FastTransport
 from qrusty_trio.http.websocket import Connection
 from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, head, raw, request, upgrade
-from tests.http.ws_server import PATIENCE, both_lanes, running
+from tests.http.ws_server import PATIENCE, both_paths, running
 
 BOOM = "boom"
 """A queue whose name makes the server fail."""
@@ -34,15 +34,15 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
 
 
 # Verifies: WS-0027
-@both_lanes
+@both_paths
 @pytest.mark.parametrize(
     ("owner", "name"), [(WsSession, "receive"), (WsSession, "finish"), (WsSession, "take"), (Connection, "_last_heard")]
 )
 async def test_a_failure_ends_its_connection_alone(
-    fast_lane: bool, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    fast_path: bool, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with (
-        running(fast_lane, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=5) as server,
+        running(fast_path, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=5) as server,
         raw(server.port) as other,
     ):
         await server.create(BOOM)
@@ -87,7 +87,7 @@ async def test_failures_are_counted_and_not_all_are_logged(
 
 
 @pytest.mark.parametrize(
-    ("sent", "answers"),
+    ("sent", "responses"),
     [
         (UNSUBSCRIBE, [OK]),
         (frame(PING, b"hello") + UNSUBSCRIBE, [OK]),
@@ -102,7 +102,7 @@ async def test_failures_are_counted_and_not_all_are_logged(
     ],
 )
 @pytest.mark.parametrize("together", [True, False])
-async def test_odd_and_allowed(sent: bytes, answers: list[Any], together: bool) -> None:
+async def test_odd_and_allowed(sent: bytes, responses: list[Any], together: bool) -> None:
     """Frames that no client sends in earnest; `together`: in the same segment as the handshake."""
     async with running(True) as server, raw(server.port, upgrade() + (sent if together else b"")) as peer:
         assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
@@ -113,9 +113,9 @@ async def test_odd_and_allowed(sent: bytes, answers: list[Any], together: bool) 
         with trio.fail_after(PATIENCE):
             while (received := await peer.any_frame()).opcode != CLOSE:
                 if received.opcode == TEXT:
-                    answer = received.json()
-                    got.append(answer.get("code", answer))
-        assert got == answers
+                    response = received.json()
+                    got.append(response.get("code", response))
+        assert got == responses
         assert received.close_code == 1000
 
 

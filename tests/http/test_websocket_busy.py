@@ -9,7 +9,7 @@ import trio
 
 from qrusty_trio.api import ws_budget
 from tests.http.ws_raw import Raw, raw, request
-from tests.http.ws_server import PATIENCE, both_lanes, running
+from tests.http.ws_server import PATIENCE, both_paths, running
 
 MESSAGES = 20_000
 ACKS = 150_000
@@ -29,18 +29,18 @@ async def test_acks_are_read_while_deliveries_wait_to_be_sent() -> None:
             with trio.fail_after(2 * PATIENCE):
                 for _ in range(ACKS // 1000):
                     await subscriber.send(*[ack] * 1000)
-            deliveries = answers = 0
-            while deliveries < MESSAGES or answers < ACKS + 1:
+            deliveries = responses = 0
+            while deliveries < MESSAGES or responses < ACKS + 1:
                 kind = (await subscriber.read()).json()["type"]
                 deliveries += kind == "deliver"
-                answers += kind == "ok"
-            assert (deliveries, answers) == (MESSAGES, ACKS + 1)
+                responses += kind == "ok"
+            assert (deliveries, responses) == (MESSAGES, ACKS + 1)
 
 
 # Verifies: WS-0022
-@both_lanes
+@both_paths
 async def test_who_reads_is_served_beside_those_that_use_up_the_budget(
-    fast_lane: bool, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Eight subscribers read nothing. Three, which read and ack in turn, get all their messages."""
     monkeypatch.setattr(ws_budget, "LIMIT_BYTES", 2_000_000)
@@ -54,7 +54,7 @@ async def test_who_reads_is_served_beside_those_that_use_up_the_budget(
                 await peer.send(request(type="ack", queue="jobs", id=received["id"]))
                 left -= 1
 
-    async with running(fast_lane) as server, AsyncExitStack() as stack:
+    async with running(fast_path) as server, AsyncExitStack() as stack:
         await server.create("big")
         await server.create("jobs")
         for _ in range(30):

@@ -14,7 +14,7 @@ import trio
 from trio_websocket import ConnectionClosed
 
 from qrusty_trio.errors import StorageFault
-from tests.http.ws_server import PATIENCE, Running, Socket, both_lanes, running
+from tests.http.ws_server import PATIENCE, Running, Socket, both_paths, running
 
 LONG = 600
 """Seconds of a lock that does not end during a test."""
@@ -26,18 +26,18 @@ def narrow(slow: Socket) -> None:
 
 
 async def publish_many(server: Running, count: int, payload: str = "") -> None:
-    """Over a WebSocket, without waiting for each answer."""
+    """Over a WebSocket, without waiting for each response."""
     async with server.socket() as publisher:
         for number in range(count):
             await publisher.send(type="publish", queue="jobs", payload=f"{number}{payload}", max_retries=1000)
-        answers = Counter([(await publisher.answer())["type"] for _ in range(count)])
-    assert answers == {"ok": count}
+        responses = Counter([(await publisher.response())["type"] for _ in range(count)])
+    assert responses == {"ok": count}
 
 
 # Verifies: SCH-0023
-@both_lanes
+@both_paths
 @pytest.mark.parametrize(("subscribers", "messages"), [(1, 400), (10, 400), (200, 1000)])
-async def test_subscribers_share_a_queue(fast_lane: bool, subscribers: int, messages: int) -> None:
+async def test_subscribers_share_a_queue(fast_path: bool, subscribers: int, messages: int) -> None:
     got: list[list[str]] = [[] for _ in range(subscribers)]
     left = messages
     done = trio.Event()
@@ -55,7 +55,7 @@ async def test_subscribers_share_a_queue(fast_lane: bool, subscribers: int, mess
                 if not left:
                     done.set()
 
-    async with running(fast_lane) as server, trio.open_nursery() as nursery:
+    async with running(fast_path) as server, trio.open_nursery() as nursery:
         await server.create()
         for mine in got:
             await nursery.start(work, server, mine)
@@ -71,11 +71,11 @@ async def test_subscribers_share_a_queue(fast_lane: bool, subscribers: int, mess
 
 
 # Verifies: WS-0018
-@both_lanes
-async def test_a_slow_reader_stops_nobody_and_loses_nothing(fast_lane: bool) -> None:
+@both_paths
+async def test_a_slow_reader_stops_nobody_and_loses_nothing(fast_path: bool) -> None:
     messages, payload = 500, "x" * 40_000
     async with (
-        running(fast_lane) as server,
+        running(fast_path) as server,
         server.socket(message_queue_size=1) as slow,
         server.socket() as fast,
         trio.open_nursery() as nursery,
@@ -107,11 +107,11 @@ async def test_a_slow_reader_stops_nobody_and_loses_nothing(fast_lane: bool) -> 
 
 
 # Verifies: WS-0018
-@both_lanes
-async def test_a_reader_that_stopped_goes_on_where_it_was(fast_lane: bool) -> None:
+@both_paths
+async def test_a_reader_that_stopped_goes_on_where_it_was(fast_path: bool) -> None:
     """Alone on its queue, so that what has no room waits for it."""
     messages, payload = 250, "x" * 40_000
-    async with running(fast_lane) as server, server.socket(message_queue_size=1) as slow:
+    async with running(fast_path) as server, server.socket(message_queue_size=1) as slow:
         await server.create()
         narrow(slow)
         await slow.subscribe(lock_timeout_secs=LONG)
@@ -125,10 +125,10 @@ async def test_a_reader_that_stopped_goes_on_where_it_was(fast_lane: bool) -> No
 
 
 # Verifies: DLV-0026
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("way", ["close", "eof", "reset"])
-async def test_what_a_lost_connection_held_goes_to_the_next_one(fast_lane: bool, way: str) -> None:
-    async with running(fast_lane) as server, AsyncExitStack() as stack:
+async def test_what_a_lost_connection_held_goes_to_the_next_one(fast_path: bool, way: str) -> None:
+    async with running(fast_path) as server, AsyncExitStack() as stack:
         await server.create()
         first = await stack.enter_async_context(server.socket())
         await first.subscribe(lock_timeout_secs=LONG, credits=50)
@@ -153,11 +153,11 @@ async def test_what_a_lost_connection_held_goes_to_the_next_one(fast_lane: bool,
 
 
 # Verifies: DLV-0026
-@both_lanes
-async def test_connections_that_come_and_go_lose_nothing(fast_lane: bool) -> None:
+@both_paths
+async def test_connections_that_come_and_go_lose_nothing(fast_path: bool) -> None:
     """Twenty subscribers, each of which vanishes with messages in its hands, over and over."""
     done: Counter[str] = Counter()
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         await publish_many(server, 400)
 
@@ -181,9 +181,9 @@ async def test_connections_that_come_and_go_lose_nothing(fast_lane: bool) -> Non
 
 
 # Verifies: SCH-0021
-@both_lanes
-async def test_whatever_makes_a_message_available_wakes_the_subscriber(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, server.socket() as waiting:
+@both_paths
+async def test_whatever_makes_a_message_available_wakes_the_subscriber(fast_path: bool) -> None:
+    async with running(fast_path) as server, server.socket() as waiting:
         await server.create()
         consumer = {"consumer_id": "c", "timeout_seconds": 1}
 
@@ -217,9 +217,9 @@ async def test_whatever_makes_a_message_available_wakes_the_subscriber(fast_lane
 
 
 # Verifies: DLV-0029
-@both_lanes
-async def test_a_subscription_outlives_its_queue(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, server.socket() as waiting:
+@both_paths
+async def test_a_subscription_outlives_its_queue(fast_path: bool) -> None:
+    async with running(fast_path) as server, server.socket() as waiting:
         await server.create()
         await waiting.subscribe()
         await server.http("POST", "/delete-all")
@@ -233,11 +233,11 @@ async def test_a_subscription_outlives_its_queue(fast_lane: bool) -> None:
         assert server.counts("work") == (0, 1, 0)
 
 
-@both_lanes
-async def test_deliveries_from_disk_survive_a_restart(fast_lane: bool, tmp_path: Path) -> None:
+@both_paths
+async def test_deliveries_from_disk_survive_a_restart(fast_path: bool, tmp_path: Path) -> None:
     """What a connection held when the server stopped is available again, and what was acked is gone."""
     data = tmp_path / "data"
-    async with running(fast_lane, data_path=data) as server, server.socket() as one:
+    async with running(fast_path, data_path=data) as server, server.socket() as one:
         await server.create()
         await publish_many(server, 30)
         await one.subscribe(credits=20, lock_timeout_secs=LONG)
@@ -249,16 +249,16 @@ async def test_deliveries_from_disk_survive_a_restart(fast_lane: bool, tmp_path:
                 await one.push()
         assert closed.value.reason is not None
         assert closed.value.reason.code == 1001
-    async with running(fast_lane, data_path=data) as server, server.socket() as one:
+    async with running(fast_path, data_path=data) as server, server.socket() as one:
         assert server.counts() == (20, 0, 0)
         await one.subscribe()
         assert [(await one.push())["payload"] for _ in range(20)] == [str(number) for number in range(10, 30)]
 
 
 # Verifies: WS-0029
-@both_lanes
-async def test_stopping_closes_with_1001_and_gives_back(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, server.socket() as one, server.socket() as idle:
+@both_paths
+async def test_stopping_closes_with_1001_and_gives_back(fast_path: bool) -> None:
+    async with running(fast_path) as server, server.socket() as one, server.socket() as idle:
         await server.create()
         await server.publish()
         await one.subscribe(lock_timeout_secs=LONG)
@@ -276,11 +276,11 @@ async def test_stopping_closes_with_1001_and_gives_back(fast_lane: bool) -> None
 
 
 # Verifies: WS-0017
-@both_lanes
-async def test_log_history_then_live(fast_lane: bool) -> None:
+@both_paths
+async def test_log_history_then_live(fast_path: bool) -> None:
     log = logging.getLogger("qrusty_trio.test.websocket")
     log.setLevel(logging.INFO)
-    async with running(fast_lane) as server, server.socket() as one:
+    async with running(fast_path) as server, server.socket() as one:
         for number in range(1500):
             log.info("record %d", number)
         assert await one.ask(type="subscribe-logs") == {"type": "ok"}
@@ -300,12 +300,12 @@ async def test_log_history_then_live(fast_lane: bool) -> None:
         assert not one.pushes
 
 
-@both_lanes
-async def test_a_slow_log_reader_loses_records_and_no_deliveries(fast_lane: bool) -> None:
+@both_paths
+async def test_a_slow_log_reader_loses_records_and_no_deliveries(fast_path: bool) -> None:
     log = logging.getLogger("qrusty_trio.test.websocket")
     log.setLevel(logging.INFO)
     records = 2500
-    async with running(fast_lane) as server, server.socket(message_queue_size=1) as slow:
+    async with running(fast_path) as server, server.socket(message_queue_size=1) as slow:
         await server.create()
         narrow(slow)
         await slow.subscribe()
@@ -356,13 +356,13 @@ async def test_a_store_that_fails_does_not_end_a_slow_readers_connection(
 
 
 # Verifies: DLV-0024
-@both_lanes
-async def test_what_could_not_be_stored_is_not_delivered(fast_lane: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@both_paths
+async def test_what_could_not_be_stored_is_not_delivered(fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A publish and its delivery are one batch: when that can't be written, neither has happened.
 
     All WebSockets are told to come back; what they held is available again.
     """
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         async with server.socket() as publisher, server.socket() as waiting:
             await server.create()
             await waiting.subscribe(credits=2)
@@ -373,8 +373,8 @@ async def test_what_could_not_be_stored_is_not_delivered(fast_lane: bool, monkey
 
             with monkeypatch.context() as broken:
                 broken.setattr(storage, "write", refuse)
-                answer = await publisher.ask(type="publish", queue="jobs", payload="lost", req_id="r")
-                assert (answer["code"], answer["req_id"]) == ("storage_error", "r")
+                response = await publisher.ask(type="publish", queue="jobs", payload="lost", req_id="r")
+                assert (response["code"], response["req_id"]) == ("storage_error", "r")
             for each in (publisher, waiting):
                 assert await each.closed() == 1013
             assert not waiting.pushes
@@ -391,9 +391,9 @@ async def test_what_could_not_be_stored_is_not_delivered(fast_lane: bool, monkey
 
 
 # Verifies: WS-0041
-@both_lanes
-async def test_a_warning_before_a_lock_ends(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, server.socket() as worker:
+@both_paths
+async def test_a_warning_before_a_lock_ends(fast_path: bool) -> None:
+    async with running(fast_path) as server, server.socket() as worker:
         await server.create()
         await worker.subscribe(lock_timeout_secs=LONG, deadline_soon_secs=LONG - 1)
         id = await worker.publish()

@@ -18,7 +18,7 @@ from qrusty_trio.logs import LogRing
 from qrusty_trio.server.engine import Engine
 from tests.http.web import make_engine
 from tests.http.ws_raw import CLOSE, PING, PONG, TEXT, Raw, frame, head, raw, request, upgrade
-from tests.http.ws_server import PATIENCE, both_lanes, running
+from tests.http.ws_server import PATIENCE, both_paths, running
 
 INTERVAL, TIMEOUT = 30.0, 10.0
 
@@ -26,7 +26,7 @@ INTERVAL, TIMEOUT = 30.0, 10.0
 # origins
 
 
-@both_lanes
+@both_paths
 @pytest.mark.parametrize(
     ("origin", "welcome"),
     [
@@ -44,18 +44,18 @@ INTERVAL, TIMEOUT = 30.0, 10.0
         (b"http://test http://evil.example", False),
     ],
 )
-async def test_origins(fast_lane: bool, origin: bytes | None, welcome: bool) -> None:
+async def test_origins(fast_path: bool, origin: bytes | None, welcome: bool) -> None:
     allowed = frozenset({"https://ops.example"})
     async with (
-        running(fast_lane, allowed_origins=allowed, allowed_hosts=frozenset({"test"})) as server,
+        running(fast_path, allowed_origins=allowed, allowed_hosts=frozenset({"test"})) as server,
         raw(server.port, upgrade(Origin=origin)) as peer,
     ):
-        answer = await peer.head()
+        response = await peer.head()
         if welcome:
-            assert answer.startswith(b"HTTP/1.1 101 ")
+            assert response.startswith(b"HTTP/1.1 101 ")
             return
-        assert answer.startswith(b"HTTP/1.1 403 ")
-        length = int(answer.lower().partition(b"content-length:")[2].split()[0])
+        assert response.startswith(b"HTTP/1.1 403 ")
+        length = int(response.lower().partition(b"content-length:")[2].split()[0])
         assert json.loads(await peer.body(length))["code"] == "origin_not_allowed"
 
 
@@ -63,9 +63,9 @@ async def test_origins(fast_lane: bool, origin: bytes | None, welcome: bool) -> 
 
 
 # Verifies: WS-0028
-@both_lanes
-async def test_one_connection_too_many(fast_lane: bool) -> None:
-    async with running(fast_lane, max_connections=2) as server, server.socket() as first, raw(server.port) as second:
+@both_paths
+async def test_one_connection_too_many(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=2) as server, server.socket() as first, raw(server.port) as second:
         async with server.socket() as third:
             with pytest.raises(ConnectionClosed) as closed:
                 await third.ask(type="unsubscribe", queue="x")
@@ -80,8 +80,8 @@ async def test_one_connection_too_many(fast_lane: bool) -> None:
             while True:  # The place is free again, once the server has seen the end of the second one.
                 try:
                     async with server.socket() as fourth:
-                        answer = await fourth.ask(type="unsubscribe", queue="x")
-                        assert answer == {"type": "ok"}
+                        response = await fourth.ask(type="unsubscribe", queue="x")
+                        assert response == {"type": "ok"}
                         return
                 except ConnectionClosed:
                     await trio.sleep(0.01)
@@ -91,9 +91,9 @@ async def test_one_connection_too_many(fast_lane: bool) -> None:
 
 
 # Verifies: WS-0010
-@both_lanes
-async def test_gates(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, server.socket() as one:
+@both_paths
+async def test_gates(fast_path: bool) -> None:
+    async with running(fast_path) as server, server.socket() as one:
         await server.create()
         gate = server.engine.services.gate
         gate.starting = True
@@ -204,11 +204,11 @@ async def test_half_a_frame_and_then_silence(engine: Engine, autojump_clock: tri
 
 
 # Verifies: WS-0023
-@both_lanes
-async def test_silence_over_sockets(fast_lane: bool) -> None:
+@both_paths
+async def test_silence_over_sockets(fast_path: bool) -> None:
     """The transports agree; on the clock on the wall, with short intervals."""
     async with (
-        running(fast_lane, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=2) as server,
+        running(fast_path, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=2) as server,
         raw(server.port) as silent,
         raw(server.port) as alive,
     ):

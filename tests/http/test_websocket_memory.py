@@ -27,7 +27,7 @@ BOUND_MIB = 260
 IDLE_MIB = 60
 """The same when no connection holds anything: 190 MB came and went."""
 
-both_lanes = pytest.mark.parametrize("fast", ["enabled", "disabled"], ids=["fast", "hypercorn"])
+both_paths = pytest.mark.parametrize("fast", ["enabled", "disabled"], ids=["fast", "hypercorn"])
 
 
 def resident_mib(server: Child) -> int:
@@ -98,7 +98,7 @@ async def flood(server: Child, data: bytes) -> None:
 
 
 # Verifies: WS-0019
-@both_lanes
+@both_paths
 async def test_answers_that_nobody_reads(tmp_path: Path, fast: str) -> None:
     async with child_server(tmp_path, QRUSTY_FAST_LANE=fast) as server:
         await flood(server, request(type="unsubscribe", queue="x", req_id="r" * 1000) * 60)
@@ -111,7 +111,7 @@ async def test_pongs_that_nobody_reads(tmp_path: Path) -> None:
 
 
 # Verifies: WS-0019
-@both_lanes
+@both_paths
 async def test_deliveries_that_nobody_reads(tmp_path: Path, fast: str) -> None:
     async with child_server(tmp_path, QRUSTY_FAST_LANE=fast) as server:
         async with client_of(server) as client:
@@ -144,7 +144,7 @@ async def test_deliveries_that_nobody_reads(tmp_path: Path, fast: str) -> None:
     ],
     ids=["frame", "fragments", "both"],
 )
-@both_lanes
+@both_paths
 async def test_messages_that_never_end(tmp_path: Path, begun: bytes, fast: str) -> None:
     async with child_server(tmp_path, QRUSTY_FAST_LANE=fast) as server:
         before = resident_mib(server)

@@ -25,17 +25,17 @@ from tests.http.ws_raw import (
     request,
     upgrade,
 )
-from tests.http.ws_server import both_lanes, running
+from tests.http.ws_server import both_paths, running
 
 MAX = 2 * 1024 * 1024
 ASK = json.dumps({"type": "unsubscribe", "queue": "jobs", "req_id": "ü"}).encode()
-ANSWER = {"type": "ok", "req_id": "ü"}
+RESPONSE = {"type": "ok", "req_id": "ü"}
 
 
 # Verifies: WS-0030
-@both_lanes
-async def test_fragments_with_control_frames_between_them(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, raw(server.port) as peer:
+@both_paths
+async def test_fragments_with_control_frames_between_them(fast_path: bool) -> None:
+    async with running(fast_path) as server, raw(server.port) as peer:
         await peer.send(
             frame(TEXT, ASK[:10], fin=False),
             frame(PING, b"one"),
@@ -47,19 +47,19 @@ async def test_fragments_with_control_frames_between_them(fast_lane: bool) -> No
         )
         got = [await peer.read() for _ in range(3)]
         assert [each.data for each in got if each.opcode == PONG] == [b"one", b"x" * 125]
-        assert [each.json() for each in got if each.opcode == TEXT] == [ANSWER]
+        assert [each.json() for each in got if each.opcode == TEXT] == [RESPONSE]
 
 
 # Verifies: WS-0030
-@both_lanes
-async def test_one_byte_at_a_time(fast_lane: bool) -> None:
+@both_paths
+async def test_one_byte_at_a_time(fast_path: bool) -> None:
     text = json.dumps({"type": "unsubscribe", "queue": "jobs", "req_id": "ü"}, ensure_ascii=False).encode()
-    async with running(fast_lane) as server, raw(server.port) as peer:
+    async with running(fast_path) as server, raw(server.port) as peer:
         for number in range(len(text)):  # "ü" is torn apart as well
             await peer.send(
                 frame(TEXT if number == 0 else CONT, text[number : number + 1], fin=number == len(text) - 1)
             )
-        assert (await peer.read()).json() == ANSWER
+        assert (await peer.read()).json() == RESPONSE
         for byte in frame(TEXT, ASK) + frame(PING, b"p"):
             await peer.send(bytes([byte]))
         assert (await peer.read()).opcode in (TEXT, PONG)
@@ -91,28 +91,28 @@ async def test_what_came_before_the_end_is_given_first() -> None:
 
 # Verifies: WS-0030
 async def test_frames_right_behind_the_handshake() -> None:
-    """A client should wait for the answer; the fast transport serves one that does not."""
+    """A client should wait for the response; the fast transport serves one that does not."""
     async with running(True) as server, raw(server.port, upgrade() + frame(TEXT, ASK)) as peer:
         assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
-        assert (await peer.read()).json() == ANSWER
+        assert (await peer.read()).json() == RESPONSE
 
 
 # Verifies: WS-0003
-@both_lanes
-async def test_a_burst_is_answered_in_order(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, raw(server.port) as peer:
+@both_paths
+async def test_a_burst_is_answered_in_order(fast_path: bool) -> None:
+    async with running(fast_path) as server, raw(server.port) as peer:
         await server.create()
         await peer.send(
             *(request(type="publish", queue="jobs", payload=str(number), req_id=str(number)) for number in range(500))
         )
-        answers = [(await peer.read()).json() for _ in range(500)]
-        assert [answer["req_id"] for answer in answers] == [str(number) for number in range(500)]
+        responses = [(await peer.read()).json() for _ in range(500)]
+        assert [response["req_id"] for response in responses] == [str(number) for number in range(500)]
         assert server.counts() == (500, 0, 0)
 
 
-@both_lanes
-async def test_the_largest_frame(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, raw(server.port) as peer:
+@both_paths
+async def test_the_largest_frame(fast_path: bool) -> None:
+    async with running(fast_path) as server, raw(server.port) as peer:
         await server.create()
         overhead = len(json.dumps({"type": "publish", "queue": "jobs", "payload": ""}))
         text = json.dumps({"type": "publish", "queue": "jobs", "payload": "x" * (MAX - overhead)}).encode()
@@ -161,19 +161,19 @@ WITHOUT_A_WORD = {name for name, (code, _) in REFUSED.items() if code == 1002 or
 """Hypercorn ends the connection without a close frame, which RFC 6455, 7.1.7, leaves open."""
 
 
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("name", REFUSED)
-async def test_what_ends_the_connection(fast_lane: bool, name: str) -> None:
+async def test_what_ends_the_connection(fast_path: bool, name: str) -> None:
     """What came before it is answered; what the connection held is available again."""
     code, data = REFUSED[name]
-    async with running(fast_lane) as server, raw(server.port) as peer:
+    async with running(fast_path) as server, raw(server.port) as peer:
         await server.create()
         await server.publish()
         await peer.send(request(type="subscribe", queue="jobs", lock_timeout_secs=600))
         assert (await peer.read()).json() == {"type": "ok"}
         assert (await peer.read()).json()["type"] == "deliver"
         await peer.send(data)
-        if not fast_lane and name in WITHOUT_A_WORD:
+        if not fast_path and name in WITHOUT_A_WORD:
             assert await peer.ended()
         else:
             closed = await peer.read()
@@ -184,16 +184,16 @@ async def test_what_ends_the_connection(fast_lane: bool, name: str) -> None:
 
 
 # Verifies: WS-0009
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("name", ["not JSON", "binary"])
-async def test_what_came_before_is_answered(fast_lane: bool, name: str) -> None:
+async def test_what_came_before_is_answered(fast_path: bool, name: str) -> None:
     code, data = REFUSED[name]
-    async with running(fast_lane) as server, raw(server.port) as peer:
+    async with running(fast_path) as server, raw(server.port) as peer:
         await server.create()
         publish = request(type="publish", queue="jobs", payload="p")
         await peer.send(publish, publish, data, publish)
-        answers = [(await peer.read()).json()["type"] for _ in range(2)]
-        assert answers == ["ok", "ok"]
+        responses = [(await peer.read()).json()["type"] for _ in range(2)]
+        assert responses == ["ok", "ok"]
         assert (await peer.read()).close_code == code
         assert server.counts() == (2, 0, 0)
 
@@ -201,7 +201,7 @@ async def test_what_came_before_is_answered(fast_lane: bool, name: str) -> None:
 async def test_what_came_before_a_close_is_answered() -> None:
     async with running(True) as server, raw(server.port) as peer:
         await peer.send(frame(TEXT, ASK), frame(CLOSE, b"\x03\xe8"), frame(TEXT, ASK))
-        assert (await peer.read()).json() == ANSWER
+        assert (await peer.read()).json() == RESPONSE
         assert (await peer.read()).close_code == 1000
         assert await peer.ended()
 
@@ -213,14 +213,14 @@ async def test_a_frame_too_long_is_refused_by_its_head() -> None:
         assert (await peer.read()).close_code == 1009
 
 
-@both_lanes
+@both_paths
 @pytest.mark.parametrize(
     ("data", "code"), [(b"\x03\xe8bye", 1000), (b"", 1005), (b"\x03\xe9", 1001), (b"\x0f\xa0mine", 4000)]
 )
-async def test_the_peer_closes(fast_lane: bool, data: bytes, code: int) -> None:
-    async with running(fast_lane) as server, raw(server.port) as peer:
+async def test_the_peer_closes(fast_path: bool, data: bytes, code: int) -> None:
+    async with running(fast_path) as server, raw(server.port) as peer:
         await peer.send(frame(TEXT, ASK))
-        assert (await peer.read()).json() == ANSWER
+        assert (await peer.read()).json() == RESPONSE
         await peer.send(frame(CLOSE, data))
         closed = await peer.read()
         assert closed.opcode == CLOSE
@@ -243,14 +243,14 @@ BAD_HANDSHAKES = {
 
 
 # Verifies: WS-0031
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("name", BAD_HANDSHAKES)
-async def test_handshakes_that_are_refused(fast_lane: bool, name: str) -> None:
+async def test_handshakes_that_are_refused(fast_path: bool, name: str) -> None:
     status, handshake = BAD_HANDSHAKES[name]
-    async with running(fast_lane) as server, raw(server.port, handshake) as peer:
-        answer = await peer.head()
-        assert int(answer.split()[1]) == status, answer
-        lower = answer.lower()
+    async with running(fast_path) as server, raw(server.port, handshake) as peer:
+        response = await peer.head()
+        assert int(response.split()[1]) == status, response
+        lower = response.lower()
         assert b"content-type: application/json" in lower
         length = int(lower.partition(b"content-length:")[2].split()[0])
         body = json.loads(await peer.body(length))

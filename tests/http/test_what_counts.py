@@ -20,7 +20,7 @@ from websockets.exceptions import ConnectionClosed as ClosedForSyncClient
 from websockets.sync.client import connect
 
 from tests.http.ws_raw import BINARY, CLOSE, PONG, TEXT, Raw, frame, raw, request
-from tests.http.ws_server import PATIENCE, Running, both_lanes, running
+from tests.http.ws_server import PATIENCE, Running, both_paths, running
 from tests.server.running import child_server, client_of
 
 LONG = 300
@@ -61,9 +61,9 @@ def reset(peer: Raw) -> None:
 
 
 # Verifies: DLV-0011
-@both_lanes
-async def test_a_nack_counts(fast_lane: bool) -> None:
-    async with running(fast_lane) as server:
+@both_paths
+async def test_a_nack_counts(fast_path: bool) -> None:
+    async with running(fast_path) as server:
         await server.create()
         id = await server.publish(max_retries=3)
         async with server.socket() as holder:
@@ -74,17 +74,17 @@ async def test_a_nack_counts(fast_lane: bool) -> None:
 
 
 # Verifies: DLV-0012
-@both_lanes
-async def test_the_end_of_a_lock_counts(fast_lane: bool) -> None:
-    async with running(fast_lane) as server, holding(server, lock_timeout_secs=1, credits=1):
+@both_paths
+async def test_the_end_of_a_lock_counts(fast_path: bool) -> None:
+    async with running(fast_path) as server, holding(server, lock_timeout_secs=1, credits=1):
         assert await counted(server) == 1
 
 
 # Verifies: DLV-0013
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("way", ["reset", "end of stream", "half closed"])
-async def test_a_lost_connection_counts(fast_lane: bool, way: str) -> None:
-    async with running(fast_lane) as server, holding(server) as peer:
+async def test_a_lost_connection_counts(fast_path: bool, way: str) -> None:
+    async with running(fast_path) as server, holding(server) as peer:
         if way == "half closed":
             assert isinstance(peer.stream, trio.SocketStream)
             await peer.stream.send_eof()
@@ -96,9 +96,9 @@ async def test_a_lost_connection_counts(fast_lane: bool, way: str) -> None:
 
 
 # Verifies: DLV-0010
-@both_lanes
-async def test_the_last_delivery_that_counts_makes_a_dead_letter(fast_lane: bool) -> None:
-    async with running(fast_lane) as server:
+@both_paths
+async def test_the_last_delivery_that_counts_makes_a_dead_letter(fast_path: bool) -> None:
+    async with running(fast_path) as server:
         await server.create()
         await server.publish(max_retries=2)
         for _ in range(2):
@@ -116,11 +116,11 @@ async def test_the_last_delivery_that_counts_makes_a_dead_letter(fast_lane: bool
 
 
 # Verifies: DLV-0014
-@both_lanes
+@both_paths
 @pytest.mark.parametrize("code", [None, 1000, 1001, 1009, 1011, 4000])
 @pytest.mark.parametrize("then", ["waits", "resets"])
-async def test_a_close_frame_does_not_count(fast_lane: bool, code: int | None, then: str) -> None:
-    async with running(fast_lane) as server, holding(server) as peer:
+async def test_a_close_frame_does_not_count(fast_path: bool, code: int | None, then: str) -> None:
+    async with running(fast_path) as server, holding(server) as peer:
         await peer.send(frame(CLOSE, b"" if code is None else code.to_bytes(2, "big")))
         if then == "waits":
             assert (await peer.read()).opcode == CLOSE
@@ -176,10 +176,10 @@ async def test_breaking_the_rules_does_not_count(broken: bytes, code: int) -> No
 
 
 # Verifies: DLV-0015
-@both_lanes
-async def test_silence_does_not_count(fast_lane: bool) -> None:
+@both_paths
+async def test_silence_does_not_count(fast_path: bool) -> None:
     async with (
-        running(fast_lane, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=0.2) as server,
+        running(fast_path, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=0.2) as server,
         holding(server) as peer,
     ):
         assert await until_close(peer) == 1001
@@ -187,10 +187,10 @@ async def test_silence_does_not_count(fast_lane: bool) -> None:
 
 
 # Verifies: DLV-0015
-@both_lanes
-async def test_a_stop_of_the_server_does_not_count(fast_lane: bool, tmp_path: Path) -> None:
+@both_paths
+async def test_a_stop_of_the_server_does_not_count(fast_path: bool, tmp_path: Path) -> None:
     for restarts in range(4):
-        async with running(fast_lane, data_path=tmp_path) as server:
+        async with running(fast_path, data_path=tmp_path) as server:
             if not restarts:
                 await server.create()
                 await server.publish(max_retries=1)
@@ -201,7 +201,7 @@ async def test_a_stop_of_the_server_does_not_count(fast_lane: bool, tmp_path: Pa
                 with pytest.raises(Exception):  # noqa: B017, PT011  # closed with 1001, the library's exception
                     while True:
                         await worker.push()
-    async with running(fast_lane, data_path=tmp_path) as server:
+    async with running(fast_path, data_path=tmp_path) as server:
         assert await counted(server) == 0
 
 
@@ -224,11 +224,11 @@ async def test_a_server_that_was_killed_does_not_count(tmp_path: Path) -> None:
 
 
 # Verifies: DLV-0017
-@both_lanes
-async def test_what_never_left_does_not_count(fast_lane: bool) -> None:
+@both_paths
+async def test_what_never_left_does_not_count(fast_path: bool) -> None:
     """A connection is lost while most of its deliveries wait to be sent."""
     messages = 8
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         ids = [await server.publish("x" * 200_000, max_retries=3) for _ in range(messages)]
         async with server.socket(message_queue_size=1) as slow:
@@ -249,7 +249,7 @@ async def test_what_never_left_does_not_count(fast_lane: bool) -> None:
 
 
 def busy(url: str, credits: int, seconds: float) -> str:
-    """A worker of the `websockets` library, busy so long with its first message: the answer to its ack, or its end."""
+    """A worker of the `websockets` library, busy long with its first message: the response to its ack, or its end."""
     with connect(url, ping_interval=None, compression=None) as connection:
         subscribe = {"type": "subscribe", "queue": "jobs", "credits": credits, "lock_timeout_secs": LONG}
         connection.send(json.dumps(subscribe))
@@ -258,23 +258,23 @@ def busy(url: str, credits: int, seconds: float) -> str:
         time.sleep(seconds)
         try:
             connection.send(json.dumps({"type": "ack", "queue": "jobs", "id": delivery["id"]}))
-            while (answer := json.loads(connection.recv(timeout=PATIENCE)))["type"] == "deliver":
+            while (response := json.loads(connection.recv(timeout=PATIENCE)))["type"] == "deliver":
                 pass
-            return str(answer["type"])
+            return str(response["type"])
         except ClosedForSyncClient as closed:
             return str(closed.rcvd.code if closed.rcvd is not None else "lost")
 
 
-@both_lanes
+@both_paths
 @pytest.mark.parametrize(("credits", "outcome"), [(10, "ok"), (100, "1001")])
 async def test_a_worker_that_is_busy_for_longer_than_the_ping_timeout(
-    fast_lane: bool, credits: int, outcome: str
+    fast_path: bool, credits: int, outcome: str
 ) -> None:
     """The library reads on in the background, and answers pings, until 16 frames wait for the program.
 
     Then it is silent: closed with 1001, and what it held is as if it had not been delivered.
     """
-    async with running(fast_lane, ws_ping_interval_secs=0.5, ws_ping_timeout_secs=0.5) as server:
+    async with running(fast_path, ws_ping_interval_secs=0.5, ws_ping_timeout_secs=0.5) as server:
         await server.create()
         for _ in range(50):
             await server.publish(max_retries=1)
@@ -295,18 +295,18 @@ def refuse(url: str, limit: int) -> int:
 
 
 # Verifies: DLV-0018
-@both_lanes
+@both_paths
 async def test_a_client_with_a_limit_smaller_than_the_message(
-    fast_lane: bool, caplog: pytest.LogCaptureFixture
+    fast_path: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with running(fast_lane) as server:
+    async with running(fast_path) as server:
         await server.create()
         id = await server.publish("x" * 5000, max_retries=1)
         with trio.fail_after(PATIENCE):
             for _ in range(3):
                 assert await trio.to_thread.run_sync(refuse, server.url, 1000) == 1009
         assert await counted(server) == 0
-        if fast_lane:
+        if fast_path:
             lines = [record.getMessage() for record in caplog.records if "1009" in record.getMessage()]
             assert lines
             assert all(id in line and '"jobs"' in line and "5" in line for line in lines)
@@ -317,7 +317,7 @@ async def test_a_client_with_a_limit_smaller_than_the_message(
 
 # Verifies: WS-0024
 async def test_bytes_that_wait_unread_are_a_sign_of_life() -> None:
-    """A peer sends requests and reads no answers: the server stops reading. Its pongs wait behind, unread."""
+    """A peer sends requests and reads no responses: the server stops reading. Its pongs wait behind, unread."""
     async with running(True, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=0.3) as server, holding(server) as peer:
         data = request(type="unsubscribe", queue="x", req_id="r" * 1000) * 60
         with trio.move_on_after(2):

@@ -30,8 +30,8 @@ from qrusty_trio.storage.memory import MemoryStorage
 
 HOST = b"Host: test\r\n"
 JSON = b"Content-Type: application/json\r\n"
-LANES = [True, False]
-"""The fast lane on and off."""
+PATHS = [True, False]
+"""The fast path on and off."""
 
 
 class Memory:
@@ -51,7 +51,7 @@ def make_engine() -> Engine:
 
 
 @dataclass
-class Answer:
+class Response:
     status: int
     headers: dict[str, str]
     body: bytes
@@ -75,8 +75,8 @@ class Client:
         self._data += more
         return bool(more)
 
-    async def answer(self, *, head: bool = False) -> Answer:
-        """The next answer. Raises EOFError when the connection ends before it does."""
+    async def response(self, *, head: bool = False) -> Response:
+        """The next response. Raises EOFError when the connection ends before it does."""
         while b"\r\n\r\n" not in self._data:
             if not await self._more():
                 raise EOFError(self._data)
@@ -85,13 +85,13 @@ class Client:
         status = int(lines[0].split()[1])
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         if status == 100:
-            return await self.answer(head=head)
+            return await self.response(head=head)
         length = 0 if head or status in {101, 204} else int(headers["content-length"])
         while len(self._data) < length:
             if not await self._more():
                 raise EOFError(self._data)
         body, self._data = self._data[:length], self._data[length:]
-        return Answer(status, headers, body)
+        return Response(status, headers, body)
 
     async def ended(self) -> bool:
         """Whether the server closes without another byte."""
@@ -100,10 +100,10 @@ class Client:
         except trio.BrokenResourceError:
             return True
 
-    async def ask(self, method: str, path: str, body: Any = None, headers: bytes = b"") -> Answer:
-        """A well-formed request and its answer."""
+    async def ask(self, method: str, path: str, body: Any = None, headers: bytes = b"") -> Response:
+        """A well-formed request and its response."""
         await self.send(request(method, path, body, headers))
-        return await self.answer(head=method == "HEAD")
+        return await self.response(head=method == "HEAD")
 
 
 def request(method: str, path: str, body: Any = None, headers: bytes = b"") -> bytes:
@@ -133,7 +133,7 @@ class Web:
         finally:
             await trio.aclose_forcefully(client.stream)
 
-    async def ask(self, method: str, path: str, body: Any = None, headers: bytes = b"") -> Answer:
+    async def ask(self, method: str, path: str, body: Any = None, headers: bytes = b"") -> Response:
         """One request on a connection of its own."""
         async with self.client() as client:
             return await client.ask(method, path, body, headers)
@@ -141,14 +141,14 @@ class Web:
 
 def context_for(
     engine: Engine,
-    fast_lane: bool,
+    fast_path: bool,
     *,
     webui_dir: Path = Path("webui"),
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = ("test",),
 ) -> HttpContext:
-    """What the lanes are given."""
+    """What the paths are given."""
     stopping = trio.Event()
     websocket = WebSocketServices(
         engine=engine,
@@ -162,13 +162,13 @@ def context_for(
         stopping=stopping,
     )
     return HttpContext(
-        engine, websocket, webui_dir, max_connections, fast_lane, allowed_origins, stopping, allowed_hosts
+        engine, websocket, webui_dir, max_connections, fast_path, allowed_origins, stopping, allowed_hosts
     )
 
 
 @asynccontextmanager
 async def running(
-    fast_lane: bool,
+    fast_path: bool,
     *,
     webui_dir: Path = Path("webui"),
     max_connections: int = 100,
@@ -181,7 +181,7 @@ async def running(
     engine = engine or make_engine()
     context = context_for(
         engine,
-        fast_lane,
+        fast_path,
         webui_dir=webui_dir,
         max_connections=max_connections,
         allowed_origins=allowed_origins,

@@ -97,11 +97,11 @@ class Raw:
         self._data += data
 
     async def head(self) -> bytes:
-        """The answer to the handshake, up to its body."""
+        """The response to the handshake, up to its body."""
         while b"\r\n\r\n" not in self._data:
             await self._more()
-        answer, _, self._data = self._data.partition(b"\r\n\r\n")
-        return answer
+        response, _, self._data = self._data.partition(b"\r\n\r\n")
+        return response
 
     async def _take(self, count: int) -> bytes:
         while len(self._data) < count:
@@ -147,9 +147,9 @@ async def raw(port: int, handshake: bytes | None = None) -> AsyncIterator[Raw]:
         connection = Raw(stream)
         await connection.send(handshake or upgrade())
         if handshake is None:
-            answer = await connection.head()
-            assert answer.startswith(b"HTTP/1.1 101 "), answer
-            assert ACCEPT in answer
+            response = await connection.head()
+            assert response.startswith(b"HTTP/1.1 101 "), response
+            assert ACCEPT in response
         yield connection
     finally:
         await trio.aclose_forcefully(stream)

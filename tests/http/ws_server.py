@@ -22,7 +22,7 @@ from qrusty_trio.server.supervisor import Server, serve
 
 Frame = dict[str, Any]
 
-both_lanes = pytest.mark.parametrize("fast_lane", [True, False], ids=["fast", "hypercorn"])
+both_paths = pytest.mark.parametrize("fast_path", [True, False], ids=["fast", "hypercorn"])
 PATIENCE = 120
 """Seconds after which a test gives up waiting. Nothing is measured against it."""
 
@@ -43,7 +43,7 @@ class Socket:
         assert isinstance(frame, dict)
         return frame
 
-    async def answer(self) -> Frame:
+    async def response(self) -> Frame:
         while True:
             frame = await self._read()
             if frame["type"] in ("ok", "error"):
@@ -52,7 +52,7 @@ class Socket:
 
     async def ask(self, **fields: object) -> Frame:
         await self.send(**fields)
-        return await self.answer()
+        return await self.response()
 
     async def push(self) -> Frame:
         """The next delivery, warning or log record."""
@@ -66,13 +66,13 @@ class Socket:
         assert (await self.ask(type="subscribe", queue=queue, **fields)) == {"type": "ok"}
 
     async def publish(self, payload: str = "p", queue: str = "jobs", **fields: object) -> str:
-        answer = await self.ask(type="publish", queue=queue, payload=payload, **fields)
-        assert answer["type"] == "ok", answer
-        return str(answer["id"])
+        response = await self.ask(type="publish", queue=queue, payload=payload, **fields)
+        assert response["type"] == "ok", response
+        return str(response["id"])
 
     async def ack(self, delivery: Frame) -> None:
-        answer = await self.ask(type="ack", queue=delivery["queue"], id=delivery["id"])
-        assert answer == {"type": "ok"}
+        response = await self.ask(type="ack", queue=delivery["queue"], id=delivery["id"])
+        assert response == {"type": "ok"}
 
     async def closed(self) -> int:
         """The code with which the server closes; pushes that come before are kept."""
@@ -122,14 +122,14 @@ class Running:
         head = f"{method} {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n"
         if body is not None:
             head += f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n"
-        answer = b""
+        response = b""
         with trio.fail_after(PATIENCE):
             async with await trio.open_tcp_stream("127.0.0.1", self.port) as stream:
                 await stream.send_all(head.encode() + b"\r\n" + data)
                 async for part in stream:
-                    answer += part
-        begin, _, rest = answer.partition(b"\r\n\r\n")
-        assert begin.startswith(b"HTTP/1.1 200 "), answer
+                    response += part
+        begin, _, rest = response.partition(b"\r\n\r\n")
+        assert begin.startswith(b"HTTP/1.1 200 "), response
         return json.loads(rest) if rest else None
 
     async def create(self, queue: str = "jobs") -> None:
@@ -137,8 +137,8 @@ class Running:
 
     async def publish(self, payload: str = "p", queue: str = "jobs", **fields: object) -> str:
         """Over HTTP."""
-        answer = await self.http("POST", "/publish", {"queue": queue, "priority": 0, "payload": payload, **fields})
-        return str(answer["id"])
+        response = await self.http("POST", "/publish", {"queue": queue, "priority": 0, "payload": payload, **fields})
+        return str(response["id"])
 
     def counts(self, queue: str = "jobs") -> tuple[int, int, int]:
         """Available, locked, dead letters."""
@@ -155,7 +155,7 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    fast_lane: bool, *, data_path: Path | None = None, port: int = 0, **settings: Any
+    fast_path: bool, *, data_path: Path | None = None, port: int = 0, **settings: Any
 ) -> AsyncIterator[Running]:
     """A server, in memory or with its store in `data_path`; stopped in order at the end."""
     mode = StorageMode.MEMORY if data_path is None else StorageMode.ROCKSDB
@@ -166,7 +166,7 @@ async def running(
     try:
         async with trio.open_nursery() as nursery:
             server = await nursery.start(
-                serve, Settings(bind_addr=Address("127.0.0.1", port), fast_lane=fast_lane, **settings), ring
+                serve, Settings(bind_addr=Address("127.0.0.1", port), fast_path=fast_path, **settings), ring
             )
             with trio.fail_after(PATIENCE):
                 while server.engine.services.gate.starting:  # noqa: ASYNC110  # a flag

@@ -140,7 +140,7 @@ def ack(id: str, queue: str = "q") -> Call:
     return call("POST", f"/ack/{queue}/{id}", consumer_id="c")
 
 
-def answer(reply: Reply) -> Any:
+def response(reply: Reply) -> Any:
     """The body of a reply with status 200."""
     assert reply.status == 200, reply.body
     return json.loads(reply.body) if reply.body else None
@@ -161,4 +161,4 @@ async def until_back(engine: Engine) -> None:
 
 async def run(engine: Engine, *calls: Call) -> list[Any]:
     """Run a burst; the bodies."""
-    return [answer(reply) for reply in await engine.run(calls)]
+    return [response(reply) for reply in await engine.run(calls)]

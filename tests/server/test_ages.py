@@ -9,11 +9,11 @@ from qrusty_trio.server.ages import watch_ages
 from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
-    answer,
     call,
     consume,
     engine_on,
     publish,
+    response,
     run,
     until_back,
 )
@@ -33,7 +33,7 @@ async def test_the_oldest_is_known_soon_after_a_start_and_after_a_fault(store: W
                     await trio.sleep(0.01)
             for path in ("/queue-stats/q", "/stats"):
                 (reply,) = await engine.run([call("GET", path)])
-                stats = answer(reply) if path != "/stats" else answer(reply)["queues"][0]
+                stats = response(reply) if path != "/stats" else response(reply)["queues"][0]
                 assert stats["oldest_age_exact"] is True
                 assert stats["oldest_age_seconds"] >= 0
 

@@ -1,5 +1,5 @@
 # ruff: noqa: UP031  # JSON is full of braces.
-"""Bad input over real sockets, on both stores and in both lanes: the contract's status, a JSON error, nothing lost."""
+"""Bad input over real sockets, on both stores and on both paths: the contract's status, a JSON error, nothing lost."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import trio
 from qrusty_trio.api.call import Call, Pause, Reply
 from qrusty_trio.server.supervisor import Server
 from tests.server.engines import STEP_SECONDS
-from tests.wire.http_client import Answer, Connection, HttpClient
+from tests.wire.http_client import Connection, HttpClient, Response
 
 U64 = 2**64
 MIB = 1024 * 1024
@@ -123,16 +123,16 @@ async def quiet(caplog: pytest.LogCaptureFixture) -> AsyncIterator[None]:
 
 
 async def post(client: HttpClient, target: str, **body: Any) -> Any:
-    answer = await client.request("POST", target, json.dumps(body).encode())
-    assert answer.status == 200, answer
-    return answer.json() if answer.body else None
+    response = await client.request("POST", target, json.dumps(body).encode())
+    assert response.status == 200, response
+    return response.json() if response.body else None
 
 
-def check_error(answer: Answer, status: int, what: object) -> None:
-    assert answer.status == status, f"{what}: {answer}"
-    assert answer.headers["content-type"] == "application/json", f"{what}: {answer}"
-    assert answer.json().keys() == {"error", "code"}, f"{what}: {answer}"
-    assert answer.json()["error"].strip(), f"{what}: {answer}"
+def check_error(response: Response, status: int, what: object) -> None:
+    assert response.status == status, f"{what}: {response}"
+    assert response.headers["content-type"] == "application/json", f"{what}: {response}"
+    assert response.json().keys() == {"error", "code"}, f"{what}: {response}"
+    assert response.json()["error"].strip(), f"{what}: {response}"
 
 
 # Verifies: SYS-0008
@@ -249,9 +249,9 @@ async def test_a_client_that_vanishes_before_its_answer(server: Server, client: 
             raise
         return replies
 
-    engine.run = run  # type: ignore[method-assign]  # holds the answer back until the client has gone
+    engine.run = run  # type: ignore[method-assign]  # holds the response back until the client has gone
     async with connection_to(server) as connection:
-        # With another one before it: one that comes alone is served in a round, at once.
+        # With another one before it: one that comes alone is served by request batching, at once.
         await connection.stream.send_all(b"GET /health HTTP/1.1\r\nHost: h\r\n\r\n" + REQUEST + BODY)
         await locked.wait()
         will_reset(connection)
@@ -269,14 +269,14 @@ async def test_a_client_that_vanishes_before_its_answer(server: Server, client: 
 
 # Verifies: API-0036
 async def test_a_reader_that_takes_no_answer(server: Server, client: HttpClient) -> None:
-    """Answers too large for the buffers of its socket, and it leaves with them unread: what it never got goes back."""
+    """Responses too large for its socket's buffers, and it leaves with them unread: what it never got goes back."""
     messages = 30
     for number in range(messages):
         await post(client, "/publish", queue="q", priority=1, payload=f"{number:02}" * 500_000)
 
     async def stats() -> dict[str, int]:
-        answer: dict[str, int] = (await client.request("GET", "/queue-stats/q")).json()
-        return answer
+        response: dict[str, int] = (await client.request("GET", "/queue-stats/q")).json()
+        return response
 
     async def some_locked() -> bool:
         return (await stats())["locked"] > 0

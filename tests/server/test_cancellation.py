@@ -1,6 +1,6 @@
 """Cancel the server at each of its steps: nothing is left behind, and what was answered is in the store.
 
-The server does a small piece of everything (start, requests in both lanes, a WebSocket, a long operation, a stop), and
+The server does a small piece of everything (start, requests on both paths, a WebSocket, a long operation, a stop), and
 is cancelled before its n-th step, for n from 1 until it gets to its end unharmed. Steps are those of all its tasks:
 whatever awaits is cancelled there once.
 """
@@ -104,12 +104,12 @@ async def one_round(settings: Settings, at: int) -> tuple[bool, set[str], set[st
 
 
 async def post(client: HttpClient, target: str, **body: Any) -> Any:
-    answer = await client.request("POST", target, json.dumps(body).encode())
-    if answer.status == 503:
+    response = await client.request("POST", target, json.dumps(body).encode())
+    if response.status == 503:
         await trio.sleep(0.002)
         return await post(client, target, **body)
-    assert answer.status == 200, answer
-    return answer.json() if answer.body else None
+    assert response.status == 200, response
+    return response.json() if response.body else None
 
 
 async def use(server: Server, published: set[str], asked: set[str], acked: set[str]) -> None:
@@ -117,8 +117,8 @@ async def use(server: Server, published: set[str], asked: set[str], acked: set[s
     with suppress(*GONE, BaseExceptionGroup):
         async with client_of(server) as client:
             for number in range(3):
-                answer = await post(client, "/publish", queue="q", priority=number, payload=str(number) * 10)
-                published.add(answer["id"])
+                response = await post(client, "/publish", queue="q", priority=number, payload=str(number) * 10)
+                published.add(response["id"])
             got = await post(client, "/consume/q", consumer_id="c", timeout_seconds=1000)
             asked.add(got["id"])
             await post(client, f"/ack/q/{got['id']}", consumer_id="c")
@@ -136,14 +136,14 @@ async def use(server: Server, published: set[str], asked: set[str], acked: set[s
                 {"type": "subscribe", "queue": "q", "credits": 1},
             ):
                 await socket.send_message(json.dumps(request))
-                answer = json.loads(await socket.get_message())
-                if "id" in answer:
-                    published.add(answer["id"])
-            answer = json.loads(await socket.get_message())
-            asked.add(answer["id"])
-            await socket.send_message(json.dumps({"type": "ack", "queue": "q", "id": answer["id"]}))
+                response = json.loads(await socket.get_message())
+                if "id" in response:
+                    published.add(response["id"])
+            response = json.loads(await socket.get_message())
+            asked.add(response["id"])
+            await socket.send_message(json.dumps({"type": "ack", "queue": "q", "id": response["id"]}))
             json.loads(await socket.get_message())
-            acked.add(answer["id"])
+            acked.add(response["id"])
 
 
 def census(others: set[threading.Thread]) -> tuple[int, list[str]]:
@@ -188,8 +188,8 @@ def _quiet() -> Iterator[None]:
 
 # Verifies: DLV-0025
 @pytest.mark.timeout(900)
-async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_lane: bool) -> None:
-    settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
+async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_path: bool) -> None:
+    settings = settings_for(tmp_path / "data", fast_path=fast_path)
     before = None
     others = set(threading.enumerate())  # such as those of a browser that other tests use
     at = 0
@@ -210,7 +210,7 @@ async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_
 
 # Verifies: DLV-0025
 @pytest.mark.timeout(900)
-async def test_steps_over_rocksdb(tmp_path: Path, fast_lane: bool) -> None:
+async def test_steps_over_rocksdb(tmp_path: Path, fast_path: bool) -> None:
     before = None
     others = set(threading.enumerate())  # such as those of a browser that other tests use
     at = 0
@@ -218,7 +218,7 @@ async def test_steps_over_rocksdb(tmp_path: Path, fast_lane: bool) -> None:
     while cancelled:
         at += ROCKS_STRIDE
         path = tmp_path / str(at)
-        cancelled, there, gone = await one_round(settings_for(path, fast_lane=fast_lane), at)
+        cancelled, there, gone = await one_round(settings_for(path, fast_path=fast_path), at)
         # The traceback of the cancellation may hold frames of the loader with a family of the store.
         gc.collect()
         # Opening it takes the lock of the directory, so nobody else has it.

@@ -21,11 +21,11 @@ from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
     ack,
-    answer,
     call,
     consume,
     engine_on,
     publish,
+    response,
     run,
     until_back,
 )
@@ -194,7 +194,7 @@ async def test_a_sync_apart_that_fails_for_want_of_a_thread_fails_nobody_else(
                 await store.until_sync_begins()
                 with pytest.raises(StorageFault, match="can't start new thread"):
                     await engine.committer.sync_now()
-        assert answer(replies[0])["id"]
+        assert response(replies[0])["id"]
 
 
 async def test_the_sampler_goes_on(autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch) -> None:

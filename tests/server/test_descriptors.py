@@ -42,16 +42,16 @@ async def limited(path: Path, soft: int, hard: int, **variables: str) -> AsyncIt
 
 
 async def post(client: HttpClient, path: str, body: str) -> bytes:
-    answer = await client.request("POST", path, body.encode())
-    assert answer.status == 200, answer.body
-    return answer.body
+    response = await client.request("POST", path, body.encode())
+    assert response.status == 200, response.body
+    return response.body
 
 
 # Verifies: API-0065
-@pytest.mark.parametrize("lane", ["enabled", "disabled"])
+@pytest.mark.parametrize("fast_path", ["enabled", "disabled"])
 @pytest.mark.parametrize("limit", [LEAST, 128, 256])
-async def test_idle_connections_keep_nothing_from_the_store(tmp_path: Path, limit: int, lane: str) -> None:
-    variables = {"QRUSTY_SEGMENT_MAX_MB": "1", "QRUSTY_COMPACT_INTERVAL_SECS": "1", "QRUSTY_FAST_LANE": lane}
+async def test_idle_connections_keep_nothing_from_the_store(tmp_path: Path, limit: int, fast_path: str) -> None:
+    variables = {"QRUSTY_SEGMENT_MAX_MB": "1", "QRUSTY_COMPACT_INTERVAL_SECS": "1", "QRUSTY_FAST_LANE": fast_path}
     async with limited(tmp_path / "data", limit, limit, **variables) as server, client_of(server) as client:
         assert "connections, not the 10000 of MAX_CONNECTIONS" in server.log
         assert (await client.request("GET", "/health")).status == 200

@@ -21,18 +21,18 @@ from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
     ack,
-    answer,
     call,
     consume,
     engine_on,
     publish,
+    response,
     run,
     until_back,
 )
 
 
 def payloads(replies: list[Reply]) -> list[str]:
-    return [answer(reply)["payload"] for reply in replies]
+    return [response(reply)["payload"] for reply in replies]
 
 
 # Verifies: PER-0006
@@ -41,7 +41,7 @@ async def test_a_burst_is_one_batch_and_one_sync(store: WatchedStorage) -> None:
         writes, syncs = store.writes, store.syncs
         replies = await engine.run([publish(str(number)) for number in range(64)])
         assert (store.writes - writes, store.syncs - syncs) == (1, 1)
-        assert len({answer(reply)["id"] for reply in replies}) == 64
+        assert len({response(reply)["id"] for reply in replies}) == 64
         assert payloads(await engine.run([consume() for _ in range(64)])) == [str(number) for number in range(64)]
 
 
@@ -90,7 +90,7 @@ async def test_a_quick_burst_of_large_answers_is_run_in_parts(store: WatchedStor
             calls = calls[len(parts[-1]) :]
         assert [len(part) for part in parts] == [2, 2, 2, 1]
         assert [text.strip() for part in parts[:3] for text in payloads(part)] == [str(number) for number in range(6)]
-        assert answer(parts[3][0]) is None
+        assert response(parts[3][0]) is None
 
 
 # Verifies: SCH-0029
@@ -152,7 +152,7 @@ async def test_a_large_publish_is_refused_like_a_small_one(store: WatchedStorage
 async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         await run(engine, *[publish(str(number)) for number in range(300)])
-        ids = [answer(reply)["id"] for reply in await engine.run([consume() for _ in range(200)])]
+        ids = [response(reply)["id"] for reply in await engine.run([consume() for _ in range(200)])]
         replies = await engine.run(
             [
                 publish("a", priority="text"),
@@ -165,10 +165,10 @@ async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> 
             ]
         )
         assert [reply.status for reply in replies] == [400, 200, 200, 400, 200, 200, 200]
-        assert len(answer(replies[1])["acked"]) == 200
-        assert answer(replies[2]) == ["q"]
-        assert answer(replies[4])["payload"] == "200"
-        assert answer(replies[6]) is None
+        assert len(response(replies[1])["acked"]) == 200
+        assert response(replies[2]) == ["q"]
+        assert response(replies[4])["payload"] == "200"
+        assert response(replies[6]) is None
 
 
 # Verifies: PER-0002
@@ -206,15 +206,15 @@ async def test_nothing_changes_while_the_gate_is_closed(store: WatchedStorage) -
             }
         reads = await engine.run([call("GET", "/queues"), call("GET", "/stats"), call("GET", "/health")])
         assert [reply.status for reply in reads] == [200, 200, 200]
-        assert answer(reads[0]) == []
-        assert answer(reads[2])["status"] == "starting"
+        assert response(reads[0]) == []
+        assert response(reads[2])["status"] == "starting"
 
 
 # Verifies: SCH-0031
 async def test_a_long_operation_lets_others_run(store: WatchedStorage) -> None:
     async with engine_on(store, Fsync.NEVER) as engine:
         await run(engine, *[publish(str(number)) for number in range(2000)])
-        ids = [answer(reply)["id"] for reply in await engine.run([consume() for _ in range(2000)])]
+        ids = [response(reply)["id"] for reply in await engine.run([consume() for _ in range(2000)])]
         finished: list[str] = []
 
         async def settle() -> None:

@@ -26,10 +26,10 @@ MONITORING = Path(__file__).parents[2] / "docs" / "monitoring"
 
 
 async def scraped(client: HttpClient, query: str = "") -> dict[str, Metric]:
-    answer = await client.request("GET", f"/metrics{query}")
-    assert answer.status == 200
-    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
-    return {family.name: family for family in text_string_to_metric_families(answer.body.decode())}
+    response = await client.request("GET", f"/metrics{query}")
+    assert response.status == 200
+    assert response.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    return {family.name: family for family in text_string_to_metric_families(response.body.decode())}
 
 
 def value(families: dict[str, Metric], name: str, **labels: str) -> float:
@@ -60,8 +60,8 @@ async def test_what_a_server_has_done_is_in_its_metrics(settings: Settings) -> N
             (await client.request("POST", f"/consume{path}", b'{"consumer_id":"c"}')).json()["id"] for _ in range(2)
         ]
         for verb, id in zip(("ack", "nack"), consumed, strict=True):
-            answer = await client.request("POST", f"/{verb}{path}&id={id}", b'{"consumer_id":"c"}')
-            assert answer.status == 200
+            response = await client.request("POST", f"/{verb}{path}&id={id}", b'{"consumer_id":"c"}')
+            assert response.status == 200
         await client.request("POST", f"/consume{path}", b'{"consumer_id":"c"}')
         families = await scraped(client)
     for figure, expected in (
@@ -117,10 +117,10 @@ async def test_series_of_queues_are_bounded_and_can_be_chosen(tmp_path: Path) ->
         shown = [sample.labels["queue"] for sample in families["qrusty_queue_available"].samples]
         assert shown == ["q110", "q003"]
         for query in ("?queue=%FF", "?" + "&queue=q" * 200):
-            answer = await client.request("GET", f"/metrics{query}")
-            assert (answer.status, answer.json()["code"]) == (400, "bad_request")
-        answer = await client.request("POST", "/metrics", b"")
-        assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+            response = await client.request("GET", f"/metrics{query}")
+            assert (response.status, response.json()["code"]) == (400, "bad_request")
+        response = await client.request("POST", "/metrics", b"")
+        assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
 
 
 # Verifies: API-0076
@@ -128,19 +128,19 @@ async def test_probes_tell_by_their_status(settings: Settings) -> None:
     async with running(settings) as server, client_of(server) as client:
         gate = server.engine.services.gate
 
-        async def answers() -> list[tuple[int, Any]]:
+        async def responses() -> list[tuple[int, Any]]:
             found = [await client.request("GET", path) for path in ("/livez", "/readyz")]
             assert found[1].headers.get("retry-after") == ("2" if found[1].status == 503 else None)
             return [(each.status, each.json()["status"]) for each in found]
 
         await until_ready(server)
-        assert await answers() == [(200, "ok"), (200, "ok")]
+        assert await responses() == [(200, "ok"), (200, "ok")]
         gate.starting = True
-        assert await answers() == [(200, "ok"), (503, "starting")]
+        assert await responses() == [(200, "ok"), (503, "starting")]
         gate.starting = False
         server.engine.fault = StorageFault("The disk is gone.")
         gate.fault = "The disk is gone."
-        assert await answers() == [(200, "ok"), (503, "storage_fault")]
+        assert await responses() == [(200, "ok"), (503, "storage_fault")]
         assert (await client.request("GET", "/readyz")).json()["message"] == "The disk is gone."
         assert value(await scraped(client), "qrusty_store_failed") == 1
         server.engine.fault = gate.fault = None

@@ -18,7 +18,7 @@ from trio_websocket import ConnectionClosed
 from tests.server.running import Child, child_environment, child_process, child_server, client_of, websocket_of
 from tests.wire.http_client import Connection
 
-LANES = ["enabled", "disabled"]
+FAST_PATH = ["enabled", "disabled"]
 EXIT_REFUSED = 78
 EXIT_CRASHED = 1
 PUBLISH = b'{"queue":"q","priority":1,"payload":"in hand"}'
@@ -41,10 +41,10 @@ async def begin_publish(server: Child) -> Connection:
 
 
 # Verifies: SYS-0015, API-0055
-@pytest.mark.parametrize("lane", LANES)
+@pytest.mark.parametrize("fast_path", FAST_PATH)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_drains_and_ends_with_0(tmp_path: Path, lane: str, number: signal.Signals) -> None:
-    async with child_server(tmp_path / "data", QRUSTY_FAST_LANE=lane) as server:
+async def test_a_signal_drains_and_ends_with_0(tmp_path: Path, fast_path: str, number: signal.Signals) -> None:
+    async with child_server(tmp_path / "data", QRUSTY_FAST_LANE=fast_path) as server:
         idle = await connected(server)
         connection = await begin_publish(server)
         async with websocket_of(server) as websocket:
@@ -57,9 +57,9 @@ async def test_a_signal_drains_and_ends_with_0(tmp_path: Path, lane: str, number
         with pytest.raises(OSError):  # noqa: PT011  # refused
             await connected(server)
         await connection.stream.send_all(PUBLISH[-1:])
-        answer = await connection.receive()
-        assert answer.status == 200
-        id = answer.json()["id"]
+        response = await connection.receive()
+        assert response.status == 200
+        id = response.json()["id"]
         assert await idle.stream.receive_some() == b""
         assert await server.ended() == 0
         await connection.stream.aclose()
@@ -151,8 +151,8 @@ async def test_a_crash_of_a_task_ends_the_server(tmp_path: Path) -> None:
     async with child_process(environment, arguments=["-c", CRASHING]) as server:
         await server.ready()
         async with client_of(server) as client:
-            answer = await client.request("POST", "/publish", PUBLISH)
-            assert answer.status == 200
+            response = await client.request("POST", "/publish", PUBLISH)
+            assert response.status == 200
             with suppress(EOFError, trio.BrokenResourceError):
                 await client.request("POST", "/publish", PUBLISH.replace(b'"q"', b'"crash"'))
         assert await server.ended() == EXIT_CRASHED
@@ -161,7 +161,7 @@ async def test_a_crash_of_a_task_ends_the_server(tmp_path: Path) -> None:
     assert "ZeroDivisionError: a fault of our own making" in server.log
     async with child_server(tmp_path / "data") as server, client_of(server) as client:
         got = (await client.request("POST", "/consume/q", b'{"consumer_id":"c"}')).json()
-        assert (got["id"], got["payload"]) == (answer.json()["id"], "in hand")
+        assert (got["id"], got["payload"]) == (response.json()["id"], "in hand")
 
 
 def tree(path: Path) -> dict[str, tuple[int, int, bytes]]:

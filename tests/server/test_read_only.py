@@ -15,7 +15,7 @@ async def test_a_read_only_server_refuses_every_change_on_every_transport(settin
         await until_ready(server)
         body = json.dumps({"queue": "q", "priority": 1, "payload": "p"}).encode()
         assert (await client.request("POST", "/publish", body)).status == 200
-    options = {"storage_mode": settings.storage_mode, "fast_lane": settings.fast_lane}
+    options = {"storage_mode": settings.storage_mode, "fast_path": settings.fast_path}
     async with running(settings_for(path, read_only=True, **options)) as server, client_of(server) as client:
         await until_ready(server)
         for method, target in (
@@ -24,8 +24,8 @@ async def test_a_read_only_server_refuses_every_change_on_every_transport(settin
             ("POST", "/purge-queue/q"),
             ("DELETE", "/delete-queue/q"),
         ):
-            answer = await client.request(method, target, b"{}")
-            assert (answer.status, answer.json()["code"]) == (403, "read_only")
+            response = await client.request(method, target, b"{}")
+            assert (response.status, response.json()["code"]) == (403, "read_only")
         assert (await client.request("GET", "/server")).json()["read_only"] is True
         assert (await client.request("GET", "/queues")).status == 200
         async with websocket_of(server) as socket:
@@ -41,7 +41,7 @@ async def test_a_read_only_server_refuses_every_change_on_every_transport(settin
 
 # Verifies: API-0069
 async def test_a_running_server_tells_its_settings_and_counts_its_connections(settings: Settings) -> None:
-    options = {"storage_mode": settings.storage_mode, "fast_lane": settings.fast_lane}
+    options = {"storage_mode": settings.storage_mode, "fast_path": settings.fast_path}
     named = settings_for(
         settings.data_path,
         environment="staging",

@@ -9,7 +9,7 @@ import pytest
 
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.errors import DiskFull, StorageFault
-from tests.server.engines import WatchedStorage, answer, call, engine_on, publish, run, until_back
+from tests.server.engines import WatchedStorage, call, engine_on, publish, response, run, until_back
 
 
 def _count(services: Services, call: Call, now: int) -> Reply:
@@ -33,7 +33,7 @@ COUNTS = [
 async def test_a_read_of_the_store_sees_what_is_pending(store: WatchedStorage, count: Call) -> None:
     async with engine_on(store) as engine:
         replies = await engine.run([publish("a"), publish("b"), count, publish("c")])
-        assert answer(replies[2]) == 2
+        assert response(replies[2]) == 2
         assert await run(engine, count) == [3]
 
 

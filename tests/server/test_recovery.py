@@ -25,12 +25,12 @@ from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP
 from tests.server.engines import (
     STEP_SECONDS,
     WatchedStorage,
-    answer,
     call,
     consume,
     engine_on,
     make_engine,
     publish,
+    response,
     run,
     until_back,
 )
@@ -118,7 +118,7 @@ async def test_what_could_not_be_given_back_is_given_back_after_the_fault(store:
         engine.give_back(reply)
         await until_back(engine)
         (again,) = await engine.run([consume()])
-        assert (answer(again)["payload"], answer(again)["retry_count"]) == ("x", 1)
+        assert (response(again)["payload"], response(again)["retry_count"]) == ("x", 1)
 
 
 # Verifies: DLV-0016

@@ -12,7 +12,7 @@ from qrusty_trio.api.call import Call
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP
-from tests.server.engines import WatchedStorage, answer, call, engine_on, run, until_back
+from tests.server.engines import WatchedStorage, call, engine_on, response, run, until_back
 
 MANY = 3 * CONSUMED_PER_STEP + 1
 
@@ -145,7 +145,7 @@ async def test_a_batch_after_a_rename_is_of_one_queue(store: WatchedStorage) -> 
                 await trio.lowlevel.checkpoint()
             assert counts(engine)[1] < MANY
             await run(engine, call("POST", "/update-queue", name="q", config={"name": "r"}), publish_batch(5))
-        assert len(answer(replies[0])["messages"]) == MANY
+        assert len(response(replies[0])["messages"]) == MANY
         assert counts(engine) == (5, 0)
 
 

@@ -158,10 +158,10 @@ async def test_clients_see_pressure_come_and_go(tmp_path: Path) -> None:
         async with open_client(url(server.port)) as client, connect(f"ws://127.0.0.1:{server.port}/ws") as socket:
 
             async def post(target: str, **body: Any) -> tuple[int, Any]:
-                answer = await client.request("POST", target, json.dumps(body).encode())
-                if answer.status == 503:
-                    assert answer.headers["retry-after"] == "2"
-                return answer.status, json.loads(answer.body or b"null")
+                response = await client.request("POST", target, json.dumps(body).encode())
+                if response.status == 503:
+                    assert response.headers["retry-after"] == "2"
+                return response.status, json.loads(response.body or b"null")
 
             async def publish() -> tuple[int, Any]:
                 return await post("/publish", queue="q", priority=1, payload="p", max_retries=9)

@@ -58,9 +58,9 @@ async def held_shut(monkeypatch: pytest.MonkeyPatch, settings: Settings) -> Asyn
 
 
 async def post(client: HttpClient, target: str, **body: Any) -> Any:
-    answer = await client.request("POST", target, json.dumps(body).encode())
-    assert answer.status == 200, answer
-    return answer.json() if answer.body else None
+    response = await client.request("POST", target, json.dumps(body).encode())
+    assert response.status == 200, response
+    return response.json() if response.body else None
 
 
 # Verifies: API-0024, API-0030
@@ -75,9 +75,9 @@ async def test_the_gate_is_closed_until_the_store_is_read(monkeypatch: pytest.Mo
             ("POST", "/purge-all", None),
         ]
         for method, target, body in changes:
-            answer = await client.request(method, target, body)
-            assert (answer.status, answer.json()) == (503, STARTING)
-            assert answer.headers["retry-after"] == "2"
+            response = await client.request(method, target, body)
+            assert (response.status, response.json()) == (503, STARTING)
+            assert response.headers["retry-after"] == "2"
         health = await client.request("GET", "/health")
         assert health.status == 200
         assert health.json() == {"status": "starting", "message": "Qrusty is initialising. Retry shortly."}
@@ -98,8 +98,8 @@ async def _starting_over_websocket(server: Server) -> None:
     async with websocket_of(server) as socket:
         for request in ({"type": "publish", "queue": "q", "payload": "x"}, {"type": "ack", "queue": "q", "id": "x"}):
             await socket.send_message(json.dumps(request))
-            answer = json.loads(await socket.get_message())
-            assert (answer["type"], answer["code"]) == ("error", "starting")
+            response = json.loads(await socket.get_message())
+            assert (response["type"], response["code"]) == ("error", "starting")
 
 
 # Verifies: API-0058
@@ -110,8 +110,8 @@ async def test_a_server_can_be_stopped_while_it_starts(monkeypatch: pytest.Monke
 
 
 # Verifies: PER-0008
-async def test_messages_and_locks_outlive_a_restart(tmp_path: Path, fast_lane: bool) -> None:
-    settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
+async def test_messages_and_locks_outlive_a_restart(tmp_path: Path, fast_path: bool) -> None:
+    settings = settings_for(tmp_path / "data", fast_path=fast_path)
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
         await post(client, "/create-queue", name="q", config={"ordering": "MinFirst", "allow_duplicates": False})
@@ -131,9 +131,9 @@ async def test_messages_and_locks_outlive_a_restart(tmp_path: Path, fast_lane: b
 
 
 # Verifies: DLV-0016
-async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path, fast_lane: bool) -> None:
+async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path, fast_path: bool) -> None:
     """The server ended without closing the connection."""
-    settings = settings_for(tmp_path / "data", fast_lane=fast_lane)
+    settings = settings_for(tmp_path / "data", fast_path=fast_path)
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
         id = (await post(client, "/publish", queue="q", priority=1, payload="x"))["id"]
@@ -148,9 +148,9 @@ async def test_what_a_websocket_held_is_available_after_a_restart(tmp_path: Path
 
 # Verifies: PER-0056
 async def test_a_store_in_memory_is_warned_of(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, fast_lane: bool
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fast_path: bool
 ) -> None:
-    settings = settings_for(tmp_path / "data", storage_mode=StorageMode.MEMORY, fast_lane=fast_lane)
+    settings = settings_for(tmp_path / "data", storage_mode=StorageMode.MEMORY, fast_path=fast_path)
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
         await post(client, "/publish", queue="q", priority=1, payload="x")

@@ -297,7 +297,7 @@ async def test_a_server_whose_directory_is_away_refuses_changes_and_goes_on_when
     body = b'{"queue":"q","priority":1,"payload":"x"}'
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
-        answers = [(await client.request("POST", "/publish", body)).status]
+        responses = [(await client.request("POST", "/publish", body)).status]
         (tmp_path / "data").rename(tmp_path / "elsewhere")
         if fsync is Fsync.NEVER:
             await until(lambda: server.engine.fault is not None)
@@ -307,8 +307,8 @@ async def test_a_server_whose_directory_is_away_refuses_changes_and_goes_on_when
             assert (await client.request("GET", "/stats")).status == 200
         (tmp_path / "elsewhere").rename(tmp_path / "data")
         await until(lambda: server.engine.fault is None)
-        answers.append((await client.request("POST", "/publish", body)).status)
-        assert answers == [200, 200]
+        responses.append((await client.request("POST", "/publish", body)).status)
+        assert responses == [200, 200]
         assert "Put the same one back" in caplog.text
         stats = (await client.request("GET", "/queue-stats/q")).json()
         assert stats["available"] >= 2

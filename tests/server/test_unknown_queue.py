@@ -21,14 +21,14 @@ async def test_a_misspelt_name_is_refused_on_every_transport(settings: Settings)
             ("POST", "/consume/order", b'{"consumer_id":"w"}'),
             ("GET", "/queue-stats/order", None),
         ):
-            answer = await client.request(method, target, body)
-            assert (answer.status, answer.json()["code"], answer.json()["nearest"]) == (
+            response = await client.request(method, target, body)
+            assert (response.status, response.json()["code"], response.json()["nearest"]) == (
                 404,
                 "queue_not_found",
                 ["orders"],
             )
         async with websocket_of(server) as socket:
             await socket.send_message(json.dumps({"type": "publish", "queue": "order", "payload": "p"}))
-            answer = json.loads(await socket.get_message())
-            assert answer["code"] == "queue_not_found"
-            assert "'orders'" in answer["message"]
+            response = json.loads(await socket.get_message())
+            assert response["code"] == "queue_not_found"
+            assert "'orders'" in response["message"]

@@ -17,7 +17,7 @@ from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.server import waiters
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.storage.memory import MemoryStorage
-from tests.server.engines import WatchedStorage, answer, call, engine_on, publish, run, until_back
+from tests.server.engines import WatchedStorage, call, engine_on, publish, response, run, until_back
 
 
 def consume(queue: str = "q", seconds: float = 60, consumer: str = "c") -> Call:
@@ -79,7 +79,7 @@ async def test_without_a_pause_nobody_waits(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         assert await run(engine, consume(), consume_batch(), consume()) == [None]
         (reply,) = await engine.run([consume_batch()])
-        assert answer(reply) == {"messages": []}
+        assert response(reply) == {"messages": []}
         assert [reply.body for reply in engine.run_now([consume(), consume_batch()])] == [b"null", b'{"messages":[]}']
 
 
@@ -93,7 +93,7 @@ async def test_calls_before_it_are_answered_first_and_those_behind_it_later(stor
         waits = Waiting(engine, nursery, consume(), pause)
         await until_waiting(engine)
         (id,) = [each["id"] for each in await run(engine, publish("z"))]
-        assert answer(await waits.reply())["id"] == id
+        assert response(await waits.reply())["id"] == id
         assert nobody_waits(engine)
 
 
@@ -109,7 +109,7 @@ async def test_the_time_of_a_wait(autojump_clock: trio.testing.MockClock) -> Non
     async with engine_on(MemoryStorage()) as engine, trio.open_nursery() as nursery:
         begun = trio.current_time()
         for seconds in (0.25, 60):
-            assert answer(await Waiting(engine, nursery, consume(seconds=seconds)).reply()) is None
+            assert response(await Waiting(engine, nursery, consume(seconds=seconds)).reply()) is None
         assert trio.current_time() - begun == pytest.approx(60.25, abs=0.01)
         assert nobody_waits(engine)
 
@@ -147,7 +147,7 @@ async def test_a_call_cancelled_with_its_message_in_hand(store: WatchedStorage, 
         await waits.cancelled()
         assert counts(engine) == (2, 0)
         (reply,) = await engine.run([consume()])
-        assert answer(reply)["retry_count"] == 1
+        assert response(reply)["retry_count"] == 1
 
 
 # Verifies: DLV-0057
@@ -169,8 +169,8 @@ async def test_a_peer_that_is_gone(store: WatchedStorage) -> None:
         waits = Waiting(engine, nursery, consume())
         await until_waiting(engine)
         waits.pause.give_up()
-        assert answer(await waits.reply()) is None
-        assert answer(await Waiting(engine, nursery, consume(), waits.pause).reply()) is None
+        assert response(await waits.reply()) is None
+        assert response(await Waiting(engine, nursery, consume(), waits.pause).reply()) is None
         assert nobody_waits(engine)
 
 
@@ -182,7 +182,7 @@ async def test_a_wake_without_a_reason(store: WatchedStorage) -> None:
             waits.pause.wake()
             await trio.testing.wait_all_tasks_blocked()
         await run(engine, publish("x"))
-        assert answer(await waits.reply())["payload"] == "x"
+        assert response(await waits.reply())["payload"] == "x"
 
 
 # Verifies: DLV-0058
@@ -200,7 +200,7 @@ async def test_a_fault_answers_all(store: WatchedStorage) -> None:
         again = Waiting(engine, nursery, consume())
         await until_waiting(engine)
         await run(engine, publish("z"))
-        assert answer(await again.reply())["payload"] == "z"
+        assert response(await again.reply())["payload"] == "z"
 
 
 async def test_a_fault_as_its_message_is_stored(store: WatchedStorage) -> None:
@@ -228,7 +228,7 @@ async def test_a_fault_after_its_message_was_stored(store: WatchedStorage) -> No
         await until_back(engine)
         assert counts(engine) == (1, 0)
         (reply,) = await engine.run([consume()])
-        assert answer(reply)["retry_count"] == 1
+        assert response(reply)["retry_count"] == 1
 
 
 async def test_a_fault_as_it_begins_to_wait(store: WatchedStorage) -> None:
@@ -254,8 +254,8 @@ async def test_a_server_that_stops_answers_all_and_lets_nobody_wait(
         every = [Waiting(engine, nursery, consume()) for _ in range(5)]
         await until_waiting(engine, 5)
         await engine.end_waits()
-        assert [answer(await each.reply()) for each in every] == [None] * 5
-        assert answer(await Waiting(engine, nursery, consume()).reply()) is None
+        assert [response(await each.reply()) for each in every] == [None] * 5
+        assert response(await Waiting(engine, nursery, consume()).reply()) is None
         assert nobody_waits(engine)
 
 
@@ -302,7 +302,7 @@ async def test_without_room_until_its_time_is_up(autojump_clock: trio.testing.Mo
         await until_waiting(engine)
         other.set(LARGE_BYTES)
         await run(engine, publish("x"))
-        assert answer(await waits.reply()) is None
+        assert response(await waits.reply()) is None
         assert (counts(engine), len(budget.waiting), budget.held) == ((1, 0), 0, LARGE_BYTES)
 
 
@@ -342,7 +342,7 @@ async def test_a_waiting_batch_is_of_one_queue(store: WatchedStorage) -> None:
         engine.run_now([publish("x")])
         engine.run_now([call("DELETE", "/delete-queue/q"), *(publish("y" * 2000) for _ in range(3))])
         reply = await waits.reply()
-        assert [len(each["payload"]) for each in answer(reply)["messages"]] == [1]
+        assert [len(each["payload"]) for each in response(reply)["messages"]] == [1]
         engine.give_back(reply.receipt())
         assert counts(engine) == (3, 0)
 
@@ -354,7 +354,7 @@ async def test_a_waiting_batch_takes_what_fits(store: WatchedStorage) -> None:
         large = "x" * (waiting_rules.FULL_CHARACTERS - 1)
         engine.run_now([publish(large), publish('"' * (MAX_RESPONSE_BYTES // 2)), publish("later")])
         reply = await waits.reply()
-        assert [len(each["payload"]) for each in answer(reply)["messages"]] == [len(large)]
+        assert [len(each["payload"]) for each in response(reply)["messages"]] == [len(large)]
         assert len(reply.deliveries) == 1
         assert counts(engine) == (2, 1)
 
@@ -366,7 +366,7 @@ async def test_many_wait_for_a_queue_that_is_made(store: WatchedStorage, count: 
         await until_waiting(engine, count)
         messages = [{"priority": 0, "payload": str(number)} for number in range(count)]
         await run(engine, call("POST", "/publish-batch", queue="q", messages=messages))
-        got = {answer(await each.reply())["payload"] for each in every}
+        got = {response(await each.reply())["payload"] for each in every}
         assert got == {str(number) for number in range(count)}
         assert nobody_waits(engine)
 
@@ -382,4 +382,4 @@ async def test_the_queue_of_its_message_is_gone_or_renamed_as_it_is_answered(sto
             engine.run_now([call("POST", "/update-queue", name="b", config={"name": "c"})])
         else:
             engine.run_now([call("DELETE", "/delete-queue/b")])
-        assert answer(await waits.reply())["queue"] == ("c" if end == "rename" else "b")
+        assert response(await waits.reply())["queue"] == ("c" if end == "rename" else "b")

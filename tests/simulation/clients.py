@@ -1,7 +1,7 @@
 """HTTP clients and managers: they ask, wait, give up, vanish.
 
 Rule: whatever they do is one of the things that a connection of the server does with the engine: run a burst, take part
-in a round, be cancelled while it waits, give back an answer that could not be written.
+in a round, be cancelled while it waits, give back a response that could not be written.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ class Client:
             return None
         for each, reply in zip(asks, replies, strict=True):
             if isinstance(each, ConsumeAsk) and reply.deliveries and self.dice.random() < 0.08:
-                # The socket broke before the answer was written.
+                # The socket broke before the response was written.
                 self.world.model.trace.note(self.name, "could not be answered: gives back", len(reply.deliveries))
                 each.given_back = True
                 if await self._stuck(each):
@@ -98,7 +98,7 @@ class Client:
             each.answered(reply)
             if isinstance(each, ConsumeAsk) and each.given_back:
                 process.engine.give_back(reply)
-        await trio.lowlevel.checkpoint()  # it would be the answer's way over the network
+        await trio.lowlevel.checkpoint()  # it would be the response's way over the network
         return replies
 
     async def _run(self, process: Process, asks: list[Ask]) -> list[Reply]:
@@ -138,7 +138,7 @@ class Client:
         return replies
 
     async def _stuck(self, ask: Ask) -> bool:
-        """The answer could not be written for a while. Whether the process ended meanwhile."""
+        """The response could not be written for a while. Whether the process ended meanwhile."""
         with self.world.request() as scope:
             await trio.sleep(self.dice.choice((0.0, 0.0, 0.0, 0.7, 1.5, 6.0)))
         if scope.cancelled_caught:
@@ -189,13 +189,13 @@ class Client:
     async def _round(self, process: Process, asks: list[Ask]) -> list[Reply]:
         """As `http/batching.py` serves many connections at once."""
         engine = process.engine
-        answers: dict[int, Reply] = {}
+        responses: dict[int, Reply] = {}
         done = trio.Event()
 
         def give(later: list[tuple[int, Reply]], fault: StorageFault | None) -> None:
             for index, reply in later:
-                answers[index] = reply if fault is None else error_reply(fault)
-            if len(answers) == len(asks):
+                responses[index] = reply if fault is None else error_reply(fault)
+            if len(responses) == len(asks):
                 done.set()
 
         first = 0
@@ -206,20 +206,20 @@ class Client:
                 if reply.needs_sync and engine.waits:
                     later.append((index, reply))
                 else:
-                    answers[index] = reply
+                    responses[index] = reply
             if later:
                 engine.when_durable(lambda fault, later=later: give(later, fault))  # type: ignore[misc]  # bound now
             first += len(replies)
             if first < len(asks):
                 await trio.lowlevel.checkpoint()
-        if len(answers) < len(asks):
+        if len(responses) < len(asks):
             try:
                 await done.wait()
             except trio.Cancelled:
-                for reply in list(answers.values()):
+                for reply in list(responses.values()):
                     engine.give_back(reply)
                 raise
-        return [answers[index] for index in range(len(asks))]
+        return [responses[index] for index in range(len(asks))]
 
 
 class Caller(Client):

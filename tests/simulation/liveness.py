@@ -173,7 +173,7 @@ def _check_nothing_is_left(world: World, process: Process) -> None:
 
 
 class _Publisher(Client):
-    """Publishes what is needed, and waits for the answers."""
+    """Publishes what is needed, and waits for the responses."""
 
     def __init__(self, world: World, name: str) -> None:
         super().__init__(world, name)

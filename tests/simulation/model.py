@@ -2,7 +2,7 @@
 
 Rule: strict where something is known, patient where it is not. Every transition of a message needs a reason that the
 model knows of: a client that asked for it and has not been answered yet, a lock that ended, a connection that went, a
-fault. A request whose answer was an error, or never came, may have had its effect or not; what is seen later decides.
+fault. A request whose response was an error, or never came, may have had its effect or not; what is seen later decides.
 What was answered stands: the batch that made it so must be synced by then (policy `always`).
 """
 
@@ -350,7 +350,7 @@ class Model:
         made = self.made_by.get(id)
         if made is None:
             if not self.always:
-                return  # it was lost, with what was not synced, while the answer waited to be read
+                return  # it was lost, with what was not synced, while the response waited to be read
             self.fail(f"a publish was answered with {id}, which is not in the store")
             return
         if self.always and made > synced:
@@ -393,7 +393,7 @@ class Model:
         self._later.clear()
 
     def forget_later(self, forget: Callable[[], None]) -> None:
-        """Nobody waits for an answer any more: the request may have its effect until everything is written."""
+        """Nobody waits for a response any more: the request may have its effect until everything is written."""
         self._later.append(forget)
 
     def all_written(self) -> None:

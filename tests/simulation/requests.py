@@ -1,7 +1,7 @@
-"""What HTTP clients and managers ask, and what each answer has to mean.
+"""What HTTP clients and managers ask, and what each response has to mean.
 
 Rule: an `Ask` tells the model what it asks for before it is run (`begin`), what it was answered (`answered`), or that
-no answer came (`unanswered`). After any of the two the model expects no more effects of it.
+no response came (`unanswered`). After any of the two the model expects no more effects of it.
 """
 
 from __future__ import annotations
@@ -145,8 +145,8 @@ class ConsumeAsk(Ask):
             if self.expects:
                 self.model.fail(f"{self.what} found nothing, and there is something")
             return
-        answer = json.loads(reply.body)
-        for delivery, message in zip(reply.deliveries, answer.get("messages", [answer]), strict=True):
+        response = json.loads(reply.body)
+        for delivery, message in zip(reply.deliveries, response.get("messages", [response]), strict=True):
             self._handed_out((delivery.queue_number, delivery.lock_number), message)
 
     def _handed_out(self, name: LockName, message: dict[str, Any]) -> None:
@@ -208,9 +208,9 @@ class PublishBatchAsk(Ask):
                 self.asked.publish_ends(publish, id)
 
     def succeeded(self, reply: Reply) -> None:
-        answer = json.loads(reply.body)
-        rejected = {each["index"] for each in answer["rejected"]}
-        ids = iter(answer["ids"])
+        response = json.loads(reply.body)
+        rejected = {each["index"] for each in response["rejected"]}
+        ids = iter(response["ids"])
         for index, (priority, payload, retries) in enumerate(self._messages):
             if index in rejected:
                 continue

@@ -94,8 +94,8 @@ class LookAsk(Ask):
         self._gone = set(self.model.gone)
 
     def succeeded(self, reply: Reply) -> None:
-        answer = json.loads(reply.body)
-        shown = answer.get("messages", answer.get("locks", [answer] if "id" in answer else []))
+        response = json.loads(reply.body)
+        shown = response.get("messages", response.get("locks", [response] if "id" in response else []))
         ids = [each["id"] for each in shown]
         if len(set(ids)) != len(ids):
             self.model.fail(f"{self.what} showed a message twice")

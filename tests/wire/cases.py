@@ -13,12 +13,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.wire.http_client import Answer
+from tests.wire.http_client import Response
 
 Step = dict[str, Any]
 
 SCENARIOS: dict[str, list[Step]] = json.loads(Path(__file__).with_name("http_cases.json").read_text(encoding="utf-8"))
-"""Scenario -> steps: method, path, body, save (name -> field of the answer), status, content_type, answer.
+"""Scenario -> steps: method, path, body, save (name -> field of the response), status, content_type, answer.
 
 `{NAME}` in a path or body is a saved value. A body is null for none, `{"raw": text}` for bytes that are not the JSON of
 an object, `{"raw": ["ct", type, text]}` for those with another content type. In answers `<uuid>`, `<num>` and
@@ -39,25 +39,25 @@ CODE = re.compile(r"[a-z]+(_[a-z]+)*")
 class Client(Protocol):
     async def request(
         self, method: str, target: str, body: bytes | None = None, content_type: str | None = "application/json"
-    ) -> Answer: ...
+    ) -> Response: ...
 
 
 async def run_scenario(client: Client, steps: Sequence[Step]) -> None:
-    """Empty the server, then take the steps one after the other and check every answer."""
-    answer = await client.request("POST", "/delete-all")
-    assert answer.status == 200, answer
+    """Empty the server, then take the steps one after the other and check every response."""
+    response = await client.request("POST", "/delete-all")
+    assert response.status == 200, response
     saved: dict[str, str] = {}
     for number, step in enumerate(steps, 1):
         where = f"step {number}: {step['method']} {step['path']} {step['body']}"
         body, content_type = _request_body(step["body"], saved)
-        answer = await client.request(step["method"], _filled(step["path"], saved), body, content_type)
-        assert answer.status == step["status"], f"{where}: {answer}"
-        if answer.status == 200:
+        response = await client.request(step["method"], _filled(step["path"], saved), body, content_type)
+        assert response.status == step["status"], f"{where}: {response}"
+        if response.status == 200:
             for name, field in step["save"].items():
-                saved[name] = answer.json()[field]
-            _check_success(answer, step, saved, where)
+                saved[name] = response.json()[field]
+            _check_success(response, step, saved, where)
         else:
-            _check_error(answer, step, where)
+            _check_error(response, step, where)
 
 
 def _request_body(body: Any, saved: dict[str, str]) -> tuple[bytes | None, str]:
@@ -77,26 +77,26 @@ def _filled(text: str, saved: dict[str, str]) -> str:
     return text
 
 
-def _check_success(answer: Answer, step: Step, saved: dict[str, str], where: str) -> None:
-    assert answer.headers.get("content-type", "") == step["content_type"], f"{where}: {answer}"
+def _check_success(response: Response, step: Step, saved: dict[str, str], where: str) -> None:
+    assert response.headers.get("content-type", "") == step["content_type"], f"{where}: {response}"
     if step["content_type"]:
-        match(answer.json(), step["answer"], saved, where)
+        match(response.json(), step["answer"], saved, where)
     else:
-        assert answer.body == b"", f"{where}: {answer}"
+        assert response.body == b"", f"{where}: {response}"
 
 
-def _check_error(answer: Answer, step: Step, where: str) -> None:
-    assert answer.headers["content-type"] == "application/json", f"{where}: {answer}"
-    error = answer.json()
-    assert error.keys() == {"error", "code"}, f"{where}: {answer}"
-    assert error["error"].strip(), f"{where}: {answer}"
-    assert CODE.fullmatch(error["code"]), f"{where}: {answer}"
+def _check_error(response: Response, step: Step, where: str) -> None:
+    assert response.headers["content-type"] == "application/json", f"{where}: {response}"
+    error = response.json()
+    assert error.keys() == {"error", "code"}, f"{where}: {response}"
+    assert error["error"].strip(), f"{where}: {response}"
+    assert CODE.fullmatch(error["code"]), f"{where}: {response}"
     if step["content_type"] == "application/json":
-        assert error["error"] == step["answer"]["error"], f"{where}: {answer}"
+        assert error["error"] == step["answer"]["error"], f"{where}: {response}"
 
 
 def match(found: Any, expected: Any, saved: dict[str, str], where: str) -> None:
-    """Compare an answer with what was recorded, type by type and key by key."""
+    """Compare a response with what was recorded, type by type and key by key."""
     if expected == "<num>":
         assert isinstance(found, int | float), where
         assert not isinstance(found, bool), where

@@ -1,6 +1,6 @@
 """A minimal HTTP/1.1 client over Trio streams, for tests that look at what a server really sends.
 
-Rule: it understands answers with Content-Length only, reads exactly one answer per request, and keeps the connection;
+Rule: it understands responses with Content-Length only, reads exactly one a request, and keeps the connection;
 when the server announces its close, the next request opens a new one.
 """
 
@@ -17,7 +17,7 @@ import trio
 RECEIVE_BYTES = 65_536
 
 
-class Answer(NamedTuple):
+class Response(NamedTuple):
     status: int
     headers: dict[str, str]
     """Names in lower case."""
@@ -50,8 +50,8 @@ class Connection:
                 lines.append(f"Content-Type: {content_type}")
         await self.stream.send_all("\r\n".join([*lines, "", ""]).encode() + (body or b""))
 
-    async def receive(self, head_only: bool = False) -> Answer:
-        """Read one answer; `head_only` for the one to a HEAD. Raises EOFError when the server closes before its end."""
+    async def receive(self, head_only: bool = False) -> Response:
+        """Read a response; `head_only` for the one to a HEAD. Raises EOFError when the server closes before its end."""
         while (end := self._received.find(b"\r\n\r\n")) < 0:
             await self._more()
         status_line, *lines = bytes(self._received[:end]).decode("latin-1").split("\r\n")
@@ -69,7 +69,7 @@ class Connection:
             await self._more()
         body = bytes(self._received[:length])
         del self._received[:length]
-        return Answer(int(rest[:3]), headers, body)
+        return Response(int(rest[:3]), headers, body)
 
     async def request(
         self,
@@ -78,7 +78,7 @@ class Connection:
         body: bytes | None = None,
         content_type: str | None = "application/json",
         headers: Sequence[tuple[str, str]] = (),
-    ) -> Answer:
+    ) -> Response:
         await self.send(method, target, body, content_type, headers)
         return await self.receive(head_only=method == "HEAD")
 
@@ -103,13 +103,13 @@ class HttpClient:
         body: bytes | None = None,
         content_type: str | None = "application/json",
         headers: Sequence[tuple[str, str]] = (),
-    ) -> Answer:
+    ) -> Response:
         if self._connection is None:
             self._connection = Connection(await trio.open_tcp_stream(*self._address))
-        answer = await self._connection.request(method, target, body, content_type, headers)
-        if answer.headers.get("connection", "").lower() == "close":
+        response = await self._connection.request(method, target, body, content_type, headers)
+        if response.headers.get("connection", "").lower() == "close":
             await self.aclose()
-        return answer
+        return response
 
     async def aclose(self) -> None:
         connection, self._connection = self._connection, None

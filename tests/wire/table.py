@@ -18,7 +18,7 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.memory import MemoryStorage
-from tests.wire.http_client import Answer
+from tests.wire.http_client import Response
 
 
 class Memory(NamedTuple):
@@ -53,23 +53,23 @@ class Table:
             refusal = self.gate.refusal(operation.mutating)
             if operation.needs_store and refusal is not None:
                 raise refusal
-            answer = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
+            response = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
             self.steps = 0
-            while not isinstance(answer, Reply):
-                if isinstance(answer, Wait):
-                    answer = Reply(200, answer.nothing)  # nobody waits here
+            while not isinstance(response, Reply):
+                if isinstance(response, Wait):
+                    response = Reply(200, response.nothing)  # nobody waits here
                     break
                 try:
-                    next(answer)
+                    next(response)
                 except StopIteration as stop:
-                    answer = stop.value
+                    response = stop.value
                 else:
                     self.steps += 1
                     self.broker.commit()
         except QrustyError as error:
-            answer = error_reply(error)
+            response = error_reply(error)
         self.broker.commit()
-        return answer
+        return response
 
     def post(self, target: str, body: Any = None) -> Reply:
         """POST a value as JSON."""
@@ -83,7 +83,7 @@ class Table:
 
     async def request(
         self, method: str, target: str, body: bytes | None = None, content_type: str | None = "application/json"
-    ) -> Answer:
+    ) -> Response:
         """The same as over a socket, for the recorded scenarios."""
         reply = self.run(method, target, body or b"", content_type)
-        return Answer(reply.status, {"content-type": "application/json"} if reply.body else {}, reply.body)
+        return Response(reply.status, {"content-type": "application/json"} if reply.body else {}, reply.body)

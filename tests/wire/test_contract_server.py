@@ -1,4 +1,4 @@
-"""The recorded contract against the real server: real sockets, both lanes, both stores."""
+"""The recorded contract against the real server: real sockets, both paths, both stores."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import trio
 
-from tests.wire.http_client import Answer, open_client
+from tests.wire.http_client import Response, open_client
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\nContent-Type: application/json\r\n\r\nnull"
 
@@ -53,7 +53,7 @@ async def test_a_request_as_it_is_written() -> None:
 
 
 async def test_an_answer_in_pieces() -> None:
-    expected = Answer(200, {"content-length": "4", "content-type": "application/json"}, b"null")
+    expected = Response(200, {"content-length": "4", "content-type": "application/json"}, b"null")
     async with serving(*(OK[at : at + 1] for at in range(len(OK)))) as (url, _), open_client(url) as client:
         for _ in range(2):
             assert await client.request("GET", "/") == expected
@@ -62,8 +62,8 @@ async def test_an_answer_in_pieces() -> None:
 
 async def test_the_answer_to_a_head_has_no_body() -> None:
     async with serving(OK[:-4]) as (url, _), open_client(url) as client:
-        answer = await client.request("HEAD", "/")
-    assert (answer.headers["content-length"], answer.body) == ("4", b"")
+        response = await client.request("HEAD", "/")
+    assert (response.headers["content-length"], response.body) == ("4", b"")
 
 
 async def test_a_new_connection_after_an_announced_close() -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from qrusty_trio.http.request_line import app_serves
-from tests.http.web import LANES, running
+from tests.http.web import PATHS, running
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 INDEX = "<title>index</title>"
 SECRET = "secret"
@@ -39,8 +39,8 @@ def ui(tmp_path: Path) -> Path:
 
 
 # Verifies: API-0052
-async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
-    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+async def test_files_of_the_ui(fast_path: bool, ui: Path) -> None:
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
         for path, body, content_type in [
             ("/ui/", INDEX, "text/html; charset=utf-8"),
             ("/ui/index.html", INDEX, "text/html; charset=utf-8"),
@@ -53,15 +53,15 @@ async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
             ("/assets/strange", "?", "application/octet-stream"),
             ("/favicon.ico", "\0icon", "image/vnd.microsoft.icon"),
         ]:
-            answer = await client.ask("GET", path)
-            assert (answer.status, answer.body.decode()) == (200, body), path
-            assert answer.headers["content-type"] in {content_type, "image/x-icon"}
-            assert answer.headers["x-content-type-options"] == "nosniff"
+            response = await client.ask("GET", path)
+            assert (response.status, response.body.decode()) == (200, body), path
+            assert response.headers["content-type"] in {content_type, "image/x-icon"}
+            assert response.headers["x-content-type-options"] == "nosniff"
         moved = await client.ask("GET", "/ui")
         assert (moved.status, moved.headers["location"]) == (308, "ui/")
         head = await client.ask("HEAD", "/ui/")
         assert (head.status, head.headers["content-length"], head.body) == (200, str(len(INDEX)), b"")
-        # The connection goes on with what the fast lane would have served.
+        # The connection goes on with what the fast path would have served.
         assert (await client.ask("GET", "/health")).status == 200
 
 
@@ -93,50 +93,50 @@ async def test_files_of_the_ui(fast_lane: bool, ui: Path) -> None:
         "a/" * 2000,
     ],
 )
-async def test_no_way_out_of_the_directory(fast_lane: bool, ui: Path, way: str) -> None:
-    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+async def test_no_way_out_of_the_directory(fast_path: bool, ui: Path, way: str) -> None:
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
         in_assets = await client.ask("GET", f"/assets/{way}")
         assert (in_assets.status, in_assets.json()["code"]) == (404, "not_found")
         for prefix in ("/ui/", "/ui/assets/", "/ui/x/../"):
-            answer = await client.ask("GET", prefix + way)
-            assert (answer.status, answer.body.decode()) == (200, INDEX), prefix
+            response = await client.ask("GET", prefix + way)
+            assert (response.status, response.body.decode()) == (200, INDEX), prefix
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
 async def test_a_file_that_can_t_be_read_just_now_is_not_missing(
-    fast_lane: bool, ui: Path, monkeypatch: pytest.MonkeyPatch, number: int
+    fast_path: bool, ui: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     def fail(self: Path) -> bytes:
         raise OSError(number, os.strerror(number))
 
-    async with running(fast_lane, webui_dir=ui) as web:
+    async with running(fast_path, webui_dir=ui) as web:
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", fail)
-            answer = await web.ask("GET", "/ui/")
-        assert (answer.status, answer.json()["code"]) == (503, "unavailable")
-        assert os.strerror(number) in answer.json()["error"]
+            response = await web.ask("GET", "/ui/")
+        assert (response.status, response.json()["code"]) == (503, "unavailable")
+        assert os.strerror(number) in response.json()["error"]
         assert (await web.ask("GET", "/ui/")).status == 200
 
 
-async def test_without_a_web_ui_there_is_an_error(fast_lane: bool, tmp_path: Path) -> None:
-    async with running(fast_lane, webui_dir=tmp_path / "none") as web:
-        answer = await web.ask("GET", "/ui/")
-        assert (answer.status, answer.json()["code"]) == (404, "not_found")
+async def test_without_a_web_ui_there_is_an_error(fast_path: bool, tmp_path: Path) -> None:
+    async with running(fast_path, webui_dir=tmp_path / "none") as web:
+        response = await web.ask("GET", "/ui/")
+        assert (response.status, response.json()["code"]) == (404, "not_found")
 
 
-async def test_what_is_not_for_files_is_refused(fast_lane: bool, ui: Path) -> None:
-    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+async def test_what_is_not_for_files_is_refused(fast_path: bool, ui: Path) -> None:
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
         for path in ("/ui/", "/assets/app.js", "/favicon.ico"):
-            answer = await client.ask("POST", path, {})
-            assert (answer.status, answer.headers["allow"]) == (405, "GET, HEAD")
+            response = await client.ask("POST", path, {})
+            assert (response.status, response.headers["allow"]) == (405, "GET, HEAD")
         plain = await client.ask("GET", "/ws")
         assert (plain.status, plain.json()["code"]) == (426, "upgrade_required")
         assert plain.headers["upgrade"] == "websocket"
 
 
 # Verifies: API-0053
-async def test_files_come_with_the_rules_for_the_page(fast_lane: bool, ui: Path) -> None:
-    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+async def test_files_come_with_the_rules_for_the_page(fast_path: bool, ui: Path) -> None:
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
         for path in ("/ui/", "/ui/assets/app.js", "/assets/app.js", "/favicon.ico"):
             headers = (await client.ask("GET", path)).headers
             policy = dict(rule.split(" ", 1) for rule in headers["content-security-policy"].split("; "))
@@ -147,8 +147,8 @@ async def test_files_come_with_the_rules_for_the_page(fast_lane: bool, ui: Path)
 
 
 # Verifies: API-0073
-async def test_a_file_that_did_not_change_is_not_sent_again(fast_lane: bool, ui: Path) -> None:
-    async with running(fast_lane, webui_dir=ui) as web, web.client() as client:
+async def test_a_file_that_did_not_change_is_not_sent_again(fast_path: bool, ui: Path) -> None:
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
         first = await client.ask("GET", "/ui/assets/app.js")
         tag = first.headers["etag"]
         again = await client.ask("GET", "/ui/assets/app.js", headers=f"If-None-Match: {tag}\r\n".encode())
@@ -163,5 +163,5 @@ async def test_a_file_that_did_not_change_is_not_sent_again(fast_lane: bool, ui:
     ("path", "expected"),
     [(b"/ws", True), (b"/ui", True), (b"/ui/a", True), (b"/uix", False), (b"/assets", False), (b"/ws/", False)],
 )
-async def test_which_paths_are_the_apps(fast_lane: bool, path: bytes, expected: bool) -> None:
+async def test_which_paths_are_the_apps(fast_path: bool, path: bytes, expected: bool) -> None:
     assert app_serves(path) is expected

@@ -20,7 +20,7 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 
 from qrusty_trio.http.fallback.handover import make_config
 from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
-from tests.http.web import LANES, request, running
+from tests.http.web import PATHS, request, running
 
 
 def parameters(function: Any) -> list[str]:
@@ -55,16 +55,16 @@ def test_settings_that_hypercorn_knows() -> None:
     assert config.log.error_logger is logging.getLogger("qrusty_trio.http.hypercorn")
 
 
-@pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
-async def test_a_connection_that_is_handed_over_stays(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, web.client() as client:
+@pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
+async def test_a_connection_that_is_handed_over_stays(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
         # What was read before and together with the request that makes it go over is served as well.
         publish = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
         await client.send(publish + request("GET", "/ui/") + publish + request("GET", "/queue-stats/q"))
-        assert (await client.answer()).status == 200
-        assert (await client.answer()).headers["content-type"] == "text/html; charset=utf-8"
-        assert (await client.answer()).status == 200
-        assert (await client.answer()).json()["available"] == 2
+        assert (await client.response()).status == 200
+        assert (await client.response()).headers["content-type"] == "text/html; charset=utf-8"
+        assert (await client.response()).status == 200
+        assert (await client.response()).json()["available"] == 2
         for _ in range(3):
             assert (await client.ask("GET", "/health")).status == 200
 
@@ -103,10 +103,10 @@ class Http2Client:
 
 
 # Verifies: API-0045
-@pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+@pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 @pytest.mark.parametrize("cut", [0, 1, 16, len(HTTP2_PREFACE)])
-async def test_http2_goes_to_hypercorn(fast_lane: bool, cut: int) -> None:
-    async with running(fast_lane) as web:
+async def test_http2_goes_to_hypercorn(fast_path: bool, cut: int) -> None:
+    async with running(fast_path) as web:
         raw = await web.connect()
         client = Http2Client(raw.stream)
         hello = client.connection.data_to_send()
@@ -115,8 +115,8 @@ async def test_http2_goes_to_hypercorn(fast_lane: bool, cut: int) -> None:
         await trio.testing.wait_all_tasks_blocked()
         await raw.send(hello[cut:])
         publish = ("POST", "/publish", b'{"queue":"q","priority":1,"payload":"p"}')
-        answers = await client.ask([publish] * 5 + [("GET", "/nothing", b""), ("GET", "/ui/", b"")])
-        assert [status for status, _ in answers] == ["200"] * 5 + ["404", "200"]
+        responses = await client.ask([publish] * 5 + [("GET", "/nothing", b""), ("GET", "/ui/", b"")])
+        assert [status for status, _ in responses] == ["200"] * 5 + ["404", "200"]
         consumed = await client.ask([("POST", "/consume/q", b'{"consumer_id":"w"}')] * 6)
         assert [body for _, body in consumed].count(b"null") == 1
         await trio.aclose_forcefully(raw.stream)

@@ -19,10 +19,10 @@ from h2.errors import ErrorCodes
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.http2 import Http2
 from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP
-from tests.http.web import LANES, Web, request, running
+from tests.http.web import PATHS, Web, request, running
 from tests.http.ws_raw import CONT, TEXT, frame, upgrade
 
-pytestmark = pytest.mark.parametrize("fast_lane", LANES, ids=["fast", "quart"])
+pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 PATIENCE = 20
 GOOD = {b":method": b"GET", b":path": b"/health", b":scheme": b"http", b":authority": b"test"}
@@ -110,8 +110,8 @@ BAD = {
 
 # Verifies: API-0046
 @pytest.mark.parametrize("name", BAD)
-async def test_a_bad_request_is_answered_and_the_others_are_served(fast_lane: bool, name: str) -> None:
-    async with running(fast_lane) as web, peer_of(web) as peer:
+async def test_a_bad_request_is_answered_and_the_others_are_served(fast_path: bool, name: str) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
         before, bad, after = peer.ask(GOOD), peer.ask({**GOOD, **BAD[name]}), peer.ask(GOOD)
         await peer.until(lambda: {before, after} <= peer.ended and (bad in peer.ended or bad in peer.reset))
         assert (peer.status[before], peer.status[after]) == (200, 200)
@@ -136,7 +136,7 @@ FLOODS = {
 # Verifies: API-0048
 @pytest.mark.parametrize("name", FLOODS)
 async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
-    fast_lane: bool, name: str, monkeypatch: pytest.MonkeyPatch
+    fast_path: bool, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Counted in bytes, not in time."""
     passed: list[int] = []
@@ -148,7 +148,7 @@ async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
         return data
 
     monkeypatch.setattr(GuardedStream, "receive_some", receive_some)
-    async with running(fast_lane) as web:
+    async with running(fast_path) as web:
         async with await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
             with suppress(trio.BrokenResourceError):
                 await stream.send_all(FLOODS[name])
@@ -158,18 +158,18 @@ async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
         async with peer_of(web):
             pass
     assert max(passed) <= OPAQUE_BYTES_PER_STEP
-    assert sum(passed) > 2 * OPAQUE_BYTES_PER_STEP or fast_lane
+    assert sum(passed) > 2 * OPAQUE_BYTES_PER_STEP or fast_path
 
 
-async def test_a_connect_without_a_path(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, peer_of(web) as peer:
+async def test_a_connect_without_a_path(fast_path: bool) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
         bad, after = peer.ask({b":method": b"CONNECT", b":authority": b"x"}, whole=False), peer.ask(GOOD)
         await peer.until(lambda: {bad, after} <= peer.ended)
         assert (peer.status[bad], peer.status[after]) == (400, 200)
 
 
-async def test_a_refusal_waits_for_no_window(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, peer_of(web) as peer:
+async def test_a_refusal_waits_for_no_window(fast_path: bool) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
         peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0})
         bad = peer.ask({**GOOD, b":path": b"/\xff"})
         await peer.until(lambda: bad in peer.ended)
@@ -177,16 +177,16 @@ async def test_a_refusal_waits_for_no_window(fast_lane: bool) -> None:
         peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 65_535})
 
 
-async def test_a_bad_request_that_is_taken_back(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, peer_of(web) as peer:
+async def test_a_bad_request_that_is_taken_back(fast_path: bool) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
         for _ in range(20):
             peer.h2.reset_stream(peer.ask({**GOOD, b":path": b"/\xff"}, whole=False))
             peer.h2.reset_stream(peer.ask(LARGE, whole=False))
 
 
 # Verifies: API-0046
-async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, peer_of(web) as peer:
+async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_path: bool) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
         large = peer.ask(LARGE, whole=False)
         while large not in peer.ended:
             room = min(peer.h2.local_flow_control_window(large), peer.h2.max_outbound_frame_size)
@@ -204,8 +204,8 @@ async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_la
         assert peer.reset[large] == ErrorCodes.NO_ERROR
 
 
-async def test_a_request_that_is_taken_back_while_the_server_stops(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+async def test_a_request_that_is_taken_back_while_the_server_stops(fast_path: bool) -> None:
+    async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
         peer = Peer(stream)
         begun = peer.ask({**LARGE, b":path": b"/consume/q"}, whole=False)
         await peer.is_served()
@@ -218,12 +218,12 @@ async def test_a_request_that_is_taken_back_while_the_server_stops(fast_lane: bo
         assert web.context.bulkheads.failures == 0
 
 
-async def test_priorities_are_read_over(fast_lane: bool) -> None:
-    async with running(fast_lane) as web, peer_of(web) as peer:
+async def test_priorities_are_read_over(fast_path: bool) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
         for number in range(2000):
             peer.h2.prioritize(2 * number + 5, weight=256, depends_on=2 * number + 3, exclusive=True)
 
 
 # Verifies: API-0045
-async def test_it_is_what_hypercorn_speaks(fast_lane: bool) -> None:
+async def test_it_is_what_hypercorn_speaks(fast_path: bool) -> None:
     assert hypercorn.protocol.H2Protocol is Http2  # type: ignore[attr-defined]  # as in `install`

@@ -18,7 +18,7 @@ def frame(kind: int, payload: bytes = b"", flags: int = 0, stream: int = 0) -> b
 
 GET = frame(HEADERS, b"x", END_STREAM | END_HEADERS, 1)
 POST = frame(HEADERS, b"x", END_HEADERS, 1)
-ANSWER = frame(HEADERS, b"x", END_HEADERS, 1)
+RESPONSE = frame(HEADERS, b"x", END_HEADERS, 1)
 
 
 def connection() -> Http2Progress:
@@ -55,11 +55,11 @@ def test_what_is_not_gone_on_with_is_cut_off_in_time(received: bytes, limit: flo
 def test_an_answer_that_is_taken_bit_by_bit_gets_on() -> None:
     progress = connection()
     progress.received(GET, 0.0)
-    progress.sent(ANSWER, 1.0)
+    progress.sent(RESPONSE, 1.0)
     for second in range(2, 100):
         progress.sent(frame(DATA, b"x", 0, 1), float(second))
         assert progress.stuck(second + SEND_SECONDS - 1) is None
-    # Pings show that somebody is there, not that the answer is taken.
+    # Pings show that somebody is there, not that the response is taken.
     progress.received(frame(PING, bytes(8)), 120.0)
     assert progress.stuck(99 + SEND_SECONDS) is not None
     progress.sent(frame(DATA, b"", END_STREAM, 1), 130.0)
@@ -78,5 +78,5 @@ def test_a_stream_that_is_reset_by_either_side_is_over() -> None:
 def test_a_tunnel_has_its_own_pings() -> None:
     progress = connection()
     progress.received(POST, 0.0)
-    progress.sent(ANSWER, 1.0)
+    progress.sent(RESPONSE, 1.0)
     assert progress.stuck(1_000_000) is None
