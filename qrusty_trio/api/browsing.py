@@ -21,7 +21,7 @@ from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.browsing import lock_page, read_on
 from qrusty_trio.core.finding import Place, find
 from qrusty_trio.core.payloads import Payloads
-from qrusty_trio.core.priorities import histogram
+from qrusty_trio.core.priorities import count_priorities
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.core.records import unpack_message
 from qrusty_trio.errors import BadRequest, MessageNotFound, QueueNotFound, Unavailable
@@ -190,7 +190,7 @@ def _place(cursor: Cursor) -> Place:
 
 def _priorities(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     queue = queue_of(services, call.params[0])
-    found = yield from _while_there(services, queue, histogram(services.broker.journal, queue))
+    found = yield from _while_there(services, queue, count_priorities(services.broker.journal, queue))
     rows = [{"priority": each, "priority_text": str(each), "count": count} for each, count in found.counts]
     return Reply(
         200,

@@ -41,7 +41,7 @@ _SPREAD = 0.6180339887498949
 """Steps by the golden ratio are spread evenly, and fall in with no other rhythm."""
 
 
-class Histogram(NamedTuple):
+class PriorityCounts(NamedTuple):
     """Messages by priority."""
 
     counts: list[tuple[Priority, int]]
@@ -53,7 +53,7 @@ class Histogram(NamedTuple):
     """Messages looked at."""
 
 
-def histogram(journal: Journal, queue: Queue) -> Generator[None, None, Histogram]:
+def count_priorities(journal: Journal, queue: Queue) -> Generator[None, None, PriorityCounts]:
     """Count or sample the available messages of a queue. Raises StorageFault."""
     if queue.available <= COUNTED_MESSAGES:
         counted = yield from _count(journal, queue)
@@ -64,7 +64,7 @@ def histogram(journal: Journal, queue: Queue) -> Generator[None, None, Histogram
     return (yield from _sample(journal, queue))
 
 
-def _count(journal: Journal, queue: Queue) -> Generator[None, None, Histogram | None]:
+def _count(journal: Journal, queue: Queue) -> Generator[None, None, PriorityCounts | None]:
     """None: there is too much to read."""
     counts: Counter[Priority] = Counter()
     begin = queue.head
@@ -79,13 +79,13 @@ def _count(journal: Journal, queue: Queue) -> Generator[None, None, Histogram | 
     return None
 
 
-def _listed(queue: Queue, counts: Counter[Priority], total: int, sampled: bool, looked_at: int) -> Histogram:
+def _listed(queue: Queue, counts: Counter[Priority], total: int, sampled: bool, looked_at: int) -> PriorityCounts:
     """A dict keeps the order in which priorities were met."""
     listed = list(counts.items())
     if queue.config.ordering is Ordering.FIFO:
         listed = counts.most_common(MAX_PRIORITIES)
     del listed[MAX_PRIORITIES:]
-    return Histogram(listed, total - sum(count for _, count in listed), sampled, looked_at)
+    return PriorityCounts(listed, total - sum(count for _, count in listed), sampled, looked_at)
 
 
 class _Sample(NamedTuple):
@@ -94,7 +94,7 @@ class _Sample(NamedTuple):
     exact: bool
 
 
-def _sample(journal: Journal, queue: Queue) -> Generator[None, None, Histogram]:
+def _sample(journal: Journal, queue: Queue) -> Generator[None, None, PriorityCounts]:
     """Go from priority to priority, each with a seek."""
     samples: list[_Sample] = []
     looked_at = 0
@@ -111,7 +111,7 @@ def _sample(journal: Journal, queue: Queue) -> Generator[None, None, Histogram]:
     return _scaled(queue.available, samples, bool(first), looked_at)
 
 
-def _scaled(available: int, samples: list[_Sample], further: bool, looked_at: int) -> Histogram:
+def _scaled(available: int, samples: list[_Sample], further: bool, looked_at: int) -> PriorityCounts:
     exact = sum(sample.messages for sample in samples if sample.exact)
     estimated = sum(sample.messages for sample in samples if not sample.exact)
     factor = 1.0
@@ -119,7 +119,7 @@ def _scaled(available: int, samples: list[_Sample], further: bool, looked_at: in
         factor = max(0.0, available - exact) / estimated
     counts = [(each.priority, round(each.messages * (1.0 if each.exact else factor))) for each in samples]
     others = max(0, available - sum(count for _, count in counts)) if further else 0
-    return Histogram(counts, others, True, looked_at)
+    return PriorityCounts(counts, others, True, looked_at)
 
 
 def _sample_priority(journal: Journal, queue: Queue, order: bytes) -> Generator[None, None, tuple[_Sample, int]]:
@@ -157,7 +157,7 @@ def _sample_priority(journal: Journal, queue: Queue, order: bytes) -> Generator[
     return _Sample(priority, max(seen * (after - first) / span, len(numbers)), False), looked_at
 
 
-def _sample_fifo(journal: Journal, queue: Queue) -> Generator[None, None, Histogram]:
+def _sample_fifo(journal: Journal, queue: Queue) -> Generator[None, None, PriorityCounts]:
     counts: Counter[Priority] = Counter()
     looked_at = 0
     first = int.from_bytes(queue.head[4 : 4 + SEQUENCE_BYTES].ljust(SEQUENCE_BYTES, b"\x00"), "big")

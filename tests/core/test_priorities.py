@@ -11,18 +11,18 @@ import pytest
 from qrusty_trio.core import browsing, priorities
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import Kind, Ordering, Priority, QueueConfig
-from qrusty_trio.core.priorities import MAX_PRIORITIES, Histogram, histogram
+from qrusty_trio.core.priorities import MAX_PRIORITIES, PriorityCounts, count_priorities
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.memory import MemoryStorage
 
 
-def of(broker: Broker, name: str = "q") -> Histogram:
-    steps = histogram(broker.journal, broker.catalog.by_name[name])
+def of(broker: Broker, name: str = "q") -> PriorityCounts:
+    steps = count_priorities(broker.journal, broker.catalog.by_name[name])
     while True:
         try:
             next(steps)
         except StopIteration as stop:
-            found: Histogram = stop.value
+            found: PriorityCounts = stop.value
             return found
 
 
@@ -66,7 +66,7 @@ def test_a_small_queue_is_counted(storage: Storage, ordering: Ordering) -> None:
 def test_an_empty_queue() -> None:
     broker = Broker(MemoryStorage())
     broker.catalog.create("q", QueueConfig())
-    assert of(broker) == Histogram([], 0, False, 0)
+    assert of(broker) == PriorityCounts([], 0, False, 0)
 
 
 @pytest.mark.parametrize("ordering", Ordering)
