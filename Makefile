@@ -12,9 +12,10 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' qrusty_trio/__init__.py)
 JUNIT := build/junit.xml
 COVERAGE := build/coverage
-SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev docker release
+SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev docker release integrations
 
 NODE_MODULES := webui_dev/node_modules
+NODE_RED := integrations/node-red/node_modules
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser requirements-server traceability traceability-report coverage coverage-missing coverage-summary-json coverage-html coverage-clean lock clean
@@ -49,13 +50,16 @@ lint: $(VENV)/.installed-dev ## Check style, types and layers
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory lint-webui; \
 		else echo 'left out: the types of webui/src, as there is no Node'; fi
 
-.PHONY: lint-webui test-browser screenshots vendor
+.PHONY: lint-webui test-browser test-node-red screenshots vendor
 
 lint-webui: $(NODE_MODULES)/.installed ## Check the types of the web UI (needs Node)
 	$(NODE_MODULES)/.bin/tsc -p webui_dev
 
 test-browser: $(VENV)/.installed-browser ## Run the web UI's tests in Chromium (Debian: apt-get install chromium)
 	$(BIN)/python -m pytest $(or $(ARGS),tests/browser)
+
+test-node-red: $(VENV)/.installed-dev $(NODE_RED)/.installed ## Try the flow in a real Node-RED from npm (needs Node and npm)
+	$(BIN)/python -m pytest tests/integrations/test_node_red.py $(ARGS)
 
 screenshots: $(VENV)/.installed-browser ## Draw the screens of the web UI anew in docs/images
 	$(BIN)/python -m tests.browser.screenshots
@@ -74,16 +78,18 @@ smoke-test: $(VENV)/.installed-dev ## Hold a real server under load to its promi
 smoke-test-memory: $(VENV)/.installed-dev ## The same with messages in memory
 	$(BIN)/python smoke/smoke_test.py --storage memory $(SMOKE_ARGS)
 
-.PHONY: all build doc show-docs machete audit sbom release-check
-all: lint machete test traceability build doc ## Check, test and build everything
+.PHONY: all build docs doc show-docs machete audit sbom release-check
+all: lint machete test traceability build docs ## Check, test and build everything
 
 build: $(VENV)/.installed-release ## Build wheel and sdist in dist/, install the wheel in a clean environment, and start it
 	$(BIN)/python -m release.packages
 
-doc: $(VENV)/.installed-dev ## Write the documents as pages to dist/docs
+docs: $(VENV)/.installed-docs ## Write the documentation site to dist/docs, and check every link
 	$(BIN)/python -m release.documents
 
-show-docs: $(VENV)/.installed-dev ## Serve the documents on http://127.0.0.1:8000 (PORT)
+doc: docs
+
+show-docs: $(VENV)/.installed-docs ## Serve the same on http://127.0.0.1:8000 (PORT)
 	$(BIN)/python -m release.documents --show --port $(or $(PORT),8000)
 
 machete: $(VENV)/.installed-release ## Find unused, missing and undeclared dependencies
@@ -182,9 +188,10 @@ lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 	$(LOCK) --group release --constraint locks/dev.txt --output-file locks/release.txt
 	$(LOCK) --group browser --constraint locks/dev.txt --output-file locks/browser.txt
+	$(LOCK) --group docs --constraint locks/dev.txt --output-file locks/docs.txt
 
 clean: ## Remove everything make created, .venv included; keep ./data
-	rm -rf $(VENV) $(NODE_MODULES) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(NODE_MODULES) $(NODE_RED) build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find $(SOURCES) -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp is newer than the lock that was installed. So an environment that is up to date is left alone.
@@ -222,6 +229,14 @@ $(VENV)/.installed-browser: $(VENV)/.installed-dev locks/browser.txt
 	$(INSTALL) -r locks/browser.txt
 	@touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed-dev locks/docs.txt
+	$(INSTALL) -r locks/docs.txt
+	@touch $@
+
 $(NODE_MODULES)/.installed: webui_dev/package-lock.json
 	cd webui_dev && npm ci --silent
+	@touch $@
+
+$(NODE_RED)/.installed: integrations/node-red/package-lock.json
+	cd integrations/node-red && npm ci --silent
 	@touch $@

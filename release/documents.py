@@ -1,116 +1,107 @@
-"""The documents of the project as pages in dist/docs, and a server for looking at them.
+"""The documentation site in dist/docs, and a server for looking at it.
 
-    python -m release.documents            # write the pages
+    python -m release.documents            # write the pages and check every link
     python -m release.documents --show     # and serve them on 127.0.0.1:8000
 
-Rule: the pages are the Markdown documents and nothing else. Links between documents lead to their pages; a link to any
-other file of the project leads nowhere, so the page names the file instead.
+Rule: MkDocs writes the pages, strictly: whatever it warns of is an error. Then every link and every picture of every
+page is looked up in what was written, and nothing may be loaded from another host. So it all works without a network.
 """
 
 from __future__ import annotations
 
 import argparse
-import html
+import os
 import re
-import shutil
+import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
+from html.parser import HTMLParser
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-
-from markdown_it import MarkdownIt
+from urllib.parse import unquote
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = ROOT / "dist" / "docs"
 PORT = 8000
-PAGE = """<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-body {{ font: 16px/1.5 sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-pre, code {{ font-family: monospace; background: #f4f4f4 }}
-pre {{ padding: .5rem; overflow-x: auto }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto }}
-td, th {{ border: 1px solid #ccc; padding: .25rem .5rem; text-align: left; vertical-align: top }}
-img {{ max-width: 100% }}
-</style>
-<nav>{navigation}</nav>
-{body}
-</html>
-"""
+LOADED = {"script": "src", "img": "src", "link": "href", "source": "src", "iframe": "src"}
+"""Elements that make a browser load something, and the attribute that says what."""
 
 
-def documents(root: Path) -> list[Path]:
-    """All Markdown documents, relative to the root. README.md comes first."""
-    found = sorted(path.relative_to(root) for path in (*root.glob("*.md"), *root.glob("docs/*.md")))
-    return sorted(found, key=lambda path: path.name != "README.md")
+class DocumentsError(Exception):
+    """The pages could not be written. The text is what MkDocs said."""
 
 
-def write_pages(root: Path, out: Path) -> list[Path]:
-    """Write a page for each document, and copy the pictures. Returns the pages."""
-    shutil.rmtree(out, ignore_errors=True)
-    known = documents(root)
-    markdown = MarkdownIt("commonmark").enable("table")
-    pages = []
-    for document in known:
-        text = (root / document).read_text(encoding="utf-8")
-        title = re.search(r"^# (.+)$", text, re.MULTILINE)
-        up = "../" * (len(document.parts) - 1)
-        links = (f'<a href="{up}{page_of(other)}">{html.escape(other.stem)}</a>' for other in known)
-        body = with_anchors(with_links(markdown.render(text)))
-        page = out / page_of(document)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        page.write_text(
-            PAGE.format(
-                title=html.escape(title[1] if title else document.stem), navigation=" · ".join(links), body=body
-            ),
-            encoding="utf-8",
-        )
-        pages.append(page)
-    for picture in (*root.glob("docs/*.svg"), *root.glob("docs/images/*")):
-        copy = out / picture.relative_to(root)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(picture, copy)
-    shutil.copy(out / "README.html", out / "index.html")
-    return pages
+def write_pages(out: Path) -> list[Path]:
+    """Write the site. Returns its pages. Raises DocumentsError."""
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(out)]
+    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise DocumentsError(done.stdout + done.stderr)
+    return sorted(out.rglob("*.html"))
 
 
-def page_of(document: Path) -> Path:
-    return document.with_suffix(".html")
+class Page(HTMLParser):
+    """What a page has: the names that links may lead to, its links, and what it makes a browser load."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+        self.links: list[str] = []
+        self.loaded: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = {name: value or "" for name, value in attrs}
+        self.names.update(given[name] for name in ("id", "name") if name in given)
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        if tag in LOADED and LOADED[tag] in given:
+            self.loaded.append(given[LOADED[tag]])
 
 
-def with_links(body: str) -> str:
-    """Links to documents lead to their pages; those to other files of the project are text."""
-
-    def kept(link: re.Match[str]) -> str:
-        address, _, anchor = link[1].partition("#")
-        if not address.endswith(".md"):
-            return link[2]
-        return f'<a href="{address.removesuffix(".md")}.html{anchor and "#" + anchor}">{link[2]}</a>'
-
-    return re.sub(r'<a href="(?![a-z]+:|#)([^"]+)">(.*?)</a>', kept, body, flags=re.DOTALL)
-
-
-def with_anchors(body: str) -> str:
-    """Headings with the names that links to them use."""
-
-    def named(heading: re.Match[str]) -> str:
-        words = html.unescape(re.sub(r"<[^>]+>", "", heading[2])).lower()
-        anchor = re.sub(r"[^\w\- ]", "", words).replace(" ", "-")
-        return f'<{heading[1]} id="{anchor}">{heading[2]}</{heading[1]}>'
-
-    return re.sub(r"<(h[1-6])>(.*?)</\1>", named, body)
+def amiss(out: Path) -> Iterator[str]:
+    """A sentence for each link that leads nowhere, and for each thing that would be loaded from elsewhere."""
+    pages = {path: Page(path.read_text(encoding="utf-8")) for path in sorted(out.rglob("*.html"))}
+    for path, page in pages.items():
+        name = path.relative_to(out)
+        for address in page.loaded:
+            if re.match(r"[a-z]+:|//", address) and not address.startswith("data:"):
+                yield f"{name} loads {address}"
+        for address in page.links + page.loaded:
+            if re.match(r"[a-z]+:|//", address):
+                continue
+            file, _, anchor = unquote(address).partition("#")
+            file = file.partition("?")[0]
+            target = path if not file else (out / file.lstrip("/") if file[0] == "/" else path.parent / file).resolve()
+            if target.is_dir():
+                target /= "index.html"
+            if not target.is_file():
+                yield f"{name} has a link to {address}, which is not there"
+            elif anchor and target in pages and anchor not in pages[target].names and anchor != "__skip":
+                yield f"{name} has a link to {address}, and there is no such heading"
+    for sheet in out.rglob("*.css"):
+        for address in re.findall(r"url\([\"']?((?:https?:)?//[^)]+)", sheet.read_text(encoding="utf-8")):
+            yield f"{sheet.relative_to(out)} loads {address}"
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m release.documents", description="Write the documents as pages.")
+    parser = argparse.ArgumentParser(prog="python -m release.documents", description="Write the documentation site.")
     parser.add_argument("--show", action="store_true", help="serve the pages until Ctrl-C")
     parser.add_argument("--port", type=int, default=PORT)
     given = parser.parse_args()
-    pages = write_pages(ROOT, PAGES)
+    try:
+        pages = write_pages(PAGES)
+    except DocumentsError as error:
+        print(error, file=sys.stderr)
+        return 1
+    faults = list(amiss(PAGES))
+    for sentence in faults:
+        print(sentence, file=sys.stderr)
+    if faults:
+        return 1
     print(f"{len(pages)} pages in {PAGES.relative_to(ROOT)}")
     if given.show:
         handler = partial(SimpleHTTPRequestHandler, directory=str(PAGES))
