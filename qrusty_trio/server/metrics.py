@@ -6,7 +6,7 @@ Counters of queues are those that the store keeps, so they outlive a restart, un
 
 Source of the names: https://prometheus.io/docs/practices/naming/
 
-Requirements: API-0075
+Requirements: API-0075, API-0094
 """
 
 from __future__ import annotations
