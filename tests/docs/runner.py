@@ -111,7 +111,8 @@ class Reader:
         self._server = server
         self._place = place
         self._id = "ID"
-        self._background: list[Background] = []
+        self._background: list[Background | None] = []
+        """None stands for JavaScript that is left out."""
         self._printed: str | None = None
         self._ports = {documented: free_port() for documented in OTHER_PORTS}
         for name in ("integrations", ".venv"):
@@ -131,6 +132,8 @@ class Reader:
                 if block.language == "js" and shutil.which("node") is None:
                     whole = False
                     self._printed = None
+                    if block.title == blocks.ANOTHER:
+                        self._background.append(None)
                     continue
                 try:
                     self._run(block)
@@ -142,7 +145,9 @@ class Reader:
 
     def _end_programs(self) -> None:
         while self._background:
-            self._background.pop().end()
+            program = self._background.pop()
+            if program is not None:
+                program.end()
 
     def _run(self, block: Block) -> None:
         text = self._here(block.text)
@@ -152,10 +157,12 @@ class Reader:
             self._printed = None
         elif block.title == blocks.SERVER:
             self._serve(text)
-        elif block.title == blocks.PRINTS:
-            self._note_ids(self._background[-1].wait_for(text))
-        elif block.title == blocks.TYPED:
-            self._background[-1].type(text)
+        elif block.title in (blocks.PRINTS, blocks.TYPED):
+            program = self._background[-1]
+            if program is not None and block.title == blocks.TYPED:
+                program.type(text)
+            elif program is not None:
+                self._note_ids(program.wait_for(text))
         elif block.title == blocks.ANOTHER:
             self._background.append(Background(self._command(block, text), self._place, self._environment()))
         elif block.title:

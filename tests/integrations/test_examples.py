@@ -19,7 +19,7 @@ from tests.server.running import ROOT
 INTEGRATIONS = ROOT / "integrations"
 LANGUAGES = {"sh": "bash", "py": sys.executable, "mjs": "node"}
 EXAMPLES = sorted({path.stem for path in (INTEGRATIONS / "examples").iterdir()})
-WORKERS = ("sync_worker", "websocket_worker", "trio_worker")
+WORKERS = ("python/sync_worker.py", "python/websocket_worker.py", "python/trio_worker.py", "javascript/worker.mjs")
 TIMES = re.compile(
     r"\b\d{13}\b|\"(?:oldest_age\w*|drain_seconds|trend|\w+_rate_per_sec)\":[^,}\]]*|\"recent\":\[[\d,]*\]"
 )
@@ -63,7 +63,10 @@ async def test_an_example_prints_the_same_in_each_language(example: str) -> None
 
 @pytest.mark.parametrize("worker", WORKERS)
 async def test_a_worker_acks_and_nacks_and_stops(worker: str, tmp_path: Path) -> None:
-    command = [sys.executable, str(INTEGRATIONS / "python" / f"{worker}.py"), "a/b"]
+    language = LANGUAGES[worker.rpartition(".")[2]]
+    if shutil.which(language) is None:
+        pytest.skip(f"needs {language}")
+    command = [language, str(INTEGRATIONS / worker), "a/b"]
     async with running(True) as server:
         await output(server, sys.executable, str(INTEGRATIONS / "python" / "publish.py"), "a/b", "sweep the yard", "5")
         await server.publish("impossible", "a/b", max_retries=1)
