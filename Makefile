@@ -11,6 +11,8 @@ LOCK := $(BIN)/uv pip compile --universal --python-version 3.11 --fork-strategy 
 	--generate-hashes --no-annotate --no-header --quiet
 VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' qrusty_trio/__init__.py)
 JUNIT := build/junit.xml
+# ARGS="-n 0" runs them one by one, in the process of pytest itself.
+SIDE_BY_SIDE := -n logical --maxprocesses 4
 COVERAGE := build/coverage
 SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev docker release integrations
 
@@ -28,15 +30,15 @@ run: export DATA_PATH ?= ./data
 run: $(VENV)/.installed ## Serve on 127.0.0.1:6784, with messages in ./data (BIND_ADDR and DATA_PATH override)
 	@exec $(BIN)/python -m qrusty_trio
 
-test: $(VENV)/.installed-dev ## Run every test
+test: $(VENV)/.installed-dev ## Run every test, on all processors
 	@rm -f $(JUNIT)
-	$(BIN)/python -m pytest --junit-xml=$(JUNIT) $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --junit-xml=$(JUNIT) $(ARGS)
 
 test-long: $(VENV)/.installed-dev ## Run the broker against its model, 20,000 times
 	QRUSTY_MODEL_RUNS=20000 $(BIN)/python -m pytest --timeout 0 tests/core/test_model.py
 
 test-stress: $(VENV)/.installed-dev ## Run every test five times (TIMES) while all processors are kept busy
-	TIMES=$(or $(TIMES),5) bash tests/stress.sh $(BIN)/python $(ARGS)
+	TIMES=$(or $(TIMES),5) bash tests/stress.sh $(BIN)/python $(SIDE_BY_SIDE) $(ARGS)
 
 crash-test: $(VENV)/.installed-dev ## Kill -9 and restart the server: 500 rounds under load, 50 during compaction
 	QRUSTY_CRASH_ROUNDS=500 $(BIN)/python -m pytest --timeout 0 tests/crash
@@ -161,7 +163,8 @@ traceability-report: $(VENV)/.installed-dev ## Write the same to docs/traceabili
 
 coverage: $(VENV)/.installed-dev coverage-clean ## Run every test, and count the lines and branches that run, in servers that are started, too
 	mkdir -p $(COVERAGE)
-	$(BIN)/coverage run -m pytest $(ARGS)
+	@rm -f $(JUNIT)
+	$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE) --junit-xml=$(JUNIT) $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage json --quiet
 	$(BIN)/python -m tests.covered $(COVERAGE)/coverage.json

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase
@@ -12,6 +13,7 @@ from hypothesis import settings as hypothesis_settings
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
+from tests.side_by_side import SideBySide, encodable
 from tests.wire.http_client import HttpClient, open_client
 
 hypothesis_settings.register_profile(
@@ -40,6 +42,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     if reporter is not None and reporter.getreports("skipped") and not session.exitstatus:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
+    return SideBySide(config, log)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Reports go between processes as UTF-8. What some tests log has half a surrogate pair in it."""
+    return encodable((yield))
 
 
 @pytest.fixture(params=["rocksdb", "memory"])

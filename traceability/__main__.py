@@ -20,11 +20,11 @@ ROOT = Path(__file__).parent.parent
 def main(arguments: list[str] | None = None, root: Path = ROOT) -> int:
     """Trace the checkout at `root`. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m traceability")
-    parser.add_argument("--junit", type=Path, required=True, help="the JUnit report of a run of the tests")
+    parser.add_argument("--junit", type=Path, required=True, nargs="+", help="the JUnit reports of a run of the tests")
     parser.add_argument("--write", help="the Markdown file to write; without it, the matrix is printed")
     options = parser.parse_args(arguments)
     try:
-        matrix = trace(root, read(options.junit))
+        matrix = trace(root, read(*options.junit))
     except ReportUnreadable as error:
         print(error, file=sys.stderr)
         return 2

@@ -1,6 +1,6 @@
-"""Reads how the tests of a run ended, from the JUnit XML report that pytest wrote.
+"""Reads how the tests of a run ended, from the JUnit XML reports that pytest wrote, one for each part of the run.
 
-Rule: a test function passed only if each of its cases ran and passed.
+Rule: a test function passed only if each of its cases ran and passed, in whichever part.
 """
 
 from __future__ import annotations
@@ -26,23 +26,28 @@ class Run:
         return self._outcomes.get((".".join(path.with_suffix("").parts), name))
 
 
-def read(path: Path) -> Run:
-    """Read a report. Raises ReportUnreadable."""
+def read(*paths: Path) -> Run:
+    """Read the reports of all parts. Raises ReportUnreadable."""
+    outcomes: dict[tuple[str, str], Outcome] = {}
+    for path in paths:
+        cases = _cases(path)
+        for case in cases:
+            key = (case.get("classname", ""), case.get("name", "").partition("[")[0])
+            outcome = _outcome(case)
+            if _WORSE.index(outcome) >= _WORSE.index(outcomes.get(key, Outcome.PASSED)):
+                outcomes[key] = outcome
+        if not cases:
+            raise ReportUnreadable(f"{path} has no test in it")
+    return Run(outcomes)
+
+
+def _cases(path: Path) -> list[ET.Element]:
     try:
-        root = ET.parse(path).getroot()
+        return list(ET.parse(path).getroot().iter("testcase"))
     except FileNotFoundError:
         raise ReportUnreadable(f"there is no report of a test run at {path}: run `make test` first") from None
     except (OSError, ET.ParseError) as error:
         raise ReportUnreadable(f"{path} is not a JUnit report: {error}") from error
-    outcomes: dict[tuple[str, str], Outcome] = {}
-    for case in root.iter("testcase"):
-        key = (case.get("classname", ""), case.get("name", "").partition("[")[0])
-        outcome = _outcome(case)
-        if _WORSE.index(outcome) >= _WORSE.index(outcomes.get(key, Outcome.PASSED)):
-            outcomes[key] = outcome
-    if not outcomes:
-        raise ReportUnreadable(f"{path} has no test in it")
-    return Run(outcomes)
 
 
 _WORSE = (Outcome.PASSED, Outcome.SKIPPED, Outcome.FAILED)

@@ -184,6 +184,16 @@ def test_every_case_of_a_test_has_to_pass(command: Command, checkout: Checkout, 
     assert command()[0] == status
 
 
+def test_a_run_may_have_several_parts(command: Command, checkout: Checkout) -> None:
+    """A test passed if its cases passed in all of them."""
+    (checkout.root / "junit.xml").rename(checkout.root / "first.xml")
+    parts = ["--junit", str(checkout.root / "first.xml"), str(checkout.root / "junit.xml")]
+    checkout.ran("test_another")
+    assert command(*parts)[0] == 0
+    checkout.ran(test_keep="<failure/>")
+    assert command(*parts)[0] == 1
+
+
 def test_decorators_and_further_comments_may_stand_between(command: Command, checkout: Checkout) -> None:
     checkout.write(
         TEST_FILE,
