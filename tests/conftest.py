@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase
 from hypothesis import settings as hypothesis_settings
+from trio.testing import MockClock
 
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.server.supervisor import Server
+from tests.patient_clock import patient_clock
 from tests.server.running import running, settings_for, until_ready
 from tests.side_by_side import SideBySide, encodable
 from tests.wire.http_client import HttpClient, open_client
@@ -53,6 +55,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Reports go between processes as UTF-8. What some tests log has half a surrogate pair in it."""
     return encodable((yield))
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """In place of that of pytest-trio."""
+    return patient_clock()
 
 
 @pytest.fixture(params=["rocksdb", "memory"])

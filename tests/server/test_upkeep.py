@@ -193,7 +193,7 @@ async def memory_upkeep(trim: Callable[[], None]) -> AsyncIterator[Engine]:
 
 
 async def until(happened: Callable[[], bool]) -> None:
-    """Wait for what a thread does, while the clock jumps."""
+    """Wait for what a thread does."""
     with trio.fail_after(100_000 * LOOK_SECONDS):
         while not happened():  # noqa: ASYNC110
             await trio.sleep(LOOK_SECONDS)
