@@ -143,7 +143,7 @@ class Catalog:
         """Rename a queue, allow or refuse duplicates in it, or change its retention. A step takes about a millisecond.
 
         Refusing duplicates removes those already queued: of equal messages only the first in order stays. The first
-        step raises QueueNotFound, QueueExists or InvalidQueueName. In that case nothing has changed.
+        step raises QueueNotFound, QueueExists, InvalidQueueName or QueueProtected. In that case nothing has changed.
 
         Requirements: SCH-0009
         """
@@ -154,6 +154,8 @@ class Catalog:
             raise QueueNotFound(f"Queue '{name}' does not exist")
         if new_name is not None and not new_name.strip():
             raise InvalidQueueName("'config.name' must not be blank")
+        if retention and protected is not False and _shortens(queue.config, retention):
+            check_unprotected(queue, "made to keep fewer dead letters")
         if new_name is not None and new_name != name:
             if protected is not False:
                 check_unprotected(queue, "renamed")
@@ -345,6 +347,17 @@ class Catalog:
                 queue.tier.reset(None)
             if index % QUEUES_PER_STEP == 0:
                 yield
+
+
+def _shortens(config: QueueConfig, retention: Retention) -> bool:
+    """Whether a limit of dead letters is new, or lower than before."""
+    for old, new in (
+        (config.dead_letter_ttl_seconds, retention.get("dead_letter_ttl_seconds")),
+        (config.dead_letter_max, retention.get("dead_letter_max")),
+    ):
+        if new is not None and (old is None or new < old):
+            return True
+    return False
 
 
 def check_unprotected(queue: Queue, done: str) -> None:

@@ -184,7 +184,8 @@ async def _run(
                     await background.start(engine.search)
                     await background.start(warn, engine)
                     await background.start(watch_ages, engine)
-                    await background.start(retain, engine)
+                    if not settings.read_only:
+                        await background.start(retain, engine)
                     await background.start(
                         monitor,
                         memory,

@@ -35,6 +35,9 @@ def change(table: Table, **config: object) -> int:
         ("POST", "/update-queue", b'{"name":"q","config":{"name":"r"}}'),
         ("POST", "/update-queue", b'{"name":"q","config":{"name":"r","protected":true}}'),
         ("POST", "/queues/q/dead-letters/purge", b'{"all":true}'),
+        ("POST", "/update-queue", b'{"name":"q","config":{"dead_letter_max":9}}'),
+        ("POST", "/update-queue", b'{"name":"q","config":{"dead_letter_ttl_seconds":1,"allow_duplicates":false}}'),
+        ("POST", "/update-queue", b'{"name":"q","config":{"dead_letter_ttl_seconds":1,"protected":true}}'),
     ],
 )
 def test_what_is_refused_changes_nothing(table: Table, method: str, path: str, body: bytes) -> None:
@@ -43,6 +46,22 @@ def test_what_is_refused_changes_nothing(table: Table, method: str, path: str, b
     assert "'q'" in json.loads(reply.body)["error"]
     assert table.get("/queue-stats/q")["available"] == 1
     assert table.get("/queues") == ["q"]
+    assert table.get("/queue-stats/q")["config"] == {
+        "ordering": "Fifo",
+        "allow_duplicates": True,
+        "priority_kind": "Numeric",
+        "protected": True,
+    }
+
+
+def test_limits_of_dead_letters_may_only_get_wider(table: Table) -> None:
+    assert change(table, dead_letter_max=10, protected=False) == 200
+    assert change(table, protected=True) == 200
+    assert [change(table, dead_letter_max=most) for most in (9, 10, 11, 10, None, 11)] == [409, 200, 200, 409, 200, 409]
+    assert change(table, dead_letter_max=10, dead_letter_ttl_seconds=None) == 409
+    assert change(table, dead_letter_max=None, dead_letter_ttl_seconds=60) == 409
+    assert change(table, dead_letter_ttl_seconds=60, protected=False) == 200
+    assert table.get("/queue-stats/q")["config"]["dead_letter_ttl_seconds"] == 60
 
 
 def test_messages_come_and_go_as_ever(table: Table) -> None:

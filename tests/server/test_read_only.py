@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
 
 from qrusty_trio.config import Colour, Settings
+from qrusty_trio.server import retention
+from tests.server.engines import STEP_SECONDS
 from tests.server.running import client_of, running, settings_for, until_ready, websocket_of
+from tests.wire.http_client import HttpClient
+
+
+async def post(client: HttpClient, target: str, **body: Any) -> Any:
+    response = await client.request("POST", target, json.dumps(body).encode())
+    assert response.status == 200, response
+    return response.json() if response.body else None
 
 
 # Verifies: API-0074
@@ -37,6 +51,29 @@ async def test_a_read_only_server_refuses_every_change_on_every_transport(settin
                 assert json.loads(await socket.get_message())["code"] == "read_only"
             await socket.send_message(json.dumps({"type": "subscribe-logs"}))
             assert json.loads(await socket.get_message())["type"] == "ok"
+
+
+async def test_a_read_only_server_removes_no_dead_letters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "data"
+    monkeypatch.setattr(retention, "LOOK_SECONDS", 3600.0)
+    async with running(settings_for(path)) as server, client_of(server) as client:
+        await until_ready(server)
+        await post(client, "/create-queue", name="q", config={"ordering": "Fifo"})
+        for number in range(3):
+            await post(client, "/publish", queue="q", priority=1, payload=f"{number}", max_retries=0)
+            message = await post(client, "/consume/q", consumer_id="c")
+            await post(client, f"/nack/q/{message['id']}", consumer_id="c")
+        await post(client, "/update-queue", name="q", config={"dead_letter_max": 1})
+    monkeypatch.setattr(retention, "LOOK_SECONDS", 0.01)
+    async with running(settings_for(path, read_only=True)) as server:
+        await until_ready(server)
+        await trio.sleep(0.2)  # retention would have looked often
+        assert server.engine.broker.catalog.by_name["q"].dead == 3
+    async with running(settings_for(path)) as server:
+        await until_ready(server)
+        with trio.fail_after(STEP_SECONDS):
+            while server.engine.broker.catalog.by_name["q"].dead > 1:  # noqa: ASYNC110  # nothing tells when it has
+                await trio.sleep(0.01)
 
 
 # Verifies: API-0069
