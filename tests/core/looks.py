@@ -20,7 +20,7 @@ from qrusty_trio.core.ages import look_at_all
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import QrustyError
-from tests.core.model import Message, Model
+from tests.core.model import Dead, Message, Model
 from tests.wire.table import Memory
 
 NAMES = st.sampled_from(["a", "a", "a", "b", "ü/%2F", "n" * 255])
@@ -38,11 +38,20 @@ LOOKS = st.one_of(
     st.tuples(st.just("look_at_one"), PICK),
     st.tuples(st.just("look_at_priorities"), NAMES),
     st.tuples(st.just("look_at_ages")),
+    st.tuples(st.just("look_at_stats")),
+    st.tuples(
+        st.just("look_at_dead"),
+        NAMES,
+        LIMIT,
+        st.sampled_from(["", "nacked", "expired", "connection_lost"]),
+        st.sampled_from(["", "c"]),
+    ),
+    st.tuples(st.just("look_at_one_dead"), NAMES, PICK),
 )
 
 
 class Looks:
-    """Steps of `test_model.BrokerMachine`."""
+    """Steps of `machine.BrokerMachine`."""
 
     broker: Broker
     model: Model
@@ -61,19 +70,24 @@ class Looks:
     def note(self) -> None:
         raise NotImplementedError
 
-    def http(self, method: str, path: str, query: str = "", body: object = None) -> tuple[int, Any]:
-        """Status and body of a request, which is run to its end at once."""
-        services = Services(self.broker, Gate(), Timings(), Memory(), lambda: 0)
+    def services(self) -> Services:
+        return Services(self.broker, Gate(), Timings(), Memory(), lambda: 0)
+
+    def ask(self, method: str, path: str, query: str = "", body: object = None) -> Reply | Wait:
+        """The outcome of a request, which is run to its end at once."""
         operation, params = resolve(method, path.encode(), query)
         call = Call(operation, params, json.dumps(body).encode() if body is not None else b"", query)
         try:
-            response = operation.function(services, call, self.now)
-            if not isinstance(response, Reply | Wait):
-                response = run_to_the_end(response)
-            assert isinstance(response, Reply)
+            response = operation.function(self.services(), call, self.now)
+            return response if isinstance(response, Reply | Wait) else run_to_the_end(response)
         except QrustyError as error:
-            response = error_reply(error)
-        return response.status, json.loads(response.body)
+            return error_reply(error)
+
+    def http(self, method: str, path: str, query: str = "", body: object = None) -> tuple[int, Any]:
+        """Status and body of a request."""
+        reply = self.ask(method, path, query, body)
+        assert isinstance(reply, Reply)
+        return reply.status, json.loads(reply.body or b"null")
 
     # Locks
 
@@ -129,12 +143,12 @@ class Looks:
 
     # Looks
 
-    def listed(self, name: str, what: str, query: str) -> list[dict[str, Any]] | None:
+    def listed(self, name: str, path: str, query: str, what: str = "messages") -> list[dict[str, Any]] | None:
         """All pages of a list; None if there is no such queue."""
         found: list[dict[str, Any]] = []
         cursor = ""
         while True:
-            status, response = self.http("GET", f"/queues/{quote(name, safe='')}/{what}", f"{query}{cursor}")
+            status, response = self.http("GET", f"/queues/{quote(name, safe='')}/{path}", f"{query}{cursor}")
             if name not in self.model.queues:
                 assert (status, response["code"]) == (404, "queue_not_found")
                 return None
@@ -164,7 +178,7 @@ class Looks:
     def look_at_locks(self, name: str, limit: int, consumer: str) -> None:
         self.before()
         query = f"limit={limit}&consumer={consumer}" if consumer else f"limit={limit}"
-        locks = self.listed(name, "locks", query)
+        locks = self.listed(name, "locks", query, "locks")
         if locks is not None:
             expected = [
                 (id, held.consumer, held.until, held.message.deliveries, held.message.priority)
@@ -222,13 +236,58 @@ class Looks:
             )
         self.after()
 
+    def look_at_stats(self) -> None:
+        self.before()
+        status, response = self.http("GET", "/stats")
+        assert status == 200
+        told = {each["name"]: (each["available"], each["locked"], each["dead_letters"]) for each in response["queues"]}
+        queues = self.model.queues.items()
+        assert told == {name: (len(queue.available), len(queue.held), len(queue.dead)) for name, queue in queues}
+        self.after()
 
-def run_to_the_end(steps: Generator[Any, None, Any]) -> Any:
+    def look_at_dead(self, name: str, limit: int, reason: str, consumer: str) -> None:
+        self.before()
+        query = f"limit={limit}" + f"&reason={reason}" * bool(reason) + f"&consumer={consumer}" * bool(consumer)
+        letters = self.listed(name, "dead-letters", query)
+        if letters is not None:
+            dead = self.model.queues[name].dead
+            assert letters == [
+                dead_letter(each) for each in dead if reason in ("", each.reason) and consumer in ("", each.consumer)
+            ]
+        self.after()
+
+    def look_at_one_dead(self, name: str, number: int) -> None:
+        self.before()
+        queue = self.model.queues.get(name)
+        dead = {each.message.id: each for each in queue.dead} if queue is not None else {}
+        id = [*dead, "0" * 36][number % (len(dead) + 1)]
+        status, response = self.http("GET", f"/queues/{quote(name, safe='')}/dead-letters/{id}")
+        if id in dead:
+            assert (status, response) == (200, dead_letter(dead[id]))
+        else:
+            assert status == 404
+        self.after()
+
+
+def run_to_the_end(steps: Generator[None, None, Reply | Wait]) -> Reply | Wait:
     while True:
         try:
             next(steps)
         except StopIteration as stop:
-            return stop.value
+            outcome: Reply | Wait = stop.value
+            return outcome
+
+
+def dead_letter(dead: Dead) -> dict[str, Any]:
+    """A dead letter as a list shows it."""
+    return shown(dead.message) | {
+        "state": "dead",
+        "reason": dead.reason,
+        "died_at": dead.died,
+        "consumer": dead.consumer,
+        "error": dead.error or None,
+        "requeues": dead.message.requeues,
+    }
 
 
 def shown(message: Message) -> dict[str, Any]:

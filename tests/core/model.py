@@ -16,6 +16,7 @@ from qrusty_trio.errors import (
     PriorityKindMismatch,
     QueueExists,
     QueueNotFound,
+    QueueProtected,
 )
 
 
@@ -244,14 +245,28 @@ class Model:
         if name not in self.queues:
             raise QueueNotFound
         queue = self.queues[name]
-        queue.config = replace(queue.config, dead_letter_ttl_seconds=ttl, dead_letter_max=most)
+        config = queue.config
+        limits = (config.dead_letter_ttl_seconds, ttl), (config.dead_letter_max, most)
+        if config.protected and any(new is not None and (old is None or new < old) for old, new in limits):
+            raise QueueProtected
+        queue.config = replace(config, dead_letter_ttl_seconds=ttl, dead_letter_max=most)
+
+    def protect(self, name: str, protected: bool) -> None:
+        if name not in self.queues:
+            raise QueueNotFound
+        queue = self.queues[name]
+        queue.config = replace(queue.config, protected=protected)
 
     def rename(self, name: str, new_name: str) -> None:
         if name not in self.queues:
             raise QueueNotFound
         if not new_name.strip():
             raise InvalidQueueName
-        if new_name != name and new_name in self.queues:
+        if new_name == name:
+            return
+        if self.queues[name].config.protected:
+            raise QueueProtected
+        if new_name in self.queues:
             raise QueueExists
         self.queues[new_name] = self.queues.pop(name)
 
@@ -275,6 +290,8 @@ class Model:
         queue = self.queues.get(name)
         if queue is None:
             return 0
+        if queue.config.protected:
+            raise QueueProtected
         removed = len(queue.available) + len(queue.held)
         queue.available.clear()
         queue.held.clear()
