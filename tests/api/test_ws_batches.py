@@ -14,18 +14,6 @@ from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, U32
 from tests.api.ws_peer import OK, Frame, Peer, World, code, subscribe
 
 
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.queue("jobs")
-    return world
-
-
-@pytest.fixture
-def peer(world: World) -> Peer:
-    return Peer(world)
-
-
 def message(payload: Any = "p", priority: Any = 1, **more: Any) -> Frame:
     return {"priority": priority, "payload": payload, **more}
 

@@ -10,18 +10,6 @@ from qrusty_trio.core.deadlines import MAX_LENGTHS, MAX_SECONDS
 from tests.api.ws_peer import OK, Frame, Peer, World, code, subscribe
 
 
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.queue("jobs")
-    return world
-
-
-@pytest.fixture
-def peer(world: World) -> Peer:
-    return Peer(world)
-
-
 def delivered(world: World, peer: Peer, queue: str = "jobs") -> str:
     """The id of a new message, which the peer has been sent."""
     id = world.publish(queue)

@@ -12,19 +12,6 @@ from qrusty_trio.api.ws_outbox import ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_SUBSCRIPTIONS
 from tests.api.ws_peer import OK, Peer, World, code, publish, subscribe
 
-
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.queue("jobs")
-    return world
-
-
-@pytest.fixture
-def peer(world: World) -> Peer:
-    return Peer(world)
-
-
 # subscribe, deliver
 
 

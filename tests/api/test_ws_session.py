@@ -13,19 +13,6 @@ from qrusty_trio.core.model import MAX_BATCH_IDS, WS_MARK, Kind, QueueConfig
 from qrusty_trio.errors import DiskFull
 from tests.api.ws_peer import OK, Peer, World, code, delivered, publish, subscribe
 
-
-@pytest.fixture
-def world() -> World:
-    world = World()
-    world.queue("jobs")
-    return world
-
-
-@pytest.fixture
-def peer(world: World) -> Peer:
-    return Peer(world)
-
-
 # publish
 
 
