@@ -1,4 +1,4 @@
-"""A client for Trio programs: publish, subscribe, work, and everything else that the server can do.
+"""A client for programs on Trio or asyncio: publish, subscribe, work, and everything else that the server can do.
 
     async with connect("ws://127.0.0.1:6784/ws") as client:
         await client.publish("jobs", "hello", priority=7)
@@ -16,6 +16,7 @@ Rule: the client stands alone. It speaks the wire contract and imports nothing f
 from qrusty_trio.client.client import Client, connect
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
+    ClientClosed,
     ClientError,
     ClosedByServer,
     ConnectFailed,
@@ -49,6 +50,7 @@ __all__ = [
     "Acked",
     "AlreadySubscribed",
     "Client",
+    "ClientClosed",
     "ClientError",
     "ClosedByServer",
     "ConnectFailed",

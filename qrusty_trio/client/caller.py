@@ -10,7 +10,7 @@ import random
 from collections.abc import Mapping
 from typing import Any
 
-import trio
+import anyio
 
 from qrusty_trio.client.errors import ClientError, ConnectionLost, NotSent
 from qrusty_trio.client.operations import TABLE, Operation, content, nothing_was_done, outcome, request_for
@@ -45,7 +45,7 @@ class Caller:
         operation = TABLE[name]
         request = request_for(operation, params or {}, fields or {}, self._prefix)
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
-        deadline = trio.current_time() + patience
+        deadline = anyio.current_time() + patience
         pause = BACKOFF_SECONDS
         while True:
             try:
@@ -55,10 +55,10 @@ class Caller:
                     return content(response)
                 raise refusal
             except ClientError as error:
-                again = trio.current_time() + pause
+                again = anyio.current_time() + pause
                 if again > deadline or not _may_be_sent_again(operation, error, repeat):
                     raise
-                await trio.sleep(pause * random.uniform(0.5, 1.0))
+                await anyio.sleep(pause * random.uniform(0.5, 1.0))
             pause = min(2 * pause, MAX_BACKOFF_SECONDS)
 
 

@@ -13,12 +13,13 @@ import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-import trio
-from trio_websocket import ConnectionClosed, ConnectionRejected, HandshakeError
+import anyio
+from anyio.abc import TaskStatus
 
 from qrusty_trio.client.connection import Connection, Frame
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
+    ClientClosed,
     ClientError,
     ConnectFailed,
     ConnectionLost,
@@ -27,8 +28,9 @@ from qrusty_trio.client.errors import (
     again,
 )
 from qrusty_trio.client.results import NewMessage, Published
+from qrusty_trio.client.streams import reason as reason_of
 from qrusty_trio.client.subscription import Deliveries
-from qrusty_trio.client.transport import bare_exceptions, open_websocket
+from qrusty_trio.client.transport import Refused, bare_exceptions, open_websocket
 
 BACKOFF_SECONDS = 0.1
 """Wait before the first attempt to reconnect; doubled for each further one."""
@@ -52,10 +54,10 @@ class Client:
         self._reconnect_seconds = reconnect_seconds
         self._patient = patient
         self._connection: Connection | None = None
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
         """Set and replaced when there is a new connection, or when there will be no more."""
         self._failure: ClientError | None = None
-        self._closing = trio.Event()
+        self._closing = anyio.Event()
         self._subscriptions: dict[str, Deliveries] = {}
 
     async def publish(self, queue: str, payload: str, priority: int | str = 0, max_retries: int = 3) -> str:
@@ -109,7 +111,7 @@ class Client:
             yield deliveries
         finally:
             # Even if the caller is cancelled: otherwise prefetched messages stay locked until their locks expire.
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + UNSUBSCRIBE_SECONDS) as scope:
+            with anyio.move_on_after(UNSUBSCRIBE_SECONDS, shield=True) as scope:
                 await deliveries.close()
             if scope.cancelled_caught and self._connection is not None:
                 # The state of the old subscription is unknown, so a new one on this connection might go wrong.
@@ -125,7 +127,7 @@ class Client:
     async def _connected(self) -> Connection:
         while True:
             if self._closing.is_set():
-                raise trio.ClosedResourceError("the client was closed")
+                raise ClientClosed("the client was closed")
             if self._failure is not None:
                 raise again(self._failure)
             if self._connection is not None and self._connection.ended is None:
@@ -140,16 +142,16 @@ class Client:
 
     # The task that owns the connection
 
-    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def run(self, task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED) -> None:
         """Connect and reconnect until `close`, or until that is hopeless.
 
         Raises ConnectFailed, but only if the first attempt fails and the client is not patient.
         """
-        lost_at = trio.current_time()
+        lost_at = anyio.current_time()
         attempt = 0
         connected = False
         while not self._closing.is_set():
-            opened = trio.current_time()
+            opened = anyio.current_time()
             try:
                 async with open_websocket(self._url) as websocket:
                     connection = Connection(websocket, self._deliver)
@@ -158,48 +160,46 @@ class Client:
                         connected = True
                         task_status.started()
                     reason = await self._serve(connection)
-            except (HandshakeError, ConnectionClosed, OSError, trio.TooSlowError) as error:
-                # The library's reader may raise this for a protocol violation, after the connection was open.
-                ended = self._connection.ended if self._connection is not None else None
-                reason = ended or self._judge(error)
+            except (Refused, OSError) as error:
+                reason = self._judge(error)
                 if not connected and not self._patient:
                     raise ConnectFailed(str(reason)) from error
             self._connection = None
             if not isinstance(reason, ConnectionLost):
                 return self._give_up(reason)
-            if trio.current_time() - opened >= STABLE_SECONDS:
-                lost_at, attempt = trio.current_time(), 0
+            if anyio.current_time() - opened >= STABLE_SECONDS:
+                lost_at, attempt = anyio.current_time(), 0
             pause = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)
-            if trio.current_time() + pause - lost_at > self._reconnect_seconds:
+            if anyio.current_time() + pause - lost_at > self._reconnect_seconds:
                 return self._give_up(reason)
             attempt = min(attempt + 1, 30)
-            with trio.move_on_after(pause):
+            with anyio.move_on_after(pause):
                 await self._closing.wait()
         return None
 
     async def _serve(self, connection: Connection) -> ClientError:
         """Use a new connection until it ends. Returns why it ended."""
         try:
-            async with trio.open_nursery() as nursery:
+            async with anyio.create_task_group() as tasks:
                 for deliveries in self._subscriptions.values():
-                    nursery.start_soon(deliveries.attach_again, connection)
+                    tasks.start_soon(deliveries.attach_again, connection)
                 self._announce()
                 reason = await connection.run()
-                nursery.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
         finally:
-            # Also if the library rejects what it read, and cancels us.
+            # Also if we are cancelled.
             connection.end(ConnectionLost("the connection broke"))
             for deliveries in self._subscriptions.values():
                 deliveries.detach()
         return reason
 
-    def _judge(self, error: Exception) -> ClientError:
+    def _judge(self, error: Refused | OSError) -> ClientError:
         """The error for a failed attempt to connect. Only ConnectionLost is worth another attempt."""
-        if isinstance(error, ConnectionRejected) and error.status_code < 500:
-            return ConnectFailed(f"the server answered {error.status_code}")
-        if isinstance(error, ConnectionRejected):
-            return ConnectionLost(f"the server answered {error.status_code}")
-        return ConnectionLost(f"can't connect to {self._url}: {error or type(error).__name__}")
+        if isinstance(error, Refused) and error.status is not None and error.status < 500:
+            return ConnectFailed(str(error))
+        if isinstance(error, Refused):
+            return ConnectionLost(str(error))
+        return ConnectionLost(f"can't connect to {self._url}: {reason_of(error)}")
 
     def _give_up(self, reason: ClientError) -> None:
         self._failure = reason
@@ -209,7 +209,7 @@ class Client:
 
     def _announce(self) -> None:
         self._changed.set()
-        self._changed = trio.Event()
+        self._changed = anyio.Event()
 
     def close(self) -> None:
         """End the connection. `run` returns after the closing handshake."""
@@ -232,8 +232,8 @@ async def connect(url: str, *, reconnect_seconds: float = 300.0) -> AsyncIterato
     """
     client = Client(url, reconnect_seconds)
     with bare_exceptions():
-        async with trio.open_nursery() as nursery:
-            await nursery.start(client.run)
+        async with anyio.create_task_group() as tasks:
+            await tasks.start(client.run)
             try:
                 yield client
             finally:

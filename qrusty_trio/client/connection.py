@@ -13,10 +13,8 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Any
 
+import anyio
 import msgspec
-import trio
-from trio_websocket import ConnectionClosed, WebSocketConnection
-from wsproto.utilities import LocalProtocolError
 
 from qrusty_trio.client.errors import (
     ClientError,
@@ -29,6 +27,7 @@ from qrusty_trio.client.errors import (
     request_error,
 )
 from qrusty_trio.client.results import Rejected
+from qrusty_trio.client.transport import Closed, WebSocket
 
 MAX_IN_FLIGHT = 1024
 """Most requests of a connection that wait for a response. Further ones wait for a slot."""
@@ -40,7 +39,8 @@ PONG_SECONDS = 10.0
 """How long the server may take to answer a ping before the connection counts as lost."""
 HOPELESS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Close codes for a violation by one side: a new connection would end the same way."""
-ABNORMAL = 1006
+SEND_BYTES = 64 * 1024
+"""Requests are sent together up to about this much."""
 
 
 class Frame(msgspec.Struct):
@@ -65,7 +65,7 @@ class _Request:
     __slots__ = ("answer", "done")
 
     def __init__(self) -> None:
-        self.done = trio.Event()
+        self.done = anyio.Event()
         self.answer: Frame | ClientError | None = None
 
 
@@ -81,17 +81,17 @@ class Connection:
     Requirements: WS-0034
     """
 
-    def __init__(self, websocket: WebSocketConnection, on_delivery: Callable[[Frame], None]) -> None:
+    def __init__(self, websocket: WebSocket, on_delivery: Callable[[Frame], None]) -> None:
         self._websocket = websocket
         self._on_delivery = on_delivery
         self._numbers = itertools.count(1)
-        self._slots = trio.Semaphore(MAX_IN_FLIGHT)
+        self._slots = anyio.Semaphore(MAX_IN_FLIGHT)
         self._pending: dict[str, _Request] = {}
         """By req_id. Each entry holds one slot."""
-        self._unsent: OrderedDict[str, str] = OrderedDict()
+        self._unsent: OrderedDict[str, bytes] = OrderedDict()
         """Requests and posts not sent yet, by number."""
-        self._wake = trio.Event()
-        self._scope = trio.CancelScope()
+        self._wake = anyio.Event()
+        self._scope = anyio.CancelScope()
         self.ended: ClientError | None = None
         """Why the connection ended: ConnectionLost, or an error that makes a new one hopeless. None while open."""
 
@@ -111,7 +111,7 @@ class Connection:
         self._send(number, text)
         try:
             await request.done.wait()
-        except trio.Cancelled:
+        except anyio.get_cancelled_exc_class():
             if self._unsent.pop(number, None) is not None:
                 self._answer(number, None)
             raise
@@ -131,10 +131,10 @@ class Connection:
     async def run(self) -> ClientError:
         """Serve the connection to its end. Returns why it ended."""
         with self._scope:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._guard, self._read)
-                nursery.start_soon(self._guard, self._write)
-                nursery.start_soon(self._watch)
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._guard, self._read)
+                tasks.start_soon(self._guard, self._write)
+                tasks.start_soon(self._watch)
         assert self.ended is not None
         return self.ended
 
@@ -144,13 +144,14 @@ class Connection:
             return
         self.ended = reason
         self._scope.cancel()
+        self._websocket.hurry()
         for number in list(self._pending):
             unsent = number in self._unsent
             error = NotSent("the connection ended before the request was sent") if unsent else again(reason)
             self._answer(number, error)
         self._unsent.clear()
 
-    def _send(self, number: str, text: str) -> None:
+    def _send(self, number: str, text: bytes) -> None:
         self._unsent[number] = text
         self._wake.set()
 
@@ -163,27 +164,24 @@ class Connection:
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
         try:
             await task()
-        except ConnectionClosed as closed:
-            code = closed.reason.code if closed.reason is not None else ABNORMAL
-            reason = (closed.reason.reason if closed.reason is not None else None) or ""
-            if code in HOPELESS:
-                self.end(ClosedByServer(code, reason))
+        except Closed as closed:
+            if closed.code in HOPELESS:
+                self.end(ClosedByServer(closed.code, closed.reason))
             else:
-                self.end(ConnectionLost(f"the connection ended with {code} {reason}".rstrip()))
-        except LocalProtocolError:
-            # The library is closing the socket, and has not said why yet.
-            self.end(ConnectionLost("the connection is closing"))
+                self.end(ConnectionLost(f"the connection ended with {closed.code} {closed.reason}".rstrip()))
         except ProtocolError as error:
             self.end(error)
 
     async def _read(self) -> None:
         while True:
-            message = await self._websocket.get_message()
-            try:
-                frame = _decode(message)
-            except msgspec.DecodeError as error:
-                raise ProtocolError(f"a frame that can't be read: {error}") from error
-            self._take(frame)
+            for message in await self._websocket.receive():
+                try:
+                    frame = _decode(message)
+                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                    raise ProtocolError(f"a frame that can't be read: {error}") from error
+                self._take(frame)
+            if self._websocket.owes:
+                self._wake.set()
 
     def _take(self, frame: Frame) -> None:
         if frame.type == "deliver":
@@ -203,25 +201,35 @@ class Connection:
             raise ProtocolError(f"an unknown frame type: {frame.type[:40]!r}")
 
     async def _write(self) -> None:
+        websocket = self._websocket
         while True:
-            while self._unsent:
-                _, text = self._unsent.popitem(last=False)
-                await self._websocket.send_message(text)
-            self._wake = trio.Event()
+            while self._unsent or websocket.owes:
+                size = 0
+                while self._unsent and size < SEND_BYTES:
+                    if not websocket.is_open:
+                        # The reader has not said why yet.
+                        return self.end(ConnectionLost("the connection is closing"))
+                    _, text = self._unsent.popitem(last=False)
+                    websocket.put(text)
+                    size += len(text)
+                await websocket.flush()
+            self._wake = anyio.Event()
             await self._wake.wait()
 
     async def _watch(self) -> None:
         """Ping the server, to detect one that vanished without closing the connection."""
         while True:
-            await trio.sleep(PING_SECONDS)
-            with trio.move_on_after(PONG_SECONDS) as waiting:
-                await self._guard(self._websocket.ping)
+            await anyio.sleep(PING_SECONDS)
+            with anyio.move_on_after(PONG_SECONDS) as waiting:
+                ponged = self._websocket.ping()
+                self._wake.set()
+                await ponged.wait()
             if waiting.cancelled_caught:
                 self.end(ConnectionLost("the server answers no ping"))
 
 
-def _text(fields: dict[str, Any]) -> str:
+def _text(fields: dict[str, Any]) -> bytes:
     data = _encode(fields)
     if len(data) > MAX_FRAME_BYTES:
         raise FrameTooLarge(f"the request has {len(data)} bytes; a server takes {MAX_FRAME_BYTES}")
-    return data.decode()
+    return data

@@ -73,6 +73,12 @@ class NotSent(ConnectionLost):
     code = "not_sent"
 
 
+class ClientClosed(ClientError):
+    """The program has closed this client, so the request was not sent."""
+
+    code = "client_closed"
+
+
 class TimedOut(ConnectionLost):
     """The response did not come in time. The connection was given up; what holds for its loss holds here."""
 

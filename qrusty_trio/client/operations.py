@@ -1,6 +1,6 @@
 """The operations of the HTTP API as a client sees them: how each is asked for, and what its response means.
 
-Rule: no I/O, and no knowledge of the event loop. Whoever carries requests (Trio today) gets bytes from here, and brings
+Rule: no I/O, and no knowledge of the event loop. Whoever carries requests gets bytes from here, and brings
 status and body back. A test compares the table with the server's own.
 """
 

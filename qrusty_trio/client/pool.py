@@ -6,24 +6,23 @@ end, for whatever reason, is closed: the server then takes back what it had hand
 
 from __future__ import annotations
 
-import select
 from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-import trio
+import anyio
+from anyio.abc import ByteStream
 
 from qrusty_trio.client.errors import ConnectionLost, NotSent, TimedOut
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import Request, Response
+from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, is_silent, open_stream, reason
 
 CONNECT_SECONDS = 10.0
 KEEP_SECONDS = 30.0
 """A connection without a request for longer is not used again. Less than the server's own limit, 75 s, because a
 request on a connection that the server is just closing is lost."""
 READ_BYTES = 64 * 1024
-
-Stream = trio.SocketStream | trio.SSLStream[trio.SocketStream]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def address_of(url: str) -> Address:
 class _Open:
     """An open connection."""
 
-    def __init__(self, stream: Stream, host: str) -> None:
+    def __init__(self, stream: ByteStream, host: str) -> None:
         self.stream = stream
         self.idle_since = 0.0
         self._exchange = Exchange(host)
@@ -63,24 +62,22 @@ class _Open:
     async def request(self, request: Request) -> tuple[Response, bool]:
         """The response, and whether the connection can be kept. Raises ConnectionLost, ProtocolError."""
         # If it closed the connection, it may have answered before, such as that it has too many.
-        with suppress(trio.BrokenResourceError):
-            await self.stream.send_all(self._exchange.send(request))
-        try:
-            while True:
-                response = self._exchange.receive(bytes(await self.stream.receive_some(READ_BYTES)))
-                if response is not None:
-                    return response, self._exchange.next()
-        except trio.BrokenResourceError as error:
-            raise ConnectionLost(f"the connection broke: {error.__cause__ or error}") from error
+        with suppress(*STREAM_ERRORS):
+            await self.stream.send(self._exchange.send(request))
+        while True:
+            try:
+                data = await self.stream.receive(READ_BYTES)
+            except anyio.EndOfStream:
+                data = b""
+            except STREAM_ERRORS as error:
+                raise ConnectionLost(f"the connection broke: {reason(error)}") from error
+            response = self._exchange.receive(data)
+            if response is not None:
+                return response, self._exchange.next()
 
     def usable(self) -> bool:
         """Whether it is still there: an idle connection has nothing to read, not even its end."""
-        if trio.current_time() - self.idle_since > KEEP_SECONDS:
-            return False
-        stream = self.stream.transport_stream if isinstance(self.stream, trio.SSLStream) else self.stream
-        poll = select.poll()
-        poll.register(stream.socket.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        return anyio.current_time() - self.idle_since <= KEEP_SECONDS and is_silent(self.stream)
 
 
 class Pool:
@@ -88,7 +85,7 @@ class Pool:
 
     def __init__(self, address: Address, size: int) -> None:
         self._address = address
-        self._slots = trio.Semaphore(size)
+        self._slots = anyio.Semaphore(size)
         self._idle: list[_Open] = []
         self._closed = False
 
@@ -101,16 +98,16 @@ class Pool:
             connection = await self._take()
             kept = False
             try:
-                with trio.fail_after(seconds):
+                with anyio.fail_after(seconds):
                     response, kept = await connection.request(request)
                     kept = kept and not self._closed
-            except trio.TooSlowError as error:
+            except TimeoutError as error:
                 raise TimedOut(f"no response within {seconds:g} s") from error
             finally:
                 if not kept:
-                    await trio.aclose_forcefully(connection.stream)
+                    await close_stream(connection.stream)
             if kept:
-                connection.idle_since = trio.current_time()
+                connection.idle_since = anyio.current_time()
                 self._idle.append(connection)
             return response
 
@@ -119,22 +116,16 @@ class Pool:
             connection = self._idle.pop()
             if connection.usable():
                 return connection
-            await trio.aclose_forcefully(connection.stream)
+            await close_stream(connection.stream)
         return await self._connect()
 
     async def _connect(self) -> _Open:
         address = self._address
         try:
-            with trio.fail_after(CONNECT_SECONDS):
-                stream: Stream
-                if address.tls:
-                    stream = await trio.open_ssl_over_tcp_stream(address.host, address.port, https_compatible=True)
-                    await stream.do_handshake()
-                else:
-                    stream = await trio.open_tcp_stream(address.host, address.port)
-        except (OSError, trio.TooSlowError, trio.BrokenResourceError) as error:
-            place = f"{address.host}:{address.port}"
-            raise NotSent(f"can't connect to {place}: {error or type(error).__name__}") from error
+            with anyio.fail_after(CONNECT_SECONDS):
+                stream = await open_stream(address.host, address.port, tls=address.tls)
+        except OSError as error:
+            raise NotSent(f"can't connect to {address.host}:{address.port}: {reason(error)}") from error
         return _Open(stream, address.name)
 
     async def aclose(self) -> None:
@@ -142,4 +133,4 @@ class Pool:
         self._closed = True
         idle, self._idle = self._idle, []
         for connection in idle:
-            await trio.aclose_forcefully(connection.stream)
+            await close_stream(connection.stream)

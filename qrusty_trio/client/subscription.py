@@ -10,12 +10,13 @@ Connections come and go: then the client calls `attach` and `detach`.
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 
-import trio
+import anyio
+from anyio.lowlevel import checkpoint
 
 from qrusty_trio.client.connection import Connection, Frame
 from qrusty_trio.client.errors import ClientError, ConnectionLost, ProtocolError, RequestError, Starting, again
@@ -44,8 +45,8 @@ class Delivery:
         self.priority = frame.priority
         self.created_at: datetime = frame.created_at or datetime.fromtimestamp(0, UTC)
         """When the message was published, in UTC."""
-        self.lock_ends = trio.current_time() + lock_seconds
-        """When the lock expires, on Trio's clock: never earlier than at the server."""
+        self.lock_ends = anyio.current_time() + lock_seconds
+        """When the lock expires, by `anyio.current_time`: never earlier than at the server."""
         self._subscription = subscription
         self._connection = connection
 
@@ -72,7 +73,7 @@ class Delivery:
         """Make the lock expire `seconds` from now. Raises NotLocked if it has already expired."""
         self._check()
         await self._connection.request(type="renew", queue=self.queue, id=self.id, lock_timeout_secs=seconds)
-        self._subscription.renewed(self, trio.current_time() + seconds)
+        self._subscription.renewed(self, anyio.current_time() + seconds)
 
     async def _settle(self, **fields: str) -> None:
         self._check()
@@ -112,8 +113,10 @@ class Deliveries:
         self.prefetch = prefetch
         self.lock_timeout = lock_timeout
         self._chunk = max(1, prefetch // 2)
-        self._send, self._receive = trio.open_memory_channel[Delivery](prefetch)
-        """The prefetched messages. Full only when the server has spent all credit."""
+        self._prefetched: deque[Delivery] = deque()
+        """At most `prefetch`, as the server has no credit for more."""
+        self._changed: anyio.Event | None = None
+        """What those wait for who find nothing prefetched."""
         self._open: OrderedDict[Delivery, None] = OrderedDict()
         """Unsettled messages, prefetched or handed out, roughly in the order in which their locks expire."""
         self._connection: Connection | None = None
@@ -123,6 +126,8 @@ class Deliveries:
         """Credits to be granted to the server."""
         self._failure: ClientError | None = None
         self._closed = False
+        self._ended = False
+        """Whether no message will come any more. What is prefetched is still handed out."""
         self._on_loss = on_loss
 
     def __aiter__(self) -> Deliveries:
@@ -133,38 +138,33 @@ class Deliveries:
             delivery = await self._next()
             if delivery.lost:
                 continue  # The client has not called `detach` yet.
-            if delivery.lock_ends > trio.current_time():
+            if delivery.lock_ends > anyio.current_time():
                 return delivery
             self.release(delivery)
 
     async def _next(self) -> Delivery:
-        await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            delivery = self._receive.receive_nowait()
-        except trio.WouldBlock:
-            pass
-        except trio.EndOfChannel:
-            self._raise()
-        else:
-            # A cancellation here would lose the message.
-            await trio.lowlevel.cancel_shielded_checkpoint()
-            return delivery
-        while True:
+        await checkpoint()
+        while not self._prefetched:
+            if self._ended:
+                if self._failure is not None:
+                    raise again(self._failure)
+                raise StopAsyncIteration
             # Nothing is prefetched, so all unsettled messages are in the program's hands.
-            with trio.move_on_at(self._drop_overdue()):
-                try:
-                    return await self._receive.receive()
-                except trio.EndOfChannel:
-                    self._raise()
+            if self._changed is None:
+                self._changed = anyio.Event()
+            with anyio.CancelScope(deadline=self._drop_overdue()):
+                await self._changed.wait()
+        # Nothing waits from here on, so no cancellation loses the message.
+        return self._prefetched.popleft()
 
-    def _raise(self) -> None:
-        if self._failure is not None:
-            raise again(self._failure)
-        raise StopAsyncIteration
+    def _announce(self) -> None:
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     def _drop_overdue(self) -> float:
         """Release messages whose locks have expired. Returns when the next lock may expire, or infinity."""
-        now = trio.current_time()
+        now = anyio.current_time()
         while self._open:
             oldest = next(iter(self._open))
             if oldest.lock_ends > now:
@@ -211,7 +211,7 @@ class Deliveries:
             try:
                 return await self.attach(connection)
             except Starting:
-                await trio.sleep(STARTING_SECONDS)
+                await anyio.sleep(STARTING_SECONDS)
             except RequestError as error:
                 return self.fail(error)
             except ClientError:
@@ -234,14 +234,19 @@ class Deliveries:
         delivery = Delivery(frame, self.lock_timeout, self, self._connection)
         self._credits -= 1
         self._open[delivery] = None
-        self._send.send_nowait(delivery)
+        self._prefetched.append(delivery)
+        self._announce()
         self._replenish()
 
     def fail(self, error: ClientError) -> None:
         """No more deliveries will come: make the iterator raise `error`."""
         if self._failure is None and not self._closed:
             self._failure = error
-            self._send.close()
+            self._end()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._announce()
 
     async def stop(self) -> None:
         """Unsubscribe. What has come and was not handed out waits for `drain`, or for the end of the connection."""
@@ -262,16 +267,13 @@ class Deliveries:
             await self.stop()
         finally:
             left = self.drain()
-            self._send.close()
+            self._end()
             if connection is not None and left:
                 ids = [delivery.id for delivery in left]
                 connection.post(type="batch-nack", queue=self.queue, ids=ids, no_reply=True)
 
     def drain(self) -> list[Delivery]:
         """Take the prefetched messages out."""
-        left: list[Delivery] = []
-        while True:
-            try:
-                left.append(self._receive.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return left
+        left = list(self._prefetched)
+        self._prefetched.clear()
+        return left

@@ -20,8 +20,10 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Protocol
 
-import trio
+import anyio
+from anyio.abc import TaskGroup
 
 from qrusty_trio.client.client import UNSUBSCRIBE_SECONDS, Client
 from qrusty_trio.client.errors import ClientError, RequestError, Unavailable
@@ -59,6 +61,12 @@ class Message:
 Handler = Callable[[Message], Awaitable[object]]
 
 
+class Stop(Protocol):
+    """What ends a worker: a `anyio.Event`, `asyncio.Event`, `anyio.Event`, or whatever else is awaited so."""
+
+    def wait(self) -> Awaitable[object]: ...
+
+
 async def worker(
     url: str,
     queue: str,
@@ -68,7 +76,7 @@ async def worker(
     lock_seconds: int = 30,
     grace_seconds: float = 30.0,
     reconnect_seconds: float = 300.0,
-    stop: trio.Event | None = None,
+    stop: Stop | None = None,
 ) -> None:
     """Call `handler` for each message of a queue, up to `concurrency` (1 to 10,000) at a time.
 
@@ -98,15 +106,17 @@ async def worker(
         raise ValueError(f"lock_seconds must be at least 1, not {lock_seconds}")
     work = _Work(queue, handler, concurrency, lock_seconds)
     with bare_exceptions():
-        async with trio.open_nursery() as nursery:
+        async with anyio.create_task_group() as tasks:
             client = Client(url, reconnect_seconds, patient=True)
             client.add(work.deliveries)
-            nursery.start_soon(client.run)
+            tasks.start_soon(client.run)
             if stop is not None:
-                nursery.start_soon(work.stop_when, stop)
-            await work.run(grace_seconds)
-            client.close()
-            nursery.cancel_scope.cancel()
+                tasks.start_soon(work.stop_when, stop)
+            try:
+                await work.run(grace_seconds)
+            finally:
+                client.close()
+            tasks.cancel_scope.cancel()
 
 
 class _Job:
@@ -116,7 +126,7 @@ class _Job:
 
     def __init__(self, delivery: Delivery) -> None:
         self.delivery = delivery
-        self.scope = trio.CancelScope(deadline=delivery.lock_ends)
+        self.scope = anyio.CancelScope(deadline=delivery.lock_ends)
         self.renew_at = 0.0
         self.held = True
         self.lost = False
@@ -130,18 +140,18 @@ class _Work:
         self._handler = handler
         self._concurrency = concurrency
         self._lock_seconds = lock_seconds
-        self._slots = trio.Semaphore(concurrency)
+        self._slots = anyio.Semaphore(concurrency)
         self._jobs: set[_Job] = set()
         self._due: OrderedDict[_Job, None] = OrderedDict()
         """Jobs whose lock is to be renewed, the next one first."""
-        self._wake = trio.Event()
+        self._wake = anyio.Event()
         """Set when `_due` is no longer empty."""
         self._failed = 0
         """Handlers that failed in a row."""
-        self._taking = trio.CancelScope()
-        self._stopping = trio.Event()
+        self._taking = anyio.CancelScope()
+        self._stopping = anyio.Event()
 
-    async def stop_when(self, stop: trio.Event) -> None:
+    async def stop_when(self, stop: Stop) -> None:
         await stop.wait()
         self._taking.cancel()
 
@@ -152,10 +162,10 @@ class _Work:
         """
         failure: ClientError | None = None
         with bare_exceptions():
-            async with trio.open_nursery() as renewing:
+            async with anyio.create_task_group() as renewing:
                 renewing.start_soon(self._renew_locks, renewing)
                 with bare_exceptions():
-                    async with trio.open_nursery() as handlers:
+                    async with anyio.create_task_group() as handlers:
                         try:
                             with self._taking:
                                 await self._take(handlers)
@@ -168,16 +178,16 @@ class _Work:
         if failure is not None:
             raise failure
 
-    async def _take_no_more(self, handlers: trio.Nursery, grace_seconds: float) -> None:
+    async def _take_no_more(self, handlers: TaskGroup, grace_seconds: float) -> None:
         self._stopping.set()
-        handlers.cancel_scope.deadline = trio.current_time() + grace_seconds
-        with trio.move_on_after(UNSUBSCRIBE_SECONDS):
+        handlers.cancel_scope.deadline = anyio.current_time() + grace_seconds
+        with anyio.move_on_after(UNSUBSCRIBE_SECONDS):
             await self.deliveries.stop()
         for delivery in self.deliveries.drain():
             # Nobody works on it. It goes back when the connection is closed: until then it must not expire.
             self._hold(_Job(delivery))
 
-    async def _take(self, handlers: trio.Nursery) -> None:
+    async def _take(self, handlers: TaskGroup) -> None:
         while True:
             await self._slots.acquire()
             try:
@@ -222,17 +232,17 @@ class _Work:
         doublings = min(self._failed // self._concurrency, 30)
         self._failed += 1
         seconds = min(MAX_REST_SECONDS, REST_SECONDS * 2**doublings) * random.uniform(0.5, 1.0)
-        with trio.move_on_after(seconds):
+        with anyio.move_on_after(seconds):
             await self._stopping.wait()
 
     async def _settle(self, job: _Job, settle: Callable[[], Awaitable[None]]) -> None:
         """Settle a message. While the server accepts no changes, try again as long as the lock lasts."""
         delivery = job.delivery
         # What is done should not be done again because the cancellation of a handler that shielded itself came first.
-        cancelled = trio.current_effective_deadline() <= trio.current_time()
-        with trio.CancelScope(shield=cancelled) as scope:
+        cancelled = anyio.current_effective_deadline() <= anyio.current_time()
+        with anyio.CancelScope(shield=cancelled) as scope:
             if cancelled:
-                scope.deadline = trio.current_time() + LAST_WORD_SECONDS
+                scope.deadline = anyio.current_time() + LAST_WORD_SECONDS
             while True:
                 job.settling = True
                 try:
@@ -240,7 +250,7 @@ class _Work:
                 except Unavailable as refusal:
                     job.settling = False
                     _log.warning("message %s of %r can't be settled now: %s", delivery.id, delivery.queue, refusal)
-                    await trio.sleep(REPEAT_SECONDS)
+                    await anyio.sleep(REPEAT_SECONDS)
                 except RequestError as refusal:
                     _log.error("message %s of %r can't be settled: %s", delivery.id, delivery.queue, refusal)
                     return None
@@ -255,7 +265,7 @@ class _Work:
         self._renew_later(job)
 
     def _renew_later(self, job: _Job) -> None:
-        job.renew_at = trio.current_time() + self._lock_seconds / RENEWALS
+        job.renew_at = anyio.current_time() + self._lock_seconds / RENEWALS
         self._due[job] = None
         self._wake.set()
 
@@ -269,25 +279,25 @@ class _Work:
         for job in self._jobs:
             job.scope.cancel()
 
-    async def _renew_locks(self, nursery: trio.Nursery) -> None:
+    async def _renew_locks(self, tasks: TaskGroup) -> None:
         while True:
             job = next(iter(self._due), None)
             if job is None:
-                self._wake = trio.Event()
+                self._wake = anyio.Event()
                 await self._wake.wait()
-            elif job.renew_at <= trio.current_time():
+            elif job.renew_at <= anyio.current_time():
                 del self._due[job]
-                nursery.start_soon(self._renew, job)
+                tasks.start_soon(self._renew, job)
             else:
-                await trio.sleep_until(job.renew_at)
+                await anyio.sleep_until(job.renew_at)
 
     async def _renew(self, job: _Job) -> None:
         while job.held:
-            asked = trio.current_time()
+            asked = anyio.current_time()
             try:
                 await job.delivery.renew(self._lock_seconds)
             except Unavailable:
-                await trio.sleep(self._lock_seconds / RENEWALS / 10)
+                await anyio.sleep(self._lock_seconds / RENEWALS / 10)
             except ClientError:
                 if not job.settling:
                     job.scope.cancel()

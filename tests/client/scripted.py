@@ -12,6 +12,9 @@ import trio
 import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, WebSocketRequest, wrap_server_stream
 
+from qrusty_trio.client import transport
+from tests.client.memory_streams import MemoryStream
+
 Frame = dict[str, Any]
 URL = "ws://broker.test:6784/ws"
 
@@ -101,8 +104,8 @@ class ScriptedServer:
         while len(self.opened) < count:
             await self._another.wait()
 
-    async def open_tcp_stream(self, host: str, port: int) -> trio.abc.Stream:
-        assert (host, port) == ("broker.test", 6784)
+    async def open_stream(self, host: str, port: int, *, tls: bool) -> MemoryStream:
+        assert (host, port, tls) == ("broker.test", 6784, False)
         self.opened.append(trio.current_time())
         self._another.set()
         self._another = trio.Event()
@@ -111,7 +114,7 @@ class ScriptedServer:
             raise ConnectionRefusedError("nobody listens")
         ours, theirs = trio.testing.memory_stream_pair()
         self._nursery.start_soon(self._serve, ours, script)
-        return theirs
+        return MemoryStream(theirs)
 
     async def _serve(self, stream: trio.abc.Stream, script: Script | int) -> None:
         async with trio.open_nursery() as whole, trio.open_nursery() as reading:
@@ -133,6 +136,6 @@ async def scripted(monkeypatch: pytest.MonkeyPatch, *scripts: Script | int | Non
     async with trio.open_nursery() as nursery:
         server = ScriptedServer(nursery)
         server.scripts += scripts
-        monkeypatch.setattr(trio, "open_tcp_stream", server.open_tcp_stream)
+        monkeypatch.setattr(transport, "open_stream", server.open_stream)
         yield server
         nursery.cancel_scope.cancel()

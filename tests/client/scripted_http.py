@@ -12,6 +12,9 @@ import pytest
 import trio
 import trio.testing
 
+from qrusty_trio.client import pool
+from tests.client.memory_streams import MemoryStream
+
 URL = "http://broker.test:6784"
 
 
@@ -79,8 +82,8 @@ class ScriptedHttp:
         self.sockets: list[socket.socket] = []
         self._nursery = nursery
 
-    async def open_tcp_stream(self, host: str, port: int) -> trio.abc.Stream:
-        assert (host, port) == ("broker.test", 6784)
+    async def open_stream(self, host: str, port: int, *, tls: bool) -> MemoryStream:
+        assert (host, port, tls) == ("broker.test", 6784, False)
         self.opened.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         script = self.scripts.pop(0) if self.scripts else None
@@ -90,9 +93,7 @@ class ScriptedHttp:
         signal, readable = socket.socketpair()
         self.sockets += signal, readable
         self._nursery.start_soon(self._serve, Peer(ours, signal), ours, script)
-        # What a pool looks at to see whether an idle connection has ended.
-        theirs.socket = readable  # type: ignore[attr-defined]
-        return theirs
+        return MemoryStream(theirs, readable)
 
     async def _serve(self, peer: Peer, stream: trio.abc.Stream, script: Script) -> None:
         try:
@@ -107,7 +108,7 @@ async def scripted(monkeypatch: pytest.MonkeyPatch, *scripts: Script | None) -> 
     async with trio.open_nursery() as nursery:
         server = ScriptedHttp(nursery)
         server.scripts += scripts
-        monkeypatch.setattr(trio, "open_tcp_stream", server.open_tcp_stream)
+        monkeypatch.setattr(pool, "open_stream", server.open_stream)
         try:
             yield server
         finally:

@@ -223,7 +223,7 @@ async def test_a_closed_client_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     async with scripted(monkeypatch, script):
         async with q.connect(URL) as client:
             pass
-        with pytest.raises(trio.ClosedResourceError):
+        with pytest.raises(q.ClientClosed, match="closed"):
             await client.publish("jobs", "p")
         await trio.testing.wait_all_tasks_blocked()
     assert closed == [1000]

@@ -1,0 +1,48 @@
+"""TCP and TLS streams, on Trio and on asyncio.
+
+Rule: only this module opens streams, and whoever opens one closes it. It knows nothing of what is said over them.
+
+Requirements: WS-0047
+"""
+
+from __future__ import annotations
+
+import os
+import select
+
+import anyio
+from anyio.abc import ByteStream, SocketAttribute
+
+STREAM_ERRORS = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
+"""What reading or writing a stream raises that has ended or broken."""
+
+
+async def open_stream(host: str, port: int, *, tls: bool) -> ByteStream:
+    """Connect to a server. Raises OSError; the caller sets a time limit."""
+    if tls:
+        # HTTP says itself where a response ends, and servers often leave out the end of TLS.
+        return await anyio.connect_tcp(host, port, tls=True, tls_standard_compatible=False)
+    return await anyio.connect_tcp(host, port)
+
+
+async def close_stream(stream: ByteStream) -> None:
+    """Close without any farewell. Does not wait, and can't fail."""
+    await anyio.aclose_forcefully(stream)
+
+
+def is_silent(stream: ByteStream) -> bool:
+    """Whether there is nothing to read, not even the end of the stream."""
+    poll = select.poll()
+    poll.register(stream.extra(SocketAttribute.raw_socket).fileno(), select.POLLIN)
+    return not poll.poll(0)
+
+
+def reason(error: BaseException) -> str:
+    """Why a connection could not be opened or was lost, in the same words on every event loop."""
+    cause = error.__cause__ or error
+    if isinstance(cause, BaseExceptionGroup):  # one for each address of the host
+        return "; ".join(dict.fromkeys(reason(each) for each in cause.exceptions))
+    number = cause.errno if isinstance(cause, OSError) else None
+    if number is not None and number > 0:
+        return os.strerror(number)
+    return str(cause) or type(cause).__name__
