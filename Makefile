@@ -89,6 +89,10 @@ build: $(VENV)/.installed-release ## Build wheel and sdist in dist/, install the
 docs: $(VENV)/.installed-docs ## Write the documentation site to dist/docs, and check every link
 	$(BIN)/python -m release.documents
 
+.PHONY: reference
+reference: $(VENV)/.installed-dev ## Write the generated parts of docs/reference anew
+	$(BIN)/python -m release.reference
+
 doc: docs
 
 show-docs: $(VENV)/.installed-docs ## Serve the same on http://127.0.0.1:8000 (PORT)

@@ -42,6 +42,7 @@ MANY_FOR_SURE = {
     "fast_websocket.py": "the largest frame that was too big for a client",
     "connection.py": "a request of more than 2 MiB",
     "descriptors.py": "a limit of open files, of at least 64",
+    "looking.py": "the limit of a text to look for",
     "keys.py": "a text priority of more than 1,024 bytes",
 }
 """Modules whose counts are never 1."""

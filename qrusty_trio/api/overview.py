@@ -99,7 +99,7 @@ def _last_rate(name: str) -> Callable[[Queue, Forecast], float]:
     return lambda queue, _: getattr(queue.rates.points[-1] if queue.rates.points else NO_RATES, name)
 
 
-_SORTS: Final[dict[str, Callable[[Queue, Forecast], Any]]] = {
+SORTS: Final[dict[str, Callable[[Queue, Forecast], Any]]] = {
     "name": lambda queue, _: queue.name,
     "available": lambda queue, _: queue.available,
     "locked": lambda queue, _: queue.locked,
@@ -128,7 +128,7 @@ class _Filter(NamedTuple):
 def queue_list(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     wanted = _read_filter(call.query)
     catalog = services.broker.catalog
-    key = _SORTS[wanted.sort]
+    key = SORTS[wanted.sort]
     pieces: list[list[_Listed]] = []
     sums = _Sums()
     names = catalog.names() if wanted.name is None else [wanted.name]
@@ -220,8 +220,8 @@ def _read_filter(query: str) -> _Filter:
     """Raises BadRequest."""
     given = read_query(query, ("name", "search", "sort", "order", "limit", "offset"))
     sort = given.get("sort", "name")
-    if sort not in _SORTS:
-        raise BadRequest(f"'sort' must be one of {', '.join(_SORTS)}")
+    if sort not in SORTS:
+        raise BadRequest(f"'sort' must be one of {', '.join(SORTS)}")
     order = given.get("order", "asc")
     if order not in ("asc", "desc"):
         raise BadRequest("'order' must be asc or desc")
