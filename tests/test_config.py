@@ -356,6 +356,7 @@ def test_a_slip_of_the_pen_is_told() -> None:
         "ROCKSDB_CACHE": "1",
         "WS_PING_INTERVALL_SECS": "1",
         "QRUSTY_X": "",
+        "QRUSTY_URL": "http://127.0.0.1:6784",
         "HOME": "/",
     }
     assert unknown_variables(environment | DEFAULTS) == [
@@ -418,13 +419,13 @@ def test_a_bad_value_ends_the_command_with_78_and_one_line() -> None:
 
 def test_version_and_help() -> None:
     assert run("--version").stdout == f"qrusty-trio {__version__}\n"
-    told = run("--help").stdout
+    told = run("serve", "--help").stdout
     for row in TABLE.values():
         assert f"{row.variable}={row.default}\n" in told
         assert row.meaning in told
 
 
 def test_other_arguments_are_refused() -> None:
-    ended = run("serve")
+    ended = run("serve", "now")
     assert ended.returncode == 2
-    assert "unrecognized arguments: serve" in ended.stderr
+    assert ended.stderr == "error: Got unexpected extra argument(s) (now). See `qrusty-trio serve --help`\n"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from qrusty_trio.cli import EXIT_REFUSED
+from qrusty_trio.cli.serving import EXIT_REFUSED
 from qrusty_trio.config import Settings
 from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.server.supervisor import CLOSE_SECONDS

@@ -1,26 +1,23 @@
-"""The command `qrusty-trio`: reads the settings, sets up the log, runs the server and returns an exit status.
+"""The server as a process: reads the settings, sets up the log, serves until a signal, and returns an exit status.
 
-Rule: the exit status is 0 after a clean stop. It is 78 (EX_CONFIG of sysexits.h), with one line on stderr, when the
-server must not start. It is 1 after a crash, with the traceback in the log, or when the store could not be closed in
-order.
+Rule: a server loads nothing of the commands, neither typer nor rich. The exit status is 0 after a clean stop. It is 78
+(EX_CONFIG of sysexits.h), with one line on stderr, when the server must not start. It is 1 after a crash, with the
+traceback in the log, or when the store could not be closed in order.
 
 Requirements: SYS-0015
 """
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
 from functools import partial
 from typing import TypeVar
 
 import trio
 
-from qrusty_trio import __version__
 from qrusty_trio.config import TABLE, Settings, unknown_variables
 from qrusty_trio.errors import QrustyError, StartupRefused, StorageFault
 from qrusty_trio.logs import LogRing, one_line, set_up
@@ -33,9 +30,8 @@ Refusal = TypeVar("Refusal", bound=QrustyError)
 logger = logging.getLogger(__name__)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status. `arguments` default to those of the command line."""
-    _parser().parse_args(arguments)
+def serve() -> int:
+    """Serve until SIGTERM or SIGINT. Returns the exit status."""
     # A terminal that hangs up, or a request to reload the settings, must not end the process, not even while it stops.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
@@ -52,10 +48,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(settings: Settings, ring: LogRing) -> int:
     # Imported late, so that --version and a refusal do not wait for RocksDB to load.
     from qrusty_trio.server.notify import Notifier
-    from qrusty_trio.server.supervisor import serve
+    from qrusty_trio.server.supervisor import serve as run_server
 
     try:
-        trio.run(partial(serve, settings, ring, notifier=Notifier.from_environment(os.environ)))
+        trio.run(partial(run_server, settings, ring, notifier=Notifier.from_environment(os.environ)))
     except StartupRefused:
         raise
     except Exception as crash:
@@ -79,16 +75,10 @@ def _first(group: ExceptionGroup[Refusal]) -> Refusal:
     return _first(inner) if isinstance(inner, ExceptionGroup) else inner
 
 
-def _parser() -> argparse.ArgumentParser:
+def settings_text() -> str:
+    """Every variable with its default, meaning and allowed values, in lines."""
     rows = []
     for row in TABLE.values():
         unit = f" ({row.unit})" if row.unit else ""
-        rows.append(f"  {row.variable}={row.default}\n      {row.meaning} Takes {row.check.allowed}{unit}.")
-    parser = argparse.ArgumentParser(
-        prog="qrusty-trio",
-        description="A persistent priority queue server. It is configured by environment variables:",
-        epilog="\n".join(["variables and their defaults:", *rows]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--version", action="version", version=f"qrusty-trio {__version__}")
-    return parser
+        rows.append(f"{row.variable}={row.default}\n    {row.meaning} Takes {row.check.allowed}{unit}.")
+    return "\n".join(rows)

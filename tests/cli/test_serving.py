@@ -1,4 +1,4 @@
-"""The command: how the server's end becomes an exit status, and that a signal ends it cleanly."""
+"""The server as a process: how the server's end becomes an exit status, and that a signal ends it cleanly."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from urllib.request import urlopen
 
 import pytest
 
-from qrusty_trio import cli
+from qrusty_trio.cli import serving
 from qrusty_trio.config import Settings
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import supervisor
 from qrusty_trio.server.notify import Notifier
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 @contextmanager
-def command(data: Path, **environment: str) -> Iterator[subprocess.Popen[str]]:
-    """A running `python -m qrusty_trio` on a free port, ended at the end."""
+def command(data: Path, *words: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+    """A running `python -m qrusty_trio`, or Python with `words`, on a free port, ended at the end."""
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH", "COVERAGE_PROCESS_CONFIG") if name in os.environ}
     variables = {"DATA_PATH": str(data), "BIND_ADDR": "127.0.0.1:0"} | environment
     with subprocess.Popen(
-        [sys.executable, "-m", "qrusty_trio"],
+        [sys.executable, *(words or ("-m", "qrusty_trio"))],
         env=kept | variables,
         cwd=ROOT,
         stdout=subprocess.PIPE,
@@ -91,8 +91,35 @@ def test_a_slip_of_the_pen_is_logged(tmp_path: Path) -> None:
     with command(tmp_path / "data", STORAGE_MODE="memory", QRUSTY_FSINC="never") as process:
         assert process.stderr is not None
         assert (
-            "WARN  cli: QRUSTY_FSINC is no setting of this server; is QRUSTY_FSYNC meant?" in process.stderr.readline()
+            "WARN  cli.serving: QRUSTY_FSINC is no setting of this server; is QRUSTY_FSYNC meant?"
+            in process.stderr.readline()
         )
+
+
+# Verifies: API-0120
+@pytest.mark.parametrize("words", [[], ["serve"]])
+def test_a_server_holds_nothing_of_the_commands(tmp_path: Path, words: list[str]) -> None:
+    """What it has loaded by its end is looked at: neither typer nor rich, which would cost memory and time."""
+    program = (
+        "import sys\n"
+        "from qrusty_trio.cli import main\n"
+        "assert main() == 0\n"
+        "loaded = {name.partition('.')[0] for name in sys.modules}\n"
+        "print(sorted(loaded & {'typer', 'rich', 'shellingham', 'trio'}))\n"
+    )
+    with command(tmp_path / "data", "-c", program, *words) as process:
+        listening(process)
+        process.send_signal(signal.SIGTERM)
+        stdout, _ = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (0, "['trio']\n")
+
+
+@pytest.mark.parametrize("words", [["--version"], ["serve", "--help"], ["--help"], ["-h"]])
+def test_what_is_asked_without_serving(words: list[str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "qrusty_trio", *words], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert (done.stderr, "qrusty-trio" in done.stdout) == ("", True)
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
@@ -100,7 +127,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
         raise error
 
     monkeypatch.setattr(supervisor, "serve", serve)
-    return cli._run(Settings(), LogRing())
+    return serving._run(Settings(), LogRing())
 
 
 # Verifies: SYS-0013

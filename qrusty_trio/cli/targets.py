@@ -1,0 +1,85 @@
+"""Which server a command talks to, and as whom.
+
+Rule: the nearest word counts. First --url or --context, then QRUSTY_URL, then the selected context, then the address
+that a server has by default.
+
+Requirements: API-0124
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from qrusty_trio.cli import contexts
+from qrusty_trio.cli.exits import Exit
+from qrusty_trio.cli.failures import Failed
+
+DEFAULT_URL = "http://127.0.0.1:6784"
+VARIABLE = "QRUSTY_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A server."""
+
+    url: str
+    source: str
+    """Which word decided: --url, QRUSTY_URL, context NAME, default."""
+    consumer: str
+    """For whom messages are locked."""
+    read_only: bool = False
+
+    @property
+    def websocket_url(self) -> str:
+        """The address of its WebSocket."""
+        return "ws" + self.url.rstrip("/").removeprefix("http") + "/ws"
+
+
+def target_of(url: str | None, context: str | None, environment: Mapping[str, str] = os.environ) -> Target:
+    """Raises Failed for an unknown context, an address that is none, or both words at once."""
+    if url is not None and context is not None:
+        raise Failed(Exit.USAGE, "--url and --context name a server each: give one of them")
+    if url is not None:
+        return Target(checked(url, "--url"), "--url", default_consumer())
+    if context is not None:
+        return _of_context(context, environment)
+    variable = environment.get(VARIABLE)
+    if variable:
+        return Target(checked(variable, VARIABLE), VARIABLE, default_consumer())
+    selected = contexts.load(contexts.file_of(environment)).selected
+    if selected is not None:
+        return _of_context(selected, environment)
+    return Target(DEFAULT_URL, "default", default_consumer())
+
+
+def _of_context(name: str, environment: Mapping[str, str]) -> Target:
+    found = contexts.load(contexts.file_of(environment)).get(name)
+    url = checked(found.url, f"context {name}")
+    return Target(url, f"context {name}", found.consumer or default_consumer(), found.read_only)
+
+
+def checked(url: str, source: str) -> str:
+    """The address without a slash at its end. `source` is named if it is none. Raises Failed."""
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+            raise ValueError
+    except ValueError:
+        raise Failed(
+            Exit.USAGE, f"{source}: '{url}' is no address of a server. It has to be like http://host:port"
+        ) from None
+    return url.rstrip("/")
+
+
+def default_consumer() -> str:
+    """The same for each call, so that what one command has locked another can ack."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):
+        user = str(os.getuid())
+    return f"cli-{user}@{socket.gethostname()}"
