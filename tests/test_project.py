@@ -63,6 +63,12 @@ ROOT = Path(__file__).parent.parent
 MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "release": 440, "tests": 500}
 LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release", "browser", "docs")
 
+GUIDES = [
+    str(path.relative_to(ROOT))
+    for pattern in ("operating.md", "tutorial.md", "guides/*.md", "explanation/*.md")
+    for path in sorted((ROOT / "docs").glob(pattern))
+]
+
 
 def text(path: str) -> str:
     return (ROOT / path).read_text(encoding="utf-8")
@@ -95,7 +101,7 @@ def test_a_setting_reads_the_same_in_code_example_and_docs(row: Setting) -> None
 
 def test_the_docs_name_no_setting_that_does_not_exist() -> None:
     known = {row.variable for row in TABLE.values()}
-    for document in ("README.md", "docs/operating.md", "ARCHITECTURE.md"):
+    for document in ("README.md", "ARCHITECTURE.md", *GUIDES):
         named = set(re.findall(r"\b(?:QRUSTY|ROCKSDB|WS_PING)_[A-Z_]+[A-Z]\b", text(document)))
         assert named <= known, document
 
@@ -252,7 +258,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 def test_documented_targets_exist() -> None:
     targets = set(re.findall(r"^([a-z-]+):(?!=)", text("Makefile"), re.MULTILINE))
-    for document in ("README.md", "CONTRIBUTING.md", "docs/operating.md"):
+    for document in ("README.md", "CONTRIBUTING.md", *GUIDES):
         for target in re.findall(r"`make ([a-z-]+)", text(document)) + re.findall(
             r"^(?:    )?make ([a-z-]+)$", text(document), re.MULTILINE
         ):
