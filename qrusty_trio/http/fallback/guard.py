@@ -19,19 +19,20 @@ Requirements: API-0031
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 
 import trio
 
 from qrusty_trio.api.call import Engine, Reply
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.byte_budget import SMALL_BYTES
+from qrusty_trio.http.fallback.connection_end import ConnectionEnd
 from qrusty_trio.http.fallback.handed_out import HandedOut
-from qrusty_trio.http.fallback.http2_progress import Http2Progress
+from qrusty_trio.http.fallback.peer_progress import PeerProgress
 from qrusty_trio.http.fallback.reason_phrases import ReasonPhrases
 from qrusty_trio.http.fallback.request_filter import Begins, Passed, RequestFilter
+from qrusty_trio.http.fallback.requests_in_hand import RequestsInHand
 from qrusty_trio.http.fallback.share import ConnectionShare
-from qrusty_trio.http.header_block import HEADER_SECONDS, HTTP2_PREFACE, SEND_SECONDS, RequestTimedOut
+from qrusty_trio.http.header_block import RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over, socket_of
@@ -55,81 +56,43 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._pipe = pipe_over(stream)
         self._engine = engine
         self.socket = socket_of(stream)
+        """Hypercorn asks for it."""
         self.share = share
         """What the connection's requests hold of the byte budgets."""
         self.filter = RequestFilter(data)
         self.phrases = ReasonPhrases()
         self.handed_out = HandedOut(engine)
-        self.http2: Http2Progress | None = None
-        """The progress of an HTTP/2 connection; None for any other."""
-
-        # Requests.
-        self._begun = trio.current_time()
-        """When the request began whose header block is incomplete."""
-        self._in_hand = 0
-        """Requests passed on and not answered yet."""
-        self._answered = trio.Event()
-        """Set when one of them is."""
-        self._upgrading = False
-        """An upgrade to h2c was passed on. Frames begin after the first response."""
+        self.requests = RequestsInHand()
+        self.progress = PeerProgress(self.socket, share, self.handed_out.stream_ended, trio.current_time())
+        self.end = ConnectionEnd()
+        self._sent_eof = False
         self._handshake: trio.Event | None = None
         """Set when an upgrade to WebSocket has been answered; what follows it waits for that."""
-
-        self.waiting: dict[EventPause, None] = {}
-        """How the requests in hand wait for a message, if they do."""
-
-        # Whether the connection gets on.
-        self.pauses: dict[Callable[[], bool], None] = {}
-        """Reading pauses while any of these returns True."""
-        self.last_heard = trio.current_time()
-        """When bytes last arrived."""
-        self._got_on = trio.current_time()
-        """When Hypercorn last read or sent something."""
-        self._moved = 0
-        """Bytes received and sent so far, without those of the last send."""
-
-        # Its end.
-        self.scope = trio.CancelScope()
-        """Cancels the whole connection."""
-        self.broken = False
-        """Nothing can be sent any more."""
-        self._eof = False
-        """The peer has closed its side."""
-        self._sent_eof = False
-        self._closing = False
-        self._closed = trio.Event()
-        self._reading = trio.CancelScope()
-        self._read_ended = trio.Event()
-        self._read_ended.set()
-        self._sending = trio.CancelScope()
 
     # For the app.
 
     def answered(self, reply: Reply | None, written: bool, stream: int) -> None:
         """The app has finished a request."""
-        self._in_hand -= 1
+        self.requests.answered()
         self.phrases.response_ended()
-        self._answered.set()
-        self.handed_out.answered(reply, written, stream, self.http2)
+        self.handed_out.answered(reply, written, stream, self.progress.http2)
 
     def watch_end(self, pause: EventPause) -> None:
         """Let a call that waits give up once the peer has closed its side."""
-        self.waiting[pause] = None
-        if self._eof:
+        self.requests.waits(pause)
+        if self.end.peer_closed:
             pause.give_up()
 
     # For Hypercorn: reading.
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
-        self._read_ended = trio.Event()
-        try:
-            with trio.CancelScope() as self._reading:
-                if not self._closing:
+        with self.end.reading():
+            try:
+                if not self.end.closing:
                     return await self._receive()
-        finally:
-            self._got_on = trio.current_time()
-            self._read_ended.set()
+            finally:
+                self.progress.read_ended(trio.current_time())
         raise trio.ClosedResourceError
 
     async def _receive(self) -> bytes:
@@ -140,57 +103,52 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                     self._handshake = None
                 if (passed := self.filter.next()) is not None:
                     return self._pass(passed)
-                if self._eof or (self.filter.last and self.filter.between_requests):
+                if self.end.peer_closed or (self.filter.last and self.filter.between_requests):
                     return await self._at_end()
                 await self._read()
             except QrustyError as error:
                 return self._pass(self.filter.refuse(error))
             except ConnectionLost as error:
-                self.broken = True
+                self.end.broken = True
                 raise trio.BrokenResourceError from error
 
     def _pass(self, passed: Passed) -> bytes:
+        now = trio.current_time()
         if passed.begins is Begins.REQUEST:
-            self._in_hand += 1
+            self.requests.begins()
         elif passed.begins is Begins.WEBSOCKET:
             self._handshake = trio.Event()
         elif passed.begins is Begins.H2C:
-            self._upgrading = True
+            self.progress.upgrade_to_h2c()
         elif passed.begins is Begins.HTTP2:
-            self._watch_http2()
-        if self.http2 is not None:
-            self.http2.received(passed.data, trio.current_time())
-        self._begun = trio.current_time()
+            self.progress.watch_http2(now)
+        self.progress.passed(passed.data, now)
         return passed.data
 
     async def _read(self) -> None:
-        while self.pauses and any([pause() for pause in list(self.pauses)]):  # noqa: C419, ASYNC110  # call each: it also counts
+        while self.progress.paused:  # noqa: ASYNC110  # each pause counts when it is asked
             await trio.sleep(PAUSE_SECONDS)
-        in_headers = self.filter.between_requests and self.filter.waiting
+        in_headers = self.filter.between_requests and bool(self.filter.waiting)
         data = None
-        with trio.move_on_at(self._begun + HEADER_SECONDS if in_headers else float("inf")):
+        with trio.move_on_at(self.progress.header_deadline if in_headers else float("inf")):
             short = self.share.received.short or self.share.unsent.short
             data = await self._pipe.receive(SMALL_BYTES if short else READ_BYTES)
         if data is None:
             raise RequestTimedOut("The request did not arrive in time")
-        self.last_heard = trio.current_time()
-        self._moved += len(data)
-        self._eof = not data
-        if not in_headers:
-            self._begun = self.last_heard
+        self.progress.received(data, in_headers, trio.current_time())
+        self.end.peer_closed = not data
         self.filter.feed(data)
 
     async def _at_end(self) -> bytes:
         """The peer has closed its side, but may wait for responses: Hypercorn would drop them if it saw the EOF."""
         if not (self.filter.between_requests or self.filter.opaque):
             # The request is incomplete, so there is nothing to answer, as on the fast path.
-            self.scope.cancel()
-        for pause in self.waiting if self._eof else ():
-            pause.give_up()
-        while self._in_hand > 0 and self.filter.between_requests:
-            self._answered = trio.Event()
-            await self._answered.wait()
-        if self._eof:
+            self.end.scope.cancel()
+        if self.end.peer_closed:
+            self.requests.give_up()
+        while self.requests and self.filter.between_requests:
+            await self.requests.next_answered()
+        if self.end.peer_closed:
             await self._settle()
         await trio.lowlevel.checkpoint_if_cancelled()
         return b""
@@ -204,42 +162,26 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         data = self.phrases.complete(bytes(data))
-        with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
-            self._sending = scope
-
-            def progress() -> None:
-                scope.deadline = trio.current_time() + SEND_SECONDS
-
-            try:
-                self._moved += self._pipe.sent
+        whole = False
+        try:
+            with self.end.sending() as progress:
+                self.progress.send_begins(self._pipe.sent)
                 await self._pipe.send(data, progress)
                 self._sent(data)
-                return
-            except ConnectionLost as error:
-                self._break()
-                raise trio.BrokenResourceError from error
-        self._break()
-        raise trio.BrokenResourceError("the peer reads nothing")
+                whole = True
+        except ConnectionLost as error:
+            self.end.break_off()
+            raise trio.BrokenResourceError from error
+        if not whole:
+            self.end.break_off()
+            raise trio.BrokenResourceError("the peer reads nothing")
 
     def _sent(self, data: bytes) -> None:
-        self._got_on = now = trio.current_time()
-        if self.http2 is not None:
-            self.http2.sent(data, now)
-        elif self._upgrading:
-            # The upgrade to h2c is answered: HTTP/1.1 up to the empty line, then HTTP/2.
-            self._upgrading = False
-            end = data.find(b"\r\n\r\n") + 4
-            if data.startswith(b"HTTP/1.1 101") and end >= 4:
-                self._watch_http2().sent(data[end:], now)
+        self.progress.sent(data, trio.current_time())
         if self._handshake is not None:
             if not data.startswith(b"HTTP/1.1 101"):
                 self.filter.end()  # The handshake was refused: nobody reads what follows it.
             self._handshake.set()
-
-    def _watch_http2(self) -> Http2Progress:
-        self.http2 = http2 = Http2Progress(len(HTTP2_PREFACE), trio.current_time())
-        http2.on_end = self.handed_out.stream_ended
-        return http2
 
     async def wait_send_all_might_not_block(self) -> None:
         await self._stream.wait_send_all_might_not_block()
@@ -252,27 +194,11 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             try:
                 await trio.sleep(WATCH_SECONDS)
             except trio.Cancelled:
-                self._break()
+                self.end.break_off()
                 raise
-            now = trio.current_time()
-            if self.share.lags(now, self._moved + self._pipe.sent):
-                logger.info("a connection is cut off: it hardly moves, and others wait for what it holds")
-                self._break()
-            if self.http2 is not None and (why := self.http2.stuck(now) or self._waits_for_itself(now)) is not None:
-                logger.info("an HTTP/2 connection is cut off: %s", why)
-                self._break()
-
-    def _waits_for_itself(self, now: float) -> str | None:
-        """Detect a deadlock: Hypercorn's reader waits for room in a window that only a frame it reads could open."""
-        if self._read_ended.is_set() and now - self._got_on >= SEND_SECONDS:
-            return "a response that is not taken"
-        return None
-
-    def _break(self) -> None:
-        """Nothing can be sent any more: cancel the connection. Hypercorn would wait for ever with unread requests."""
-        self.broken = True
-        self.scope.cancel()
-        self._sending.cancel()
+            if (why := self.progress.stalled(trio.current_time(), self._pipe.sent, self.end.is_reading)) is not None:
+                logger.info(why)
+                self.end.break_off()
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:
@@ -281,20 +207,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def aclose(self) -> None:
         """Close. A peer that is still sending may read the response first, within limits."""
-        if self._closing:
-            # The second task that closes must not cut the first short.
-            await self._closed.wait()
-            return
-        self._closing = True
-        self._reading.cancel()
-        try:
-            await self._read_ended.wait()
-            idle = self.filter.between_requests and not self.filter.waiting and not self.filter.last
-            if not idle and not self.broken and not self._eof:
-                self._sent_eof = True
-                await linger(self._stream)
-                with trio.move_on_after(LINGER_SECONDS):
-                    await self._settle()
-            await self._stream.aclose()
-        finally:
-            self._closed.set()
+        await self.end.close_once(self._close)
+
+    async def _close(self) -> None:
+        idle = self.filter.between_requests and not self.filter.waiting and not self.filter.last
+        if not idle and not self.end.broken and not self.end.peer_closed:
+            self._sent_eof = True
+            await linger(self._stream)
+            with trio.move_on_after(LINGER_SECONDS):
+                await self._settle()
+        await self._stream.aclose()

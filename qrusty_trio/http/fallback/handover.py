@@ -90,7 +90,8 @@ class _Server(TCPServer):
         guard = cast(GuardedStream, self.stream)
         if guard.filter.opaque:
             # The peer can't take a response. Without a request to cancel, Hypercorn would wait for ever to send one.
-            guard.scope.deadline = min(guard.scope.deadline, trio.current_time() + LINGER_SECONDS)
+            scope = guard.end.scope
+            scope.deadline = min(scope.deadline, trio.current_time() + LINGER_SECONDS)
 
 
 def _take_apart(server: _Server) -> None:
@@ -141,7 +142,7 @@ class Handover:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
         guarded = GuardedStream(stream, data, self._engine, share)
-        state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded, REFUSAL_KEY: guarded.filter.refusal_of}
+        state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded.progress, REFUSAL_KEY: guarded.filter.refusal_of}
         server = None
         try:
             server = _Server(
@@ -151,7 +152,7 @@ class Handover:
                 cast(LifespanState, ConnectionState(state)),
                 cast(Any, guarded),
             )
-            with guarded.scope:
+            with guarded.end.scope:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(guarded.watch)
                     await server.run()
@@ -189,7 +190,7 @@ class Handover:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 # The body has already been sent; this message only ends it.
                 last = message
-                written = not guard.broken
+                written = not guard.end.broken
             else:
                 _note_status(guard, message)
                 await send(message)
@@ -200,7 +201,7 @@ class Handover:
         try:
             await self._run_app(scope, partial(share.receive, receive), hold_last)
         finally:
-            guard.waiting.pop(pause, None)
+            guard.requests.waits_no_more(pause)
             # Hypercorn keeps the scope until the next request, so take the reply out of it.
             guard.answered(scope.pop(REPLY_KEY, None), written, _stream_of(send))
             share.close()
