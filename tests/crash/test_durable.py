@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 from bisect import bisect_left
+from contextlib import suppress
 from functools import cache
 from itertools import accumulate
 from math import inf
@@ -19,13 +20,16 @@ import trio
 from tests.crash import audit
 from tests.crash.ledger import Ledger
 from tests.crash.test_kill import create_queues
+from tests.crash.test_kill_dead_letters import places
 from tests.crash.tracing import SYNCS, SystemCall, after_power_cut, read_trace, traced
-from tests.crash.workers import HttpWorker, WebSocketWorker
+from tests.crash.workers import GONE, BatchWorker, HttpWorker, WebSocketWorker
 from tests.server.running import child_server, client_of
 from tests.wire.http_client import HttpClient
 
 RESPONSES = 1500
 WORKERS = 8
+LETTERS = 600
+BATCH = 50
 BLOCK_BYTES = 32 * 1024
 HEADER_BYTES = 7
 """RocksDB's log consists of blocks, each of which begins with a header, in the midst of a record or not."""
@@ -183,18 +187,51 @@ async def test_other_policies_sync_for_no_request(tmp_path: Path, policy: str) -
 
 
 # Verifies: SYS-0001
-@pytest.mark.parametrize("carrier", ["http", "websocket"])
-async def test_power_cut(tmp_path: Path, ledger: Ledger, carrier: str) -> None:
+@pytest.mark.parametrize("transport", ["http", "batches", "websocket"])
+async def test_power_cut(tmp_path: Path, ledger: Ledger, transport: str) -> None:
     """Everything that was not synced is gone; what was answered is not."""
-    workers = (
-        _http_workers(ledger, WORKERS)
-        if carrier == "http"
-        else [WebSocketWorker(ledger, "w0"), WebSocketWorker(ledger, "w1")]
-    )
-    await _load(tmp_path, ledger, workers)
+    kinds: dict[str, Any] = {"http": HttpWorker, "batches": BatchWorker, "websocket": WebSocketWorker}
+    count = 2 if transport == "websocket" else WORKERS
+    await _load(tmp_path, ledger, [kinds[transport](ledger, f"w{number}") for number in range(count)])
     after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
     audit.check(ledger, tmp_path / "left", tmp_path / "audit")
     assert sum(message.acked for message in ledger.messages.values()) > 50
+
+
+# Verifies: SYS-0001
+async def test_power_cut_in_a_requeue(tmp_path: Path, ledger: Ledger) -> None:
+    """Each dead letter is in one place. Those whose requeue was answered are where they were sent."""
+    ids: dict[str, str] = {}
+    async with (
+        child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server,
+        client_of(server) as client,
+    ):
+        for name in ("from", "to"):
+            await _post(client, "/create-queue", name=name, config={"ordering": "MaxFirst"})
+        for _ in range(LETTERS // BATCH):
+            payloads = [str(len(ids) + number).ljust(5000 if number == 7 else 10) for number in range(BATCH)]
+            messages = [{"priority": 1, "payload": payload, "max_retries": 1} for payload in payloads]
+            told = await _post(client, "/publish-batch", queue="from", messages=messages)
+            ids |= dict(zip(told["ids"], payloads, strict=True))
+            await _post(client, "/consume-batch/from", consumer_id="c", max_messages=BATCH)
+            await _post(client, "/nack-batch/from", consumer_id="c", message_ids=told["ids"])
+        target = "/queues/from/dead-letters/requeue"
+        moved = await _post(client, target, filter={"text": "7"}, to="to")
+        sure = {id for id, payload in ids.items() if "7" in payload}
+        assert moved["requeued"] == len(sure)
+        async with trio.open_nursery() as nursery:
+
+            async def requeue() -> None:
+                with suppress(*GONE):
+                    await _post(client, target, filter={"reason": "nacked"})
+
+            nursery.start_soon(requeue)
+            await trio.sleep(ledger.random.uniform(0, 0.05))
+            await server.kill()
+    after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
+    left = places(tmp_path / "left", tmp_path / "audit")
+    assert left.available | left.dead == set(ids)
+    assert left.available >= sure
 
 
 async def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path, ledger: Ledger) -> None:

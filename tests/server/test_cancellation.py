@@ -2,7 +2,7 @@
 
 The server does a small piece of everything (start, requests on both paths, a WebSocket, a long operation, a stop), and
 is cancelled before its n-th step, for n from 1 until it gets to its end unharmed. Steps are those of all its tasks:
-whatever awaits is cancelled there once.
+whatever awaits is cancelled there once. The same with batches, consumes that wait, and a requeue.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import json
 import os
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from trio_websocket import ConnectionClosed
 
 from qrusty_trio.config import Settings
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.dead_letters import EVERY
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import startup
 from qrusty_trio.server.startup import Stores
@@ -37,6 +39,8 @@ ROUND_SECONDS = 60.0
 ROCKS_STRIDE = 23
 """With RocksDB a round takes long: only so many-th steps are tried."""
 MEMORY_STRIDE = int(os.environ.get("QRUSTY_CANCEL_STRIDE", "1"))
+HYPERCORN_STRIDE = int(os.environ.get("QRUSTY_CANCEL_STRIDE", "3"))
+"""For batches on the fallback, where most of the steps are Hypercorn's."""
 GONE = (EOFError, OSError, trio.BrokenResourceError, trio.ClosedResourceError, ConnectionClosed)
 
 
@@ -71,7 +75,10 @@ class CancelAt(trio.abc.Instrument):
         return at is not None
 
 
-async def one_round(settings: Settings, at: int) -> tuple[bool, set[str], set[str]]:
+Use = Callable[[Server, set[str], set[str], set[str]], Awaitable[None]]
+
+
+async def one_round(settings: Settings, at: int, use: Use) -> tuple[bool, set[str], set[str]]:
     """Run a server, cancelled at one step: whether it was, and what must be in the store now, and what must not."""
     published: set[str] = set()
     asked: set[str] = set()
@@ -112,9 +119,18 @@ async def post(client: HttpClient, target: str, **body: Any) -> Any:
     return response.json() if response.body else None
 
 
+@contextmanager
+def nothing_more_than_gone() -> Iterator[None]:
+    """The server may go at any time. Anything else that goes wrong does not go unseen."""
+    try:
+        yield
+    except* GONE:
+        pass
+
+
 async def use(server: Server, published: set[str], asked: set[str], acked: set[str]) -> None:
     """Notes what was published, which acks were sent, and which of them answered."""
-    with suppress(*GONE, BaseExceptionGroup):
+    with nothing_more_than_gone():
         async with client_of(server) as client:
             for number in range(3):
                 response = await post(client, "/publish", queue="q", priority=number, payload=str(number) * 10)
@@ -146,6 +162,56 @@ async def use(server: Server, published: set[str], asked: set[str], acked: set[s
             acked.add(response["id"])
 
 
+async def use_batches_and_waits(server: Server, published: set[str], asked: set[str], acked: set[str]) -> None:
+    with nothing_more_than_gone():
+        async with client_of(server) as client:
+            await use_batches(client, published, asked, acked)
+            await use_a_wait(server, client, published, asked, acked)
+
+
+async def use_batches(client: HttpClient, published: set[str], asked: set[str], acked: set[str]) -> None:
+    """Three messages: one is acked, one requeued, one purged."""
+    messages = [{"priority": 1, "payload": f"{number}", "max_retries": 1} for number in range(3)]
+    ids = (await post(client, "/publish-batch", queue="b", messages=messages))["ids"]
+    # The last may be purged, or die of an expiry in the check.
+    published |= set(ids[:2])
+    got = await post(client, "/consume-batch/b", consumer_id="c", max_messages=5, timeout_seconds=1000, wait_seconds=5)
+    assert [message["id"] for message in got["messages"]] == ids
+    asked.add(ids[0])
+    await post(client, "/ack-batch/b", consumer_id="c", message_ids=ids[:1])
+    acked.add(ids[0])
+    await post(client, "/renew-batch/b", consumer_id="c", message_ids=ids[1:])
+    dead = await post(client, "/nack-batch/b", consumer_id="c", message_ids=ids[1:], error="e")
+    assert dead["dead_lettered"] == ids[1:]
+    await post(client, "/create-queue", name="q", config={"ordering": "Fifo"})
+    moved = await post(client, "/queues/b/dead-letters/requeue", filter={"text": "1"}, to="q", priority=5)
+    assert moved["requeued"] == 1
+    asked.add(ids[2])
+    assert (await post(client, "/queues/b/dead-letters/purge", ids=[ids[2], "x"]))["purged"] == 1
+    acked.add(ids[2])
+
+
+async def use_a_wait(server: Server, client: HttpClient, published: set[str], asked: set[str], acked: set[str]) -> None:
+    """A consume of several queues waits, and gets what is published meanwhile. Another one is left."""
+    async with client_of(server) as other, trio.open_nursery() as nursery:
+
+        async def consume() -> None:
+            terms = {"consumer_id": "c", "timeout_seconds": 1000, "wait_seconds": 60}
+            got = await post(other, "/consume", queues=["w", "v"], **terms)
+            if got is not None:  # The server stops.
+                asked.add(got["id"])
+                await post(other, f"/ack/w/{got['id']}", consumer_id="c")
+                acked.add(got["id"])
+
+        nursery.start_soon(consume)
+        await client.request("GET", "/queue-stats/b")
+        published.add((await post(client, "/publish", queue="w", priority=1, payload="waited for"))["id"])
+    async with client_of(server) as gone, trio.open_nursery() as nursery:
+        nursery.start_soon(partial(post, gone, "/consume-batch/w", consumer_id="c", max_messages=2, wait_seconds=60))
+        await client.request("GET", "/queue-stats/b")
+        nursery.cancel_scope.cancel()
+
+
 def census(others: set[threading.Thread]) -> tuple[int, list[str]]:
     """Tasks, and open files and sockets; fails for threads that still do something, besides `others`."""
     root = trio.lowlevel.current_root_task()
@@ -168,9 +234,14 @@ def check_stored(storage: Any, there: set[str], gone: set[str]) -> None:
     for _ in broker.load():
         pass
     broker.expire(2**42, 1000)
-    found = set()
-    while delivery := broker.consume("q", "check", 1000, 2**42):
-        found.add(delivery.id)
+    found: set[str] = set()
+    for queue in broker.catalog.everything():
+        while delivery := broker.consume(queue.name, "check", 1000, 2**42):
+            assert delivery.id not in found, "a message is in two places"
+            found.add(delivery.id)
+        for batch in broker.dead_letters.search(queue, EVERY, 0, queue.next_dead, 100):
+            assert not found & {letter.id for letter in batch.letters}, "a message is in two places"
+            found |= {letter.id for letter in batch.letters}
     broker.journal.detach()
     assert there <= found, f"lost: {there - found}"
     assert not gone & found, f"came back after their ack: {gone & found}"
@@ -188,17 +259,20 @@ def _quiet() -> Iterator[None]:
 
 # Verifies: DLV-0025
 @pytest.mark.timeout(900)
-async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_path: bool) -> None:
+@pytest.mark.parametrize("of", ["messages", "batches"])
+async def test_every_step(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fast_path: bool, of: str) -> None:
     settings = settings_for(tmp_path / "data", fast_path=fast_path)
     before = None
     others = set(threading.enumerate())  # such as those of a browser that other tests use
     at = 0
     cancelled = True
+    function = use if of == "messages" else use_batches_and_waits
+    stride = MEMORY_STRIDE if of == "messages" or fast_path else HYPERCORN_STRIDE
     while cancelled:
-        at += MEMORY_STRIDE
+        at += stride
         storage = Durable()
         monkeypatch.setattr(startup, "open_stores", lambda settings, storage=storage: Stores(storage, None, None))
-        cancelled, there, gone = await one_round(settings, at)
+        cancelled, there, gone = await one_round(settings, at, function)
         check_stored(storage, there, gone)
         await trio.testing.wait_all_tasks_blocked()
         now = census(others)
@@ -218,7 +292,7 @@ async def test_steps_over_rocksdb(tmp_path: Path, fast_path: bool) -> None:
     while cancelled:
         at += ROCKS_STRIDE
         path = tmp_path / str(at)
-        cancelled, there, gone = await one_round(settings_for(path, fast_path=fast_path), at)
+        cancelled, there, gone = await one_round(settings_for(path, fast_path=fast_path), at, use)
         # The traceback of the cancellation may hold frames of the loader with a family of the store.
         gc.collect()
         # Opening it takes the lock of the directory, so nobody else has it.
