@@ -68,6 +68,7 @@ CONSUME = st.tuples(st.just("consume"), NAMES, CONSUMERS, SECONDS, st.integers(1
 SETTLE = st.one_of(
     st.tuples(st.just("ack"), PICK, STRANGER),
     st.tuples(st.just("nack"), PICK, STRANGER, ERRORS),
+    st.tuples(st.just("nack"), PICK, STRANGER, ERRORS),
     st.tuples(st.just("renew"), PICK, STRANGER, SECONDS),
     st.tuples(st.just("give_back"), PICK, st.booleans()),
 )
@@ -76,13 +77,14 @@ DEAD = st.one_of(
     st.tuples(st.just("purge_dead"), NAMES, st.none() | st.lists(PICK, max_size=3)),
     st.tuples(st.just("limit_dead"), NAMES, st.sampled_from([None, 1, 5]), st.sampled_from([None, 1, 3])),
 )
-ACTIONS = st.sampled_from(["create", "create", "rename", "purge", "delete"])
+ACTIONS = st.sampled_from(
+    ["create"] * 4 + ["rename", "rename", "purge", "purge", "delete", "delete", "purge-all", "delete-all"]
+)
 MANAGE = st.one_of(
     st.tuples(st.just("manage"), ACTIONS, NAMES, st.one_of(NAMES, NAMES, st.just(" ")), CONFIGS),
     st.tuples(st.just("duplicates"), NAMES, st.booleans()),
     st.tuples(st.just("hold_commits"), st.integers(1, 6)),
     st.tuples(st.just("protect"), NAMES, st.sampled_from([False, False, True])),
-    st.tuples(st.just("clear_all"), st.sampled_from(["purge", "purge", "delete"])),
     st.tuples(st.just("retain")),
     st.tuples(st.just("wait"), st.sampled_from([1, 1, 1, 999, 1000, 1000, 5000, 400_000])),
     st.tuples(st.just("restart"), st.booleans()),
@@ -215,6 +217,9 @@ class BrokerMachine(Looks, BatchSteps, DeadLetterSteps, RuleBasedStateMachine):
         self.after()
 
     def manage(self, action: str, name: str, new_name: str, config: QueueConfig) -> None:
+        if action.endswith("-all"):
+            self.clear_all(action.removesuffix("-all"))
+            return
         self.before()
         if action == "create":
             self.same(
