@@ -453,7 +453,7 @@ async def test_records_of_any_thread_reach_listeners_on_the_thread_of_the_loop()
     async with trio.open_nursery() as nursery:
         for name in range(4):
             nursery.start_soon(trio.to_thread.run_sync, work, name)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             await done.wait()
     assert {thread for _, thread in seen} == {threading.get_ident()}
     for name in range(4):

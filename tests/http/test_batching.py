@@ -214,11 +214,11 @@ async def test_those_that_wait_together_share_a_sync(server: Server) -> None:
                 before = server.engine.committer.syncs
                 for connection in others:
                     nursery.start_soon(ask, connection)
-                with trio.fail_after(30):
+                with trio.fail_after(60):
                     while available(server) < 4:  # noqa: ASYNC110  # a count of the core
                         await trio.sleep(0.001)
                 assert done == 0
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while done < 4:  # noqa: ASYNC110
                     await trio.sleep(0.001)
             assert server.engine.committer.syncs <= before + 2
@@ -249,7 +249,7 @@ async def test_a_request_behind_one_that_waits_is_answered_in_turn(
             await connection.send("POST", "/publish", PUBLISH)
             await sync.until_reached()
             await connection.send("POST", "/consume/q", CONSUME)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 await seen.wait()
             await trio.testing.wait_all_tasks_blocked()
             assert available(server) == 1
@@ -264,7 +264,7 @@ async def test_a_client_that_leaves_while_its_publish_waits(server: Server, monk
             await connection.send("POST", "/publish", PUBLISH)
             await sync.until_reached()
             await connection.stream.aclose()
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 await seen.wait()
     async with connected(server) as other:
         assert (await other.request("GET", "/health")).status == 200
@@ -285,7 +285,7 @@ async def test_a_sync_that_fails_is_the_answer(server: Server) -> None:
         response = await connection.request("POST", "/publish", PUBLISH)
         assert response.status == 507
         assert response.json()["code"] == "disk_full"
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while (await connection.request("POST", "/publish", PUBLISH)).status != 200:  # noqa: ASYNC110
                 await trio.sleep(0.05)
 
@@ -423,7 +423,7 @@ async def test_a_connection_that_cannot_be_watched_ends_alone(
                         await connection.send("POST", "/publish", PUBLISH)
                         await sync.until_reached()
                         await connection.send("POST", "/publish", PUBLISH)
-                        with trio.fail_after(30):
+                        with trio.fail_after(60):
                             await seen.wait()
                         Refusing.refuse = True
                     with pytest.raises((EOFError, trio.BrokenResourceError)):

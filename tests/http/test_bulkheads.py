@@ -16,7 +16,7 @@ from qrusty_trio.http.bulkheads import TRACEBACKS, Bulkheads
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 
-PATIENCE = 10
+PATIENCE = 60
 MASK = b"\x00\x00\x00\x00"
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 END_STREAM, END_HEADERS = 1, 4

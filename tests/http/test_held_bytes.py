@@ -158,7 +158,7 @@ async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
                 for each in asked:
                     peer.h2.send_data(each, b'{"consumer_id":"w"}', end_stream=True)
                 await peer.until(lambda: set(asked) <= peer.status.keys())
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 while (stats := web.engine.broker.catalog.stats("q")) is None or stats.locked:
                     await trio.testing.wait_all_tasks_blocked(0.02)
             await trio.testing.wait_all_tasks_blocked(0.1)
@@ -179,7 +179,7 @@ async def test_answers_that_a_client_over_http2_takes_back_are_not_kept(fast_pat
                 for each in asked:
                     peer.h2.reset_stream(each)
                 await peer.flush()
-                with trio.fail_after(20):
+                with trio.fail_after(60):
                     while (stats := web.engine.broker.catalog.stats("q")) is None or stats.locked:
                         await trio.testing.wait_all_tasks_blocked(0.01)
             await trio.testing.wait_all_tasks_blocked(0.1)

@@ -36,7 +36,7 @@ async def publish(web: Web, payload: str = "p", queue: str = "q") -> str:
 
 
 async def until_waiting(web: Web, count: int = 1) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while len(web.engine.waiters) != count:  # noqa: ASYNC110  # no event tells of it
             await trio.sleep(0.001)
 
@@ -47,7 +47,7 @@ def counts(web: Web, queue: str = "q") -> tuple[int, int]:
 
 
 async def response(client: Client) -> Any:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         return (await client.response()).json()
 
 

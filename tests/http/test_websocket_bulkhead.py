@@ -143,14 +143,14 @@ async def test_odd_and_allowed(sent: bytes, responses: list[Any], together: bool
 @pytest.mark.parametrize("together", [True, False])
 async def test_odd_and_refused(sent: bytes, code: int, together: bool) -> None:
     async with running(True) as server, raw(server.port) as other:
-        async with raw(server.port, upgrade() + (sent if together else b"")) as peer:
-            assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
-            try:
+        try:
+            async with raw(server.port, upgrade() + (sent if together else b"")) as peer:
+                assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
                 if not together:
                     await peer.send(sent)
                 assert (await peer.read()).close_code == code
-            except trio.BrokenResourceError:
-                assert len(sent) > 65536  # Closed before all of it was sent.
+        except trio.BrokenResourceError:
+            assert len(sent) > 65536  # Closed before all of it was sent.
         await other.send(UNSUBSCRIBE)
         assert (await other.read()).json() == OK
 

@@ -166,8 +166,10 @@ async def test_connections_that_come_and_go_lose_nothing(fast_path: bool) -> Non
                 async with server.socket() as one:
                     await one.subscribe(lock_timeout_secs=LONG, credits=8)
                     for _ in range(2):
+                        delivery = None
                         with trio.move_on_after(1):
                             delivery = await one.push()
+                        if delivery is not None:
                             await one.ack(delivery)
                             done[delivery["payload"]] += 1
                     if (number + turn) % 2:

@@ -218,7 +218,7 @@ async def test_a_server_that_was_killed_does_not_count(tmp_path: Path) -> None:
             async with raw(server.port) as peer:
                 await peer.send(request(type="subscribe", queue="jobs"))
                 assert (await peer.read()).json() == {"type": "ok"}
-                with trio.fail_after(5):
+                with trio.fail_after(60):
                     assert (await peer.read()).json()["payload"] == "p"
                 await server.kill()
 
@@ -274,7 +274,7 @@ async def test_a_worker_that_is_busy_for_longer_than_the_ping_timeout(
 
     Then it is silent: closed with 1001, and what it held is as if it had not been delivered.
     """
-    async with running(fast_path, ws_ping_interval_secs=0.5, ws_ping_timeout_secs=0.5) as server:
+    async with running(fast_path, ws_ping_interval_secs=0.5, ws_ping_timeout_secs=1.5) as server:
         await server.create()
         for _ in range(50):
             await server.publish(max_retries=1)
@@ -333,7 +333,7 @@ async def test_bytes_that_wait_unread_are_a_sign_of_life() -> None:
 # Verifies: WS-0024
 async def test_who_takes_what_it_is_sent_is_alive() -> None:
     """It sends nothing, not even pongs, but reads slowly what would fill all buffers otherwise."""
-    async with running(True, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=0.5) as server, raw(server.port) as peer:
+    async with running(True, ws_ping_interval_secs=0.3, ws_ping_timeout_secs=1.5) as server, raw(server.port) as peer:
         assert isinstance(peer.stream, trio.SocketStream)
         peer.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
         await server.create()
@@ -351,8 +351,8 @@ async def test_who_takes_what_it_is_sent_is_alive() -> None:
 
 # Verifies: WS-0024
 async def test_a_pong_is_a_sign_of_life() -> None:
-    async with running(True, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=0.2) as server, holding(server) as peer:
-        with trio.move_on_after(2):
+    async with running(True, ws_ping_interval_secs=0.2, ws_ping_timeout_secs=1) as server, holding(server) as peer:
+        with trio.move_on_after(2.5):
             while True:
                 ping = await peer.any_frame()
                 await peer.send(frame(PONG, ping.data))

@@ -191,7 +191,7 @@ async def test_the_running_server_compacts_by_itself(tmp_path: Path) -> None:
         await server.engine.transact(lambda broker, now: publish(broker, now=now), sync=True)
         assert server.engine.services.payload_disk_bytes() > LARGE
         await server.engine.transact(lambda broker, now: broker.catalog.purge("q"), sync=True)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while server.engine.services.payload_disk_bytes():  # noqa: ASYNC110  # the store tells nobody
                 await trio.sleep(0.02)
 

@@ -33,7 +33,7 @@ async def test_a_search_that_a_restart_cut_short_is_finished(tmp_path: Path) -> 
 
     async with running(settings) as server:
         await until_ready(server)
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             while server.engine.broker.catalog.by_name["q"].deduplicating:  # noqa: ASYNC110  # a flag of the core
                 await trio.sleep(0.01)
         stats = server.engine.broker.catalog.stats("q")

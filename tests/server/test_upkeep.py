@@ -33,7 +33,7 @@ from tests.server.running import collector_restored, running, settings_for, unti
 
 MIB = 1024 * 1024
 SIZE = 1000
-STEP_SECONDS = 30.0
+STEP_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)

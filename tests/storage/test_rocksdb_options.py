@@ -14,7 +14,7 @@ from qrusty_trio.storage.rocksdb import RocksStorage
 from qrusty_trio.storage.rocksdb_options import MAX_RANGE_DELETIONS
 
 END = b"\xff" * 8
-FLUSH_SECONDS = 20.0
+FLUSH_SECONDS = 60.0
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from tests.http.ws_raw import CONT, TEXT, frame, upgrade
 
 pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
-PATIENCE = 20
+PATIENCE = 60
 GOOD = {b":method": b"GET", b":path": b"/health", b":scheme": b"http", b":authority": b"test"}
 LARGE = {**GOOD, b":method": b"POST", b":path": b"/publish", b"content-type": b"application/json"}
 
