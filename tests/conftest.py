@@ -14,6 +14,7 @@ from trio.testing import MockClock
 from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.server.supervisor import Server
 from tests.patient_clock import patient_clock
+from tests.server.collector import freeze_what_is_there
 from tests.server.running import running, settings_for, until_ready
 from tests.side_by_side import SideBySide, encodable
 from tests.wire.http_client import HttpClient, open_client
@@ -49,6 +50,10 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
+
+
+def pytest_collection_finish() -> None:
+    freeze_what_is_there()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -19,6 +19,7 @@ from qrusty_trio.config import Address, Settings, StorageMode
 from qrusty_trio.logs import OWN_LOGGER, LogRing
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.supervisor import Server, serve
+from tests.server.collector import collector_of_tests
 
 Frame = dict[str, Any]
 
@@ -164,20 +165,20 @@ async def running(
     logger = logging.getLogger(OWN_LOGGER)
     logger.addHandler(ring)
     try:
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(
-                serve, Settings(bind_addr=Address("127.0.0.1", port), fast_path=fast_path, **settings), ring
-            )
-            with trio.fail_after(PATIENCE):
-                while server.engine.services.gate.starting:  # noqa: ASYNC110  # a flag
-                    await trio.sleep(0.002)
-            handle = Running(server, ring)
-            yield handle
-            server.stopping.set()
+        with collector_of_tests():
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(
+                    serve, Settings(bind_addr=Address("127.0.0.1", port), fast_path=fast_path, **settings), ring
+                )
+                with trio.fail_after(PATIENCE):
+                    while server.engine.services.gate.starting:  # noqa: ASYNC110  # a flag
+                        await trio.sleep(0.002)
+                handle = Running(server, ring)
+                yield handle
+                server.stopping.set()
     finally:
         logger.removeHandler(ring)
     # A store that nothing refers to any more can be opened once more in this process.
     vars(handle).clear()
     del server
-    gc.unfreeze()
     gc.collect()

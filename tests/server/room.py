@@ -26,6 +26,7 @@ from qrusty_trio.storage.payload_format import segment_name
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
 from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.server.collector import collector_of_tests
 from tests.server.running import settings_for
 
 LARGE = 5000
@@ -115,7 +116,8 @@ async def room(path: Path, segment_max_bytes: int = SEGMENT_BYTES, **changes: An
             await nursery.start(engine.pump)
             await nursery.start(engine.reap)
             await nursery.start(engine.search)
-            await startup.load(engine, compactor)
+            with collector_of_tests():
+                await startup.load(engine, compactor)
             yield Room(settings, stores, engine, compactor)
             nursery.cancel_scope.cancel()
     finally:

@@ -5,14 +5,13 @@ Rule: what is started here has ended when the `async with` has, whatever happens
 
 from __future__ import annotations
 
-import gc
 import os
 import re
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from trio_websocket import WebSocketConnection, wrap_client_stream
 from qrusty_trio.config import Address, Settings
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.supervisor import Server, serve
+from tests.server.collector import collector_of_tests
 from tests.wire.http_client import HttpClient, open_client
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,21 +42,10 @@ def settings_for(path: Path, **changes: Any) -> Settings:
     return Settings(**{**values, **changes})
 
 
-@contextmanager
-def collector_restored() -> Iterator[None]:
-    """Undo what a server tells the garbage collector: it counts on being alone in its process."""
-    thresholds = gc.get_threshold()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-        gc.set_threshold(*thresholds)
-
-
 @asynccontextmanager
 async def running(settings: Settings, **options: Any) -> AsyncIterator[Server]:
     """A server in this process, stopped as SIGTERM stops it. `options` go to `serve`."""
-    with collector_restored():
+    with collector_of_tests():
         async with trio.open_nursery() as nursery:
             server: Server = await nursery.start(partial(serve, settings, LogRing(), **options))
             try:

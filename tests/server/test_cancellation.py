@@ -32,7 +32,8 @@ from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.supervisor import Server, serve
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.server.running import client_of, collector_restored, settings_for, websocket_of
+from tests.server.collector import collector_restored
+from tests.server.running import client_of, settings_for, websocket_of
 from tests.wire.http_client import HttpClient
 
 ROUND_SECONDS = 60.0

@@ -27,9 +27,10 @@ from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.reclaim import Span
 from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.server.collector import collector_restored
 from tests.server.engines import call, engine_on, publish
 from tests.server.room import Room, room
-from tests.server.running import collector_restored, running, settings_for, until_ready
+from tests.server.running import running, settings_for, until_ready
 
 MIB = 1024 * 1024
 SIZE = 1000
