@@ -194,7 +194,8 @@ class Reader:
     def _environment(self) -> dict[str, str]:
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
         url = f"http://127.0.0.1:{self._server.port}"
-        return {**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "QRUSTY_URL": url}
+        own = {"PATH": path, "PYTHONUNBUFFERED": "1", "QRUSTY_URL": url, "XDG_CONFIG_HOME": str(self._place)}
+        return {**os.environ, **own}
 
     def _here(self, text: str) -> str:
         for documented, port in self._ports.items():
