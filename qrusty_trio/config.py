@@ -171,7 +171,7 @@ class Settings:
         "/opt/qrusty/webui",
         path(),
         "",
-        "Files of the web UI. Without an index.html there, the installed ones are served.",
+        "Files of the web UI, read when the server starts. Without an index.html there, the installed ones are served.",
     )
     rocksdb_cache_mb: int = _row(
         "ROCKSDB_CACHE_MB",

@@ -53,7 +53,7 @@ from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.pauses import READ_AHEAD_BYTES
 from qrusty_trio.http.request_log import MAX_WARNINGS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
-from qrusty_trio.server import supervisor
+from qrusty_trio.server import supervisor, webui_files
 from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.server.running import running, settings_for, url
@@ -188,6 +188,9 @@ def documented_limits() -> dict[str, str]:
         "log records kept for `subscribe-logs`": f"{RING_RECORDS:,}, of {MAX_MESSAGE_CHARS:,} characters",
         "`X-Request-Id`": f"{MAX_REQUEST_ID_BYTES} bytes",
         "failed and slow requests logged in a minute": f"{MAX_WARNINGS}",
+        "files of the web UI kept in memory": f"{webui_files.MAX_FILES}, of "
+        f"{webui_files.MAX_FILE_BYTES // 1024} KiB each, {webui_files.MAX_TOTAL_BYTES // 1024**2} MiB in all, "
+        f"among the first {webui_files.MAX_LOOKED_AT:,} of the directory",
         "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
     }
 

@@ -19,7 +19,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
 
-import msgspec
 import trio
 
 from qrusty_trio.api.call import Call, Reply
@@ -32,6 +31,7 @@ from qrusty_trio.http.header_block import MAX_HEADER_BYTES, RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pauses import EventPause, SocketPause
+from qrusty_trio.http.pending import PLAIN, PendingResponse, pending_file
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.request_line import Target
 from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS, UNKNOWN
@@ -41,20 +41,6 @@ from qrusty_trio.http.shared import BODY, HEADERS, IDLE, SENDING, WORKING, Share
 
 REQUESTS_PER_STEP = 64
 """Most requests of a connection that run together."""
-
-
-class PendingResponse(msgspec.Struct, frozen=True, gc=False):
-    """A response that is to be sent."""
-
-    reply: Reply | None = None
-    """None: that of the next call."""
-    extra: bytes = b""
-    """Further header lines, each preceded by CR LF."""
-    head_only: bool = False
-    """Without its body."""
-
-
-PLAIN = PendingResponse()
 
 
 class Connection:
@@ -79,6 +65,8 @@ class Connection:
         self.unsent = Holding(shared.context.unsent)
         self.pause: EventPause | SocketPause | None = None
         """How a call waits, while calls run."""
+        self._sends_file = False
+        """A file is among the responses planned."""
         self._has_read_ahead = False
         """The parser was fed while a call waited."""
         self.given: Sequence[Reply] = ()
@@ -258,6 +246,8 @@ class Connection:
                     self._leave = partial(serve, request.data)
                 else:
                     self._plan_request(request)
+                    if request.line.file is not None:
+                        return True  # One in a burst, as it may be large.
         except QrustyError as error:
             reply = error_reply(error)
             self._context.requests.note(UNKNOWN, None, reply)
@@ -285,6 +275,10 @@ class Connection:
         try:
             if browser is not None:
                 check_host(browser, self._context.allowed_hosts)
+            if target.file is not None:
+                self._pending.append(pending_file(target.file, block, extra, target.head_only))
+                self._sends_file = True
+                return
             if operation is None:
                 assert target.refusal is not None
                 raise target.refusal
@@ -320,7 +314,8 @@ class Connection:
         self.given = sent
         while self._pending:
             self.phase = WORKING
-            if any(call.operation.large for call in self._calls):
+            if self._sends_file or any(call.operation.large for call in self._calls):
+                self._sends_file = False
                 tight = self.unsent.budget.tight
                 await self.unsent.reserve(LARGE_BYTES)
                 if tight and self._pipe.gone():
@@ -367,7 +362,7 @@ class Connection:
         pending = self._pending
         if len(replies) == len(self._calls) and self._shared.stopping and self._leave is None:
             last = pending[-1]
-            pending[-1] = PendingResponse(last.reply, last.extra + CLOSE, last.head_only)
+            pending[-1] = PendingResponse(last.reply, last.extra + CLOSE, last.head_only, last.json)
             self._leave = self._linger
         serialize = self._shared.responses.response
         parts: list[bytes] = []
@@ -384,7 +379,7 @@ class Connection:
                 run += 1
                 if call.identity is not None or reply.status >= REFUSED:
                     extra += self._context.requests.answered(call, reply)
-            part = serialize(reply, extra, response.head_only)
+            part = serialize(reply, extra, response.head_only, response.json)
             parts.append(part)
             end += len(part)
             if reply.deliveries:

@@ -17,6 +17,7 @@ from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.byte_budget import Budget
 from qrusty_trio.http.request_log import RequestLog
 from qrusty_trio.http.websocket import WebSocketServices
+from qrusty_trio.http.webui import Files
 
 MAX_TURNED_AWAY = 128
 """Connections being turned away at a time. Further ones are closed without a response."""
@@ -60,3 +61,5 @@ class HttpContext:
     """Logs requests that fail or take long."""
     metrics: Callable[[HttpContext, str], Awaitable[bytes]] = no_metrics
     """Renders the response to `GET /metrics` from its query. Raises BadRequest."""
+    files: Files = field(default_factory=dict)
+    """The files of the web UI that are kept in memory. The others are read when they are asked for."""

@@ -93,9 +93,11 @@ class HeaderBlock:
         "json",
         "keep_alive",
         "length",
+        "none_match",
         "plain",
         "quick",
         "settings_fault",
+        "takes_gzip",
         "upgrade",
     )
 
@@ -117,6 +119,10 @@ class HeaderBlock:
         """Who the request is; None if its client did not say."""
         self.settings_fault = ""
         """What is wrong with an upgrade to HTTP/2; '' if nothing."""
+        self.none_match = ""
+        """If-None-Match; '' if it was not given."""
+        self.takes_gzip = False
+        """Whether the response may be compressed by gzip."""
         self.plain = True
         """No chunked body, no upgrade, no Expect."""
         self.quick = False
@@ -189,6 +195,8 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
         result.handshake_fault = _handshake_fault(values, tokens, http11)
     elif result.upgrade == "h2c":
         result.settings_fault = _settings_fault(values.get(b"http2-settings", []))
+    result.none_match = b", ".join(values.get(b"if-none-match", ())).decode("latin-1")
+    result.takes_gzip = b"gzip" in _tokens(values.get(b"accept-encoding", []))
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
     request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
     if request_ids is not None or traceparents is not None:

@@ -15,6 +15,7 @@ from qrusty_trio.api.call import Operation
 from qrusty_trio.api.operations import OPERATIONS, resolve
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.repeat_cache import RepeatCache
+from qrusty_trio.http.webui import Files, WebFile
 
 MAX_KEPT_LINES = 1024
 """Size of the cache of request lines: this many repeated ones, and as many that were seen once. The same again for
@@ -56,7 +57,7 @@ class RequestLine(NamedTuple):
 
 
 class Target(msgspec.Struct, gc=False):
-    """What a request line asks for: an operation, a refusal, or, if both are None, something that the app serves."""
+    """What a request line asks for: an operation, a refusal, a file, or, if all are None, what only the app serves."""
 
     http11: bool
     head_only: bool
@@ -69,6 +70,12 @@ class Target(msgspec.Struct, gc=False):
     refusal: QrustyError | None = None
     websocket: bool = False
     """A GET of the WebSocket's path."""
+    file: WebFile | None = None
+    """A file of the web UI that is kept in memory."""
+
+    @property
+    def only_for_app(self) -> bool:
+        return self.operation is None and self.refusal is None and self.file is None
 
 
 def app_serves(path: bytes) -> bool:
@@ -100,7 +107,8 @@ class RequestLines:
     Requirements: API-0044
     """
 
-    def __init__(self) -> None:
+    def __init__(self, files: Files | None = None) -> None:
+        self._files = files or {}
         self._whole: RepeatCache[Target] = RepeatCache(MAX_KEPT_LINES)
         self._up_to_id: RepeatCache[Target] = RepeatCache(MAX_KEPT_LINES)
         """Request lines up to the slash before the message id, since each id is seen only once."""
@@ -123,7 +131,8 @@ class RequestLines:
         head_only = line.method == "HEAD"
         if line.method == "OPTIONS" or app_serves(line.path):
             websocket = line.method == "GET" and line.path == WEBSOCKET_PATH
-            return Target(line.http11, head_only, websocket=websocket)
+            file = self._files.get(line.path) if line.method == "GET" or head_only else None
+            return Target(line.http11, head_only, websocket=websocket, file=file)
         try:
             operation, params = resolve(line.method, line.path, line.query)
         except QrustyError as refusal:

@@ -253,7 +253,7 @@ class RequestParser:
             if isinstance(found, Preface):
                 return HandOver(buffer.take_all(), websocket=False)
             request = found
-            if not request.block.plain or (request.line.operation is None and request.line.refusal is None):
+            if not request.block.plain or request.line.only_for_app:
                 return self._hand_over(request)
             if request.block.length > MAX_BODY_BYTES:
                 raise body_too_large()

@@ -74,10 +74,11 @@ class Responses:
             self._prefixes[status, json] = found
         return found
 
-    def response(self, reply: Reply, extra: bytes = b"", head_only: bool = False) -> bytes:
-        """A whole response. `extra`: further header lines, each preceded by CR LF."""
+    def response(self, reply: Reply, extra: bytes = b"", head_only: bool = False, json: bool = True) -> bytes:
+        """A whole response. `extra`: further header lines, each preceded by CR LF. `json`: what a body is."""
         body = reply.body
-        prefix = self._prefixes.get((reply.status, bool(body))) or self.prefix(reply.status, bool(body))
+        json = json and bool(body)
+        prefix = self._prefixes.get((reply.status, json)) or self.prefix(reply.status, json)
         return b"%b%d%b\r\n\r\n%b" % (prefix, len(body), extra, b"" if head_only else body)
 
 

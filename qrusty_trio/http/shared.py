@@ -27,7 +27,7 @@ class Shared:
     def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
         self.context = context
         self.hand_over = hand_over
-        self.lines = RequestLines()
+        self.lines = RequestLines(context.files)
         self.responses = Responses()
         self.now = trio.current_time()
         """The time of the last tick."""

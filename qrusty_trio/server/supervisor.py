@@ -65,6 +65,7 @@ from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.upkeep import Collector, Upkeep
 from qrusty_trio.server.watch import watch
+from qrusty_trio.server.webui_files import read_files
 
 CLOSE_SECONDS = 60.0
 """Deadline for the last sync and for closing the store. After it the process ends anyway; the write-ahead log has
@@ -169,7 +170,7 @@ async def _run(
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)
-                context = _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics)
+                context = await _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics)
                 front.start_soon(_note_stopping, stopping, engine.services.gate)
                 await front.start(listener.serve, listeners, context)
                 port = listeners[0].socket.getsockname()[1]
@@ -283,7 +284,7 @@ async def _note_stopping(stopping: trio.Event, gate: Gate) -> None:
     gate.stopping = True
 
 
-def _context(
+async def _context(
     fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event, memory_limit: int, metrics: Metrics
 ) -> HttpContext:
     settings = fitted.settings
@@ -304,11 +305,13 @@ def _context(
         return_freed=return_freed,
     )
     limit = limit_for(memory_limit)
+    files = await trio.to_thread.run_sync(read_files, webui) if webui is not None else {}
     return HttpContext(
         engine,
         websocket,
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
+        files=files,
         fast_path=settings.fast_path,
         allowed_origins=settings.allowed_origins,
         stopping=stopping,

@@ -22,6 +22,7 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.listener import serve
 from qrusty_trio.http.websocket import WebSocketServices
+from qrusty_trio.http.webui import Files
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
@@ -86,7 +87,7 @@ class Client:
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         if status == 100:
             return await self.response(head=head)
-        length = 0 if head or status in {101, 204} else int(headers["content-length"])
+        length = 0 if head or status in {101, 204, 304} else int(headers["content-length"])
         while len(self._data) < length:
             if not await self._more():
                 raise EOFError(self._data)
@@ -144,6 +145,7 @@ def context_for(
     fast_path: bool,
     *,
     webui_dir: Path = Path("webui"),
+    files: Files | None = None,
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = ("test",),
@@ -162,7 +164,15 @@ def context_for(
         stopping=stopping,
     )
     return HttpContext(
-        engine, websocket, webui_dir, max_connections, fast_path, allowed_origins, stopping, allowed_hosts
+        engine,
+        websocket,
+        webui_dir,
+        max_connections,
+        fast_path,
+        allowed_origins,
+        stopping,
+        allowed_hosts,
+        files=files or {},
     )
 
 
@@ -171,6 +181,7 @@ async def running(
     fast_path: bool,
     *,
     webui_dir: Path = Path("webui"),
+    files: Files | None = None,
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = ("test",),
@@ -183,6 +194,7 @@ async def running(
         engine,
         fast_path,
         webui_dir=webui_dir,
+        files=files,
         max_connections=max_connections,
         allowed_origins=allowed_origins,
         allowed_hosts=allowed_hosts,

@@ -5,15 +5,13 @@ path before it splits it, so that `%2F` in a queue's name would be a separator, 
 So it is not used: one function answers before Quart would dispatch. Every error is JSON. A file is served only from
 inside the web UI's directory.
 
-Requirements: SYS-0019, API-0053, API-0073
+Requirements: SYS-0019
 """
 
 from __future__ import annotations
 
 import errno
-import hashlib
 import logging
-import mimetypes
 from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
@@ -47,6 +45,7 @@ from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves, split_target
 from qrusty_trio.http.request_log import UNKNOWN
 from qrusty_trio.http.responses import body_too_large, cors_headers
+from qrusty_trio.http.webui import WebFile, file_answer, web_file
 
 SHARE_KEY = "qrusty.share"
 """Key in the ASGI scope: the request's `share.Share` of the byte budgets."""
@@ -56,15 +55,6 @@ REPLY_KEY = "qrusty.reply"
 """Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
 REFUSAL_KEY = "qrusty.refusal"
 """Key in the ASGI state: the function that tells why a request was refused; see `RequestFilter.refusal_of`."""
-PAGE_HEADERS = {
-    # Only files of this server, nothing inline, no HTML made of text, in no frame of another page.
-    "Content-Security-Policy": "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-}
-"""Headers of every file of the web UI."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Out of descriptors or memory: transient, so it says nothing about the file."""
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -259,6 +249,9 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
         return _serve_root(cors)
     if path == b"/ui":
         return _redirect(308, UI_ADDRESS, cors)
+    kept = context.files.get(path)
+    if kept is not None:
+        return _file_response(kept, cors)
     in_ui = path.startswith(b"/ui/")
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
     found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative or "index.html")
@@ -268,25 +261,30 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
         found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative)
     if found is None:
         raise NotFound(NOTHING_THERE)
-    return _file_response(found, relative or "index.html", cors)
+    return _file_response(web_file(relative or "index.html", found, pack=False), cors)
 
 
-def _file_response(found: bytes, name: str, cors: dict[str, str]) -> Response:
-    tag = f'"{hashlib.blake2b(found, digest_size=16).hexdigest()}"'
-    headers = {**PAGE_HEADERS, "Cache-Control": "no-cache", "ETag": tag, **cors}
-    if tag in request.headers.get("If-None-Match", ""):
-        response = Response(b"", 304, headers=headers)
+def _file_response(file: WebFile, cors: dict[str, str]) -> Response:
+    takes_gzip = "gzip" in {each.strip().lower() for each in request.headers.get("Accept-Encoding", "").split(",")}
+    answer = file_answer(file, request.headers.get("If-None-Match", ""), takes_gzip)
+    response = Response(answer.body if answer.status == 200 else b"", answer.status, headers=answer.headers)
+    for name, value in cors.items():
+        response.headers.add(name, value)
+    if answer.status == 304:
         del response.headers["Content-Type"]
-        return response
-    response = Response(found, 200, headers=headers)
-    response.headers["Content-Type"] = _content_type(name)
     return response
 
 
 def _redirect(status: int, address: str, cors: dict[str, str]) -> Response:
-    response = Response(b"", status, headers={"Location": address, **cors})
+    # The browser's next connection is one of the fast path, which answers for the page sooner.
+    response = Response(b"", status, headers={"Location": address, **_closing(), **cors})
     del response.headers["Content-Type"]
     return response
+
+
+def _closing() -> dict[str, str]:
+    """Headers that end the connection with this response, in the versions of HTTP that have such."""
+    return {"Connection": "close"} if request.http_version.startswith("1") else {}
 
 
 def _serve_root(cors: dict[str, str]) -> Response:
@@ -316,10 +314,3 @@ def _read_inside(directory: Path, relative: str) -> bytes | None:
             raise Unavailable(f"This file can't be read just now: {error.strerror}") from error
         # Missing, unreadable, a NUL in the name, or a loop of links.
         return None
-
-
-def _content_type(name: str) -> str:
-    guessed, encoding = mimetypes.guess_type(name)
-    if guessed is None or encoding is not None:
-        return "application/octet-stream"
-    return f"{guessed}; charset=utf-8" if guessed.startswith("text/") or guessed.endswith("javascript") else guessed

@@ -59,6 +59,8 @@ async def test_files_of_the_ui(fast_path: bool, ui: Path) -> None:
             assert response.headers["x-content-type-options"] == "nosniff"
         moved = await client.ask("GET", "/ui")
         assert (moved.status, moved.headers["location"]) == (308, "ui/")
+        assert await client.ended()
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
         head = await client.ask("HEAD", "/ui/")
         assert (head.status, head.headers["content-length"], head.body) == (200, str(len(INDEX)), b"")
         # The connection goes on with what the fast path would have served.
