@@ -172,7 +172,7 @@ class QueueExists(QrustyError):
 
 
 class QueueProtected(QrustyError):
-    """The queue refuses purge, delete and rename until its protection is lifted (status 409)."""
+    """The queue refuses purge, delete, rename and stricter limits until its protection is lifted (status 409)."""
 
     status = 409
     code = "queue_protected"

@@ -139,7 +139,9 @@ def create(
     dead_letter_max: Annotated[
         int | None, typer.Option(min=1, help="Dead letters that are kept.", show_default=False)
     ] = None,
-    protect: Annotated[bool, typer.Option("--protect", help="Refuse purge, delete and rename.")] = False,
+    protect: Annotated[
+        bool, typer.Option("--protect", help="Refuse purge, delete, rename and stricter limits of dead letters.")
+    ] = False,
     if_not_exists: Annotated[bool, typer.Option("--if-not-exists", help="No error if there is one.")] = False,
     dry_run: DryRun = False,
 ) -> Exit:
@@ -198,7 +200,9 @@ def update(
     protect: Annotated[
         bool | None,
         typer.Option(
-            "--protect/--no-protect", help="Whether purge, delete and rename are refused.", show_default=False
+            "--protect/--no-protect",
+            help="Whether purge, delete, rename and stricter limits of dead letters are refused.",
+            show_default=False,
         ),
     ] = None,
     dry_run: DryRun = False,

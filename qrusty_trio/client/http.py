@@ -265,7 +265,7 @@ class HttpClient:
         dead_letter_max: int | None = None,
         protected: bool = False,
     ) -> None:
-        """`protected`: purge, delete and rename are refused. Raises QueueExists."""
+        """`protected`: purge, delete, rename and stricter limits of dead letters are refused. Raises QueueExists."""
         config = _named(dead_letter_ttl_seconds=dead_letter_ttl_seconds, dead_letter_max=dead_letter_max)
         config |= {"ordering": ordering, "allow_duplicates": allow_duplicates, "priority_kind": priority_kind}
         if protected:

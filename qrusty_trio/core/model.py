@@ -83,7 +83,7 @@ class QueueConfig:
     dead_letter_max: int | None = None
     """With more dead letters than this, the oldest are removed; None: any number is kept."""
     protected: bool = False
-    """Whether purge, delete and rename are refused."""
+    """Whether purge, delete, rename and stricter limits of dead letters are refused."""
 
 
 class Retention(TypedDict, total=False):

@@ -14,7 +14,7 @@ from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 _OF = {operation.name: operation for operation in queues.OPERATIONS}
 _NAME = f"a string of 1 to {MAX_QUEUE_NAME_BYTES} bytes of UTF-8"
 _DUPLICATES = "Whether a payload may be in the queue twice."
-_PROTECTED = "Whether purge, delete and rename are refused."
+_PROTECTED = "Whether purge, delete, rename and stricter limits of dead letters are refused."
 
 DESCRIBED: Final = (
     Described(

@@ -129,7 +129,7 @@ export function QueueForm({ queue, onClose, onDone }) {
         ${!queue && radios("Order", ORDERINGS, ordering, setOrdering, "ordering")}
         ${!queue && radios("Priorities", KINDS, kind, setKind, "kind")}
         ${check("Duplicates", "Messages with equal payloads may be in the queue together", duplicates, setDuplicates)}
-        ${check("Protected", "Refuses purge, delete and rename until this is lifted", kept, setKept)}
+        ${check("Protected", "Refuses purge, delete, rename and stricter limits until this is lifted", kept, setKept)}
         <div class="fields">
           ${number("Dead letters kept for", "seconds; empty: for ever", seconds, setSeconds)}
           ${number("Dead letters at most", "the oldest go; empty: any number", most, setMost)}

@@ -8,6 +8,6 @@ export const QueueTags = ({ config, all = false }) => html`
     ${(all || config.ordering !== "MaxFirst") && html`<span class="tag">${config.ordering}</span>`}
     ${(all || config.priority_kind !== "Numeric") && html`<span class="tag">${config.priority_kind}</span>`}
     ${!config.allow_duplicates && html`<span class="tag" title="Refuses duplicates">unique</span>`}
-    ${config.protected && html`<span class="tag" title="Refuses purge, delete and rename">protected</span>`}
+    ${config.protected && html`<span class="tag" title="Refuses purge, delete, rename and stricter limits">protected</span>`}
   </span>
 `;
