@@ -185,6 +185,9 @@ coverage-html: $(VENV)/.installed-dev ## Write them line by line to build/covera
 coverage-clean: ## Remove what `make coverage` left
 	rm -rf $(COVERAGE)
 
+blocking: $(VENV)/.installed-dev ## Write the blocking client anew, after a change of qrusty_trio/client/http.py
+	$(BIN)/python -m release.blocking_client
+
 lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(PIP) install --quiet uv==$(UV_VERSION)
 	rm -f locks/*.txt

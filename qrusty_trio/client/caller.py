@@ -1,24 +1,20 @@
 """One request of the HTTP client: sent, sent again where that does no harm, and its response understood.
 
-Rule: a request is sent once, unless it is certain that sending it again does no harm: it never left, or the server
-refused it before it did anything, or it only looks.
+Rule: `retries` decides what is sent again.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from typing import Any
 
 import anyio
 
-from qrusty_trio.client.errors import ClientError, ConnectionLost, NotSent
-from qrusty_trio.client.operations import TABLE, Operation, content, nothing_was_done, outcome, request_for
-from qrusty_trio.client.pool import Pool, address_of
-
-BACKOFF_SECONDS = 0.1
-"""Wait before a request is sent again; doubled for each further time."""
-MAX_BACKOFF_SECONDS = 5.0
+from qrusty_trio.client.addresses import address_of
+from qrusty_trio.client.errors import ClientError
+from qrusty_trio.client.operations import TABLE, content, outcome, request_for
+from qrusty_trio.client.pool import Pool
+from qrusty_trio.client.retries import Retries
 
 
 class Caller:
@@ -26,7 +22,7 @@ class Caller:
 
     def __init__(self, url: str, connections: int, timeout_seconds: float, patience_seconds: float) -> None:
         address = address_of(url)
-        self.pool = Pool(address, connections)
+        self._pool = Pool(address, connections)
         self._prefix = address.prefix
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds
@@ -45,24 +41,20 @@ class Caller:
         operation = TABLE[name]
         request = request_for(operation, params or {}, fields or {}, self._prefix)
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
-        deadline = anyio.current_time() + patience
-        pause = BACKOFF_SECONDS
+        retries = Retries(operation.repeatable or repeat, anyio.current_time() + patience)
         while True:
             try:
-                response = await self.pool.request(request, self._timeout_seconds + wait_seconds)
+                response = await self._pool.request(request, self._timeout_seconds + wait_seconds)
                 refusal = outcome(response)
                 if refusal is None:
                     return content(response)
                 raise refusal
             except ClientError as error:
-                again = anyio.current_time() + pause
-                if again > deadline or not _may_be_sent_again(operation, error, repeat):
+                pause = retries.pause_after(error, anyio.current_time())
+                if pause is None:
                     raise
-                await anyio.sleep(pause * random.uniform(0.5, 1.0))
-            pause = min(2 * pause, MAX_BACKOFF_SECONDS)
+                await anyio.sleep(pause)
 
-
-def _may_be_sent_again(operation: Operation, error: ClientError, repeat: bool) -> bool:
-    if isinstance(error, NotSent) or nothing_was_done(error):
-        return True
-    return (operation.repeatable or repeat) and isinstance(error, ConnectionLost)
+    async def aclose(self) -> None:
+        """Close what is idle. A connection with a request on it is closed when that has ended."""
+        await self._pool.aclose()

@@ -7,7 +7,7 @@
             await client.ack("jobs", message.id)
 
 Rule: what came of a message is typed. What only reports is the JSON of the server, as a dict, so that a newer server
-can tell more. What is sent again, and when, is in `caller`.
+can tell more. What is sent again, and when, is in `retries`. `make blocking` writes the same for threads.
 
 Requirements: WS-0046
 """
@@ -20,6 +20,7 @@ from datetime import datetime
 from types import TracebackType
 from typing import Any, Literal
 
+from qrusty_trio.client.arguments import choice, list_of, named, object_of, taken
 from qrusty_trio.client.caller import Caller
 from qrusty_trio.client.errors import Unavailable
 from qrusty_trio.client.results import (
@@ -73,7 +74,11 @@ class HttpClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        await self._caller.pool.aclose()
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections that are idle. One with a request on it is closed when that has ended."""
+        await self._caller.aclose()
 
     # Messages
 
@@ -96,10 +101,10 @@ class HttpClient:
     async def consume(self, queue: str, *, lock_seconds: int = 30, wait_seconds: float = 0) -> Taken | None:
         """Lock the first message of a queue. With `wait_seconds` (up to 60), wait for one. None if there is none.
 
-        If the connection is lost, or the caller is cancelled, a message that was on its way goes back uncounted.
+        If the connection is lost, or the caller cancelled, a message that was on its way goes back uncounted.
         """
         answer = await self._take("consume", {"queue": queue}, {}, lock_seconds, wait_seconds)
-        return None if answer is None else _taken(queue, answer)
+        return None if answer is None else taken(queue, answer)
 
     async def consume_from(
         self, queues: Sequence[str], *, lock_seconds: int = 30, wait_seconds: float = 0
@@ -114,7 +119,7 @@ class HttpClient:
         """Lock up to `max_messages` (1,000 at most), as many as are there. With `wait_seconds`, wait for the first."""
         fields = {"max_messages": max_messages}
         answer = await self._take("consume_batch", {"queue": queue}, fields, lock_seconds, wait_seconds)
-        return [_taken(queue, each) for each in member(answer, "messages", list[Any])]
+        return [taken(queue, each) for each in member(answer, "messages", list[Any])]
 
     async def ack(self, queue: str, id: str) -> None:
         """Report success: the message is deleted. Raises NotLocked if this consumer does not hold it any more."""
@@ -159,15 +164,15 @@ class HttpClient:
         all: Literal[True] | None = None,
     ) -> int:
         """End the locks of others, given exactly one of the three. Returns how many. The deliveries do not count."""
-        fields = {"ids": _list(ids), "consumer_id": consumer_id, "all": all}
+        fields = {"ids": list_of(ids), "consumer_id": consumer_id, "all": all}
         return member(await self._call("force_unlock", {"queue": queue}, fields), "unlocked", int)
 
     async def locks(
         self, queue: str, *, limit: int | None = None, cursor: str | None = None, consumer: str | None = None
     ) -> Json:
         """Who holds what until when: {"locks": [...], "cursor": ...}. Pass `cursor` to get the next page."""
-        return _object(
-            await self._call("locks", {"queue": queue}, _named(limit=limit, cursor=cursor, consumer=consumer))
+        return object_of(
+            await self._call("locks", {"queue": queue}, named(limit=limit, cursor=cursor, consumer=consumer))
         )
 
     # Looking without taking
@@ -181,18 +186,18 @@ class HttpClient:
         cursor: str | None = None,
     ) -> Json:
         """The messages of a queue in order: {"messages": [...], "cursor": ...}. Nothing is locked or counted."""
-        return _object(await self._call("messages", {"queue": queue}, _named(state=state, limit=limit, cursor=cursor)))
+        return object_of(await self._call("messages", {"queue": queue}, named(state=state, limit=limit, cursor=cursor)))
 
     async def message(self, queue: str, id: str, *, cursor: str | None = None) -> Json:
         """A message: its state, place, holder and deliveries. Raises MessageNotFound.
 
         With "complete": false, only "looked_at" messages were looked at: ask again with the "cursor".
         """
-        return _object(await self._call("message", {"queue": queue, "id": id}, _named(cursor=cursor)))
+        return object_of(await self._call("message", {"queue": queue, "id": id}, named(cursor=cursor)))
 
     async def priorities(self, queue: str) -> Json:
         """How many messages have which priority: {"priorities": [...], "sampled": ...}."""
-        return _object(await self._call("priorities", {"queue": queue}))
+        return object_of(await self._call("priorities", {"queue": queue}))
 
     # Dead letters
 
@@ -208,14 +213,14 @@ class HttpClient:
         text: str | None = None,
     ) -> Json:
         """The dead letters that pass the filters, in the order in which they died: {"messages", "cursor", ...}."""
-        query = _named(
+        query = named(
             limit=limit, cursor=cursor, reason=reason, consumer=consumer, older_than_secs=older_than_secs, text=text
         )
-        return _object(await self._call("dead_letters", {"queue": queue}, query))
+        return object_of(await self._call("dead_letters", {"queue": queue}, query))
 
     async def dead_letter(self, queue: str, id: str) -> Json:
         """A dead letter with its whole payload, and why and when it died. Raises NotFound."""
-        return _object(await self._call("dead_letter", {"queue": queue, "id": id}))
+        return object_of(await self._call("dead_letter", {"queue": queue, "id": id}))
 
     async def requeue_dead_letters(
         self,
@@ -234,9 +239,8 @@ class HttpClient:
         filter: an object with some of reason, consumer, older_than_secs and text. up_to: what a list or a dry run
         answered; letters that died later are left alone. to: another queue. priority: a new one.
         """
-        choice = _named(ids=_list(ids), filter=filter, all=all, up_to=up_to, dry_run=dry_run)
-        fields = {**choice, **_named(to=to, priority=priority)}
-        return _object(await self._call("requeue_dead_letters", {"queue": queue}, fields))
+        fields = choice(ids, filter, all, up_to, dry_run) | named(to=to, priority=priority)
+        return object_of(await self._call("requeue_dead_letters", {"queue": queue}, fields))
 
     async def purge_dead_letters(
         self,
@@ -249,8 +253,8 @@ class HttpClient:
         dry_run: bool | None = None,
     ) -> Json:
         """Remove dead letters for good: {"purged": n, ...}. Chosen as in `requeue_dead_letters`."""
-        choice = _named(ids=_list(ids), filter=filter, all=all, up_to=up_to, dry_run=dry_run)
-        return _object(await self._call("purge_dead_letters", {"queue": queue}, choice))
+        fields = choice(ids, filter, all, up_to, dry_run)
+        return object_of(await self._call("purge_dead_letters", {"queue": queue}, fields))
 
     # Queues
 
@@ -266,7 +270,7 @@ class HttpClient:
         protected: bool = False,
     ) -> None:
         """`protected`: purge, delete, rename and stricter limits of dead letters are refused. Raises QueueExists."""
-        config = _named(dead_letter_ttl_seconds=dead_letter_ttl_seconds, dead_letter_max=dead_letter_max)
+        config = named(dead_letter_ttl_seconds=dead_letter_ttl_seconds, dead_letter_max=dead_letter_max)
         config |= {"ordering": ordering, "allow_duplicates": allow_duplicates, "priority_kind": priority_kind}
         if protected:
             config["protected"] = True
@@ -283,7 +287,7 @@ class HttpClient:
         protected: bool | None = None,
     ) -> None:
         """Rename a queue, or change what it allows and keeps. Raises QueueNotFound, QueueExists."""
-        config = _named(name=new_name, allow_duplicates=allow_duplicates, protected=protected)
+        config = named(name=new_name, allow_duplicates=allow_duplicates, protected=protected)
         limits = {"dead_letter_ttl_seconds": dead_letter_ttl_seconds, "dead_letter_max": dead_letter_max}
         config |= {field: value for field, value in limits.items() if not isinstance(value, Unchanged)}
         await self._call("update_queue", {}, {"name": name, "config": config})
@@ -298,11 +302,11 @@ class HttpClient:
 
     async def purge_all(self) -> Json:
         """Empty all queues: {"purged_queues": n, "purged_messages": n}."""
-        return _object(await self._call("purge_all"))
+        return object_of(await self._call("purge_all"))
 
     async def delete_all(self) -> Json:
         """Remove all queues: {"deleted_queues": n, "deleted_messages": n}."""
-        return _object(await self._call("delete_all"))
+        return object_of(await self._call("delete_all"))
 
     # Reports
 
@@ -321,36 +325,36 @@ class HttpClient:
         offset: int | None = None,
     ) -> Json:
         """A page of queues with their counts and rates: {"queues": [...], "totals": {...}, "offset": n}."""
-        query = _named(name=name, search=search, sort=sort, order=order, limit=limit, offset=offset)
-        return _object(await self._call("queue_list", {}, query))
+        query = named(name=name, search=search, sort=sort, order=order, limit=limit, offset=offset)
+        return object_of(await self._call("queue_list", {}, query))
 
     async def queue_stats(self, queue: str) -> Json:
         """Counts, configuration and rates of a queue; zeros for an unknown one."""
-        return _object(await self._call("queue_stats", {"queue": queue}))
+        return object_of(await self._call("queue_stats", {"queue": queue}))
 
     async def stats(self) -> Json:
         """The same for all queues, and a summary: {"queues": [...], "summary": {...}}."""
-        return _object(await self._call("stats"))
+        return object_of(await self._call("stats"))
 
     async def metrics(self, queue: str) -> Json:
         """Counts and rates of the last seconds: {"points": [...], ...}."""
-        return _object(await self._call("metrics", {"queue": queue}))
+        return object_of(await self._call("metrics", {"queue": queue}))
 
     async def operation_timings(self, seconds: int | None = None) -> Json:
         """How long operations took, a second at a time: {operation: [...]}."""
-        return _object(await self._call("operation_timings", {}, _named(seconds=seconds)))
+        return object_of(await self._call("operation_timings", {}, named(seconds=seconds)))
 
     async def operation_histograms(self) -> Json:
         """How long operations took since the server started: {"operations": {operation: {"buckets": [...], ...}}}."""
-        return _object(await self._call("operation_histograms"))
+        return object_of(await self._call("operation_histograms"))
 
     async def health(self) -> Json:
         """{"status": "ok" or "starting", ...}. Answered as long as the server runs."""
-        return _object(await self._call("health"))
+        return object_of(await self._call("health"))
 
     async def live(self) -> Json:
         """{"status": "ok"}."""
-        return _object(await self._call("live"))
+        return object_of(await self._call("live"))
 
     async def ready(self) -> bool:
         """Whether the server takes changes. Not asked again if it doesn't."""
@@ -364,7 +368,7 @@ class HttpClient:
 
     async def server(self) -> Json:
         """Version, state, settings and limits of the server."""
-        return _object(await self._call("server"))
+        return object_of(await self._call("server"))
 
     # One request
 
@@ -374,20 +378,3 @@ class HttpClient:
         terms = {"consumer_id": self.consumer_id, "timeout_seconds": lock_seconds, "details": True}
         wait = wait_seconds or None
         return await self._call(name, params, {**fields, **terms, "wait_seconds": wait}, wait_seconds=wait_seconds)
-
-
-def _named(**fields: Any) -> Json:
-    """The fields that are given."""
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _list(ids: Sequence[str] | None) -> list[str] | None:
-    return None if ids is None else list(ids)
-
-
-def _taken(queue: str, value: object) -> Taken:
-    return converted(Taken, {"queue": queue, **_object(value)})
-
-
-def _object(value: object) -> Json:
-    return converted(Json, value)

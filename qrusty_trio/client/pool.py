@@ -7,48 +7,16 @@ end, for whatever reason, is closed: the server then takes back what it had hand
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import ByteStream
 
+from qrusty_trio.client.addresses import Address
 from qrusty_trio.client.errors import ConnectionLost, NotSent, TimedOut
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import Request, Response
+from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS, READ_BYTES
 from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, is_silent, open_stream, reason
-
-CONNECT_SECONDS = 10.0
-KEEP_SECONDS = 30.0
-"""A connection without a request for longer is not used again. Less than the server's own limit, 75 s, because a
-request on a connection that the server is just closing is lost."""
-READ_BYTES = 64 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server is."""
-
-    host: str
-    port: int
-    tls: bool
-    prefix: str
-    """What precedes each path, '' for none."""
-
-    @property
-    def name(self) -> str:
-        """As the header Host has it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
-
-
-def address_of(url: str) -> Address:
-    """Read an http:// or https:// URL. Raises ValueError for any other."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"not an HTTP URL: {url!r}")
-    tls = parts.scheme == "https"
-    return Address(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"))
 
 
 class _Open:

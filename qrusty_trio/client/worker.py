@@ -17,13 +17,14 @@ from __future__ import annotations
 import logging
 import random
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
+from signal import Signals
 from typing import Protocol
 
 import anyio
-from anyio.abc import TaskGroup
+from anyio.abc import TaskGroup, TaskStatus
 
 from qrusty_trio.client.client import UNSUBSCRIBE_SECONDS, Client
 from qrusty_trio.client.errors import ClientError, RequestError, Unavailable
@@ -77,6 +78,7 @@ async def worker(
     grace_seconds: float = 30.0,
     reconnect_seconds: float = 300.0,
     stop: Stop | None = None,
+    signals: Collection[Signals] = (),
 ) -> None:
     """Call `handler` for each message of a queue, up to `concurrency` (1 to 10,000) at a time.
 
@@ -90,9 +92,10 @@ async def worker(
 
     The worker connects, and reconnects, for up to `reconnect_seconds` in a row, at growing and random intervals.
 
-    Set `stop` to end it: it takes no more messages, waits `grace_seconds` for its handlers, cancels those that are
-    left, and returns. If the caller is cancelled, handlers are cancelled at once. Either way, messages that were not
-    settled go back to the queue, uncounted.
+    Set `stop` to end it, or send one of `signals` to the process, such as `[signal.SIGTERM, signal.SIGINT]`. It then
+    takes no more messages, waits `grace_seconds` for its handlers, cancels those that are left, and returns. A second
+    signal ends the wait. If the caller is cancelled, handlers are cancelled at once. Either way, messages that were
+    not settled go back to the queue, uncounted. Signals can be received in the main thread only.
 
     Raises QueueNotFound and the other `RequestError`s, ConnectFailed if the server refuses the connection,
     ConnectionLost after `reconnect_seconds` without a connection, and ClosedByServer or ProtocolError if reconnecting
@@ -112,6 +115,8 @@ async def worker(
             tasks.start_soon(client.run)
             if stop is not None:
                 tasks.start_soon(work.stop_when, stop)
+            if signals:
+                await tasks.start(work.stop_on, signals)
             try:
                 await work.run(grace_seconds)
             finally:
@@ -150,10 +155,21 @@ class _Work:
         """Handlers that failed in a row."""
         self._taking = anyio.CancelScope()
         self._stopping = anyio.Event()
+        self._hurry = anyio.Event()
+        """Set to end the wait for the handlers."""
 
     async def stop_when(self, stop: Stop) -> None:
         await stop.wait()
         self._taking.cancel()
+
+    async def stop_on(self, signals: Collection[Signals], *, task_status: TaskStatus[None]) -> None:
+        with anyio.open_signal_receiver(*signals) as received:
+            task_status.started()
+            async for number in received:
+                if self._taking.cancel_called:
+                    self._hurry.set()
+                _log.info("%s: the worker of %r stops", number.name, self.deliveries.queue)
+                self._taking.cancel()
 
     async def run(self, grace_seconds: float) -> None:
         """Take messages until `stop_when`, or until the subscription fails. Then wait for the handlers.
@@ -172,6 +188,7 @@ class _Work:
                         except ClientError as error:
                             failure = error
                         await self._take_no_more(handlers, grace_seconds)
+                        renewing.start_soon(self._end_early, handlers)
                 renewing.cancel_scope.cancel()
         if handlers.cancel_scope.cancelled_caught:
             _log.warning("handlers were cancelled after %g s, and their messages go back", grace_seconds)
@@ -186,6 +203,10 @@ class _Work:
         for delivery in self.deliveries.drain():
             # Nobody works on it. It goes back when the connection is closed: until then it must not expire.
             self._hold(_Job(delivery))
+
+    async def _end_early(self, handlers: TaskGroup) -> None:
+        await self._hurry.wait()
+        handlers.cancel_scope.cancel()
 
     async def _take(self, handlers: TaskGroup) -> None:
         while True:

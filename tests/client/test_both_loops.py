@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Iterator
 
@@ -14,6 +16,7 @@ import trio
 from qrusty_trio import client as q
 from tests.client.server_process import ServerProcess, on_both_loops, server_process
 from tests.http.ws_server import PATIENCE
+from tests.server.running import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -224,12 +227,19 @@ def test_worker(server: ServerProcess, queue: str, backend: str) -> None:
         stop, tried = anyio.Event(), Counter[str]()
         stuck = anyio.Event()
 
+        async def renewed(id: str) -> None:
+            ends: set[int] = set()
+            while len(ends) < 2:
+                locks = (await client.locks(queue))["locks"]
+                ends |= {each["lock_until"] for each in locks if each["id"] == id}
+                await anyio.sleep(0.05)
+
         async def handle(message: q.Message) -> None:
             tried[message.payload] += 1
             if message.payload == "bad":
                 raise ValueError("no good")
             if message.payload == "long":
-                await anyio.sleep(2.5)  # more than two locks
+                await renewed(message.id)
             if message.payload == "stuck":
                 stuck.set()
                 await anyio.sleep_forever()
@@ -240,7 +250,7 @@ def test_worker(server: ServerProcess, queue: str, backend: str) -> None:
 
             async def work() -> None:
                 await q.worker(
-                    server.websocket_url, queue, handle, concurrency=3, lock_seconds=1, grace_seconds=0.1, stop=stop
+                    server.websocket_url, queue, handle, concurrency=3, lock_seconds=9, grace_seconds=0.1, stop=stop
                 )
 
             tasks.start_soon(work)
@@ -257,3 +267,66 @@ def test_worker(server: ServerProcess, queue: str, backend: str) -> None:
         assert tried == {"good": 1, "bad": 2, "long": 1, "stuck": 1}
 
     anyio.run(main, backend=backend)
+
+
+PROGRAM = """
+import logging, signal, sys, anyio
+from qrusty_trio.client import worker
+
+logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
+
+async def handle(message):
+    print("begun", flush=True)
+    await anyio.sleep(float(message.payload))
+    print("done", flush=True)
+
+async def main():
+    grace = float(sys.argv[3])
+    await worker(sys.argv[1], sys.argv[2], handle, concurrency=2, grace_seconds=grace, signals=[signal.SIGTERM])
+
+anyio.run(main, backend=sys.argv[4])
+print("ended", flush=True)
+"""
+
+
+# Verifies: WS-0045, WS-0047
+@on_both_loops
+@pytest.mark.parametrize(
+    ("works", "grace", "again", "after"),
+    [
+        (1, 60, False, ["done", "done", "ended"]),  # what runs is finished, and what was not begun goes back
+        (3600, 0.1, False, ["ended"]),  # what does not end in time goes back, too
+        (3600, 3600, True, ["ended"]),  # a second signal ends the wait
+    ],
+)
+def test_a_worker_stops_on_a_signal(
+    server: ServerProcess, queue: str, backend: str, works: float, grace: float, again: bool, after: list[str]
+) -> None:
+    async def publish() -> None:
+        async with q.HttpClient(server.url) as client:
+            for _ in range(3):
+                await client.publish(queue, str(works))
+
+    async def look() -> None:
+        async with q.HttpClient(server.url) as client:
+            await settled(client, queue, 3 - after.count("done"), 0)
+            message = await client.consume(queue)
+            assert message is not None
+            assert message.retry_count == 1
+
+    trio.run(publish)
+    command = [sys.executable, "-c", PROGRAM, server.websocket_url, queue, str(grace), backend]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
+            process.send_signal(signal.SIGTERM)
+            assert any("SIGTERM: the worker" in line for line in process.stdout)
+            if again:
+                process.send_signal(signal.SIGTERM)
+            printed = process.stdout.read().splitlines()
+            assert [line for line in printed if line in ("begun", "done", "ended")] == after
+            assert process.wait(PATIENCE) == 0
+        finally:
+            process.kill()
+    trio.run(look)

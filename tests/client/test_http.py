@@ -11,8 +11,7 @@ import trio.testing
 
 from qrusty_trio import client as q
 from qrusty_trio.client import exchange
-from qrusty_trio.client.caller import BACKOFF_SECONDS, MAX_BACKOFF_SECONDS
-from qrusty_trio.client.pool import KEEP_SECONDS
+from qrusty_trio.client.retries import BACKOFF_SECONDS, KEEP_SECONDS, MAX_BACKOFF_SECONDS
 from tests.client.scripted_http import URL, Peer, scripted
 
 Clock = trio.testing.MockClock

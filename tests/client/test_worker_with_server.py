@@ -20,7 +20,7 @@ async def during(server: Running, handler: q.Handler, until: Callable[[], Awaita
     stop = trio.Event()
     with trio.fail_after(PATIENCE):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(lambda: q.worker(server.url, "jobs", handler, stop=stop, **options))
+            nursery.start_soon(lambda: q.worker(server.url, "jobs", handler, stop=stop, **options))  # type: ignore[arg-type]
             await until()
             stop.set()
 

@@ -17,6 +17,7 @@ PAGES = sorted(
     (
         ROOT / "README.md",
         ROOT / "docs/workers.md",
+        ROOT / "docs/clients.md",
         *ROOT.glob("docs/tutorial.md"),
         *ROOT.glob("docs/guides/*.md"),
         *ROOT.glob("docs/explanation/*.md"),
