@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskStatus
 
-from qrusty_trio.client.connection import Connection, Frame
+from qrusty_trio.client.connection import RESPONSE_SECONDS, Connection, Frame
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
     ClientClosed,
@@ -48,10 +48,18 @@ class Client:
     Requirements: WS-0036
     """
 
-    def __init__(self, url: str, reconnect_seconds: float, *, patient: bool = False) -> None:
+    def __init__(
+        self,
+        url: str,
+        reconnect_seconds: float,
+        *,
+        timeout_seconds: float = RESPONSE_SECONDS,
+        patient: bool = False,
+    ) -> None:
         """`patient`: the first attempt to connect is like all others. It is repeated, and `run` raises nothing."""
         self._url = url
         self._reconnect_seconds = reconnect_seconds
+        self._timeout_seconds = timeout_seconds
         self._patient = patient
         self._connection: Connection | None = None
         self._changed = anyio.Event()
@@ -94,16 +102,20 @@ class Client:
             return Published(answer.ids, answer.rejected)
 
     @asynccontextmanager
-    async def subscribe(self, queue: str, *, prefetch: int = 32, lock_timeout: int = 30) -> AsyncIterator[Deliveries]:
+    async def subscribe(
+        self, queue: str, *, prefetch: int = 32, lock_timeout: int = 30, deadline_soon: int | None = None
+    ) -> AsyncIterator[Deliveries]:
         """Receive the messages of a queue: `async with client.subscribe("jobs") as deliveries`, then iterate.
 
         prefetch: most messages that may be here and unsettled at a time, 1 to 10,000. With 1, the next one comes after
         the last one was settled. lock_timeout: seconds to settle a message, from when the server sends it.
+        deadline_soon: how many seconds before that `Delivery.deadline_soon` returns, 1 to 3,600, and less than
+        `lock_timeout`.
 
         Raises QueueNotFound and the other `RequestError`s, AlreadySubscribed, and ConnectionLost if the connection is
         lost before the response. After a later loss the client subscribes again by itself.
         """
-        deliveries = Deliveries(queue, prefetch, lock_timeout)
+        deliveries = Deliveries(queue, prefetch, lock_timeout, deadline_soon=deadline_soon)
         connection = await self._connected()
         self.add(deliveries)
         try:
@@ -134,8 +146,12 @@ class Client:
                 return self._connection
             await self._changed.wait()
 
-    def _deliver(self, frame: Frame) -> None:
+    def _take(self, frame: Frame) -> None:
         deliveries = self._subscriptions.get(frame.queue)
+        if frame.type == "deadline-soon":
+            if deliveries is not None:  # else it was on its way when the subscription ended
+                deliveries.warn(frame.id)
+            return
         if deliveries is None:
             raise ProtocolError(f"a delivery of {frame.queue[:100]!r}, which is not subscribed to")
         deliveries.take(frame)
@@ -154,7 +170,7 @@ class Client:
             opened = anyio.current_time()
             try:
                 async with open_websocket(self._url) as websocket:
-                    connection = Connection(websocket, self._deliver)
+                    connection = Connection(websocket, self._take, self._timeout_seconds)
                     self._connection = connection
                     if not connected:
                         connected = True
@@ -220,17 +236,20 @@ class Client:
 
 
 @asynccontextmanager
-async def connect(url: str, *, reconnect_seconds: float = 300.0) -> AsyncIterator[Client]:
+async def connect(
+    url: str, *, reconnect_seconds: float = 300.0, timeout_seconds: float = RESPONSE_SECONDS
+) -> AsyncIterator[Client]:
     """Open a connection, as `async with connect("ws://127.0.0.1:6784/ws") as client`, and close it at the end.
 
     After a loss the client reconnects and subscribes again. It tries for up to `reconnect_seconds` in a row, at growing
-    and random intervals. After that every request and every subscription raises ConnectionLost.
+    and random intervals. After that every request and every subscription raises ConnectionLost. A request whose
+    response takes longer than `timeout_seconds` raises TimedOut, and the connection is made anew.
 
     Raises ConnectFailed if the first attempt fails. An exception of the body comes out as it is, not in a group.
 
     Requirements: SYS-0020
     """
-    client = Client(url, reconnect_seconds)
+    client = Client(url, reconnect_seconds, timeout_seconds=timeout_seconds)
     with bare_exceptions():
         async with anyio.create_task_group() as tasks:
             await tasks.start(client.run)

@@ -23,6 +23,7 @@ from qrusty_trio.client.errors import (
     FrameTooLarge,
     NotSent,
     ProtocolError,
+    TimedOut,
     again,
     request_error,
 )
@@ -37,6 +38,8 @@ PING_SECONDS = 30.0
 """Time between two pings of ours."""
 PONG_SECONDS = 10.0
 """How long the server may take to answer a ping before the connection counts as lost."""
+RESPONSE_SECONDS = 30.0
+"""How long a response may take."""
 HOPELESS = frozenset({1002, 1003, 1007, 1008, 1009, 1010})
 """Close codes for a violation by one side: a new connection would end the same way."""
 SEND_BYTES = 64 * 1024
@@ -62,9 +65,10 @@ class Frame(msgspec.Struct):
 
 
 class _Request:
-    __slots__ = ("answer", "done")
+    __slots__ = ("answer", "deadline", "done")
 
-    def __init__(self) -> None:
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
         self.done = anyio.Event()
         self.answer: Frame | ClientError | None = None
 
@@ -76,18 +80,20 @@ _encode = msgspec.json.encode
 class Connection:
     """`run` does the work. Any task may call the other methods meanwhile.
 
-    The reading task calls `on_delivery` for each delivery. It may raise ProtocolError.
+    The reading task calls `on_push` for each delivery and each warning. It may raise ProtocolError. A connection on
+    which a response does not come within `timeout_seconds` is given up.
 
-    Requirements: WS-0034
+    Requirements: WS-0034, WS-0049
     """
 
-    def __init__(self, websocket: WebSocket, on_delivery: Callable[[Frame], None]) -> None:
+    def __init__(self, websocket: WebSocket, on_push: Callable[[Frame], None], timeout_seconds: float) -> None:
         self._websocket = websocket
-        self._on_delivery = on_delivery
+        self._on_push = on_push
+        self._timeout_seconds = timeout_seconds
         self._numbers = itertools.count(1)
         self._slots = anyio.Semaphore(MAX_IN_FLIGHT)
         self._pending: dict[str, _Request] = {}
-        """By req_id. Each entry holds one slot."""
+        """By req_id, in the order in which they were made. Each entry holds one slot."""
         self._unsent: OrderedDict[str, bytes] = OrderedDict()
         """Requests and posts not sent yet, by number."""
         self._wake = anyio.Event()
@@ -98,8 +104,8 @@ class Connection:
     async def request(self, **fields: Any) -> Frame:
         """Send a request and wait for its response.
 
-        Raises RequestError (refused), FrameTooLarge, NotSent, ConnectionLost or whatever else ended the connection. If
-        the caller is cancelled before the request was sent, it is not sent.
+        Raises RequestError (refused), FrameTooLarge, NotSent, TimedOut, ConnectionLost or whatever else ended the
+        connection. If the caller is cancelled before the request was sent, it is not sent.
         """
         number = str(next(self._numbers))
         text = _text({**fields, "req_id": number})
@@ -107,7 +113,7 @@ class Connection:
         if self.ended is not None:
             self._slots.release()
             raise NotSent("the connection ended before the request was sent")
-        request = self._pending[number] = _Request()
+        request = self._pending[number] = _Request(anyio.current_time() + self._timeout_seconds)
         self._send(number, text)
         try:
             await request.done.wait()
@@ -135,6 +141,7 @@ class Connection:
                 tasks.start_soon(self._guard, self._read)
                 tasks.start_soon(self._guard, self._write)
                 tasks.start_soon(self._watch)
+                tasks.start_soon(self._expire)
         assert self.ended is not None
         return self.ended
 
@@ -184,12 +191,12 @@ class Connection:
                 self._wake.set()
 
     def _take(self, frame: Frame) -> None:
-        if frame.type == "deliver":
-            self._on_delivery(frame)
+        if frame.type in ("deliver", "deadline-soon"):
+            self._on_push(frame)
         elif frame.type == "deliver-batch":
             for each in frame.messages:
                 each.queue = frame.queue
-                self._on_delivery(each)
+                self._on_push(each)
         elif frame.type in ("ok", "error"):
             if frame.req_id in self._pending:
                 self._answer(frame.req_id, frame)
@@ -226,6 +233,19 @@ class Connection:
                 await ponged.wait()
             if waiting.cancelled_caught:
                 self.end(ConnectionLost("the server answers no ping"))
+
+    async def _expire(self) -> None:
+        """End the connection when a response does not come in time."""
+        while True:
+            number, oldest = next(iter(self._pending.items()), (None, None))
+            if number is None or oldest is None:
+                await anyio.sleep(self._timeout_seconds)
+            elif oldest.deadline > anyio.current_time():
+                await anyio.sleep_until(oldest.deadline)
+            else:
+                if number not in self._unsent:
+                    self._answer(number, TimedOut(f"no response within {self._timeout_seconds:g} s"))
+                return self.end(ConnectionLost("a response did not come in time"))
 
 
 def _text(fields: dict[str, Any]) -> bytes:

@@ -22,6 +22,7 @@ from qrusty_trio.client.connection import Connection, Frame
 from qrusty_trio.client.errors import ClientError, ConnectionLost, ProtocolError, RequestError, Starting, again
 
 MAX_PREFETCH = 10_000
+MAX_WARN_SECONDS = 3_600
 MAX_BATCH = 1_000
 """Most deliveries that a server sends in a frame."""
 STARTING_SECONDS = 1.0
@@ -35,7 +36,18 @@ class Delivery:
     another consumer, and the work on it is done again.
     """
 
-    __slots__ = ("_connection", "_subscription", "created_at", "id", "lock_ends", "payload", "priority", "queue")
+    __slots__ = (
+        "_changed",
+        "_connection",
+        "_subscription",
+        "_warned",
+        "created_at",
+        "id",
+        "lock_ends",
+        "payload",
+        "priority",
+        "queue",
+    )
 
     def __init__(self, frame: Frame, lock_seconds: int, subscription: Deliveries, connection: Connection) -> None:
         self.queue = frame.queue
@@ -49,6 +61,9 @@ class Delivery:
         """When the lock expires, by `anyio.current_time`: never earlier than at the server."""
         self._subscription = subscription
         self._connection = connection
+        self._warned = False
+        self._changed: anyio.Event | None = None
+        """What those wait for who want to be warned."""
 
     @property
     def lost(self) -> bool:
@@ -73,7 +88,37 @@ class Delivery:
         """Make the lock expire `seconds` from now. Raises NotLocked if it has already expired."""
         self._check()
         await self._connection.request(type="renew", queue=self.queue, id=self.id, lock_timeout_secs=seconds)
+        self._warned = False
         self._subscription.renewed(self, anyio.current_time() + seconds)
+
+    async def deadline_soon(self) -> bool:
+        """Wait until the server says that the lock ends soon: see `deadline_soon` of `subscribe`, which is needed.
+
+        After `renew` it waits for the new end. Returns False if the message was settled, or its lock had ended, before
+        that. Raises ConnectionLost.
+        """
+        if self._subscription.deadline_soon is None:
+            raise ValueError("the subscription did not ask for warnings: give it deadline_soon")
+        while not self._warned:
+            self._check()
+            if not self._subscription.holds(self):
+                return False
+            if self._changed is None:
+                self._changed = anyio.Event()
+            await self._changed.wait()
+        return True
+
+    # For `Deliveries`
+
+    def warn(self) -> None:
+        self._warned = True
+        self.announce()
+
+    def announce(self) -> None:
+        """Wake those that wait for a warning."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _settle(self, **fields: str) -> None:
         self._check()
@@ -103,22 +148,35 @@ class Deliveries:
     Requirements: WS-0037, WS-0038
     """
 
-    def __init__(self, queue: str, prefetch: int, lock_timeout: int, on_loss: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self,
+        queue: str,
+        prefetch: int,
+        lock_timeout: int,
+        on_loss: Callable[[], None] | None = None,
+        *,
+        deadline_soon: int | None = None,
+    ) -> None:
         """`on_loss` is called when a connection has ended, and with it all locks."""
         if not 1 <= prefetch <= MAX_PREFETCH:
             raise ValueError(f"prefetch must be from 1 to {MAX_PREFETCH}, not {prefetch}")
         if lock_timeout < 1:
             raise ValueError(f"lock_timeout must be at least 1 second, not {lock_timeout}")
+        if deadline_soon is not None and not 1 <= deadline_soon <= min(MAX_WARN_SECONDS, lock_timeout - 1):
+            raise ValueError(
+                f"deadline_soon must be from 1 to {MAX_WARN_SECONDS}, and less than lock_timeout, not {deadline_soon}"
+            )
         self.queue = queue
         self.prefetch = prefetch
         self.lock_timeout = lock_timeout
+        self.deadline_soon = deadline_soon
         self._chunk = max(1, prefetch // 2)
         self._prefetched: deque[Delivery] = deque()
         """At most `prefetch`, as the server has no credit for more."""
         self._changed: anyio.Event | None = None
         """What those wait for who find nothing prefetched."""
-        self._open: OrderedDict[Delivery, None] = OrderedDict()
-        """Unsettled messages, prefetched or handed out, roughly in the order in which their locks expire."""
+        self._open: OrderedDict[str, Delivery] = OrderedDict()
+        """By id: unsettled messages, prefetched or handed out, roughly in the order in which their locks expire."""
         self._connection: Connection | None = None
         self._credits = 0
         """Credits that the server has left."""
@@ -166,7 +224,7 @@ class Deliveries:
         """Release messages whose locks have expired. Returns when the next lock may expire, or infinity."""
         now = anyio.current_time()
         while self._open:
-            oldest = next(iter(self._open))
+            oldest = next(iter(self._open.values()))
             if oldest.lock_ends > now:
                 return oldest.lock_ends
             self.release(oldest)
@@ -176,15 +234,20 @@ class Deliveries:
 
     def release(self, delivery: Delivery) -> None:
         """The message is no longer ours: give back its credit."""
-        if delivery in self._open:
-            del self._open[delivery]
+        if self.holds(delivery):
+            del self._open[delivery.id]
+            delivery.announce()
             self._owed += 1
             self._replenish()
 
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether the message is ours, as far as we know."""
+        return self._open.get(delivery.id) is delivery
+
     def renewed(self, delivery: Delivery, lock_ends: float) -> None:
         delivery.lock_ends = lock_ends
-        if delivery in self._open:
-            self._open.move_to_end(delivery)
+        if self.holds(delivery):
+            self._open.move_to_end(delivery.id)
 
     def _replenish(self) -> None:
         if self._connection is None or self._closed:
@@ -203,6 +266,8 @@ class Deliveries:
         fields = {"credits": self.prefetch, "lock_timeout_secs": self.lock_timeout}
         if self.prefetch > 1:
             fields["batch"] = min(self.prefetch, MAX_BATCH)  # what is there together comes in one frame
+        if self.deadline_soon is not None:
+            fields["deadline_soon_secs"] = self.deadline_soon
         await connection.request(type="subscribe", queue=self.queue, **fields)
 
     async def attach_again(self, connection: Connection) -> None:
@@ -221,7 +286,9 @@ class Deliveries:
     def detach(self) -> None:
         """The connection has ended: messages that came over it are no longer ours."""
         self._connection = None
-        self._open.clear()
+        lost, self._open = self._open, OrderedDict()
+        for delivery in lost.values():
+            delivery.announce()
         self._owed = self._credits = 0
         self.drain()
         if self._on_loss is not None:
@@ -233,10 +300,19 @@ class Deliveries:
             raise ProtocolError(f"a delivery of {self.queue!r} without credit")
         delivery = Delivery(frame, self.lock_timeout, self, self._connection)
         self._credits -= 1
-        self._open[delivery] = None
+        earlier = self._open.get(delivery.id)
+        if earlier is not None:
+            self.release(earlier)  # Its lock has expired, and here it is again.
+        self._open[delivery.id] = delivery
         self._prefetched.append(delivery)
         self._announce()
         self._replenish()
+
+    def warn(self, id: str) -> None:
+        """The lock of a message ends soon."""
+        delivery = self._open.get(id)
+        if delivery is not None:  # else it was settled meanwhile
+            delivery.warn()
 
     def fail(self, error: ClientError) -> None:
         """No more deliveries will come: make the iterator raise `error`."""

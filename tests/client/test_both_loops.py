@@ -146,6 +146,23 @@ def test_websocket(server: ServerProcess, queue: str, backend: str) -> None:
     anyio.run(main, backend=backend)
 
 
+# Verifies: WS-0047, WS-0049
+@on_both_loops
+def test_a_warning_before_a_lock_ends(server: ServerProcess, queue: str, backend: str) -> None:
+    async def main() -> None:
+        async with q.connect(server.websocket_url) as client:
+            await client.publish(queue, "p")
+            async with client.subscribe(queue, lock_timeout=300, deadline_soon=299) as deliveries:
+                delivery = await anext(deliveries)
+                with anyio.fail_after(PATIENCE):
+                    assert await delivery.deadline_soon()
+                await delivery.renew(600)
+                await delivery.ack()
+                assert not await delivery.deadline_soon()
+
+    anyio.run(main, backend=backend)
+
+
 # Verifies: WS-0040, WS-0047
 @on_both_loops
 def test_what_is_held_goes_back_uncounted(server: ServerProcess, queue: str, backend: str) -> None:

@@ -141,6 +141,35 @@ async def test_a_cancelled_request_keeps_its_place_until_its_answer(
         assert await client.publish("jobs", "second") == "y"
 
 
+# Verifies: WS-0049
+async def test_no_response_in_time(monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock) -> None:
+    """The late one is told so; for the other one the connection is lost with it."""
+    errors: dict[str, type[Exception]] = {}
+
+    async def script(peer: Peer) -> None:
+        await peer.ok(await peer.expect("publish"), id="x")
+        for _ in range(2):
+            await peer.expect("publish")
+        await trio.sleep(60)
+
+    async def publish(client: q.Client, payload: str) -> None:
+        with pytest.raises(q.ConnectionLost) as caught:
+            await client.publish("jobs", payload)
+        errors[payload] = type(caught.value)
+
+    async with scripted(monkeypatch, script, Peer.serve), q.connect(URL, timeout_seconds=5) as client:
+        await client.publish("jobs", "p")
+        await trio.sleep(100)  # a quiet connection stays
+        begin = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(publish, client, "late")
+            await trio.sleep(3)
+            nursery.start_soon(publish, client, "other")
+        assert trio.current_time() - begin == 5
+        assert errors == {"late": q.TimedOut, "other": q.ConnectionLost}
+        assert await client.publish("jobs", "p") == "id"
+
+
 async def test_what_no_server_takes_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     async def script(peer: Peer) -> None:
         await peer.ok(await peer.expect("publish"), id="x")

@@ -279,7 +279,101 @@ async def test_subscribing_wrongly(monkeypatch: pytest.MonkeyPatch) -> None:
             with pytest.raises(q.AlreadySubscribed):
                 async with client.subscribe("jobs"):
                     pass
-        for fields in ({"prefetch": 0}, {"prefetch": 10_001}, {"lock_timeout": 0}):
+        wrong = [{"prefetch": 0}, {"prefetch": 10_001}, {"lock_timeout": 0}]
+        wrong += [{"deadline_soon": 0}, {"deadline_soon": 30}, {"deadline_soon": 3_601, "lock_timeout": 9_999}]
+        for fields in wrong:
             with pytest.raises(ValueError, match="must be"):
                 async with client.subscribe("jobs", **fields):
                     pass
+
+
+# Verifies: WS-0049
+async def test_a_delivery_is_warned_of_before_its_lock_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(peer: Peer) -> None:
+        assert (await peer.subscribed())["deadline_soon_secs"] == 10
+        await peer.deliver("m1")
+        for id in ("m0", "m1"):  # the first one was settled meanwhile
+            await peer.send(type="deadline-soon", queue="jobs", id=id, lock_until=1790000030123)
+        await peer.ok(await peer.expect("renew"))
+        await peer.send(type="deadline-soon", queue="jobs", id="m1", lock_until=1790000060123)
+        await peer.ok(await peer.expect("ack"))
+        await peer.ok(await peer.expect("unsubscribe"))
+        await peer.send(type="deadline-soon", queue="jobs", id="m1", lock_until=1790000060123)
+        await peer.serve()
+
+    async with scripted(monkeypatch, script), q.connect(URL) as client:
+        async with client.subscribe("jobs", deadline_soon=10) as deliveries:
+            delivery = await anext(deliveries)
+            assert await delivery.deadline_soon()
+            assert await delivery.deadline_soon()
+            await delivery.renew(30)
+            assert await delivery.deadline_soon()
+            await delivery.ack()
+        assert await client.publish("jobs", "p") == "id"
+
+
+# Verifies: WS-0049
+@pytest.mark.parametrize("end", ["settled", "expired", "lost"])
+async def test_what_ends_the_wait_for_a_warning(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, end: str
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.subscribed()
+        await peer.deliver("m1")
+        if end == "lost":
+            await trio.sleep(5)
+        else:
+            await peer.serve()
+
+    async with (
+        scripted(monkeypatch, script, Peer.serve),
+        q.connect(URL) as client,
+        client.subscribe("jobs", deadline_soon=10) as deliveries,
+        trio.open_nursery() as nursery,
+    ):
+        delivery = await anext(deliveries)
+        if end == "settled":
+            nursery.start_soon(delivery.ack)
+        elif end == "expired":
+            nursery.start_soon(anext, deliveries)  # which looks whose lock has expired
+        if end == "lost":
+            with pytest.raises(q.ConnectionLost):
+                await delivery.deadline_soon()
+        else:
+            assert not await delivery.deadline_soon()
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_subscription_that_asked_for_no_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def script(peer: Peer) -> None:
+        assert "deadline_soon_secs" not in await peer.subscribed()
+        await peer.deliver("m1")
+        await peer.serve()
+
+    async with scripted(monkeypatch, script), q.connect(URL) as client, client.subscribe("jobs") as deliveries:
+        with pytest.raises(ValueError, match="deadline_soon"):
+            await (await anext(deliveries)).deadline_soon()
+
+
+# Verifies: WS-0037
+async def test_a_message_that_comes_again_gives_back_its_first_place(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.subscribed()
+        await peer.deliver("m1")
+        await trio.sleep(40)
+        await peer.deliver("m1")
+        assert credits_of(await read_all(peer)) == [1]
+        await peer.serve()
+
+    async with (
+        scripted(monkeypatch, script),
+        q.connect(URL) as client,
+        client.subscribe("jobs", prefetch=2) as deliveries,
+    ):
+        first = await anext(deliveries)
+        await trio.sleep(45)
+        second = await anext(deliveries)
+        assert (first.id, second.id) == ("m1", "m1")
+        assert first is not second
