@@ -138,7 +138,8 @@ def listed(services: Services, call: Call, now: int) -> Generator[None, None, Re
     # A cursor is only given when there was something before its upper bound, so a purge there came later.
     cursor = paging.read_cursor(query.get("cursor"), Listed.DEAD, queue.number, queue.dead_purged + 1, queue.next_dead)
     wanted = _filter_of_query(query, now)
-    begin, end = 0, queue.next_dead
+    # What was purged or requeued from the beginning on is no further page.
+    begin, end = queue.dead_from, queue.next_dead
     if cursor is not None:
         begin, end = _number_after(cursor), cursor.upper
     page = _Page(limit)

@@ -216,6 +216,14 @@ def test_a_cursor_of_another_queue_or_from_before_a_purge(table: Table) -> None:
     assert len(table.get(f"{PATH}?cursor={cursor}")["messages"]) == 2
 
 
+@pytest.mark.parametrize("leave", ["purge", "requeue"])
+def test_a_list_that_was_emptied_has_no_further_page(table: Table, leave: str) -> None:
+    for _ in range(3):
+        bury(table)
+    table.post(f"{PATH}/{leave}", {"all": True})
+    assert [(page["messages"], page["cursor"]) for page in pages(table)] == [([], None)]
+
+
 def test_a_cursor_that_is_ahead_hides_no_letter(table: Table) -> None:
     bury(table)
     table.post(f"{PATH}/purge", {"all": True})
