@@ -12,6 +12,7 @@ import inspect
 import os
 import sys
 from collections.abc import Callable
+from enum import IntEnum
 from typing import Annotated, Any, Concatenate, ParamSpec
 
 import typer
@@ -25,7 +26,7 @@ from qrusty_trio.cli.targets import DEFAULT_URL, Target, default_consumer, targe
 from qrusty_trio.client import ClientError
 
 P = ParamSpec("P")
-Command = Callable[Concatenate[Session, P], Exit | None]
+Command = Callable[Concatenate[Session, P], IntEnum | None]
 
 TIMEOUT_SECONDS = 30.0
 
@@ -55,8 +56,11 @@ _SERVER: dict[str, tuple[Any, Any]] = {
 NO_SERVER = Target("", "none", "")
 
 
-def command(app: typer.Typer, name: str, *, server: bool = True) -> Callable[[Command[P]], Command[P]]:
-    """Make a function the command `name` of `app`. `server`: whether it talks to one."""
+def command(
+    app: typer.Typer, name: str, *, server: bool = True, failure: IntEnum | None = None
+) -> Callable[[Command[P]], Command[P]]:
+    """Make a function the command `name` of `app`. `server`: whether it talks to one. `failure`: what it exits with
+    whatever goes wrong."""
     common = {**(_SERVER if server else {}), **_OUTPUT}
 
     def register(function: Command[P]) -> Command[P]:
@@ -69,7 +73,7 @@ def command(app: typer.Typer, name: str, *, server: bool = True) -> Callable[[Co
 
         def run(**given: Any) -> None:
             options = {each: given.pop(each) for each in common}
-            status = guarded(lambda: function(_session(options, server), **given), options)  # type: ignore[call-arg]
+            status = guarded(lambda: function(_session(options, server), **given), options, failure)  # type: ignore[call-arg]
             if status:
                 raise typer.Exit(int(status))
 
@@ -90,7 +94,7 @@ def _session(options: dict[str, Any], server: bool) -> Session:
     return Session(target, output, options["quiet"], options["verbose"], timeout)
 
 
-def guarded(body: Callable[[], Exit | None], options: dict[str, Any]) -> Exit:
+def guarded(body: Callable[[], IntEnum | None], options: dict[str, Any], failure: IntEnum | None = None) -> IntEnum:
     """Run a command's body. Exceptions become a line on stderr and an exit status."""
     try:
         return body() or Exit.DONE
@@ -101,11 +105,11 @@ def guarded(body: Callable[[], Exit | None], options: dict[str, Any]) -> Exit:
         for cause in causes:
             status = _status_of(cause, options)
             if status is not None:
-                return status
+                return status if failure is None else failure
         if options["verbose"]:
             raise
         say(f"error: a fault of this program: {causes[0]!r}. Please report it with what --verbose prints")
-        return Exit.REFUSED
+        return Exit.REFUSED if failure is None else failure
 
 
 def _status_of(cause: BaseException, options: dict[str, Any]) -> Exit | None:

@@ -32,7 +32,7 @@ MEANINGS = {
     Exit.PARTLY: "partly done: stderr says what was not",
     Exit.NOT_FOUND: "not found: the queue, the message, or its lock",
     Exit.UNREACHABLE: "the server can't be reached, or is starting",
-    Exit.EMPTY: "no message (`consume`, `peek`)",
+    Exit.EMPTY: "no message (`consume`, `peek`, `dead list`)",
     Exit.INTERRUPTED: "interrupted by Ctrl-C",
     Exit.BROKEN_PIPE: "whoever read the output ended first",
 }

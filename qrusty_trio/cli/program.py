@@ -14,7 +14,22 @@ from typing import Annotated
 import typer
 
 from qrusty_trio import __version__
-from qrusty_trio.cli import consuming, naming, publishing, queues, removing, reports, serving
+from qrusty_trio.cli import (
+    consuming,
+    letters,
+    live,
+    naming,
+    probes,
+    publishing,
+    queues,
+    removing,
+    reports,
+    serving,
+    smoke,
+    stores,
+    transfer,
+    working,
+)
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.output import say
 
@@ -33,10 +48,17 @@ def make_app() -> typer.Typer:
     app.command("serve", help=f"{inspect.getdoc(_serve)}\n\n\b\n{serving.settings_text()}")(_serve)
     publishing.register(app)
     consuming.register(app)
+    working.register(app)
     queue = _group(app, "queue", "Queues: list, show, create, update, purge, delete, wait.")
     queues.register(queue)
     removing.register(queue)
+    letters.register(_group(app, "dead", "Dead letters: list, show, requeue, purge."))
     reports.register(app)
+    live.register(app)
+    transfer.register(app)
+    stores.register(_group(app, "store", "The directory of a server that is stopped: check, dump."))
+    probes.register(app)
+    smoke.register(app)
     naming.register(_group(app, "context", "Contexts: servers that have a name."))
     return app
 
@@ -92,7 +114,7 @@ def run(arguments: list[str]) -> int:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else NAME
         say(f"error: {error.format_message().rstrip('.')}. See `{command} --help`")
-        return error.exit_code
+        return probes.Status.UNKNOWN if arguments[:1] == ["check"] else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     return status if isinstance(status, int) else Exit.DONE

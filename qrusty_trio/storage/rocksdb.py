@@ -22,11 +22,10 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Any, Self, cast
 
-from rocksdict import Rdict, ReadOptions, WriteBatch
+from rocksdict import Rdict, WriteBatch
 
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.storage.base import Batch, Family
@@ -44,6 +43,7 @@ from qrusty_trio.storage.rocksdb_format import (
     newest_log,
 )
 from qrusty_trio.storage.rocksdb_options import MIB, tune
+from qrusty_trio.storage.rocksdb_scan import scan
 
 KEYED_BY_QUEUE = (Family.MESSAGES, Family.LOCKS, Family.DEAD, Family.DEDUP)
 """Families in which a purge deletes a range."""
@@ -124,33 +124,10 @@ class RocksStorage:
     def scan(
         self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
     ) -> list[tuple[bytes, bytes]]:
-        pairs: list[tuple[bytes, bytes]] = []
         try:
-            column = self._columns[family]
-            while len(pairs) < limit:
-                bounds = ReadOptions()
-                bounds.set_iterate_upper_bound(end)
-                found = islice(column.items(from_key=begin, read_opt=bounds), limit - len(pairs))
-                if octets is None:
-                    pairs += found
-                else:
-                    for pair in found:
-                        pairs.append(pair)
-                        octets -= len(pair[1])
-                        if octets <= 0:
-                            return pairs
-                if len(pairs) == limit:
-                    break
-                # items() ends the same way at the end of the range and at an unreadable block. Find out which it was.
-                begin = pairs[-1][0] + b"\0" if pairs else begin
-                probe = column.iter(bounds)
-                probe.seek(begin)
-                if not probe.valid():
-                    probe.status()
-                    break
+            return scan(self._columns[family], begin, end, limit, octets)
         except Exception as error:
             raise _translate(error, self._path) from error
-        return pairs
 
     def flush(self) -> None:
         with self._using():

@@ -104,7 +104,7 @@ class DirectoryLock:
             directory.mkdir(parents=True, exist_ok=True)
             if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
                 raise StartupRefused(f"The data directory {directory} is not readable and writable for this user.")
-            _check_content(directory)
+            check_content(directory)
             descriptor = os.open(directory / FORMAT_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StartupRefused(f"The data directory {directory} cannot be used: {error.strerror}.") from error
@@ -178,7 +178,8 @@ def _foreign(directory: Path) -> list[str]:
         )
 
 
-def _check_content(directory: Path) -> None:
+def check_content(directory: Path) -> None:
+    """Raise `StartupRefused` unless the directory is empty or holds a store that we read. Changes nothing."""
     marker = directory / FORMAT_FILE
     try:
         if not stat.S_ISREG(marker.stat().st_mode):
@@ -248,9 +249,7 @@ def _check_unmarked(directory: Path, names: set[str]) -> None:
             f"The data directory {directory} holds a database of another program: give another data directory."
         )
     with TemporaryDirectory(prefix="qrusty-") as copy:
-        for name in os.listdir(directory):
-            if not name.startswith(_OWN_FILES_OF_AN_OPEN_STORE):
-                os.symlink((directory / name).absolute(), Path(copy, name))
+        link_into(directory, Path(copy))
         options = Options(raw_mode=True)
         try:
             database = Rdict(
@@ -267,3 +266,10 @@ def _check_unmarked(directory: Path, names: set[str]) -> None:
             f"The data directory {directory} holds a database of another program: give another data directory."
         )
     check_version(directory, int.from_bytes(stored, "big"))
+
+
+def link_into(directory: Path, copy: Path) -> None:
+    """Link all that RocksDB reads of a database into `copy`, so that opening it there changes nothing."""
+    for name in os.listdir(directory):
+        if not name.startswith(_OWN_FILES_OF_AN_OPEN_STORE):
+            os.symlink((directory / name).absolute(), copy / name)

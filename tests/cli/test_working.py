@@ -1,0 +1,151 @@
+"""`work`: a real command for each message; what its end does to the message, and what ends the work."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cli.shell import Shell
+
+PATIENCE = 60
+
+
+def settled(shell: Shell, queue: str, *, dead: int = 0) -> None:
+    """Wait until nothing is available or locked."""
+    shell.ok("queue", "wait", queue, "--empty", "--within", str(PATIENCE))
+    assert shell.ok("queue", "show", queue, "-o", "json").json["dead"] == dead
+
+
+def worker(shell: Shell, script: str, *options: str) -> subprocess.Popen[bytes]:
+    return shell.popen("work", "jobs", *options, "--", "sh", "-c", script, stdin=subprocess.DEVNULL)
+
+
+def stopped(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGTERM) -> tuple[int, bytes, str]:
+    process.send_signal(number)
+    out, err = process.communicate(timeout=PATIENCE)
+    return process.returncode, out, err.decode()
+
+
+def appeared(path: Path) -> None:
+    end = time.monotonic() + PATIENCE
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.01)
+
+
+# Verifies: API-0132
+def test_the_command_gets_the_message_and_0_acks(shell: Shell, tmp_path: Path) -> None:
+    payload = b"two\nlines\x00 \xc3\xa9, no end"
+    (id,) = shell.ok("publish", "jobs", "-p", "7", stdin=payload).lines
+    script = f'cat > {tmp_path}/got; echo "$QRUSTY_MESSAGE_ID $QRUSTY_QUEUE $QRUSTY_PRIORITY $QRUSTY_CREATED_AT"'
+    with worker(shell, script) as process:
+        settled(shell, "jobs")
+        status, out, err = stopped(process)
+    assert (tmp_path / "got").read_bytes() == payload
+    assert out.decode().startswith(f"{id} jobs 7 20")
+    assert (status, err) == (0, f"1 done, 0 failed ({shell.url})\n")
+
+
+# Verifies: API-0132
+def test_another_end_nacks_with_what_was_said_last(shell: Shell) -> None:
+    shell.ok("publish", "jobs", "p", "--max-retries", "1")
+    shell.ok("publish", "jobs", "q", "--max-retries", "1")
+    with worker(
+        shell, 'read x; [ "$x" = q ] && kill -9 $$; echo first >&2; echo "no such address" >&2; exit 3'
+    ) as process:
+        settled(shell, "jobs", dead=2)
+        status, _, err = stopped(process)
+    errors = sorted(each["error"] for each in shell.ok("peek", "jobs", "--state", "dead").rows)
+    assert errors == ["CommandFailed: ended by SIGKILL", "CommandFailed: exit status 3: no such address"]
+    assert (status, "0 done, 2 failed" in err) == (0, True)
+    assert "Traceback" not in err
+
+
+# Verifies: API-0132
+def test_the_lock_is_renewed_while_the_command_runs(shell: Shell, tmp_path: Path) -> None:
+    """It takes longer than its lock, and is run once."""
+    shell.ok("publish", "jobs", "p")
+    with worker(shell, f"echo run >> {tmp_path}/runs; sleep 3.5", "--lock", "1") as process:
+        settled(shell, "jobs")
+        stopped(process)
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+# Verifies: API-0132
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_a_signal_waits_for_the_commands(shell: Shell, tmp_path: Path, number: signal.Signals, status: int) -> None:
+    """Those that run come to their end, no other one is begun, and what was not begun goes back uncounted."""
+    shell.ok("publish", "jobs", "--ndjson", stdin=b'"p"\n' * 5)
+    script = f"touch {tmp_path}/began$QRUSTY_MESSAGE_ID; while ! [ -e {tmp_path}/go ]; do sleep 0.05; done"
+    with worker(shell, script, "-j", "2") as process:
+        end = time.monotonic() + PATIENCE
+        while len(list(tmp_path.glob("began*"))) < 2:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.stderr is not None
+        (tmp_path / "go").touch()
+        assert process.wait(PATIENCE) == status
+        process.stderr.read()
+    assert len(list(tmp_path.glob("began*"))) == 2
+    rows = shell.ok("peek", "jobs").rows
+    assert [each["deliveries"] for each in rows] == [0, 0, 0]
+
+
+def test_what_outlasts_the_grace_is_ended_with_all_it_started(shell: Shell, tmp_path: Path) -> None:
+    shell.ok("publish", "jobs", "p")
+    script = f"sleep 1000 & echo $! > {tmp_path}/child.tmp; mv {tmp_path}/child.tmp {tmp_path}/child; wait"
+    with worker(shell, script, "--grace", "0.1") as process:
+        appeared(tmp_path / "child")
+        status, _, err = stopped(process)
+    assert (status, "handlers were cancelled" in err) == (0, True)
+    child = int((tmp_path / "child").read_text())
+    end = time.monotonic() + PATIENCE
+    while _runs(child):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert [each["deliveries"] for each in shell.ok("peek", "jobs").rows] == [0]
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def test_concurrency(shell: Shell, tmp_path: Path) -> None:
+    """Four commands that wait for each other: fewer at a time would never end."""
+    shell.ok("publish", "jobs", "--ndjson", stdin=b'"p"\n' * 4)
+    directory = shlex.quote(str(tmp_path))
+    script = f"mkdir {directory}/$$; while [ $(ls -d {directory}/[0-9]* | wc -l) -lt 4 ]; do sleep 0.05; done"
+    with worker(shell, script, "--concurrency", "4") as process:
+        settled(shell, "jobs")
+        stopped(process)
+
+
+def test_a_command_that_reads_nothing_and_leaves_a_child(shell: Shell, tmp_path: Path) -> None:
+    """Neither a payload that nobody takes nor a pipe that a child holds open keeps the worker."""
+    shell.ok("publish", "jobs", stdin=b"x" * 1_000_000)
+    with worker(shell, f"exec 0<&-; sleep 1000 > /dev/null & echo $! > {tmp_path}/child") as process:
+        settled(shell, "jobs")
+        status, _, _ = stopped(process)
+    os.kill(int((tmp_path / "child").read_text()), signal.SIGKILL)
+    assert status == 0
+
+
+def test_what_can_not_work(shell: Shell) -> None:
+    done = shell.run("work", "jobs", "--", "no-such-command-anywhere")
+    assert (done.status, done.err.count("\n")) == (2, 1)
+    gone = shell.run("work", "nothing", "--", "true")
+    assert (gone.status, "does not exist" in gone.err) == (4, True)
+    off = shell.run("work", "jobs", "--reconnect", "0.1", "--url", "http://127.0.0.1:1", "--", "true")
+    assert (off.status, off.err.count("\n")) == (5, 1)
+    assert shell.run("work", "jobs").status == 2
