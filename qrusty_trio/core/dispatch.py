@@ -9,8 +9,8 @@ A subscriber names its queue once. The subscription follows that queue through a
 there was none (NO_QUEUE), the subscription waits for the next queue of the name it was made with, whether newly created
 or renamed to it.
 
-Pure and synchronous, like the broker: nothing here waits or knows a socket. `pump` runs inside an engine transaction,
-after the operations of that transaction, so that a publish and its delivery share one batch.
+Pure and synchronous, like the broker: nothing here waits or knows a socket. `dispatch` runs inside a transaction of the
+engine, after its operations, so that a publish and its delivery share one batch.
 
 Requirements: SCH-0022
 """
@@ -137,7 +137,7 @@ class Dispatcher:
         self._starved: OrderedDict[int, None] = OrderedDict()
         """Queues that wait for a free lock, next one first. While there are any, all others queue up behind them."""
         self._changed: set[int] = set()
-        """Queues whose ring was created or removed since the last `pump`, so that `Source.watched` must be updated."""
+        """Queues whose ring was created or removed since the last `dispatch`, so `Source.watched` must be updated."""
         self._unreadable: set[int] = set()
         """Queues whose first payload can't be read for now."""
         self.uncommitted = False
@@ -148,7 +148,7 @@ class Dispatcher:
         """Payload characters that may still be delivered in this step."""
 
     def add(self, subscription: Subscription) -> None:
-        """Add a new subscription. The next `pump` delivers messages that are already in its queue."""
+        """Add a new subscription. The next `dispatch` delivers messages that are already in its queue."""
         subscription.active = True
         subscription.generation = self.generation
         if subscription.queue_number == NO_QUEUE:
@@ -217,7 +217,7 @@ class Dispatcher:
             self._line_up(number)
         return bool(found)
 
-    def pump(self, broker: Source, now: int, limit: int) -> bool:
+    def dispatch(self, broker: Source, now: int, limit: int) -> bool:
         """Deliver up to `limit` messages, of about STEP_CHARACTERS in total. Returns True when there may be more.
 
         `now` is wall time in milliseconds. Takes the ready queues from the broker and the renames from the catalog.

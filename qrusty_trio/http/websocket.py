@@ -73,7 +73,7 @@ class TransactEngine(Protocol):
     def leave(self, session: Connection, counts: bool, unsent: frozenset[str]) -> None:
         """A connection has ended; see `server.engine.Engine.leave`."""
 
-    def pump_soon(self) -> None:
+    def dispatch_soon(self) -> None:
         """A subscriber can take messages again: dispatch at the next opportunity."""
 
 
@@ -307,7 +307,7 @@ class Connection:
                     if session.sent():
                         # Not in a transaction of its own: a store failure must not end the connection.
                         session.resume()
-                        self._engine.pump_soon()
+                        self._engine.dispatch_soon()
                     self._drained.set()
                 elif session.close_code is not None and not self.at_work:
                     return
@@ -389,7 +389,7 @@ class Connection:
         self._drained.set()
         if self.session.can_resume():
             self.session.resume()
-            self._engine.pump_soon()
+            self._engine.dispatch_soon()
 
     def cut_off(self) -> None:
         """The peer has stalled and room is needed: end the connection at once."""

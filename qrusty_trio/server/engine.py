@@ -76,7 +76,7 @@ class Engine:
         """Held while the store is loaded into memory, by start-up or by a recovery that begins meanwhile."""
         self.transactions = 0
         """Counts transactions, so that tasks can tell when the server is quiet."""
-        self._pump_wanted = trio.Event()
+        self._dispatch_wanted = trio.Event()
         self._search_wanted = trio.Event()
         self._reaper_wake = trio.Event()
         self._reaper_due = 0
@@ -185,11 +185,11 @@ class Engine:
         # After a storage fault no delivery counts: the recovery returns what any WebSocket held.
         self.sessions.leave(session, counts and self.fault is None, unsent)
         if self.sessions.departed:
-            self._pump_wanted.set()
+            self._dispatch_wanted.set()
 
-    def pump_soon(self) -> None:
+    def dispatch_soon(self) -> None:
         """Schedule deliveries, for example because a subscriber can take messages again."""
-        self._pump_wanted.set()
+        self._dispatch_wanted.set()
 
     # Transactions
 
@@ -212,8 +212,8 @@ class Engine:
         """
         dispatcher = self.dispatcher
         broker = self.broker
-        if dispatcher.pump(broker, now, DELIVERIES_PER_STEP) or broker.ready:
-            self._pump_wanted.set()
+        if dispatcher.dispatch(broker, now, DELIVERIES_PER_STEP) or broker.ready:
+            self._dispatch_wanted.set()
         if not defer or dispatcher.uncommitted or broker.journal.size >= PENDING_CHANGES:
             broker.journal.commit()
             dispatcher.uncommitted = False
@@ -362,17 +362,17 @@ class Engine:
                 continue
             await self._try_to("locks are looked at", lambda _: None)
 
-    async def pump(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+    async def dispatch(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Make deliveries left over from other steps, and return what WebSockets held, until cancelled."""
         task_status.started()
         try:
             while True:
-                await self._pump_wanted.wait()
-                self._pump_wanted = trio.Event()
+                await self._dispatch_wanted.wait()
+                self._dispatch_wanted = trio.Event()
                 if self.fault is None:
                     await self._try_to("deliveries go on", self._give_back)
                     if self.sessions.departed or self.returns:
-                        self._pump_wanted.set()
+                        self._dispatch_wanted.set()
         finally:
             self.returns.finish()
 
@@ -427,5 +427,5 @@ class Engine:
         self.broken = trio.Event()
         self._reaper_due = 0
         self._reaper_wake.set()
-        self._pump_wanted.set()
+        self._dispatch_wanted.set()
         self._search_wanted.set()

@@ -32,7 +32,7 @@ class Host(Protocol):
 
     fault: StorageFault | None
 
-    def pump_soon(self) -> None:
+    def dispatch_soon(self) -> None:
         """Call `Returns.run` soon, in a transaction."""
 
 
@@ -70,7 +70,7 @@ class Returns:
         if self._host.fault is not None:
             self.fail()
         elif self._waiting:
-            self._host.pump_soon()
+            self._host.dispatch_soon()
 
     def run(self, limit: int) -> None:
         """Undo up to `limit` of them, inside a transaction. Raises StorageFault; then call `fail`."""

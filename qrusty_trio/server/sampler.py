@@ -61,7 +61,7 @@ async def sample(
         except MemoryError as error:
             trouble.note(error)
         if engine.dispatcher.retry_unreadable():
-            engine.pump_soon()
+            engine.dispatch_soon()
         index = broker.payloads.index
         if index is not None and index.failures > payloads_told and trio.current_time() >= payloads_at:
             log.error(

@@ -2,7 +2,7 @@
 
     serve
       stores open (in a thread; refuses before anything is changed)
-      background: committer, recovery, pump, search, reaper, warnings, ages, sampler, watch, memory
+      background: committer, recovery, dispatch, search, reaper, warnings, ages, sampler, watch, memory
                   monitor, upkeep, payload compactor
         front: listeners and connections (the gate is closed: 503), start-up loader (opens the gate)
 
@@ -163,7 +163,7 @@ async def _run(
         async with trio.open_nursery() as background:
             await background.start(engine.committer.run)
             await background.start(recover, engine, partial(reopen, stores, compactor))
-            await background.start(engine.pump)
+            await background.start(engine.dispatch)
             lag = Lag()
             await background.start(sample, engine, lag)
             if stores.storage.persistent:

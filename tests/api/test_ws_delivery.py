@@ -175,11 +175,11 @@ def test_an_empty_outbox_takes_a_message_of_any_size(world: World, peer: Peer) -
     assert world.available("jobs") == 1
     frames = peer.session.take()
     assert len(frames) == 1
-    world.pump()
+    world.dispatch()
     assert world.available("jobs") == 1  # Still on its way: it counts.
     assert peer.session.sent()
     peer.session.resume()
-    world.pump()
+    world.dispatch()
     assert len(peer.read()) == 1
 
 
@@ -193,7 +193,7 @@ def test_a_message_that_comes_again_while_its_first_delivery_waits(
     for _ in range(2):
         world.now += 1000
         world.broker.expire(world.now, 64)
-        world.pump()
+        world.dispatch()
     left: list[str] = []
     while frames := peer.session.take():
         left += [json.loads(frame)["id"] for frame in frames]
@@ -211,7 +211,7 @@ def test_what_could_not_be_stored_never_leaves(world: World, peer: Peer) -> None
     world.publish("jobs", "stored")
     peer.send({"type": "nonsense", "req_id": "1"})
     world.broker.publish("jobs", 0, "not stored", 3, world.now)
-    world.dispatcher.pump(world.broker, world.now, 64)
+    world.dispatcher.dispatch(world.broker, world.now, 64)
     assert len(peer.session.outbox.unsent) == 2
     world.dispatcher.clear()
     assert [frame.get("req_id") for frame in peer.read()] == ["1"]

@@ -360,7 +360,7 @@ def test_a_lock_that_ends_wakes_the_next_subscriber(world: World, peer: Peer) ->
     other.ask(subscribe())
     world.now += 5001
     assert world.broker.expire(world.now, 10) == 1
-    world.pump()
+    world.dispatch()
     assert [frame["id"] for frame in other.read()] == [id]
     assert peer.ask({"type": "ack", "queue": "jobs", "id": id}) == [OK]
     assert id in other.held

@@ -62,12 +62,12 @@ class World:
 
     def publish(self, queue: str, payload: str = "x", priority: int = 0, retries: int = 3) -> str:
         id = self.broker.publish(queue, priority, payload, retries, self.now)
-        self.pump()
+        self.dispatch()
         return id
 
-    def pump(self) -> None:
+    def dispatch(self) -> None:
         """The end of a transaction."""
-        while self.dispatcher.pump(self.broker, self.now, 64):
+        while self.dispatcher.dispatch(self.broker, self.now, 64):
             pass
         self.broker.commit()
         self.dispatcher.uncommitted = False
@@ -91,8 +91,8 @@ class Peer:
         """Frames that arrive together: one burst, stored."""
         burst = self.session.receive([json.dumps(each) if isinstance(each, dict) else each for each in frames])
         while self.session.run(burst, self.world.broker, self.world.now, 128):
-            self.world.pump()
-        self.world.pump()
+            self.world.dispatch()
+        self.world.dispatch()
         self.session.finish(burst)
 
     def read(self) -> list[Frame]:
@@ -102,7 +102,7 @@ class Peer:
             frames += [json.loads(each) for each in taken]
             if self.session.sent():
                 self.session.resume()
-                self.world.pump()
+                self.world.dispatch()
         return frames
 
     def ask(self, *frames: Frame | str | bytes) -> list[Frame]:
@@ -114,7 +114,7 @@ class Peer:
         held = self.world.broker.locks.disconnect(self.session.consumer) or LockTable()
         while (lock := held.pop()) is not None:
             self.world.broker.give_back(lock, counts=self.session.has_left(lock.id), now=self.world.now)
-        self.world.pump()
+        self.world.dispatch()
 
     @property
     def held(self) -> list[str]:

@@ -52,7 +52,7 @@ WAITS = st.one_of(
     st.tuples(st.just("wait_no_more"), PICK),
 )
 DELIVERED_AT_ONCE = 3
-"""Most messages of one `Dispatcher.pump`."""
+"""Most messages of one `Dispatcher.dispatch`."""
 
 
 class Waiting:
@@ -250,7 +250,7 @@ class BatchSteps:
         while True:
             for waiting in self.waiting:
                 waiting.follow(self.model)
-            while self.dispatcher.pump(self.broker, self.now, DELIVERED_AT_ONCE):
+            while self.dispatcher.dispatch(self.broker, self.now, DELIVERED_AT_ONCE):
                 pass
             for waiting, delivery in self.handed_out:
                 self.check_delivery(waiting, delivery)

@@ -103,8 +103,8 @@ def subscribe(
     return subscription, basket
 
 
-def pump(dispatcher: Dispatcher, shelf: Shelf) -> None:
-    while dispatcher.pump(shelf, 0, 100):
+def dispatch(dispatcher: Dispatcher, shelf: Shelf) -> None:
+    while dispatcher.dispatch(shelf, 0, 100):
         pass
 
 
@@ -117,7 +117,7 @@ def test_backlog_is_handed_out_to_a_new_subscriber() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     shelf.put(1, 3)
     _, basket = subscribe(dispatcher)
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     assert len(basket.got) == 3
     assert shelf.watched == {1}
 
@@ -126,11 +126,11 @@ def test_backlog_is_handed_out_to_a_new_subscriber() -> None:
 def test_a_message_reaches_a_waiting_subscriber() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     _, basket = subscribe(dispatcher)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert shelf.watched == {1}
     shelf.put(1)
     assert shelf.ready == {1}
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(basket.got) == 1
     assert not shelf.ready
 
@@ -140,7 +140,7 @@ def test_subscribers_are_served_in_turn() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     baskets = [subscribe(dispatcher)[1] for _ in range(7)]
     shelf.put(1, 7 * 11 + 3)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert [len(basket.got) for basket in baskets] == [12, 12, 12, 11, 11, 11, 11]
 
 
@@ -150,7 +150,7 @@ def test_turns_go_on_where_they_stopped_when_messages_come_one_by_one() -> None:
     baskets = [subscribe(dispatcher)[1] for _ in range(3)]
     for _ in range(9):
         shelf.put(1)
-        pump(dispatcher, shelf)
+        dispatch(dispatcher, shelf)
     assert [len(basket.got) for basket in baskets] == [3, 3, 3]
 
 
@@ -159,14 +159,14 @@ def test_credit_is_spent_and_comes_back() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     subscription, basket = subscribe(dispatcher, credits=2)
     shelf.put(1, 5)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(basket.got) == 2
     assert subscription.credits == 0
     assert able(dispatcher, 1) == 0
     assert shelf.watched == set()
     subscription.credits = 1
     dispatcher.resume(subscription)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(basket.got) == 3
 
 
@@ -175,7 +175,7 @@ def test_no_credit_no_place() -> None:
     shelf.put(1, 5)
     subscription, basket = subscribe(dispatcher, credits=0)
     dispatcher.resume(subscription)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert not basket.got
     assert shelf.asked == 0
 
@@ -185,14 +185,14 @@ def test_without_room_a_subscriber_leaves_and_others_are_served() -> None:
     slow, slow_basket = subscribe(dispatcher, basket=Basket(capacity=2))
     _, fast_basket = subscribe(dispatcher)
     shelf.put(1, 20)
-    assert not dispatcher.pump(shelf, 0, 22)
+    assert not dispatcher.dispatch(shelf, 0, 22)
     assert len(slow_basket.got) == 2
     assert len(fast_basket.got) == 18
     assert slow_basket.out == [slow]
     slow_basket.capacity = 4
     dispatcher.resume(slow)
     shelf.put(1, 8)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(slow_basket.got) == 4
     assert len(fast_basket.got) == 24
 
@@ -205,7 +205,7 @@ def test_many_without_room_leave_in_steps() -> None:
     _, basket = subscribe(dispatcher)
     shelf.put(1)
     left = []
-    while dispatcher.pump(shelf, 0, 100):
+    while dispatcher.dispatch(shelf, 0, 100):
         left.append(len(full.out))
     assert left == [100, 200]
     assert (len(full.out), len(basket.got)) == (250, 1)
@@ -217,11 +217,11 @@ def test_one_that_can_take_nothing_ends_beside_others_that_can(why: str) -> None
     idle, basket = subscribe(dispatcher, credits=1 if why == "no credit" else None, basket=Basket(capacity=1))
     _, other = subscribe(dispatcher)
     shelf.put(1, 4)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(basket.got) == 1
     dispatcher.remove(idle)
     shelf.put(1, 4)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert (len(basket.got), len(other.got)) == (1, 7)
     assert able(dispatcher, 1) == 1
 
@@ -232,11 +232,11 @@ def test_the_limit_cuts_short_and_queues_take_turns() -> None:
     baskets = {number: subscribe(dispatcher, number)[1] for number in (1, 2, 3)}
     for number in baskets:
         shelf.put(number, 10 * TURN)
-    assert dispatcher.pump(shelf, 0, 3 * TURN)
+    assert dispatcher.dispatch(shelf, 0, 3 * TURN)
     assert [len(basket.got) for basket in baskets.values()] == [TURN, TURN, TURN]
-    assert dispatcher.pump(shelf, 0, 5)
+    assert dispatcher.dispatch(shelf, 0, 5)
     assert sum(len(basket.got) for basket in baskets.values()) == 3 * TURN + 5
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert all(len(basket.got) == 10 * TURN for basket in baskets.values())
 
 
@@ -247,13 +247,13 @@ def test_large_payloads_end_a_step_early_and_queues_take_turns() -> None:
     shelf.put(1, 3)
     shelf.put(2, 3)
     shelf.payload = "x" * (STEP_CHARACTERS // 2 + 1)
-    assert dispatcher.pump(shelf, 0, 100)
+    assert dispatcher.dispatch(shelf, 0, 100)
     assert [len(basket.got) for basket in baskets] == [2, 0]
-    assert dispatcher.pump(shelf, 0, 100)
+    assert dispatcher.dispatch(shelf, 0, 100)
     assert [len(basket.got) for basket in baskets] == [2, 2]
-    assert dispatcher.pump(shelf, 0, 100)
+    assert dispatcher.dispatch(shelf, 0, 100)
     assert [len(basket.got) for basket in baskets] == [3, 3]
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     assert shelf.asked == 8
 
 
@@ -262,12 +262,12 @@ def test_a_full_index_of_locks_does_not_spin() -> None:
     _, basket = subscribe(dispatcher)
     shelf.put(1, 3)
     shelf.locks_full = True
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     assert shelf.asked == 1
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     assert shelf.asked == 1
     shelf.locks_full = False
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     assert len(basket.got) == 3
 
 
@@ -276,10 +276,10 @@ def test_a_deleted_queue_is_forgotten_with_its_last_subscriber() -> None:
     subscription, _ = subscribe(dispatcher)
     shelf.put(1, 2)
     del shelf.queues[1]
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     dispatcher.remove(subscription)
     dispatcher.remove(subscription)
-    assert not dispatcher.pump(shelf, 0, 100)
+    assert not dispatcher.dispatch(shelf, 0, 100)
     assert shelf.watched == set()
     assert able(dispatcher, 1) == 0
 
@@ -291,7 +291,7 @@ def test_a_removed_subscription_does_not_come_back() -> None:
     dispatcher.remove(subscription)
     dispatcher.resume(subscription)
     shelf.put(1, 2)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert not basket.got
     assert shelf.watched == set()
 
@@ -304,20 +304,20 @@ def test_idle_subscribers_cost_nothing() -> None:
     for _ in range(5000):
         subscribe(dispatcher, credits=0)
         subscribe(dispatcher, basket=full)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     _, basket = subscribe(dispatcher)
     shelf.put(1, 10)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(basket.got) == 10
     parked = len(full.out)
     shelf.asked = 0
     shelf.put(1, 10)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert shelf.asked == 11
     assert len(full.out) == parked
 
 
-@given(st.lists(st.sampled_from(["add", "remove", "credit", "room", "put", "pump", "fill", "drain"]), max_size=60))
+@given(st.lists(st.sampled_from(["add", "remove", "credit", "room", "put", "dispatch", "fill", "drain"]), max_size=60))
 def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     alive: list[tuple[Subscription, Basket]] = []
@@ -331,8 +331,8 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
             put += 3
             if 1 + index % 2 in shelf.watched:
                 shelf.ready.add(1 + index % 2)
-        elif step == "pump":
-            dispatcher.pump(shelf, 0, 1 + index % 5)
+        elif step == "dispatch":
+            dispatcher.dispatch(shelf, 0, 1 + index % 5)
         elif step == "fill":
             shelf.locks_full = True
         elif step == "drain":
@@ -351,7 +351,7 @@ def test_random_sequences_deliver_all_that_can_be_delivered(steps: list[str]) ->
                 dispatcher.resume(subscription)
     shelf.locks_full = False
     shelf.ready |= shelf.watched
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     for number, queue in shelf.queues.items():
         takers = [s for s, b in alive if s.queue_number == number and s.credits != 0 and b.room()]
         assert not (queue and takers)
@@ -367,10 +367,10 @@ def test_after_a_fault_nobody_is_subscribed() -> None:
     void, basket = subscribe(dispatcher)
     waiting, _ = subscribe(dispatcher, 2, credits=0)
     shelf.put(1, 1)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert dispatcher.uncommitted
     dispatcher.clear()
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert shelf.watched == set()
     _, again = subscribe(dispatcher)
     waiting.credits = 1
@@ -379,7 +379,7 @@ def test_after_a_fault_nobody_is_subscribed() -> None:
         dispatcher.remove(subscription)
     shelf.put(1, 3)
     shelf.put(2, 3)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert (len(basket.got), len(again.got)) == (1, 3)
     assert shelf.watched == {1}
 
@@ -392,13 +392,13 @@ def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
     for number in (1, 2, 3):
         shelf.put(number, 100)
     shelf.locks_full = True
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     greedy = subscriptions[0][0]
     for _ in range(30):
         shelf.ready.add(1)
         dispatcher.resume(greedy)
         shelf.locks_left = 1
-        pump(dispatcher, shelf)
+        dispatch(dispatcher, shelf)
     assert [len(basket.got) for _, basket in subscriptions] == [10, 10, 10]
 
 
@@ -411,10 +411,10 @@ def test_a_queue_that_can_use_no_lock_leaves_it_to_the_next() -> None:
     shelf.locks_full = True
     for number in (1, 2, 4):
         shelf.put(number, 1)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     dispatcher.remove(gone)
     shelf.locks_left = 2
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert (len(patient.got), len(last.got)) == (1, 1)
 
 
@@ -424,7 +424,7 @@ def test_many_queues_with_nothing_to_hand_out_are_looked_at_in_steps() -> None:
     for number in range(1, 1000):
         subscribe(dispatcher, number)
     steps = 1
-    while dispatcher.pump(shelf, 0, 100):
+    while dispatcher.dispatch(shelf, 0, 100):
         steps += 1
         assert shelf.asked <= 100 * steps
     assert steps >= 9
@@ -438,12 +438,12 @@ def test_a_payload_that_cannot_be_read_just_now_stops_its_queue_only() -> None:
     shelf.broken.add(1)
     shelf.put(1, 2)
     shelf.put(2, 2)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert (len(first.got), len(second.got)) == (0, 2)
     shelf.broken.clear()
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert not first.got, "it is not tried again by itself"
     assert dispatcher.retry_unreadable()
     assert not dispatcher.retry_unreadable()
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(first.got) == 2

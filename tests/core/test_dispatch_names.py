@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from qrusty_trio.core.dispatch import ADOPTED_PER_STEP, NO_QUEUE, Dispatcher, Subscription
-from tests.core.test_dispatch import Basket, Shelf, able, pump, subscribe
+from tests.core.test_dispatch import Basket, Shelf, able, dispatch, subscribe
 
 
 # Verifies: DLV-0029
@@ -16,34 +16,34 @@ def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
     waiting, basket = subscribe(dispatcher, 1)
     spent, other = subscribe(dispatcher, 1, credits=0)
     _, bystander = subscribe(dispatcher, 2)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     shelf.named.append((1, None))
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert waiting.queue_number == 1
     assert shelf.watched == {2}
     dispatcher.resume(waiting)
     assert able(dispatcher, 1) == 0
     shelf.named.append((100, "q1"))
     shelf.put(100, 3)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert waiting.queue_number == spent.queue_number == 100
     assert basket.got == ["100-0", "100-1", "100-2"]
     assert shelf.watched == {2, 100}
     spent.credits = 1
     dispatcher.resume(spent)
     shelf.put(100, 4)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(other.got) == 1
     assert bystander.got == []
     dispatcher.remove(waiting)
     dispatcher.remove(spent)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert shelf.watched == {2}
 
 
 # Verifies: DLV-0029
 def test_names_are_followed_one_by_one() -> None:
-    """Deleted, another one renamed to its name, that one deleted, and a new one made: all between two pumps."""
+    """Deleted, another one renamed to its name, that one deleted, and a new one made: all between two dispatches."""
     shelf, dispatcher = Shelf(), Dispatcher()
     by_first_name, basket = subscribe(dispatcher, 1)
     by_later_name, other = subscribe(dispatcher, 1)
@@ -51,7 +51,7 @@ def test_names_are_followed_one_by_one() -> None:
     shelf.named += [(1, "q7"), (1, None), (8, "q1"), (8, None), (9, "q1"), (10, "q7")]
     shelf.put(9, 1)
     shelf.put(10, 1)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert (by_first_name.queue_number, by_later_name.queue_number) == (9, 10)
     assert (len(basket.got), len(other.got)) == (1, 1)
 
@@ -60,11 +60,11 @@ def test_an_orphan_that_ends_does_not_come_back() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     subscription, basket = subscribe(dispatcher)
     shelf.named.append((1, None))
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     dispatcher.remove(subscription)
     shelf.named.append((2, "q1"))
     shelf.put(2, 1)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert not basket.got
     assert not dispatcher._orphans
     assert not dispatcher._members
@@ -77,13 +77,13 @@ def test_of_several_names_for_one_queue_each_goes_its_own_way(order: list[str]) 
     everyone = {name: [subscribe(dispatcher, 1) for _ in range(2)] for name in ("q1", "q7")}
     for subscription, _ in everyone["q7"]:
         subscription.name = "q7"
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     shelf.named.append((1, None))
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     for number, name in enumerate(order, 100):
         shelf.named.append((number, name))
         shelf.put(number, 2)
-        pump(dispatcher, shelf)
+        dispatch(dispatcher, shelf)
         assert not shelf.named
         for subscription, basket in everyone[name]:
             assert subscription.queue_number == number
@@ -102,18 +102,18 @@ def test_a_queue_that_does_not_exist_is_waited_for() -> None:
     dispatcher, shelf = Dispatcher(), Shelf()
     gone, nothing = waiting_for(dispatcher, "later")
     _, basket = waiting_for(dispatcher, "later")
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     dispatcher.resume(gone)
     dispatcher.remove(gone)
     shelf.named = [(7, "later")]
     shelf.put(7)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert (basket.got, nothing.got) == (["7-0"], [])
     shelf.named = [(7, None)]
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     shelf.named = [(8, "later")]
     shelf.put(8)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert basket.got == ["7-0", "8-0"]
 
 
@@ -124,11 +124,11 @@ def test_many_join_their_new_queue_bit_by_bit() -> None:
         waiting_for(dispatcher, "later", shared)
     shelf.named = [(7, "later")]
     steps = 1
-    while dispatcher.pump(shelf, 0, 1000):
+    while dispatcher.dispatch(shelf, 0, 1000):
         steps += 1
     assert steps == 3
     shelf.put(7, 5)
-    pump(dispatcher, shelf)
+    dispatch(dispatcher, shelf)
     assert len(shared.got) == 5
 
 
@@ -138,12 +138,12 @@ def test_a_queue_that_goes_while_many_join_it() -> None:
         dispatcher, shelf = Dispatcher(), Shelf()
         baskets = [waiting_for(dispatcher, "later")[1] for _ in range(ADOPTED_PER_STEP + 5)]
         shelf.named = [(7, "later")]
-        assert dispatcher.pump(shelf, 0, 1000)
+        assert dispatcher.dispatch(shelf, 0, 1000)
         shelf.named = [(7, end), (8, "later")]
-        pump(dispatcher, shelf)
+        dispatch(dispatcher, shelf)
         shelf.put(8, len(baskets))
         shelf.put(7, len(baskets))
-        pump(dispatcher, shelf)
+        dispatch(dispatcher, shelf)
         assert Counter(id[:1] for basket in baskets for id in basket.got) == (
             {"8": len(baskets)} if end is None else {"8": len(baskets), "7": len(baskets)}
         )

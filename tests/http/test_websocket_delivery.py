@@ -352,7 +352,7 @@ async def test_a_store_that_fails_does_not_end_a_slow_readers_connection(
             await slow.push()
         assert server.counts()[1] == sent
         server.engine.fault = None
-        server.engine.pump_soon()
+        server.engine.dispatch_soon()
         for _ in range(200 - sent):
             await slow.push()
 

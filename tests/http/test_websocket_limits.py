@@ -131,7 +131,7 @@ async def served(engine: Engine) -> AsyncIterator[Raw]:
     )
     ours, theirs = trio.testing.memory_stream_pair()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(engine.pump)
+        nursery.start_soon(engine.dispatch)
         nursery.start_soon(serve_fast_websocket, ours, upgrade(), services)
         peer = Raw(theirs, 10 * INTERVAL)
         assert (await peer.head()).startswith(b"HTTP/1.1 101 ")

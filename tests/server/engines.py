@@ -116,7 +116,7 @@ async def engine_on(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) 
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.committer.run)
         await nursery.start(recover, engine, storage.reopen)
-        await nursery.start(engine.pump)
+        await nursery.start(engine.dispatch)
         await nursery.start(engine.reap)
         await nursery.start(engine.search)
         yield engine

@@ -113,7 +113,7 @@ async def room(path: Path, segment_max_bytes: int = SEGMENT_BYTES, **changes: An
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.committer.run)
             await nursery.start(recover, engine, partial(reopen, stores, compactor))
-            await nursery.start(engine.pump)
+            await nursery.start(engine.dispatch)
             await nursery.start(engine.reap)
             await nursery.start(engine.search)
             with collector_of_tests():

@@ -128,7 +128,7 @@ async def test_a_task_whose_step_fails_does_not_spin(monkeypatch: pytest.MonkeyP
         give_back = fail(monkeypatch, engine.sessions, "give_back", MemoryError(), times=float("inf"))
         search = fail(monkeypatch, engine.broker.deduplication, "search_on", MemoryError(), times=float("inf"))
         engine.recovered()  # wakes them all
-        engine.pump_soon()
+        engine.dispatch_soon()
         for _ in range(200):
             await trio.lowlevel.checkpoint()
         assert expire.calls + give_back.calls + search.calls <= 6

@@ -302,7 +302,7 @@ class Process:
             self.nursery = nursery
             await nursery.start(engine.committer.run)
             await nursery.start(recover, engine, self._reopen)
-            await nursery.start(engine.pump)
+            await nursery.start(engine.dispatch)
             await load(engine)
             if self.compactor is not None:
                 await self.compactor.check()
