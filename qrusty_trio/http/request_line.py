@@ -27,8 +27,9 @@ QUICK = frozenset({"publish", "consume", "consume_from", "ack", "nack", "health"
 ROOT_PATH = b"/"
 WEBSOCKET_PATH = b"/ws"
 METRICS_PATH = b"/metrics"
+DOCUMENT_PATHS = frozenset({b"/openapi.json", b"/asyncapi.json"})
 
-_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", b"/favicon.ico"})
+_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", b"/favicon.ico", *DOCUMENT_PATHS})
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
 _LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
 _ABSOLUTE_LINE = re.compile(rb"([A-Z]{1,20}) (https?://[-A-Za-z0-9._]+(?::[0-9]{1,5})?(?:[/?][!-~]*)?) HTTP/1\.([01])")
@@ -79,7 +80,7 @@ class Target(msgspec.Struct, gc=False):
 
 
 def app_serves(path: bytes) -> bool:
-    """Whether only the app serves this undecoded path: the root, the WebSocket, the metrics and the web UI."""
+    """Whether only the app serves this undecoded path: root, WebSocket, metrics, documents, web UI."""
     return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 

@@ -7,7 +7,7 @@ from typing import Final
 from qrusty_trio.api import browsing, dead_letters
 from qrusty_trio.api.description import shapes
 from qrusty_trio.api.description.fields import CURSOR, LIMIT, PRIORITY, U32, U64
-from qrusty_trio.api.description.model import ID, Described, Example, Field, Parameter
+from qrusty_trio.api.description.model import ID, TEXT, Described, Example, Field, Parameter
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, U32_MAX, U64_MAX, DeathReason
 
 _OF = {operation.name: operation for operation in (*browsing.OPERATIONS, *dead_letters.OPERATIONS)}
@@ -101,7 +101,8 @@ DESCRIBED: Final = (
                 "available",
                 {"type": "string", "enum": list(browsing.STATES)},
             ),
-            *(each._replace(meaning=f"With `state=dead`: {each.meaning}") for each in _FILTERS),
+            # Without that they are ignored, whatever they are.
+            *(each._replace(meaning=f"With `state=dead`: {each.meaning}", schema=TEXT) for each in _FILTERS),
         ),
         errors=("queue_not_found",),
         notes="A page ends early at 512 KiB. A payload over 16 KiB is not shown, only how it begins. "

@@ -16,10 +16,12 @@ from qrusty_trio.api.description.fields import (
     MAX_RETRIES,
     MESSAGE_IDS,
     MESSAGES,
+    NAME_LIMITS,
     PAYLOAD,
     PRIORITY,
     QUEUE,
     TIMEOUT_SECONDS,
+    U64,
     WAIT_SECONDS,
 )
 from qrusty_trio.api.description.model import ID, Described, Example, Field, Parameter
@@ -87,7 +89,8 @@ DESCRIBED: Final = (
         {
             "queue": QUEUE,
             "messages": MESSAGES,
-            "messages[].priority": PRIORITY,
+            # A text that is too long is a matter of that message alone.
+            "messages[].priority": PRIORITY._replace(limits=U64),
             "messages[].payload": PAYLOAD,
             "messages[].max_retries": MAX_RETRIES,
         },
@@ -120,7 +123,14 @@ DESCRIBED: Final = (
                 f"a list of 1 to {MAX_WAITED_QUEUES} different names",
                 "The queues, the one to look into first at the beginning.",
                 "",
-                {"array": {"minItems": 1, "maxItems": MAX_WAITED_QUEUES, "uniqueItems": True}},
+                {
+                    "array": {
+                        "minItems": 1,
+                        "maxItems": MAX_WAITED_QUEUES,
+                        "uniqueItems": True,
+                        "items": {"type": "string", **NAME_LIMITS["string"]},
+                    }
+                },
             ),
             **_TERMS,
         },

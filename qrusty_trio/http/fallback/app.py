@@ -36,13 +36,20 @@ from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
 from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.fallback.documents import DOCUMENTS
 from qrusty_trio.http.fallback.root import DESCRIPTION, UI_ADDRESS, is_browser
 from qrusty_trio.http.fallback.share import Share
 from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.pauses import EventPause
-from qrusty_trio.http.request_line import METRICS_PATH, ROOT_PATH, WEBSOCKET_PATH, app_serves, split_target
+from qrusty_trio.http.request_line import (
+    METRICS_PATH,
+    ROOT_PATH,
+    WEBSOCKET_PATH,
+    app_serves,
+    split_target,
+)
 from qrusty_trio.http.request_log import UNKNOWN
 from qrusty_trio.http.responses import body_too_large, cors_headers
 from qrusty_trio.http.webui import WebFile, file_answer, web_file
@@ -233,7 +240,7 @@ def _preflight(cors: dict[str, str]) -> Response:
 
 
 async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) -> Response:
-    """What only the app serves: metrics, a file of the web UI, or a redirect to it."""
+    """What only the app serves: metrics, documents, a file of the web UI, or a redirect to it."""
     if request.method not in {"GET", "HEAD"}:
         if path == ROOT_PATH:
             raise NotFound(NOTHING_THERE)  # as in the recorded contract
@@ -249,7 +256,7 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
         return _serve_root(cors)
     if path == b"/ui":
         return _redirect(308, UI_ADDRESS, cors)
-    kept = context.files.get(path)
+    kept = context.files.get(path) or DOCUMENTS.get(path)
     if kept is not None:
         return _file_response(kept, cors)
     in_ui = path.startswith(b"/ui/")

@@ -28,9 +28,12 @@ DESCRIPTION = msgspec.json.encode(
             "queues": "queues",
             "operation_timings": "operation-timings",
             "websocket": "ws",
+            "openapi": "openapi.json",
+            "asyncapi": "asyncapi.json",
         },
         "routes": [f"{operation.method} {operation.path}" for operation in OPERATIONS],
-        "documents": "README.md (a walk through it) and docs/operating.md (settings, limits), with the source code",
+        "documents": "README.md (a walk through it), docs/reference (every route and frame) and docs/operating.md "
+        "(settings, limits), with the source code",
     }
 )
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from qrusty_trio.http.request_line import app_serves
+from qrusty_trio.http.fallback.documents import DOCUMENTS
+from qrusty_trio.http.request_line import DOCUMENT_PATHS, app_serves
 from tests.http.web import PATHS, running
 
 pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
@@ -161,9 +162,34 @@ async def test_a_file_that_did_not_change_is_not_sent_again(fast_path: bool, ui:
         assert changed.headers["etag"] != tag
 
 
+# Verifies: API-0110, API-0113
+async def test_documents_of_the_api(fast_path: bool) -> None:
+    async with running(fast_path) as web, web.client() as client:
+        for path, name in (("/openapi.json", "openapi"), ("/asyncapi.json", "asyncapi")):
+            response = await client.ask("GET", path)
+            assert (response.status, response.headers["content-type"]) == (200, "application/json")
+            assert response.json()[name].startswith("3.")
+            tag = response.headers["etag"]
+            again = await client.ask("GET", path, headers=f"If-None-Match: {tag}\r\n".encode())
+            assert (again.status, again.body) == (304, b"")
+            assert (await client.ask("POST", path, {})).status == 405
+        assert set(DOCUMENTS) == DOCUMENT_PATHS
+        links = (await client.ask("GET", "/")).json()["links"]
+        assert (links["openapi"], links["asyncapi"]) == ("openapi.json", "asyncapi.json")
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
-    [(b"/ws", True), (b"/ui", True), (b"/ui/a", True), (b"/uix", False), (b"/assets", False), (b"/ws/", False)],
+    [
+        (b"/openapi.json", True),
+        (b"/openapi.json/", False),
+        (b"/ws", True),
+        (b"/ui", True),
+        (b"/ui/a", True),
+        (b"/uix", False),
+        (b"/assets", False),
+        (b"/ws/", False),
+    ],
 )
 async def test_which_paths_are_the_apps(fast_path: bool, path: bytes, expected: bool) -> None:
     assert app_serves(path) is expected
