@@ -69,6 +69,20 @@ def test_axe_finds_nothing(open_page: Callable[..., Page], filled: Served, theme
         expect(page.get_by_role("dialog")).to_be_visible()
         assert findings(page) == [], dialog
         page.keyboard.press("Escape")
+    # A phone has no room for check boxes beside the names.
+    expect(page.get_by_label("Check hooks")).to_be_visible(visible=width > 560)
+    if width > 560:
+        page.get_by_label("Check hooks").check()
+        assert findings(page) == [], "a checked queue"
+        for verb in ("Purge", "Delete"):
+            page.get_by_role("button", name=f"{verb} 1 …").click()
+            expect(page.get_by_role("dialog")).to_contain_text("1 queue to confirm")
+            assert findings(page) == [], verb
+            page.keyboard.press("Escape")
+    see(page, SCREENS["dead letters"])
+    page.get_by_role("button", name="Requeue all").click()
+    expect(page.get_by_label("To queue")).to_be_visible()
+    assert findings(page) == [], "Requeue"
 
 
 def test_a_chosen_theme_stays(page: Page) -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import see
+from tests.browser.conftest import Faults, see
 from tests.browser.serving import Served
 
 
@@ -63,3 +66,41 @@ def test_all_of_a_queue(page: Page, server: Served) -> None:
     dialog.get_by_role("button", name="Requeue 12 dead letters").click()
     expect(page.locator("#panel .empty")).to_contain_text("There are no dead letters")
     assert server.ask("GET", "/queue-stats", queue="hooks")["available"] == 12
+
+
+def test_requeue_to_another_queue_with_another_priority(page: Page, server: Served, faults: Faults) -> None:
+    faults.allowed.append("422")  # the browser logs every refusal
+    server.create("hooks")
+    server.create("later", priority_kind="Text")
+    server.bury("hooks", "order 1")
+    see(page, "#/queue?name=hooks&tab=dead")
+    page.get_by_role("button", name="Requeue all").click()
+    dialog = page.get_by_role("dialog")
+    requeue = dialog.get_by_role("button", name="Requeue 1 dead letter")
+    dialog.get_by_label("To queue").fill("later")
+    expect(dialog.get_by_role("alert")).to_contain_text("'priority' is missing")
+    expect(requeue).to_be_disabled()
+    dialog.get_by_label("Priority").fill("b")
+    requeue.click()
+    expect(page.locator(".notice").last).to_contain_text("1 dead letter requeued")
+    (message,) = server.ask("GET", "/queues/messages", queue="later")["messages"]
+    assert (message["payload"], message["priority"]) == ("order 1", "b")
+
+
+def test_a_list_is_exported_with_every_digit_and_says_what_is_missing(
+    page: Page, server: Served, tmp_path: Path
+) -> None:
+    server.create("hooks")
+    for number in range(120):
+        server.bury("hooks", f"order {number}")
+    server.bury("hooks", "x" * 20_000)
+    see(page, "#/queue?name=hooks&tab=dead")
+    with page.expect_download() as downloading:
+        page.get_by_role("button", name="Export").click()
+    expect(page.locator(".notice").last).to_contain_text("121 messages exported; 1 payload cut to the beginning")
+    download = downloading.value
+    assert download.suggested_filename == "hooks dead letters.jsonl"
+    download.save_as(tmp_path / "letters")
+    letters = [json.loads(line) for line in (tmp_path / "letters").read_text(encoding="utf-8").splitlines()]
+    assert [letter.get("payload") for letter in letters[:120]] == [f"order {number}" for number in range(120)]
+    assert {letter["priority"] for letter in letters} == {2**64 - 1}

@@ -25,14 +25,15 @@ import { Dialog } from "./dialog.js";
  * @param {() => void} [props.onDone]
  * @param {string} [props.typed] What has to be typed; without it nothing has.
  * @param {boolean} [props.danger]
+ * @param {boolean} [props.ready] False while it is not known yet what the button would do.
  */
-export function Confirm({ title, children, action, request, done, onClose, onDone, typed, danger = true }) {
+export function Confirm({ title, children, action, request, done, onClose, onDone, typed, danger = true, ready: known = true }) {
   const [text, setText] = useState("");
   const [problem, setProblem] = useState("");
   const [busy, setBusy] = useState(false);
   const first = useRef(/** @type {HTMLElement | null} */ (null));
   useEffect(() => first.current?.focus(), []);
-  const ready = (typed === undefined || text === typed) && !busy && !readOnly.value;
+  const ready = known && (typed === undefined || text === typed) && !busy && !readOnly.value;
 
   /** @param {Event} event */
   async function submit(event) {

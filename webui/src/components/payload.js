@@ -12,6 +12,7 @@ import { prettyJson } from "../json.js";
 import { sentence } from "../store.js";
 import { Copy } from "./copy.js";
 import { Icon } from "./icon.js";
+import { save } from "./save.js";
 
 const SHOWN_CHARS = 16 * 1024;
 /** Larger ones are not formatted: parsing them would hold up the page. */
@@ -61,15 +62,6 @@ async function decoded(text) {
   }
   const read = new TextDecoder().decode(data);
   return isBinary(read) ? hex(data.subarray(0, SHOWN_CHARS)) : (prettyJson(read) ?? read);
-}
-
-/** @param {string} text @param {string} name */
-function save(text, name) {
-  const anchor = document.createElement("a");
-  anchor.href = URL.createObjectURL(new Blob([text], { type: "application/octet-stream" }));
-  anchor.download = name;
-  anchor.click();
-  setTimeout(() => URL.revokeObjectURL(anchor.href), 60_000);
 }
 
 /**

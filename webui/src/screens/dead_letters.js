@@ -6,11 +6,11 @@
  * never as the list of what the page shows.
  */
 
-import { useEffect, useState } from "../../vendor/hooks.js";
-import { requests, send } from "../api.js";
-import { Confirm } from "../components/confirm.js";
+import { useState } from "../../vendor/hooks.js";
+import { requests } from "../api.js";
 import { CopyCurl } from "../components/copy.js";
-import { Dialog } from "../components/dialog.js";
+import { LettersBulk } from "../components/letters_bulk.js";
+import { Export } from "../components/export.js";
 import { Icon } from "../components/icon.js";
 import { MessageDialog, PayloadLine, REASONS, priorityOf } from "../components/message.js";
 import { Pager, usePages } from "../components/pages.js";
@@ -20,11 +20,11 @@ import { useAnswer } from "../components/use_answer.js";
 import { count, counted } from "../format.js";
 import { html } from "../html.js";
 import { setParams } from "../router.js";
-import { readOnly, sentence } from "../store.js";
+import { readOnly } from "../store.js";
 
 /** @typedef {import("../types.js").Message} Message */
 /** @typedef {import("../types.js").QueueRow} QueueRow */
-/** @typedef {{ verb: "requeue" | "purge", which: Record<string, unknown>, what: string }} Bulk */
+/** @typedef {import("../components/letters_bulk.js").Bulk} Bulk */
 
 const LIMIT = 50;
 
@@ -80,7 +80,7 @@ export function DeadLetters({ row, params, refresh }) {
     html`
       <${Pager} pages=${pages} further=${data.cursor}>
         ${filtered && `${counted(data.looked_at ?? 0, "letter")} read of ${count(data.dead_letters ?? row.dead)}, ${count(letters.length)} found`}
-        <${CopyCurl} request=${request} />
+        <${Export} request=${request} name=${`${row.name} dead letters`} /><${CopyCurl} request=${request} />
       <//>
     `}
     ${open &&
@@ -99,7 +99,7 @@ export function DeadLetters({ row, params, refresh }) {
         </button>
       <//>
     `}
-    ${bulk && html`<${BulkDialog} row=${row} bulk=${bulk} onClose=${() => setBulk(null)} onDone=${done} />`}
+    ${bulk && html`<${LettersBulk} row=${row} bulk=${bulk} onClose=${() => setBulk(null)} onDone=${done} />`}
   `;
 }
 
@@ -189,59 +189,4 @@ function Letters({ letters, chosen, choose, open }) {
       </table>
     </div>
   `;
-}
-
-/** Counts first, then asks. @param {{ row: QueueRow, bulk: Bulk, onClose: () => void, onDone: () => void }} props */
-function BulkDialog({ row, bulk, onClose, onDone }) {
-  const [count_, setCount] = useState(/** @type {any} */ (null));
-  const [problem, setProblem] = useState("");
-  const make = bulk.verb === "requeue" ? requests.requeue : requests.purgeDeadLetters;
-  useEffect(() => {
-    send(make(row.name, { ...bulk.which, dry_run: true })).then(setCount, (error) => setProblem(sentence(error)));
-  }, []);
-  const title = bulk.verb === "requeue" ? "Requeue dead letters" : "Purge dead letters";
-  if (count_ === null) {
-    return html`
-      <${Dialog} title=${title} onClose=${onClose}>
-        ${problem ? html`<p class="problem" role="alert">${problem}</p>` : html`<p class="quiet" role="status">Counting …</p>`}
-      <//>
-    `;
-  }
-  const letters = counted(count_.count, "dead letter");
-  const many = count_.count - count_.samples.length;
-  const verb = bulk.verb === "requeue" ? "Requeue" : "Purge";
-  return html`
-    <${Confirm}
-      title=${title}
-      action=${`${verb} ${letters}`}
-      danger=${bulk.verb === "purge"}
-      typed=${bulk.verb === "purge" ? row.name : undefined}
-      request=${make(row.name, { ...bulk.which, up_to: count_.up_to })}
-      done=${(/** @type {any} */ answer) => result(bulk.verb, answer)}
-      onClose=${onClose}
-      onDone=${onDone}
-    >
-      <p class="object"><bdi>${row.name}</bdi></p>
-      <p>
-        ${letters}: ${bulk.what}.
-        ${bulk.verb === "requeue"
-          ? " Each goes back to its place in the order, with its deliveries counted from zero."
-          : " They are removed with their payloads. This can't be undone."}
-        ${" "}Those that die from now on are not touched.
-      </p>
-      <ul class="samples">
-        ${count_.samples.map((/** @type {Message} */ letter) => html`<li key=${letter.id}><code>${letter.id.slice(-8)}</code> <${PayloadLine} message=${letter} /></li>`)}
-        ${many > 0 && html`<li class="quiet">and ${count(many)} more</li>`}
-      </ul>
-      ${count_.not_eligible?.length > 0 &&
-      html`<p class="problem">${counted(count_.refused, "dead letter")} can't be requeued. The first: ${count_.not_eligible[0].error}</p>`}
-    <//>
-  `;
-}
-
-/** @param {string} verb @param {any} answer */
-function result(verb, answer) {
-  if (verb === "purge") return `${counted(answer.purged, "dead letter")} purged`;
-  const refused = answer.refused ? `, ${count(answer.refused)} refused` : "";
-  return `${counted(answer.requeued, "dead letter")} requeued${refused}`;
 }

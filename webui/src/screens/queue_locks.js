@@ -4,6 +4,7 @@ import { useState } from "../../vendor/hooks.js";
 import { requests } from "../api.js";
 import { Confirm } from "../components/confirm.js";
 import { CopyCurl } from "../components/copy.js";
+import { Export } from "../components/export.js";
 import { MessageDialog, millis, priorityOf } from "../components/message.js";
 import { Pager, usePages } from "../components/pages.js";
 import { Problem } from "../components/problem.js";
@@ -87,6 +88,7 @@ export function QueueLocks({ row, refresh }) {
         >
           Release all …
         </button>
+        <${Export} request=${requests.messages(row.name, { state: "locked" })} name=${`${row.name} locked`} />
         <${CopyCurl} request=${request} />
       <//>
     `}

@@ -3,6 +3,7 @@
 import { useState } from "../../vendor/hooks.js";
 import { requests } from "../api.js";
 import { CopyCurl } from "../components/copy.js";
+import { Export } from "../components/export.js";
 import { MessageDialog, PayloadLine, millis, priorityOf } from "../components/message.js";
 import { Pager, usePages } from "../components/pages.js";
 import { Problem } from "../components/problem.js";
@@ -58,7 +59,9 @@ export function QueueMessages({ row }) {
         </table>
       </div>
     `}
-    ${messages !== null && html`<${Pager} pages=${pages} further=${data.cursor}><${CopyCurl} request=${request} /><//>`}
+    ${messages !== null && html`<${Pager} pages=${pages} further=${data.cursor}>
+      <${Export} request=${request} name=${`${row.name} available`} /><${CopyCurl} request=${request} />
+    <//>`}
     ${open && html`<${MessageDialog} message=${open} request=${requests.message(row.name, open.id)} rate=${row.ack_rate_per_sec} onClose=${() => setOpen(null)} />`}
   `;
 }

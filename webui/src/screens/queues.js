@@ -1,13 +1,14 @@
 /** All queues in a table. The server searches, sorts and pages; only the rows on the screen are asked for and drawn. */
 
 import { useEffect, useRef, useState } from "../../vendor/hooks.js";
-import { requests } from "../api.js";
+import { requests, send } from "../api.js";
 import { CopyCurl } from "../components/copy.js";
 import { Icon } from "../components/icon.js";
 import { Menu } from "../components/menu.js";
 import { Problem } from "../components/problem.js";
 import { DeleteQueue, PurgeQueue, QueueForm } from "../components/queue_dialogs.js";
 import { QueueTags } from "../components/queue_tags.js";
+import { QueuesBulk } from "../components/queues_bulk.js";
 import { Sparkline } from "../components/sparkline.js";
 import { TrendPill } from "../components/trend.js";
 import { useAnswer } from "../components/use_answer.js";
@@ -15,12 +16,15 @@ import { ROW_PX, useRows } from "../components/use_rows.js";
 import { count, counted, duration, rate } from "../format.js";
 import { html } from "../html.js";
 import { go, link, setParams } from "../router.js";
-import { readOnly } from "../store.js";
+import { notify, readOnly, sentence } from "../store.js";
 
 /** @typedef {import("../types.js").QueueRow} QueueRow */
 /** @typedef {{ kind: "new" | "edit" | "purge" | "delete", row?: QueueRow }} Open */
 
+/** Queues that can be checked, and so touched at once. It is the server's largest page. */
+const MAX_CHECKED = 200;
 const COLUMNS = [
+  { sort: "", title: "", first: "", className: "check" },
   { sort: "name", title: "Queue", first: "asc", className: "name" },
   { sort: "available", title: "Available", first: "desc", className: "number" },
   { sort: "locked", title: "Locked", first: "desc", className: "number secondary" },
@@ -41,6 +45,8 @@ export function Queues({ params }) {
   const order = params.order ?? "asc";
   const [total, setTotal] = useState(0);
   const [open, setOpen] = useState(/** @type {Open | null} */ (null));
+  const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
+  const [bulk, setBulk] = useState(/** @type {"purge" | "delete" | null} */ (null));
   const rows = useRows(total);
   const request = requests.queueList({ search, sort, order, offset: rows.offset, limit: rows.limit });
   const { data, error, refresh } = useAnswer(request, 2_000, true);
@@ -55,6 +61,24 @@ export function Queues({ params }) {
   const first = list ? Math.max(rows.first, list.offset) : 0;
   const shown = list ? list.queues.slice(first - list.offset, Math.max(0, rows.last - list.offset)) : [];
   const close = () => setOpen(null);
+  /** @param {string} name */
+  const toggle = (name) => {
+    const next = new Set(chosen);
+    if (!next.delete(name)) next.add(name);
+    if (next.size > MAX_CHECKED) return notify(`At most ${count(MAX_CHECKED)} queues can be checked`, true);
+    setChosen(next);
+  };
+  const checkAll = async () => {
+    try {
+      /** @type {import("../types.js").QueueList} */
+      const all = await send(requests.queueList({ search, sort, order, limit: MAX_CHECKED }));
+      setChosen(new Set(all.queues.map((row) => row.name)));
+      if (all.totals.queues > all.queues.length) notify(`The first ${count(all.queues.length)} of ${counted(all.totals.queues, "queue")} are checked`);
+    } catch (error) {
+      notify(sentence(error), true);
+    }
+  };
+  const checks = { some: chosen.size > 0, all: matched > 0 && chosen.size >= Math.min(matched, MAX_CHECKED), check: checkAll, uncheck: () => setChosen(new Set()) };
 
   return html`
     <section class="fill" aria-labelledby="title">
@@ -63,6 +87,12 @@ export function Queues({ params }) {
         <${Search} value=${search} />
         <span class="quiet" role="status">${list && summary(list.totals, search)}</span>
         <div class="toolbar-end">
+          ${chosen.size > 0 &&
+          html`
+            <button type="button" class="button quiet" onClick=${checks.uncheck}>Uncheck ${count(chosen.size)}</button>
+            <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("purge")}>Purge ${count(chosen.size)} …</button>
+            <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("delete")}>Delete ${count(chosen.size)} …</button>
+          `}
           <${CopyCurl} request=${request} />
           <button type="button" class="button primary" data-new disabled=${readOnly.value} onClick=${() => setOpen({ kind: "new" })}>
             <${Icon} name="add" />New queue
@@ -74,17 +104,29 @@ export function Queues({ params }) {
         <table class="table fixed" aria-rowcount=${total + 1}>
           <thead>
             <tr>
-              ${COLUMNS.map((column) => html`<${Heading} column=${column} sort=${sort} order=${order} />`)}
+              ${COLUMNS.map((column) => html`<${Heading} column=${column} sort=${sort} order=${order} checks=${checks} />`)}
             </tr>
           </thead>
           <tbody>
             <${Space} rows=${first} />
-            ${shown.map((row, index) => html`<${Row} key=${row.name} row=${row} index=${first + index} open=${setOpen} />`)}
+            ${shown.map((row, index) => html`<${Row} key=${row.name} row=${row} index=${first + index} open=${setOpen} checked=${chosen.has(row.name)} toggle=${toggle} />`)}
             <${Space} rows=${Math.max(0, total - first - shown.length)} />
           </tbody>
         </table>
         ${list && matched === 0 && html`<${Nothing} search=${search} />`}
       </div>
+      ${bulk &&
+      html`
+        <${QueuesBulk}
+          verb=${bulk}
+          names=${[...chosen]}
+          onClose=${() => setBulk(null)}
+          onDone=${(/** @type {string[]} */ done) => {
+            setChosen(new Set([...chosen].filter((name) => !done.includes(name))));
+            refresh();
+          }}
+        />
+      `}
       ${open?.kind === "new" &&
       html`<${QueueForm} onClose=${close} onDone=${(/** @type {string} */ name) => go("queue", { name })} />`}
       ${open?.kind === "edit" && html`<${QueueForm} queue=${open.row} onClose=${close} onDone=${refresh} />`}
@@ -125,8 +167,23 @@ function Search({ value }) {
   `;
 }
 
-/** @param {{ column: typeof COLUMNS[number], sort: string, order: string }} props */
-function Heading({ column, sort, order }) {
+/** @typedef {{ some: boolean, all: boolean, check: () => void, uncheck: () => void }} Checks */
+
+/** @param {{ column: typeof COLUMNS[number], sort: string, order: string, checks: Checks }} props */
+function Heading({ column, sort, order, checks }) {
+  if (column.className === "check") {
+    return html`
+      <th scope="col" class="check">
+        <input
+          type="checkbox"
+          aria-label="Check all queues that match"
+          checked=${checks.all}
+          indeterminate=${checks.some && !checks.all}
+          onChange=${checks.some ? checks.uncheck : checks.check}
+        />
+      </th>
+    `;
+  }
   if (!column.sort) {
     return html`<th scope="col" class=${column.className}>${column.title || html`<span class="hidden">Actions</span>`}</th>`;
   }
@@ -146,8 +203,8 @@ function Heading({ column, sort, order }) {
 const Space = ({ rows }) =>
   rows > 0 && html`<tr class="space" aria-hidden="true"><td colspan=${COLUMNS.length} style=${{ height: `${rows * ROW_PX}px` }}></td></tr>`;
 
-/** @param {{ row: QueueRow, index: number, open: (open: Open) => void }} props */
-function Row({ row, index, open }) {
+/** @param {{ row: QueueRow, index: number, open: (open: Open) => void, checked: boolean, toggle: (name: string) => void }} props */
+function Row({ row, index, open, checked, toggle }) {
   const locked = readOnly.value;
   const kept = !!row.config.protected;
   const actions = [
@@ -158,6 +215,9 @@ function Row({ row, index, open }) {
   const age = row.oldest_age_seconds;
   return html`
     <tr aria-rowindex=${index + 2}>
+      <td class="check">
+        <input type="checkbox" aria-label=${`Check ${row.name}`} checked=${checked} onChange=${() => toggle(row.name)} />
+      </td>
       <th scope="row" class="name">
         <a href=${link("queue", { name: row.name })} title=${row.name}><bdi>${row.name}</bdi></a><${QueueTags} config=${row.config} />
       </th>
