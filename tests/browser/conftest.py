@@ -9,6 +9,7 @@ import importlib.util
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,23 +58,40 @@ class Faults:
         return [each for each in self.found if not any(part in each for part in self.allowed)]
 
 
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
+BROWSER: list[Browser] = []
+"""The one that is open."""
+OPEN = ExitStack()
+
+
+@pytest.fixture
+def browser() -> Browser:
+    """One for all tests of this directory."""
     if missing():
         pytest.skip(missing())
     from playwright.sync_api import sync_playwright
 
-    with sync_playwright() as playwright:
+    if not BROWSER:
+        playwright = OPEN.enter_context(sync_playwright())
         # Root may not use the sandbox, and a container's /dev/shm is small.
         arguments = ["--no-sandbox", "--disable-dev-shm-usage"]
-        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        yield launched
-        launched.close()
+        BROWSER.append(playwright.chromium.launch(executable_path=CHROMIUM, args=arguments))
+        OPEN.callback(BROWSER[0].close)
+    return BROWSER[0]
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(nextitem: pytest.Item | None) -> None:
+    """Close it after the last of them: as long as it is open, this thread has an asyncio loop and can have no other."""
+    if nextitem is None or folder() not in nextitem.path.parents:
+        BROWSER.clear()
+        OPEN.close()
 
 
 @pytest.fixture(scope="session")
-def process(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all tests that don't harm it."""
+    if missing():
+        pytest.skip(missing())
     with served(tmp_path_factory.mktemp("browser") / "data") as server:
         yield server
 
