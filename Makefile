@@ -193,7 +193,7 @@ lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	rm -f locks/*.txt
 	$(LOCK) pyproject.toml --output-file locks/serve.txt
 	$(LOCK) pyproject.toml --group build --constraint locks/serve.txt --output-file locks/run.txt
-	$(LOCK) pyproject.toml --group build --group test --group lint --group requirements --group coverage --constraint locks/run.txt --output-file locks/dev.txt
+	$(LOCK) pyproject.toml --extra otel --group build --group test --group lint --group requirements --group coverage --constraint locks/run.txt --output-file locks/dev.txt
 	$(LOCK) --group fuzz --constraint locks/dev.txt --output-file locks/fuzz.txt
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 	$(LOCK) --group release --constraint locks/dev.txt --output-file locks/release.txt

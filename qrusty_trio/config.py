@@ -320,6 +320,13 @@ class Settings:
         "",
         "Whether every change that a client asks for is refused.",
     )
+    tracing: bool = _row(
+        "QRUSTY_TRACING",
+        "disabled",
+        switch(),
+        "",
+        "Whether spans of what happens to messages are exported over OTLP/HTTP. It takes the extra otel.",
+    )
     environment: str = _row(
         "QRUSTY_ENVIRONMENT", "", label(), "", "A name for this server, such as production, that the web UI shows."
     )

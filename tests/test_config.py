@@ -56,6 +56,7 @@ DEFAULTS = {
     "QRUSTY_ALLOWED_HOSTS": "",
     "QRUSTY_UNKNOWN_QUEUE": "create",
     "QRUSTY_READ_ONLY": "disabled",
+    "QRUSTY_TRACING": "disabled",
     "QRUSTY_ENVIRONMENT": "",
     "QRUSTY_ENVIRONMENT_COLOUR": "grey",
     "QRUSTY_FAST_LANE": "enabled",
@@ -139,6 +140,7 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
     ),
     ("QRUSTY_UNKNOWN_QUEUE", "refuse", "unknown_queue", UnknownQueue.REFUSE),
     ("QRUSTY_READ_ONLY", "enabled", "read_only", True),
+    ("QRUSTY_TRACING", "enabled", "tracing", True),
     ("QRUSTY_ENVIRONMENT", "prüfung 2", "environment", "prüfung 2"),
     ("QRUSTY_ENVIRONMENT_COLOUR", "red", "environment_colour", Colour.RED),
 ]
@@ -217,6 +219,7 @@ REFUSED: list[tuple[str, str]] = [
     ("QRUSTY_ALLOWED_HOSTS", "ops.example,"),
     ("QRUSTY_UNKNOWN_QUEUE", "Refuse"),
     ("QRUSTY_READ_ONLY", "on"),
+    ("QRUSTY_TRACING", "1"),
     ("QRUSTY_ENVIRONMENT", "a\nb"),
     ("QRUSTY_ENVIRONMENT", " a"),
     ("QRUSTY_ENVIRONMENT", "a" * 33),

@@ -55,6 +55,7 @@ from qrusty_trio.http.request_log import MAX_WARNINGS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import supervisor, webui_files
 from qrusty_trio.server.bursts import REPLY_BYTES
+from qrusty_trio.telemetry import served, spans, tracing
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.server.running import running, settings_for, url
 from tests.wire.http_client import open_client
@@ -191,6 +192,10 @@ def documented_limits() -> dict[str, str]:
         "files of the web UI kept in memory": f"{webui_files.MAX_FILES}, of "
         f"{webui_files.MAX_FILE_BYTES // 1024} KiB each, {webui_files.MAX_TOTAL_BYTES // 1024**2} MiB in all, "
         f"among the first {webui_files.MAX_LOOKED_AT:,} of the directory",
+        "messages whose publish is remembered for traces": f"{spans.MAX_MESSAGES:,}",
+        "requests noted for traces and not yet made into spans": f"{served.MAX_ENTRIES:,}, or "
+        f"{served.MAX_BYTES // 2**20} MiB",
+        "exporting the last spans at a stop": f"{tracing.CLOSE_SECONDS:g} s",
         "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
     }
 
@@ -361,6 +366,7 @@ def test_locks_agree_with_each_other_and_hold_what_is_declared() -> None:
         "serve": project["project"]["dependencies"],
         "run": project["project"]["dependencies"] + groups["build"],
         "dev": project["project"]["dependencies"]
+        + project["project"]["optional-dependencies"]["otel"]
         + [one for group in ("build", "test", "lint", "requirements", "coverage") for one in groups[group]],
         "fuzz": groups["fuzz"],
         "bench": groups["bench"],

@@ -10,6 +10,7 @@ import h11
 
 from qrusty_trio.client.errors import ConnectionLost, ProtocolError
 from qrusty_trio.client.operations import Request, Response
+from qrusty_trio.client.trace_context import trace_headers
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
@@ -29,7 +30,7 @@ class Exchange:
 
     def send(self, request: Request) -> bytes:
         """The bytes of a request."""
-        headers = [("Host", self._host)]
+        headers = [("Host", self._host), *trace_headers()]
         body = request.body
         if body is not None:
             headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]

@@ -24,6 +24,7 @@ from functools import partial
 
 import trio
 
+from qrusty_trio import __version__
 from qrusty_trio.api.about import About
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
@@ -66,6 +67,9 @@ from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.upkeep import Collector, Upkeep
 from qrusty_trio.server.watch import watch
 from qrusty_trio.server.webui_files import read_files
+from qrusty_trio.telemetry import tracing
+from qrusty_trio.telemetry.engine import NotingEngine
+from qrusty_trio.telemetry.tracing import Tracing
 
 CLOSE_SECONDS = 60.0
 """Deadline for the last sync and for closing the store. After it the process ends anyway; the write-ahead log has
@@ -111,6 +115,8 @@ async def serve(
             notifier = notifier or Notifier(None, None)
             nursery.start_soon(notifier.run, stopping)
             fitted = descriptors.fit(settings)
+            if settings.tracing:
+                tracing.check_installed()
             stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
             with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
                 await _serve(fitted, stores, ring, memory or own, notifier, stopping, task_status)
@@ -128,9 +134,12 @@ async def _serve(
     task_status: trio.TaskStatus[Server],
 ) -> None:
     """Run with open stores, and close them at the end."""
+    spans = None
     try:
         ring.attach(_reach_loop())
-        await _run(fitted, stores, ring, memory, notifier, stopping, task_status)
+        if fitted.settings.tracing:
+            spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
+        await _run(fitted, stores, ring, memory, notifier, stopping, spans, task_status)
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
@@ -138,6 +147,9 @@ async def _serve(
             await trio.to_thread.run_sync(stores.close, abandon_on_cancel=True)
         if scope.cancelled_caught:
             log.error("the store could not be closed within %.0f s", CLOSE_SECONDS)
+        if spans is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + tracing.CLOSE_SECONDS):
+                await trio.to_thread.run_sync(spans.close, abandon_on_cancel=True)
 
 
 async def _run(
@@ -147,6 +159,7 @@ async def _run(
     memory: UsageSource,
     notifier: Notifier,
     stopping: trio.Event,
+    spans: Tracing | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     settings = fitted.settings
@@ -170,7 +183,7 @@ async def _run(
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)
-                context = await _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics)
+                context = await _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics, spans)
                 front.start_soon(_note_stopping, stopping, engine.services.gate)
                 await front.start(listener.serve, listeners, context)
                 port = listeners[0].socket.getsockname()[1]
@@ -285,7 +298,13 @@ async def _note_stopping(stopping: trio.Event, gate: Gate) -> None:
 
 
 async def _context(
-    fitted: Fitted, engine: Engine, ring: LogRing, stopping: trio.Event, memory_limit: int, metrics: Metrics
+    fitted: Fitted,
+    engine: Engine,
+    ring: LogRing,
+    stopping: trio.Event,
+    memory_limit: int,
+    metrics: Metrics,
+    spans: Tracing | None,
 ) -> HttpContext:
     settings = fitted.settings
     webui = webui_directory(settings.webui_dir)
@@ -307,7 +326,7 @@ async def _context(
     limit = limit_for(memory_limit)
     files = await trio.to_thread.run_sync(read_files, webui) if webui is not None else {}
     return HttpContext(
-        engine,
+        engine if spans is None else NotingEngine(engine, spans.inbox.put),
         websocket,
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
