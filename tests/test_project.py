@@ -290,7 +290,7 @@ def test_the_files_that_documents_name_are_there() -> None:
     for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")):
         # Blocks with a fence are run by tests/docs, in a directory of their own.
         prose = re.sub(r"^```.*?^```$", "", document.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-        for name in re.findall(r"\b[a-z][a-z0-9_/]*\.(?:py|toml|json)\b", prose):
+        for name in re.findall(r"(?<![/\w])[a-z][a-z0-9_/]*\.(?:py|toml|json)\b", prose):
             assert any((place / name).is_file() for place in places), (document.name, name)
 
 

@@ -89,6 +89,7 @@ def test_examples_fit_their_schemas(described: Any) -> None:
             validator(content["schema"]).validate(content["example"])
 
 
+# Verifies: API-0110
 @pytest.mark.parametrize(
     ("name", "body", "fits"),
     [
@@ -114,7 +115,6 @@ def test_examples_fit_their_schemas(described: Any) -> None:
         ("publish_batch", {"queue": "q", "messages": [{"priority": -1, "payload": ""}]}, False),
     ],
 )
-# Verifies: API-0110
 def test_the_schemas_know_the_limits(name: str, body: Any, fits: bool) -> None:
     (described,) = (each for each in DESCRIBED if each.operation.name == name)
     content = HTTP["paths"][described.operation.path][described.operation.method.lower()]["requestBody"]["content"]
