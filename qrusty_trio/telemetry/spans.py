@@ -141,8 +141,8 @@ def _names(body: bytes) -> _Names:
         return _Names()
     try:
         return _read_names(body)
-    except msgspec.DecodeError:
-        return _Names()  # a request that was refused
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return _Names()  # a request that was refused: no JSON, no UTF-8, or nested too deep
 
 
 def _attributes(verb: str, kind: str, queue: str, ids: Sequence[str], status: int) -> dict[str, str | int]:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 3.0
 """How long spans are exported for when the server stops."""
 TELL_SECONDS = 60.0
-"""Least time between two log lines about a collector that takes nothing."""
+"""Least time between two log lines about a collector that takes nothing, or about spans that could not be made."""
 EXPORTER_LOGGER = "opentelemetry.exporter.otlp.proto.http.trace_exporter"
 SERVICE_NAME = "qrusty-trio"
 """The service's name in traces, unless OTEL_SERVICE_NAME gives another."""
@@ -58,6 +58,9 @@ class Tracing:
         self.inbox = Inbox()
         self._provider = provider
         self._spans = Spans(provider.get_tracer("qrusty_trio", version))
+        self._quiet_until = 0.0
+        self._untold = 0
+        """Spans that could not be made since the last line about one."""
         # A daemon, because a collector that hangs must not keep the process from ending.
         self._thread = threading.Thread(target=self._make_all, name="tracing", daemon=True)
         self._thread.start()
@@ -78,7 +81,18 @@ class Tracing:
             try:
                 self._spans.make(served)
             except Exception:  # one span is lost, not all that follow
-                log.exception("a span of %s could not be made", served.operation)
+                if (more := self._more()) is not None:
+                    log.exception("a span of %s could not be made%s", served.operation, more)
+
+    def _more(self) -> str | None:
+        """What a line about a failure ends with: how many were not told before it. None if it is too soon for one."""
+        now = time.monotonic()
+        if now < self._quiet_until:
+            self._untold += 1
+            return None
+        self._quiet_until = now + TELL_SECONDS
+        untold, self._untold = self._untold, 0
+        return f"; {counted(untold, 'other was', 'others were')} not logged" if untold else ""
 
 
 def check_installed() -> None:

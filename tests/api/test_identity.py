@@ -22,6 +22,9 @@ TRACEPARENT = f"00-{TRACE}-{PARENT}-01".encode()
         ([b"x" * (MAX_REQUEST_ID_BYTES + 1)], b""),
         ([b"caf\xe9"], b""),
         ([b"a\tb"], b""),
+        ([b"a\x1b[31m"], b""),
+        ([b"a\x7f"], b""),
+        ([b"a\n"], b""),
         ([b"a", b"b"], b""),
     ],
 )

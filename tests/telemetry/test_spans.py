@@ -37,14 +37,14 @@ class Made:
         params: tuple[str, ...] = (),
         *,
         identity: Identity | None = None,
-        request: object = None,
-        reply: object = None,
+        request: object = b"",
+        reply: object = b"",
         status: int = 200,
         delivered: Sequence[str] = (),
     ) -> ReadableSpan | None:
         """The span of a call; None if it has none."""
         self._exporter.clear()
-        told = [json.dumps(each).encode() if each is not None else b"" for each in (request, reply)]
+        told = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in (request, reply)]
         self._spans.make(Served(operation, params, identity, told[0], status, told[1], delivered, 1000, 3000))
         finished = self._exporter.get_finished_spans()
         return finished[0] if finished else None
@@ -148,6 +148,14 @@ def test_refusals_and_failures_are_told_apart() -> None:
         assert span is not None
         assert (span.attributes or {})["error.type"] == code
         assert span.status.status_code is status
+
+
+# Verifies: API-0095
+@pytest.mark.parametrize("body", [b'{"queue":"\xff"}', b'{"x":' + b"[" * 100_000, b"{"])
+def test_a_body_that_can_not_be_read_names_nothing(body: bytes) -> None:
+    span = Made().of("publish", request=body, status=400, reply={"error": "no", "code": "bad_request"})
+    assert span is not None
+    assert (span.name, (span.attributes or {})["error.type"]) == ("publish", "bad_request")
 
 
 # Verifies: API-0095

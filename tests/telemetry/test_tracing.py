@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -26,6 +27,7 @@ from qrusty_trio.client.trace_context import trace_headers
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.telemetry import tracing
+from qrusty_trio.telemetry.served import Served
 from qrusty_trio.telemetry.tracing import Tracing
 from tests.server.running import child_server, client_of, running, settings_for, until_ready, url
 
@@ -197,6 +199,22 @@ def test_what_the_exporter_repeats_is_logged_once_a_minute(monkeypatch: pytest.M
     assert [told.filter(record) for _ in range(3)] == [True, False, False]
     now += tracing.TELL_SECONDS
     assert [told.filter(record) for _ in range(2)] == [True, False]
+
+
+# Verifies: API-0095
+def test_spans_that_can_not_be_made_are_logged_once_a_minute(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    times = iter([1000.0, 1001.0, 1002.0, 1000.0 + tracing.TELL_SECONDS])
+    monkeypatch.setattr(tracing, "time", SimpleNamespace(monotonic=lambda: next(times)))
+    made = Tracing(TracerProvider(shutdown_on_exit=False), "1")
+    for _ in range(4):
+        made.inbox.put(Served("no such operation", (), None, b"", 200, b"", [], 0, 0))
+    made.close()
+    assert [each.getMessage() for each in caplog.records] == [
+        "a span of no such operation could not be made",
+        "a span of no such operation could not be made; 2 others were not logged",
+    ]
 
 
 # Verifies: API-0095

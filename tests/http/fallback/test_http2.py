@@ -44,6 +44,7 @@ class Peer:
         )
         self.h2.initiate_connection()
         self.status: dict[int, int] = {}
+        self.headers: dict[int, dict[bytes, bytes]] = {}
         self.body: dict[int, bytes] = {}
         self.ended: set[int] = set()
         self.reset: dict[int, int] = {}
@@ -69,7 +70,8 @@ class Peer:
 
     def _note(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.ResponseReceived):
-            self.status[event.stream_id] = int(dict(event.headers)[b":status"])
+            self.headers[event.stream_id] = dict(event.headers)
+            self.status[event.stream_id] = int(self.headers[event.stream_id][b":status"])
         elif isinstance(event, h2.events.DataReceived):
             self.body[event.stream_id] = self.body.get(event.stream_id, b"") + event.data
             self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
@@ -227,3 +229,12 @@ async def test_priorities_are_read_over(fast_path: bool) -> None:
 # Verifies: API-0045
 async def test_it_is_what_hypercorn_speaks(fast_path: bool) -> None:
     assert hypercorn.protocol.H2Protocol is Http2  # type: ignore[attr-defined]  # as in `install`
+
+
+# Verifies: API-0078
+async def test_an_id_that_is_not_printable_is_not_repeated(fast_path: bool) -> None:
+    async with running(fast_path) as web, peer_of(web) as peer:
+        ids = [b"a b~", b"a\x1b[31m", b"a\x7f", b"caf\xc3\xa9"]
+        streams = [peer.ask({**GOOD, b"x-request-id": id}) for id in ids]
+        await peer.until(lambda: peer.ended.issuperset(streams))
+        assert [peer.headers[each].get(b"x-request-id") for each in streams] == [b"a b~", None, None, None]
