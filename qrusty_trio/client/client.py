@@ -66,6 +66,8 @@ class Client:
         """Set and replaced when there is a new connection, or when there will be no more."""
         self._failure: ClientError | None = None
         self._closing = anyio.Event()
+        self._attempt = anyio.CancelScope()
+        """Around one attempt to connect, and what is done with its connection."""
         self._subscriptions: dict[str, Deliveries] = {}
 
     async def publish(self, queue: str, payload: str, priority: int | str = 0, max_retries: int = 3) -> str:
@@ -168,14 +170,19 @@ class Client:
         connected = False
         while not self._closing.is_set():
             opened = anyio.current_time()
+            reason: ClientError = ConnectionLost("the client was closed")
+            self._attempt = anyio.CancelScope()
             try:
-                async with open_websocket(self._url) as websocket:
-                    connection = Connection(websocket, self._take, self._timeout_seconds)
-                    self._connection = connection
-                    if not connected:
-                        connected = True
-                        task_status.started()
-                    reason = await self._serve(connection)
+                with self._attempt:
+                    async with open_websocket(self._url) as websocket:
+                        if self._closing.is_set():
+                            break  # It was opened in the very step in which `close` was called.
+                        connection = Connection(websocket, self._take, self._timeout_seconds)
+                        self._connection = connection
+                        if not connected:
+                            connected = True
+                            task_status.started()
+                        reason = await self._serve(connection)
             except (Refused, OSError) as error:
                 reason = self._judge(error)
                 if not connected and not self._patient:
@@ -228,9 +235,11 @@ class Client:
         self._changed = anyio.Event()
 
     def close(self) -> None:
-        """End the connection. `run` returns after the closing handshake."""
+        """End the connection, or the attempt to open one. `run` returns after the closing handshake."""
         self._closing.set()
-        if self._connection is not None:
+        if self._connection is None:
+            self._attempt.cancel()
+        else:
             self._connection.end(ConnectionLost("the client was closed"))
         self._announce()
 
