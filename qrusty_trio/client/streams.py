@@ -19,10 +19,13 @@ STREAM_ERRORS = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.End
 
 async def open_stream(host: str, port: int, *, tls: bool) -> ByteStream:
     """Connect to a server. Raises OSError; the caller sets a time limit."""
-    if tls:
+    if not tls:
+        return await anyio.connect_tcp(host, port)
+    try:
         # HTTP says itself where a response ends, and servers often leave out the end of TLS.
         return await anyio.connect_tcp(host, port, tls=True, tls_standard_compatible=False)
-    return await anyio.connect_tcp(host, port)
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
+        raise ConnectionResetError("the connection ended during the TLS handshake") from error
 
 
 async def close_stream(stream: ByteStream) -> None:
@@ -45,4 +48,4 @@ def reason(error: BaseException) -> str:
     number = cause.errno if isinstance(cause, OSError) else None
     if number is not None and number > 0:
         return os.strerror(number)
-    return str(cause) or type(cause).__name__
+    return str(cause) or str(error) or type(cause).__name__
