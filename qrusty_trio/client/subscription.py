@@ -19,14 +19,14 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from qrusty_trio.client.connection import Connection, Frame
-from qrusty_trio.client.errors import ClientError, ConnectionLost, ProtocolError, RequestError, Starting, again
+from qrusty_trio.client.errors import ClientError, ConnectionLost, ProtocolError, RequestError, Unavailable, again
 
 MAX_PREFETCH = 10_000
 MAX_WARN_SECONDS = 3_600
 MAX_BATCH = 1_000
 """Most deliveries that a server sends in a frame."""
-STARTING_SECONDS = 1.0
-"""Time between two attempts to subscribe again while the server is still starting."""
+UNAVAILABLE_SECONDS = 1.0
+"""Time between two attempts to subscribe again while the server is starting, or its store has a fault."""
 
 
 class Delivery:
@@ -275,8 +275,8 @@ class Deliveries:
         while not self._closed:
             try:
                 return await self.attach(connection)
-            except Starting:
-                await anyio.sleep(STARTING_SECONDS)
+            except Unavailable:
+                await anyio.sleep(UNAVAILABLE_SECONDS)
             except RequestError as error:
                 return self.fail(error)
             except ClientError:

@@ -217,15 +217,16 @@ async def test_an_ack_in_flight_is_told(monkeypatch: pytest.MonkeyPatch) -> None
             await delivery.ack()
 
 
-async def test_subscribing_again_waits_for_a_server_that_starts(
-    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+@pytest.mark.parametrize("code", ["starting", "storage_error", "unavailable"])
+async def test_subscribing_again_waits_for_a_server_that_starts_or_has_a_fault(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, code: str
 ) -> None:
     async def first(peer: Peer) -> None:
         await peer.subscribed()
 
     async def second(peer: Peer) -> None:
         for _ in range(5):
-            await peer.refuse(await peer.expect("subscribe"), "starting")
+            await peer.refuse(await peer.expect("subscribe"), code)
         await peer.subscribed()
         await peer.deliver("m1")
         await peer.serve()

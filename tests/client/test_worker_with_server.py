@@ -11,6 +11,9 @@ import trio
 import trio.testing
 
 from qrusty_trio import client as q
+from qrusty_trio.client import subscription
+from qrusty_trio.client.connection import Connection
+from qrusty_trio.errors import StorageFault
 from tests.client.hosting import Host, break_connections
 from tests.http.ws_server import PATIENCE, Running, both_paths, running
 
@@ -227,3 +230,27 @@ async def test_cancelled_at_any_step_it_loses_nothing_and_counts_nothing(fast_pa
             assert available + len(done) >= 3
             await server.http("POST", "/purge-queue/jobs")
         assert cancelled > 50
+
+
+# Verifies: WS-0036, WS-0043
+@both_paths
+async def test_it_waits_for_a_store_with_a_fault(fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fault is there when it subscribes for the first time. The server recovers by itself."""
+    handled = trio.Event()
+    attach = subscription.Deliveries.attach
+
+    async def handle(message: q.Message) -> None:
+        handled.set()
+
+    async with running(fast_path) as server:
+        await server.create()
+        await server.publish()
+
+        async def attach_to_a_fault(deliveries: subscription.Deliveries, connection: Connection) -> None:
+            monkeypatch.undo()
+            server.engine.fault = StorageFault("the disk is full")
+            await attach(deliveries, connection)
+
+        monkeypatch.setattr(subscription.Deliveries, "attach", attach_to_a_fault)
+        await during(server, handle, handled.wait)
+        await server.settle_down(0, 0, 0)
