@@ -43,7 +43,7 @@ def consume(
     count: Annotated[int, typer.Option("--count", "-n", min=1, max=1000, help="Messages to take at most.")] = 1,
     lock: LockSeconds = 30,
     wait: Annotated[float, typer.Option(min=0, max=60, help="Seconds to wait for the first message.")] = 0,
-    settle: Annotated[bool, typer.Option("--ack", help="Ack each message after it was printed.")] = False,
+    settle: Annotated[bool, typer.Option("--ack", help="Ack the messages after they were printed.")] = False,
     raw: Raw = False,
     consumer: Consumer = None,
 ) -> Exit:
@@ -64,8 +64,10 @@ def consume(
         with _messages(session, raw) as rows:
             for each in taken:
                 rows.add(msgspec.to_builtins(each))
-                if settle:
-                    await client.ack(each.queue, each.id)
+        if settle:
+            # Not before all is written: what only this process has would be lost with it.
+            for each in taken:
+                await client.ack(each.queue, each.id)
         return len(taken)
 
     if not session.ask(take, consumer=consumer, changes=True):

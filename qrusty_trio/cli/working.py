@@ -1,7 +1,8 @@
 """`work`: a worker that runs a command for each message.
 
 Rule: a command that exits with 0 acks its message, any other end nacks it with what the command said last. The lock is
-renewed while the command runs. A command whose message goes to somebody else is ended with all that it started.
+renewed while the command runs, whether or not anybody reads stderr. A command whose message goes to somebody else is
+ended with all that it started.
 
 Requirements: API-0132
 """
@@ -27,6 +28,7 @@ from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.output import say
 from qrusty_trio.cli.parameters import LockSeconds, Queue
 from qrusty_trio.cli.session import Session
+from qrusty_trio.cli.unblocked import unblocked_stderr
 from qrusty_trio.client import Message, worker
 
 KILL_SECONDS = 5.0
@@ -61,8 +63,8 @@ def work(
 
     The command gets the payload on stdin, and QRUSTY_MESSAGE_ID, QRUSTY_QUEUE, QRUSTY_PRIORITY and QRUSTY_CREATED_AT in
     its environment. If it exits with 0, the message is acked. Otherwise it is nacked, with the last line that the
-    command wrote to stderr as the reason. Its lock is renewed while the command runs. SIGTERM and SIGINT end the work
-    after the commands that run.
+    command wrote to stderr as the reason. Its lock is renewed while the command runs. SIGTERM, SIGHUP and SIGINT end
+    the work after the commands that run.
     """
     session.check_writable()
     if shutil.which(program[0]) is None:
@@ -87,8 +89,9 @@ def work(
             nursery.cancel_scope.cancel()
         return ended.number if ended.number is not None else 0
 
-    number = trio.run(main)
-    session.tell(f"{runner.done} done, {runner.failed} failed")
+    with unblocked_stderr():
+        number = trio.run(main)
+        session.tell(f"{runner.done} done, {runner.failed} failed")
     return Exit.INTERRUPTED if number == signal.SIGINT else Exit.DONE
 
 
@@ -100,10 +103,15 @@ class _Ended:
 
 async def _watch_signals(stop: trio.Event, *, task_status: trio.TaskStatus[_Ended]) -> None:
     ended = _Ended()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup sets it
+        numbers.append(signal.SIGHUP)
+    with trio.open_signal_receiver(*numbers) as signals:
         task_status.started(ended)
         async for number in signals:
             if stop.is_set():
+                if number == signal.SIGHUP:
+                    continue  # a terminal that goes and its shell send one each
                 raise KeyboardInterrupt  # asked twice: no longer wait for the commands
             ended.number = number
             stop.set()

@@ -100,12 +100,14 @@ class Shell:
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         command = [sys.executable, "-m", "qrusty_trio", *words]
         environment = self.environment(QRUSTY_URL=self.url) | kept
-        return subprocess.Popen(command, env=environment, cwd=ROOT, preexec_fn=_hear_interrupts, **{**pipes, **options})
+        settings: dict[str, Any] = {**pipes, "preexec_fn": _hear_interrupts, **options}
+        return subprocess.Popen(command, env=environment, cwd=ROOT, **settings)
 
 
 def _hear_interrupts() -> None:
-    """Undo what a shell does to what it starts in the background: to ignore Ctrl-C."""
+    """Undo what a shell or nohup does to what it starts: to ignore Ctrl-C, or the end of the terminal."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @contextmanager

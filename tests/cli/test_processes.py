@@ -38,6 +38,22 @@ def test_a_reader_that_ends_first(shell: Shell) -> None:
     assert said == b""
 
 
+# Verifies: API-0126
+def test_a_terminal_that_goes(shell: Shell) -> None:
+    """What --ack was to settle is still there if the table did not get out as a whole."""
+    shell.ok("publish", "jobs", "--ndjson", stdin=b'"p"\n' * 1000)
+    ours, theirs = pty.openpty()
+    try:
+        with shell.popen("consume", "jobs", "-n", "1000", "--ack", stdin=subprocess.DEVNULL, stdout=theirs) as process:
+            assert os.read(ours, 1)
+            process.kill()
+    finally:
+        os.close(ours)
+        os.close(theirs)
+    counts = shell.ok("queue", "show", "jobs", "-o", "json").json
+    assert counts["available"] + counts["locked"] == 1000
+
+
 # Verifies: API-0128
 def test_a_person_is_asked_on_a_terminal(shell: Shell) -> None:
     shell.ok("publish", "jobs", "p")

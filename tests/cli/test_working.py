@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -78,7 +79,7 @@ def test_the_lock_is_renewed_while_the_command_runs(shell: Shell, tmp_path: Path
 
 
 # Verifies: API-0132
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130), (signal.SIGHUP, 0)])
 def test_a_signal_waits_for_the_commands(shell: Shell, tmp_path: Path, number: signal.Signals, status: int) -> None:
     """Those that run come to their end, no other one is begun, and what was not begun goes back uncounted."""
     shell.ok("publish", "jobs", "--ndjson", stdin=b'"p"\n' * 5)
@@ -96,6 +97,63 @@ def test_a_signal_waits_for_the_commands(shell: Shell, tmp_path: Path, number: s
     assert len(list(tmp_path.glob("began*"))) == 2
     rows = shell.ok("peek", "jobs").rows
     assert [each["deliveries"] for each in rows] == [0, 0, 0]
+
+
+def test_nohup(shell: Shell, tmp_path: Path) -> None:
+    """Where SIGHUP is ignored it stays so."""
+    command = ("work", "jobs", "--", "sh", "-c", f"touch {tmp_path}/$(cat)")
+    with shell.popen(*command, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN)) as process:
+        shell.ok("publish", "jobs", "first")
+        appeared(tmp_path / "first")
+        process.send_signal(signal.SIGHUP)
+        shell.ok("publish", "jobs", "second")
+        settled(shell, "jobs")
+        assert (tmp_path / "second").exists()
+        assert stopped(process)[0] == 0
+
+
+# Verifies: API-0132
+def test_nobody_reads_stderr(shell: Shell, tmp_path: Path) -> None:
+    """The pipe is full: the lock is renewed all the same, the message is run once, and the worker ends when asked."""
+    shell.ok("publish", "jobs", "p")
+    os.mkfifo(tmp_path / "fifo")
+    fifo = os.open(tmp_path / "fifo", os.O_RDWR)
+    script = f"echo run >> {tmp_path}/runs; head -c 1000000 /dev/zero >&2; sleep 2.5"
+    try:
+        with shell.popen("work", "jobs", "--lock", "1", "--", "sh", "-c", script, stderr=fifo) as process:
+            settled(shell, "jobs")
+            process.terminate()
+            assert process.wait(PATIENCE) == 0
+    finally:
+        os.close(fifo)
+    assert (tmp_path / "runs").read_text() == "run\n"
+
+
+def test_a_slow_reader_of_stderr(shell: Shell, tmp_path: Path) -> None:
+    """What had no room is left out and counted, and the end is there."""
+    shell.ok("publish", "jobs", "p")
+    with worker(shell, f"head -c 3000000 /dev/zero >&2; touch {tmp_path}/said") as process:
+        appeared(tmp_path / "said")
+        settled(shell, "jobs")
+        _, _, err = stopped(process)
+    (number,) = re.findall(r"\n\[left out, as nobody read stderr: ([0-9,]+) bytes?\]\n", err)
+    assert int(number.replace(",", "")) + err.count("\0") == 3_000_000
+    assert err.endswith(f"1 done, 0 failed ({shell.url})\n")
+
+
+def test_a_reader_of_stderr_that_goes(shell: Shell, tmp_path: Path) -> None:
+    """The work goes on."""
+    with worker(shell, f"echo said >&2; touch {tmp_path}/$(cat)") as process:
+        assert process.stderr is not None
+        shell.ok("publish", "jobs", "first")
+        process.stderr.readline()
+        process.stderr.close()
+        for each in ("second", "third"):
+            shell.ok("publish", "jobs", each)
+            appeared(tmp_path / each)
+        settled(shell, "jobs")
+        process.terminate()
+        assert process.wait(PATIENCE) == 0
 
 
 def test_what_outlasts_the_grace_is_ended_with_all_it_started(shell: Shell, tmp_path: Path) -> None:
