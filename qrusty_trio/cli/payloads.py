@@ -9,10 +9,12 @@ Requirements: API-0125
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
+
+import msgspec
 
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed
@@ -22,6 +24,12 @@ MAX_PAYLOAD_BYTES = 2 * 1024 * 1024
 MAX_LINE_BYTES = 6 * MAX_PAYLOAD_BYTES
 """Of JSON lines: a byte of a payload takes up to six there."""
 STDIN = "-"
+
+T = TypeVar("T")
+
+
+class Unreadable(Exception):
+    """A line is no JSON, or has another form. `str(error)` says what is wrong."""
 
 
 def payload_of(argument: str | None, file: Path | None) -> str:
@@ -66,6 +74,18 @@ def lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
             raise Failed(Exit.REFUSED, f"line {number} has more than {MAX_LINE_BYTES:,} bytes")
         if line.strip():
             yield number, line
+
+
+def decoded(decode: Callable[[bytes], T], line: bytes) -> T:
+    """What a decoder of JSON reads in a line. Raises Unreadable."""
+    try:
+        return decode(line)
+    except UnicodeDecodeError as error:
+        raise Unreadable("it is no UTF-8") from error
+    except RecursionError as error:
+        raise Unreadable("it is nested too deep") from error
+    except msgspec.MsgspecError as error:
+        raise Unreadable(str(error)) from error
 
 
 def ids_of(given: list[str]) -> list[str]:

@@ -1,7 +1,7 @@
 """`publish`: one message, or many as JSON lines.
 
-Rule: many messages go in batches of bounded size, and nothing is read ahead of the batch that is sent. Batches that
-were accepted stay, whatever comes after them.
+Rule: many messages go in batches of bounded size, and nothing is read ahead of the batch that is sent. What precedes a
+line that can't be read is published.
 
 Requirements: API-0125
 """
@@ -15,21 +15,19 @@ from typing import Annotated, Any, BinaryIO
 import msgspec
 import typer
 
+from qrusty_trio.cli.batches import BATCH_BYTES, BATCH_MESSAGES, Numbered, Sending
 from qrusty_trio.cli.command import command
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.output import Format, say
 from qrusty_trio.cli.parameters import DryRun, File, Queue
-from qrusty_trio.cli.payloads import lines, opened, payload_of
+from qrusty_trio.cli.payloads import Unreadable, decoded, lines, opened, payload_of
 from qrusty_trio.cli.session import Session
 from qrusty_trio.client import HttpClient, NewMessage
 from qrusty_trio.wording import counted
 
-BATCH_MESSAGES = 500
-BATCH_BYTES = 512 * 1024
-"""Bytes of JSON lines in a batch, or one message. A request may have 2 MiB."""
-
-Numbered = tuple[int, NewMessage]
+U64_DIGITS = 20
+"""Of 2^64 - 1, the largest priority that is a number."""
 
 
 class _Line(msgspec.Struct):
@@ -107,6 +105,8 @@ def priority_of(number: str | None, text: str | None) -> int | str:
         raise Failed(
             Exit.USAGE, f"--priority '{number}' is no number from 0 on. A queue of kind Text takes --text-priority"
         )
+    if len(number.lstrip("0")) > U64_DIGITS:
+        raise Failed(Exit.USAGE, f"--priority has {len(number):,} digits, and the largest one is 18446744073709551615")
     return int(number)
 
 
@@ -114,20 +114,20 @@ def _publish_many(session: Session, queue: str, stream: BinaryIO, default: NewMe
     if dry_run:
         return _rehearse(session, queue, (message for batch in batches(stream, default) for _, message in batch))
 
-    async def send(client: HttpClient) -> tuple[int, int]:
-        published = refused = 0
+    sending = Sending(session.target.url, "published")
+
+    async def send(client: HttpClient) -> None:
         with session.output.rows(("queue", "id"), "id", best=Format.NAME) as rows:
             for batch in batches(stream, default):
-                outcome = await client.publish_batch(queue, [message for _, message in batch])
+                outcome = await sending.send(client, queue, batch)
                 for id in outcome.ids:
                     rows.add({"queue": queue, "id": id})
                 for each in outcome.rejected:
                     say(f"line {batch[each.index][0]} was refused: {each.error}")
-                published += len(outcome.ids)
-                refused += len(outcome.rejected)
-        return published, refused
 
-    published, refused = session.ask(send, changes=True)
+    with sending.accounted():
+        session.ask(send, changes=True)
+    published, refused = sending.published, sending.refused
     if refused:
         say(f"{counted(published, 'message')} published, {refused} refused")
         return Exit.PARTLY if published else Exit.REFUSED
@@ -136,27 +136,34 @@ def _publish_many(session: Session, queue: str, stream: BinaryIO, default: NewMe
 
 
 def batches(stream: BinaryIO, default: NewMessage) -> Iterator[list[Numbered]]:
-    """JSON lines in batches, each message with the number of its line. `default` has what a line leaves out."""
+    """JSON lines in batches, each message with the number of its line. `default` has what a line leaves out.
+
+    Raises Failed for a line that can't be read, after what precedes it.
+    """
     batch: list[Numbered] = []
     octets = 0
-    for number, line in lines(stream):
-        if batch and (len(batch) == BATCH_MESSAGES or octets + len(line) > BATCH_BYTES):
+    try:
+        for number, line in lines(stream):
+            message = _message(number, line, default)
+            if batch and (len(batch) == BATCH_MESSAGES or octets + len(line) > BATCH_BYTES):
+                yield batch
+                batch, octets = [], 0
+            batch.append((number, message))
+            octets += len(line)
+    except Failed:
+        if batch:
             yield batch
-            batch, octets = [], 0
-        batch.append((number, _message(number, line, default)))
-        octets += len(line)
+        raise
     if batch:
         yield batch
 
 
 def _message(number: int, line: bytes, default: NewMessage) -> NewMessage:
     try:
-        read = _decode(line)
-    except msgspec.MsgspecError as error:
+        read = decoded(_decode, line)
+    except Unreadable as error:
         raise Failed(
-            Exit.REFUSED,
-            f"line {number} is neither a JSON string nor an object with a payload: {error}. Messages before it, in "
-            f"whole batches of {BATCH_MESSAGES}, were published",
+            Exit.REFUSED, f"line {number} is neither a JSON string nor an object with a payload: {error}"
         ) from error
     if isinstance(read, str):
         return NewMessage(payload=read, priority=default.priority, max_retries=default.max_retries)

@@ -107,6 +107,50 @@ def test_a_part_of_an_export_is_told(shell: Shell) -> None:
     assert (refused.status, "2 messages refused: Duplicate payload rejected" in refused.err) == (3, True)
 
 
+HEADER = b'{"format":"qrusty-trio export","version":1}\n'
+QUEUE = b'{"queue":"jobs","config":{"ordering":"Fifo"}}\n'
+MESSAGE = b'{"queue":"jobs","state":"available","payload":"p"}\n'
+END = b'{"end":true,"queues":1,"messages":1}\n'
+
+
+# Verifies: API-0131
+def test_several_exports_follow_each_other(shell: Shell) -> None:
+    one = HEADER + QUEUE + MESSAGE + END
+    done = shell.ok("import", stdin=one + b"\n" + one.replace(b'"jobs"', b'"mail"'))
+    assert f"2 messages of 2 queues imported ({shell.url})" in done.err
+    assert shell.ok("queue", "list", "-o", "csv", "--columns", "name,available").lines[1:] == ["jobs,1", "mail,1"]
+    part = shell.run("import", "--dry-run", stdin=one + HEADER + QUEUE + MESSAGE)
+    assert (part.status, "the end of the export is missing" in part.err) == (3, True)
+    for last, said in (
+        (MESSAGE, "what begins in line 5 is no export: its first line does not name a format"),
+        (HEADER.replace(b"1", b"2"), "what begins in line 5 is an export of version 2"),
+    ):
+        done = shell.run("import", "--dry-run", stdin=one + last)
+        assert (done.status, said in done.err) == (1, True), done.err
+        assert "1 message of the first 4 lines would be imported\n" in done.err
+
+
+# Verifies: API-0131
+def test_the_last_line_is_held_against_what_came(shell: Shell) -> None:
+    done = shell.run("import", stdin=HEADER + QUEUE + MESSAGE + MESSAGE + END)
+    assert done.status == 3
+    assert "the export that ends in line 5 is not whole: it had 1 message of 1 queue" in done.err
+    assert ", and 2 messages of 1 queue came\n" in done.err
+    assert "2 messages of 1 queue imported" in done.err
+    done = shell.run("import", "--dry-run", stdin=HEADER + MESSAGE + END)
+    assert (done.status, "1 message of 0 queues came" in done.err) == (3, True)
+    assert "1 message of 1 queue would be imported" in done.err
+    done = shell.run("import", "--dry-run", stdin=HEADER + QUEUE + MESSAGE + b'{"end":true}\n')
+    assert (done.status, "line 4 is the end, but does not say how many" in done.err) == (1, True)
+
+
+# Verifies: API-0131
+def test_a_queue_that_is_named_twice_is_exported_once(shell: Shell) -> None:
+    shell.ok("publish", "jobs", "p")
+    rows = shell.ok("export", "jobs", "jobs").rows
+    assert (len(rows), rows[-1]) == (4, {"end": True, "queues": 1, "messages": 1})
+
+
 def test_what_can_not_be_written_leaves_nothing(shell: Shell, tmp_path: Path) -> None:
     assert shell.run("export", "jobs").status == 4
     assert shell.run("export").status == 2
