@@ -3,7 +3,7 @@
 python websocket_worker.py QUEUE
 
 The server sends messages as they become available, up to CREDITS ahead. If this worker dies, they are available again
-at once. The queue must exist.
+at once. It waits for a queue that does not exist yet.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from contextlib import suppress
 
 from websockets.sync.client import connect
@@ -19,6 +20,7 @@ URL = os.environ.get("QRUSTY_URL", "http://127.0.0.1:6784").replace("http", "ws"
 CREDITS = 4
 """Messages that are locked for this worker at a time. The library reads 16 frames ahead: stay below that."""
 MAX_FRAME_BYTES = 4 * 2**20
+RETRY_SECONDS = 1
 
 
 def handle(payload: str) -> None:
@@ -30,12 +32,21 @@ def handle(payload: str) -> None:
 
 def work(queue: str) -> None:
     """Handle messages until the connection ends."""
+    subscribe = json.dumps({"type": "subscribe", "queue": queue, "credits": CREDITS})
+    subscribed = False
     with connect(URL, max_size=MAX_FRAME_BYTES) as server:
-        server.send(json.dumps({"type": "subscribe", "queue": queue, "credits": CREDITS}))
+        server.send(subscribe)
         for text in server:
             frame = json.loads(text)
-            if frame["type"] == "error":
-                raise SystemExit(frame)
+            subscribed = subscribed or frame["type"] in ("ok", "deliver")
+            if frame["type"] == "error" and subscribed:
+                # An ack that came after the end of the lock, for example.
+                print("error:", frame["message"], file=sys.stderr, flush=True)
+            elif frame["type"] == "error" and frame["code"] == "queue_not_found":
+                time.sleep(RETRY_SECONDS)
+                server.send(subscribe)
+            elif frame["type"] == "error":
+                raise SystemExit(frame["message"])
             if frame["type"] != "deliver":
                 continue
             settled = {"type": "ack", "queue": frame["queue"], "id": frame["id"]}

@@ -27,7 +27,7 @@ collect_ignore = (
     else [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name != "test_needs.py"]
 )
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-WAIT_MS = 15_000
+WAIT_MS = 30_000
 """How long a page may take for what is expected of it: the machine may be busy."""
 WATCH_POLICY = """
 addEventListener("securitypolicyviolation", (event) =>
@@ -68,7 +68,9 @@ def browser() -> Browser:
     """One for all tests of this directory."""
     if missing():
         pytest.skip(missing())
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=WAIT_MS)
 
     if not BROWSER:
         playwright = OPEN.enter_context(sync_playwright())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -98,9 +99,15 @@ def test_everything_is_reached_by_keyboard(page: Page, filled: Served) -> None:
     expect(page.get_by_role("dialog")).to_contain_text("Search on this screen")
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
-    page.keyboard.press("g")
-    page.keyboard.press("q")
-    expect(page.get_by_role("heading", level=1)).to_have_text("Queues")
+    heading = page.get_by_role("heading", level=1)
+    # Two keys within 1.5 s, for which a busy machine may need more than one try.
+    for _ in range(10):
+        page.keyboard.press("g")
+        page.keyboard.press("q")
+        with suppress(AssertionError):
+            expect(heading).to_have_text("Queues", timeout=2_000)
+            break
+    expect(heading).to_have_text("Queues")
     page.get_by_role("button", name="Actions for hooks").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("menuitem", name="Edit")).to_be_focused()

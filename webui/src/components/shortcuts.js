@@ -30,12 +30,13 @@ const GO_MS = 1_500;
 
 export function Shortcuts() {
   useEffect(() => {
-    let going = 0;
+    let going = -GO_MS;
     const onKey = (/** @type {KeyboardEvent} */ event) => {
       const target = /** @type {HTMLElement} */ (event.target);
       if (event.ctrlKey || event.altKey || event.metaKey || target.closest?.("input, textarea, select, dialog")) return;
-      const place = Date.now() - going < GO_MS ? PLACES[event.key] : undefined;
-      going = event.key === "g" ? Date.now() : 0;
+      // When they were pressed: a busy page sees them later.
+      const place = event.timeStamp - going < GO_MS ? PLACES[event.key] : undefined;
+      going = event.key === "g" ? event.timeStamp : -GO_MS;
       if (place) go(place);
       else if (event.key === "?") helpOpen.value = true;
       else if (event.key === "r") refreshes.value += 1;
