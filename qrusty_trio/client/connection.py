@@ -101,11 +101,12 @@ class Connection:
         self.ended: ClientError | None = None
         """Why the connection ended: ConnectionLost, or an error that makes a new one hopeless. None while open."""
 
-    async def request(self, **fields: Any) -> Frame:
+    async def request(self, on_abandoned: Callable[[], None] | None = None, **fields: Any) -> Frame:
         """Send a request and wait for its response.
 
         Raises RequestError (refused), FrameTooLarge, NotSent, TimedOut, ConnectionLost or whatever else ended the
-        connection. If the caller is cancelled before the request was sent, it is not sent.
+        connection. If the caller is cancelled before the request was sent, it is not sent. If it is cancelled after
+        that, `on_abandoned` is called: the request may take effect, and nobody waits for the response.
         """
         number = str(next(self._numbers))
         text = _text({**fields, "req_id": number})
@@ -120,6 +121,8 @@ class Connection:
         except anyio.get_cancelled_exc_class():
             if self._unsent.pop(number, None) is not None:
                 self._answer(number, None)
+            elif on_abandoned is not None:
+                on_abandoned()
             raise
         answer = request.answer
         assert answer is not None

@@ -14,6 +14,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from typing import Any
 
 import anyio
 from anyio.lowlevel import checkpoint
@@ -94,18 +95,21 @@ class Delivery:
     async def deadline_soon(self) -> bool:
         """Wait until the server says that the lock ends soon: see `deadline_soon` of `subscribe`, which is needed.
 
-        After `renew` it waits for the new end. Returns False if the message was settled, or its lock had ended, before
-        that. Raises ConnectionLost.
+        After `renew` it waits for the new end. Returns False if the message was settled, or its lock ended, before
+        that: somebody else may have ended it, and nobody warns of that. Raises ConnectionLost.
         """
         if self._subscription.deadline_soon is None:
             raise ValueError("the subscription did not ask for warnings: give it deadline_soon")
         while not self._warned:
             self._check()
+            if self.lock_ends <= anyio.current_time():
+                self._subscription.release(self)
             if not self._subscription.holds(self):
                 return False
             if self._changed is None:
                 self._changed = anyio.Event()
-            await self._changed.wait()
+            with anyio.CancelScope(deadline=self.lock_ends):
+                await self._changed.wait()
         return True
 
     # For `Deliveries`
@@ -115,7 +119,7 @@ class Delivery:
         self.announce()
 
     def announce(self) -> None:
-        """Wake those that wait for a warning."""
+        """Wake those that wait for a warning, so that they look again."""
         if self._changed is not None:
             self._changed.set()
             self._changed = None
@@ -123,12 +127,14 @@ class Delivery:
     async def _settle(self, **fields: str) -> None:
         self._check()
         try:
-            await self._connection.request(**fields, queue=self.queue, id=self.id)
-        except RequestError:
-            raise  # Nothing has changed: the message is still ours.
-        except BaseException:
-            self._subscription.release(self)
-            raise
+            await self._connection.request(self._release, **fields, queue=self.queue, id=self.id)
+        except ClientError:
+            if self.lost:
+                self._release()
+            raise  # Else the server refused it, or it was never sent: the message is still ours.
+        self._release()
+
+    def _release(self) -> None:
         self._subscription.release(self)
 
     def _check(self) -> None:
@@ -246,6 +252,7 @@ class Deliveries:
 
     def renewed(self, delivery: Delivery, lock_ends: float) -> None:
         delivery.lock_ends = lock_ends
+        delivery.announce()
         if self.holds(delivery):
             self._open.move_to_end(delivery.id)
 
@@ -263,7 +270,7 @@ class Deliveries:
         """Subscribe on a new connection. Raises RequestError, ConnectionLost or whatever else ended the connection."""
         self._connection = connection
         self._credits = self.prefetch
-        fields = {"credits": self.prefetch, "lock_timeout_secs": self.lock_timeout}
+        fields: dict[str, Any] = {"credits": self.prefetch, "lock_timeout_secs": self.lock_timeout}
         if self.prefetch > 1:
             fields["batch"] = min(self.prefetch, MAX_BATCH)  # what is there together comes in one frame
         if self.deadline_soon is not None:

@@ -163,6 +163,23 @@ def test_a_warning_before_a_lock_ends(server: ServerProcess, queue: str, backend
     anyio.run(main, backend=backend)
 
 
+# Verifies: WS-0047, WS-0049
+@on_both_loops
+def test_no_warning_of_a_lock_that_somebody_ended(server: ServerProcess, queue: str, backend: str) -> None:
+    async def main() -> None:
+        async with q.HttpClient(server.url) as http, q.connect(server.websocket_url) as client:
+            await client.publish(queue, "p")
+            async with client.subscribe(queue, prefetch=1, lock_timeout=3600, deadline_soon=1) as deliveries:
+                delivery = await anext(deliveries)
+                await http.force_unlock(queue, all=True)
+                delivery.lock_ends = anyio.current_time() + 0.1  # as if the hour were nearly over
+                with anyio.fail_after(PATIENCE):
+                    assert not await delivery.deadline_soon()
+                    assert (await anext(deliveries)).id == delivery.id  # there is a place for it
+
+    anyio.run(main, backend=backend)
+
+
 # Verifies: WS-0040, WS-0047
 @on_both_loops
 def test_what_is_held_goes_back_uncounted(server: ServerProcess, queue: str, backend: str) -> None:

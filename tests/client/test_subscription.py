@@ -313,7 +313,7 @@ async def test_a_delivery_is_warned_of_before_its_lock_ends(monkeypatch: pytest.
 
 
 # Verifies: WS-0049
-@pytest.mark.parametrize("end", ["settled", "expired", "lost"])
+@pytest.mark.parametrize("end", ["settled", "expired", "unlocked", "lost"])
 async def test_what_ends_the_wait_for_a_warning(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, end: str
 ) -> None:
@@ -336,12 +336,99 @@ async def test_what_ends_the_wait_for_a_warning(
             nursery.start_soon(delivery.ack)
         elif end == "expired":
             nursery.start_soon(anext, deliveries)  # which looks whose lock has expired
+        # Else somebody has ended its lock: that is not told, and nobody looks.
         if end == "lost":
             with pytest.raises(q.ConnectionLost):
                 await delivery.deadline_soon()
         else:
             assert not await delivery.deadline_soon()
         nursery.cancel_scope.cancel()
+
+
+# Verifies: WS-0037, WS-0049
+@pytest.mark.parametrize("seconds", [5, 60])
+async def test_waiting_for_a_warning_ends_with_the_renewed_lock(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, seconds: int
+) -> None:
+    """Without a warning, too. Then the place is free again."""
+    renewed_at: list[float] = []
+
+    async def script(peer: Peer) -> None:
+        await peer.subscribed()
+        await peer.deliver("m1")
+        await peer.ok(await peer.expect("renew"))
+        renewed_at.append(trio.current_time())
+        await peer.expect("credit")
+        await peer.serve()
+
+    async with (
+        scripted(monkeypatch, script),
+        q.connect(URL) as client,
+        client.subscribe("jobs", prefetch=1, deadline_soon=1) as deliveries,
+        trio.open_nursery() as nursery,
+    ):
+        delivery = await anext(deliveries)
+
+        async def renew() -> None:
+            await trio.sleep(20)
+            await delivery.renew(seconds)
+
+        nursery.start_soon(renew)
+        assert not await delivery.deadline_soon()
+        assert trio.current_time() - renewed_at[0] == pytest.approx(seconds, abs=0.1)
+
+
+# Verifies: WS-0037
+async def test_an_ack_that_never_left_gives_back_no_place(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.subscribed()
+        await peer.deliver("m1")
+        assert await read_all(peer) == []
+        await peer.ok(await peer.expect("ack"))
+        assert (await peer.expect("credit"))["credits"] == 1
+        await peer.serve()
+
+    async with (
+        scripted(monkeypatch, script),
+        q.connect(URL) as client,
+        client.subscribe("jobs", prefetch=1) as deliveries,
+    ):
+        delivery = await anext(deliveries)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await delivery.ack()
+        with pytest.raises(q.FrameTooLarge):
+            await delivery.nack("x" * 3_000_000)
+        await trio.sleep(5)
+        await delivery.ack()
+        await trio.sleep(5)
+
+
+# Verifies: WS-0037
+async def test_an_ack_that_left_gives_back_its_place_although_its_caller_was_cancelled(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.subscribed()
+        await peer.deliver("m1")
+        ack = await peer.expect("ack")
+        assert (await peer.expect("credit"))["credits"] == 1
+        await peer.ok(ack)
+        await peer.deliver("m2")
+        await peer.serve()
+
+    async with (
+        scripted(monkeypatch, script),
+        q.connect(URL) as client,
+        client.subscribe("jobs", prefetch=1) as deliveries,
+    ):
+        delivery = await anext(deliveries)
+        with trio.move_on_after(1) as scope:
+            await delivery.ack()
+        assert scope.cancelled_caught
+        assert (await anext(deliveries)).id == "m2"
 
 
 async def test_a_subscription_that_asked_for_no_warnings(monkeypatch: pytest.MonkeyPatch) -> None:
