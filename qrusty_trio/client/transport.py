@@ -10,6 +10,7 @@ Requirements: WS-0040
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
@@ -96,6 +97,8 @@ class WebSocket:
         self._ponged = anyio.Event()
         self._pings = 0
         self._sending: anyio.CancelScope | None = None
+        self._deadline = math.inf
+        """When the last frame must have left: infinite until the end has come."""
         self._torn = False
         """Whether a frame has left in part: nothing more can be said."""
         self.owes = False
@@ -177,7 +180,7 @@ class WebSocket:
         data = b"".join(self._protocol.data_to_send())
         if not data:
             return
-        with anyio.CancelScope(shield=True) as self._sending:
+        with anyio.CancelScope(shield=True, deadline=self._deadline) as self._sending:
             try:
                 await self._stream.send(data)
             except STREAM_ERRORS:
@@ -189,9 +192,10 @@ class WebSocket:
             raise self._end()
 
     def hurry(self) -> None:
-        """Give a frame that is leaving CLOSE_SECONDS more."""
+        """The connection is to end: give a frame that is leaving, or is about to, CLOSE_SECONDS more."""
+        self._deadline = anyio.current_time() + CLOSE_SECONDS
         if self._sending is not None:
-            self._sending.deadline = anyio.current_time() + CLOSE_SECONDS
+            self._sending.deadline = self._deadline
 
     async def close(self) -> None:
         """Do the closing handshake. The caller sets a time limit."""
