@@ -38,7 +38,7 @@ REST_SECONDS = 0.1
 row: with a database that is down, a queue must not run through all its retries in a second."""
 MAX_REST_SECONDS = 10.0
 REPEAT_SECONDS = 0.5
-"""Time between two attempts to settle a message while the server accepts no changes, for example with a full disk."""
+"""Time between two attempts to settle a message that the server can't settle now."""
 LAST_WORD_SECONDS = 2.0
 """How long an ack may take after its handler was cancelled, and has finished nevertheless."""
 MAX_ERROR_BYTES = 1024
@@ -63,7 +63,7 @@ Handler = Callable[[Message], Awaitable[object]]
 
 
 class Stop(Protocol):
-    """What ends a worker: a `anyio.Event`, `asyncio.Event`, `anyio.Event`, or whatever else is awaited so."""
+    """What ends a worker: a `trio.Event`, `asyncio.Event`, `anyio.Event`, or whatever else is awaited so."""
 
     def wait(self) -> Awaitable[object]: ...
 
@@ -191,7 +191,8 @@ class _Work:
                         renewing.start_soon(self._end_early, handlers)
                 renewing.cancel_scope.cancel()
         if handlers.cancel_scope.cancelled_caught:
-            _log.warning("handlers were cancelled after %g s, and their messages go back", grace_seconds)
+            when = "at a second signal" if self._hurry.is_set() else f"after {grace_seconds:g} s"
+            _log.warning("handlers were cancelled %s, and their messages go back", when)
         if failure is not None:
             raise failure
 
@@ -257,7 +258,10 @@ class _Work:
             await self._stopping.wait()
 
     async def _settle(self, job: _Job, settle: Callable[[], Awaitable[None]]) -> None:
-        """Settle a message. While the server accepts no changes, try again as long as the lock lasts."""
+        """Settle a message. While the server can't do that, try again as long as the lock lasts.
+
+        A fault of its store ends the connection, too, and with it the lock.
+        """
         delivery = job.delivery
         # What is done should not be done again because the cancellation of a handler that shielded itself came first.
         cancelled = anyio.current_effective_deadline() <= anyio.current_time()

@@ -359,6 +359,10 @@ def test_a_worker_stops_on_a_signal(
             if again:
                 process.send_signal(signal.SIGTERM)
             printed = process.stdout.read().splitlines()
+            cancelled = [line for line in printed if line.startswith("handlers were cancelled")]
+            when = "at a second signal" if again else f"after {grace:g} s"
+            went_back = [] if "done" in after else [f"handlers were cancelled {when}, and their messages go back"]
+            assert cancelled == went_back
             assert [line for line in printed if line in ("begun", "done", "ended")] == after
             assert process.wait(PATIENCE) == 0
         finally:

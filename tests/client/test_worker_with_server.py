@@ -254,3 +254,25 @@ async def test_it_waits_for_a_store_with_a_fault(fast_path: bool, monkeypatch: p
         monkeypatch.setattr(subscription.Deliveries, "attach", attach_to_a_fault)
         await during(server, handle, handled.wait)
         await server.settle_down(0, 0, 0)
+
+
+# Verifies: WS-0043, DLV-0028
+@both_paths
+async def test_an_ack_that_could_not_be_stored_means_the_work_once_more(fast_path: bool) -> None:
+    """The fault ends the connection, and with it the lock. The first delivery does not count."""
+    handled: list[str] = []
+    twice = trio.Event()
+
+    async def handle(message: q.Message) -> None:
+        handled.append(message.id)
+        if len(handled) == 1:
+            server.engine.fault = StorageFault("the disk is full")
+        else:
+            twice.set()
+
+    async with running(fast_path) as server:
+        await server.create()
+        id = await server.publish(max_retries=1)
+        await during(server, handle, twice.wait)
+        await server.settle_down(0, 0, 0)
+    assert handled == [id, id]
