@@ -93,7 +93,7 @@ class Sending:
         if self.refused:
             parts[0] += f", {self.refused} refused"
         if self._on_its_way:
-            parts.append(f"{_lines(self._on_its_way)} may be, too")
+            parts[0] += f"; {_lines(self._on_its_way)} may be, too"
         if not self._rehearsal and (self.published or self._on_its_way):
             parts.append("A second run publishes them again, except in a queue that refuses duplicates")
         return ". ".join(parts)

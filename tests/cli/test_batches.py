@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import subprocess
 from pathlib import Path
 from typing import IO
@@ -72,6 +73,16 @@ def test_a_server_that_goes_away(tmp_path: Path) -> None:
     _, err = process.communicate(MESSAGE, timeout=PATIENCE)
     assert process.returncode == 5
     assert f"500 messages of the first 502 lines imported. {AGAIN}" in err.decode()
+
+
+# Verifies: API-0125
+def test_a_batch_without_an_answer_may_be_there(shell: Shell) -> None:
+    """The peer takes the request, and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        words = ("--url", f"http://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "0.2")
+        done = shell.run("publish", "jobs", "--ndjson", *words, stdin=b'"p"\n\n"p"\n')
+    assert (done.status, done.out) == (5, "")
+    assert f". 0 messages of the first 0 lines published; lines 1 to 3 may be, too. {AGAIN}\n" in done.err
 
 
 # Verifies: API-0125
