@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from enum import IntEnum
 from typing import Annotated, Any, Concatenate, ParamSpec
@@ -27,6 +28,7 @@ from qrusty_trio.client import ClientError
 
 P = ParamSpec("P")
 Command = Callable[Concatenate[Session, P], IntEnum | None]
+Failing = Callable[[str, dict[str, Any]], IntEnum]
 
 TIMEOUT_SECONDS = 30.0
 
@@ -57,10 +59,10 @@ NO_SERVER = Target("", "none", "")
 
 
 def command(
-    app: typer.Typer, name: str, *, server: bool = True, failure: IntEnum | None = None
+    app: typer.Typer, name: str, *, server: bool = True, failed: Failing | None = None
 ) -> Callable[[Command[P]], Command[P]]:
-    """Make a function the command `name` of `app`. `server`: whether it talks to one. `failure`: what it exits with
-    whatever goes wrong."""
+    """Make a function the command `name` of `app`. `server`: whether it talks to one. `failed`: gets the sentence and
+    all arguments when something goes wrong, and returns the exit status."""
     common = {**(_SERVER if server else {}), **_OUTPUT}
 
     def register(function: Command[P]) -> Command[P]:
@@ -73,7 +75,8 @@ def command(
 
         def run(**given: Any) -> None:
             options = {each: given.pop(each) for each in common}
-            status = guarded(lambda: function(_session(options, server), **given), options, failure)  # type: ignore[call-arg]
+            answer = (lambda sentence: failed(sentence, options | given)) if failed is not None else None
+            status = guarded(lambda: function(_session(options, server), **given), options, answer)  # type: ignore[call-arg]
             if status:
                 raise typer.Exit(int(status))
 
@@ -94,36 +97,40 @@ def _session(options: dict[str, Any], server: bool) -> Session:
     return Session(target, output, options["quiet"], options["verbose"], timeout)
 
 
-def guarded(body: Callable[[], IntEnum | None], options: dict[str, Any], failure: IntEnum | None = None) -> IntEnum:
-    """Run a command's body. Exceptions become a line on stderr and an exit status."""
+def guarded(
+    body: Callable[[], IntEnum | None], options: dict[str, Any], failed: Callable[[str], IntEnum] | None = None
+) -> IntEnum:
+    """Run a command's body. Exceptions become a line on stderr and an exit status: that of `failed`, if it is given."""
     try:
         return body() or Exit.DONE
     except (Exception, KeyboardInterrupt, BaseExceptionGroup) as error:
         causes = list(leaves(error))
         if any(isinstance(each, KeyboardInterrupt) for each in causes):
             return Exit.INTERRUPTED
-        for cause in causes:
-            status = _status_of(cause, options)
-            if status is not None:
-                return status if failure is None else failure
-        if options["verbose"]:
-            raise
-        say(f"error: a fault of this program: {causes[0]!r}. Please report it with what --verbose prints")
-        return Exit.REFUSED if failure is None else failure
+        failure = next((found for each in causes if (found := _foreseen(each, options)) is not None), None)
+        if failure is None:
+            if options["verbose"] and failed is None:
+                raise
+            failure = Failed(
+                Exit.REFUSED,
+                f"a fault of this program: {causes[0]!r}. Please report it with what --verbose prints",
+            )
+            if options["verbose"]:
+                traceback.print_exception(error)
+        if failure.status is not Exit.BROKEN_PIPE:
+            say(f"error: {failure}")
+        return failure.status if failed is None else failed(str(failure))
 
 
-def _status_of(cause: BaseException, options: dict[str, Any]) -> Exit | None:
-    """The exit status for an exception that was foreseen, after its line on stderr."""
+def _foreseen(cause: BaseException, options: dict[str, Any]) -> Failed | None:
+    """The sentence and the exit status for an exception that was foreseen."""
     if isinstance(cause, BrokenPipeError):
         # Nobody reads on. What is left in the buffer must not fail again when the process ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Exit.BROKEN_PIPE
+        return Failed(Exit.BROKEN_PIPE, "nobody reads the output")
     if isinstance(cause, ClientError):
-        cause = explained(cause, _url_of(options))
-    if isinstance(cause, Failed):
-        say(f"error: {cause}")
-        return cause.status
-    return None
+        return explained(cause, _url_of(options))
+    return cause if isinstance(cause, Failed) else None
 
 
 def _url_of(options: dict[str, Any]) -> str:

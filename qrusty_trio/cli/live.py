@@ -1,7 +1,7 @@
 """`top` and `watch`: what changes while one looks.
 
 Rule: one connection, and the next request only after the answer to the last. A server that is lost is said, its old
-numbers stay, and it is asked again.
+numbers stay, and it is asked again. One that was never there is an error, but on a terminal `top` waits for it, too.
 
 Requirements: API-0135
 """
@@ -89,8 +89,17 @@ def top(
             return
         with session.output.rows(TOP_COLUMNS, "name", best=Format.NDJSON) as rows:
             looks = _Looks(interval, count)
+            seen = False
             while await looks.next():
-                for queue in (await _page(client, sort, MAX_ROWS))["queues"]:
+                try:
+                    page = await _page(client, sort, MAX_ROWS)
+                except (ConnectionLost, Unavailable) as error:
+                    if not seen:
+                        raise
+                    say(f"not reachable, trying again: {error}")
+                    continue
+                seen = True
+                for queue in page["queues"]:
                     rows.add(queue)
 
     session.ask(talk)

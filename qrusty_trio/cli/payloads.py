@@ -55,10 +55,11 @@ def opened(file: Path | None) -> Iterator[BinaryIO]:
     """A file, or stdin if there is none or it is `-`. Raises Failed if a person would have to type it unasked."""
     if file is not None and str(file) != STDIN:
         try:
-            with file.open("rb") as stream:
-                yield stream
+            stream = file.open("rb")
         except OSError as error:
             raise Failed(Exit.REFUSED, f"{file} can't be read: {error.strerror}") from error
+        with stream:
+            yield stream
         return
     if file is None and sys.stdin.isatty():
         raise Failed(Exit.USAGE, "nothing is given: give it as an argument, with --file, or through a pipe")

@@ -1,7 +1,7 @@
 """`check`: a probe for monitoring systems, with their exit statuses.
 
 Rule: 0 OK, 1 WARNING, 2 CRITICAL, 3 UNKNOWN, and one line of text (or metrics, or JSON) on stdout, whatever happens. A
-server that can't be reached is critical. A question that can't be answered is unknown.
+server that can't be reached is critical. A question that can't be answered is unknown, as is another kind of server.
 
 Requirements: API-0129
 """
@@ -21,7 +21,7 @@ from qrusty_trio.cli.failures import leaves
 from qrusty_trio.cli.output import Format, visible, write
 from qrusty_trio.cli.queues import queue_of
 from qrusty_trio.cli.session import Session
-from qrusty_trio.client import ClientError, HttpClient, NotFound
+from qrusty_trio.client import ClientError, HttpClient, NotFound, ProtocolError
 
 
 class Status(IntEnum):
@@ -67,7 +67,7 @@ def _threshold(option: str, text: str) -> Any:
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    command(app, "check", failure=Status.UNKNOWN)(check)
+    command(app, "check", failed=_failed)(check)
 
 
 def check(
@@ -111,12 +111,29 @@ def check(
     }
 
     async def look(client: HttpClient) -> Result:
-        return judged(await client.server(), await _counts(client, queue), thresholds)
+        try:
+            return judged(await client.server(), await _counts(client, queue), thresholds)
+        except (KeyError, TypeError) as error:
+            return Result(Status.UNKNOWN, f"the answer is not that of this server: {error!r}", [])
 
     result = _asked(session, look)
-    as_json = shape == "json" or session.output.format() is Format.JSON
-    write((_json(result, session.target.url) if as_json else _PRINTED[shape](result)).encode())
+    _print(result, shape, session.output.format(), session.target.url)
     return result.status
+
+
+def unknown(sentence: str) -> Status:
+    """Print that nothing could be found out, for somebody who reads text."""
+    return _failed(sentence, {"shape": "nagios", "output": None})
+
+
+def _failed(sentence: str, given: dict[str, Any]) -> Status:
+    _print(Result(Status.UNKNOWN, sentence, []), given["shape"], given["output"], None)
+    return Status.UNKNOWN
+
+
+def _print(result: Result, shape: str, output: Format | None, url: str | None) -> None:
+    as_json = shape == "json" or output is Format.JSON
+    write((_json(result, url) if as_json else _PRINTED[shape](result)).encode())
 
 
 def _asked(session: Session, look: Any) -> Result:
@@ -126,7 +143,7 @@ def _asked(session: Session, look: Any) -> Result:
         causes = [each for each in leaves(error) if isinstance(each, ClientError)]
         if not causes:
             raise
-        status = Status.UNKNOWN if isinstance(causes[0], NotFound) else Status.CRITICAL
+        status = Status.UNKNOWN if isinstance(causes[0], (NotFound, ProtocolError)) else Status.CRITICAL
         return Result(status, str(causes[0]), [])
     return result
 
@@ -186,7 +203,7 @@ def _prometheus(result: Result) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _json(result: Result, url: str) -> str:
+def _json(result: Result, url: str | None) -> str:
     values = {
         each.name: {"value": each.value, "warning": each.warning, "critical": each.critical} for each in result.findings
     }

@@ -113,8 +113,9 @@ def run(arguments: list[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         command = context.command_path if context is not None else NAME
-        say(f"error: {error.format_message().rstrip('.')}. See `{command} --help`")
-        return probes.Status.UNKNOWN if arguments[:1] == ["check"] else error.exit_code
+        sentence = f"{error.format_message().rstrip('.')}. See `{command} --help`"
+        say(f"error: {sentence}")
+        return probes.unknown(sentence) if arguments[:1] == ["check"] else error.exit_code
     except (typer.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
     return status if isinstance(status, int) else Exit.DONE

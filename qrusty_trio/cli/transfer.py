@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO
@@ -126,18 +126,35 @@ def _sink(file: Path | None) -> Iterator[Any]:
         yield lambda row: write(encode(row) + b"\n")
         return
     try:
-        with file.open("xb") as stream:
-            try:
-                yield lambda row: stream.write(encode(row) + b"\n")
-                stream.flush()
-                os.fsync(stream.fileno())
-            except BaseException:
-                file.unlink(missing_ok=True)
-                raise
+        stream = file.open("xb")
     except FileExistsError as error:
         raise Failed(Exit.REFUSED, f"{file} exists: give another name, or remove it") from error
     except OSError as error:
-        raise Failed(Exit.REFUSED, f"{file} can't be written: {error.strerror}") from error
+        raise _not_written(file, error) from error
+
+    def put(row: dict[str, Any]) -> None:
+        try:
+            stream.write(encode(row) + b"\n")
+        except OSError as error:
+            raise _not_written(file, error) from error
+
+    try:
+        yield put
+        try:
+            stream.flush()
+            os.fsync(stream.fileno())
+            stream.close()
+        except OSError as error:
+            raise _not_written(file, error) from error
+    except BaseException:
+        with suppress(OSError):  # what could not be written can't be now
+            stream.close()
+        file.unlink(missing_ok=True)
+        raise
+
+
+def _not_written(file: Path, error: OSError) -> Failed:
+    return Failed(Exit.REFUSED, f"{file} can't be written: {error.strerror}")
 
 
 def import_(

@@ -32,7 +32,8 @@ from qrusty_trio.cli.unblocked import unblocked_stderr
 from qrusty_trio.client import Message, worker
 
 KILL_SECONDS = 5.0
-"""What a command has to end after SIGTERM, before SIGKILL."""
+"""What a command and what it started have to end after SIGTERM, before SIGKILL."""
+POLL_SECONDS = 0.05
 LAST_WORDS_BYTES = 1024
 """Of what a command wrote to stderr, so much is kept for the nack."""
 READ_BYTES = 64 * 1024
@@ -220,20 +221,27 @@ class _LastWords:
 
 
 async def _end(process: trio.Process) -> None:
-    """Make sure that a command has ended, with all of its session."""
+    """End a command that was cancelled, with all that it started. One that has ended leaves behind what it likes."""
     if process.returncode is None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
-            _signal(process, signal.SIGTERM)
+            there = _signal(process, signal.SIGTERM)
             await process.wait()
-    if process.returncode is None:
+            # It may be gone before what it started.
+            while there:
+                await trio.sleep(POLL_SECONDS)
+                there = _signal(process, 0)
+        _signal(process, signal.SIGKILL)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + KILL_SECONDS):
-            _signal(process, signal.SIGKILL)
             await process.wait()
     for pipe in (process.stdin, process.stderr):
         if pipe is not None:
             await trio.aclose_forcefully(pipe)
 
 
-def _signal(process: trio.Process, number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
+def _signal(process: trio.Process, number: int) -> bool:
+    """Send a signal to a command and what it started. Whether there is any of them that we may signal."""
+    try:
         os.killpg(process.pid, number)
+    except (ProcessLookupError, PermissionError):
+        return False
+    return True

@@ -58,6 +58,24 @@ def test_watch_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
         process.kill()
 
 
+# Verifies: API-0135
+def test_top_in_a_pipe_goes_on_when_the_server_is_back(tmp_path: Path) -> None:
+    with serving(tmp_path) as url:
+        shell = Shell(url, tmp_path)
+        shell.ok("publish", "jobs", "p")
+        process = shell.popen("top", "--interval", "0.2", stdin=subprocess.DEVNULL)
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert json.loads(process.stdout.readline())["available"] == 1
+    with process:
+        assert b"not reachable, trying again" in process.stderr.readline()
+        with serving(tmp_path, BIND_ADDR=url.removeprefix("http://")):
+            shell.ok("publish", "jobs", "p")
+            while json.loads(process.stdout.readline())["available"] != 2:
+                pass
+        process.kill()
+
+
 @pytest.mark.parametrize("command", ["top", "watch"])
 def test_a_server_that_was_never_there_is_an_error(tmp_path: Path, command: str) -> None:
     done = Shell("http://127.0.0.1:1", tmp_path).run(command)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -67,9 +69,58 @@ def test_a_check_always_has_an_answer(shell: Shell) -> None:
         free = f"http://127.0.0.1:{listener.getsockname()[1]}"
     done = shell.run("check", "--url", free)
     assert (done.status, done.out.count("\n"), done.out.startswith("QRUSTY CRITICAL - ")) == (2, 1, True)
-    assert shell.run("check", "--url", "nonsense").status == 3
-    assert shell.run("check", "--warn-dead", "many").status == 3
-    assert shell.run("check", "--context", "none").status == 3
+
+
+# Verifies: API-0129
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--url", "nonsense"),
+        ("--url", "ftp://x"),
+        ("--context", "none"),
+        ("--warn-dead", "many"),
+        ("--what",),
+        ("a", "b"),
+    ],
+)
+def test_what_can_not_be_asked_is_unknown(shell: Shell, words: tuple[str, ...]) -> None:
+    done = shell.run("check", *words)
+    assert (done.status, done.out.count("\n"), done.out[:17]) == (3, 1, "QRUSTY UNKNOWN - ")
+    assert done.err.count("\n") == 1
+
+
+# Verifies: API-0129
+def test_what_is_unknown_is_printed_as_asked(shell: Shell) -> None:
+    for words in (("--format", "json"), ("-o", "json")):
+        done = shell.run("check", "--context", "none", *words)
+        assert (done.status, done.json["status"], done.json["url"]) == (3, "UNKNOWN", None)
+    done = shell.run("check", "--context", "none", "--format", "prometheus")
+    (found,) = text_string_to_metric_families(done.out)
+    assert (done.status, found.samples[0].value) == (3, 3)
+
+
+# Verifies: API-0129
+@pytest.mark.parametrize("answer", [b"{}", b"[]", b'{"memory":7}', b'{"memory":{}}'])
+@pytest.mark.parametrize("words", [(), ("jobs",), ("--verbose",)])
+def test_another_kind_of_server_is_unknown(shell: Shell, answer: bytes, words: tuple[str, ...]) -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        done = shell.run("check", "--url", f"http://127.0.0.1:{server.server_port}", *words)
+        server.shutdown()
+        thread.join()
+    assert (done.status, done.out.count("\n"), done.out[:17]) == (3, 1, "QRUSTY UNKNOWN - ")
 
 
 # Verifies: API-0130

@@ -54,6 +54,20 @@ def test_a_terminal_that_goes(shell: Shell) -> None:
     assert counts["available"] + counts["locked"] == 1000
 
 
+# Verifies: API-0121
+def test_a_reader_that_ends_first_is_no_fault_of_the_file(shell: Shell, tmp_path: Path) -> None:
+    file = tmp_path / "lines"
+    file.write_bytes(b'"p"\n' * 4000)
+    with shell.popen("publish", "jobs", "--ndjson", "-f", str(file), stdin=subprocess.DEVNULL) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(PATIENCE) == 141
+    assert said == b""
+
+
 # Verifies: API-0128
 def test_a_person_is_asked_on_a_terminal(shell: Shell) -> None:
     shell.ok("publish", "jobs", "p")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
+import os
 from pathlib import Path
 
 import pytest
 
+from qrusty_trio.cli import transfer
+from qrusty_trio.cli.failures import Failed
 from tests.cli.shell import Shell
 
 
@@ -161,6 +165,21 @@ def test_what_can_not_be_written_leaves_nothing(shell: Shell, tmp_path: Path) ->
     assert shell.run("import", "-f", str(tmp_path / "none")).status == 1
     zipped = gzip.compress(b"x")
     assert shell.run("import", stdin=zipped).status == 1
+
+
+def test_only_a_fault_of_the_file_is_told_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "out.jsonl"
+    with pytest.raises(BrokenPipeError), transfer._sink(file):
+        raise BrokenPipeError
+    assert not file.exists()
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(Failed, match="can't be written: No space left"), transfer._sink(file) as put:
+        put({"a": 1})
+    assert not file.exists()
 
 
 def test_progress_is_drawn_on_a_terminal_only(shell: Shell) -> None:

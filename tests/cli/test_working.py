@@ -8,10 +8,14 @@ import shlex
 import signal
 import subprocess
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+import trio
 
+from qrusty_trio.cli import working
+from qrusty_trio.client import Message
 from tests.cli.shell import Shell
 
 PATIENCE = 60
@@ -169,6 +173,29 @@ def test_what_outlasts_the_grace_is_ended_with_all_it_started(shell: Shell, tmp_
         assert time.monotonic() < end
         time.sleep(0.01)
     assert [each["deliveries"] for each in shell.ok("peek", "jobs").rows] == [0]
+
+
+async def test_what_a_command_started_is_killed_if_it_outlives_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command ends on SIGTERM, and its child does not."""
+    monkeypatch.setattr(working, "KILL_SECONDS", 0.2)
+    script = (
+        f"(trap '' TERM; echo > {tmp_path}/ready; exec sleep 1000) & "
+        f"echo $! > {tmp_path}/child.tmp; mv {tmp_path}/child.tmp {tmp_path}/child; wait"
+    )
+    made = {"ready", "child"}
+    message = Message("jobs", "id", "p", 0, datetime.now(UTC))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(working.run_for, ["sh", "-c", script], message)
+        with trio.fail_after(PATIENCE):
+            while set(os.listdir(tmp_path)) != made:  # noqa: ASYNC110  # a process makes them
+                await trio.sleep(0.01)
+        nursery.cancel_scope.cancel()
+    child = int((tmp_path / "child").read_text())
+    with trio.fail_after(PATIENCE):
+        while _runs(child):  # noqa: ASYNC110  # no child of ours
+            await trio.sleep(0.01)
 
 
 def _runs(process: int) -> bool:
