@@ -117,9 +117,11 @@ def test_another_kind_of_server_is_unknown(shell: Shell, answer: bytes, words: t
     with ThreadingHTTPServer(("127.0.0.1", 0), Other) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
-        done = shell.run("check", "--url", f"http://127.0.0.1:{server.server_port}", *words)
-        server.shutdown()
-        thread.join()
+        try:
+            done = shell.run("check", "--url", f"http://127.0.0.1:{server.server_port}", *words)
+        finally:
+            server.shutdown()
+            thread.join()
     assert (done.status, done.out.count("\n"), done.out[:17]) == (3, 1, "QRUSTY UNKNOWN - ")
 
 
