@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from qrusty_trio.cli import contexts
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed
+from qrusty_trio.client import InvalidUrl
+from qrusty_trio.client.addresses import address_of
 
 DEFAULT_URL = "http://127.0.0.1:6784"
 VARIABLE = "QRUSTY_URL"
@@ -66,13 +68,13 @@ def _of_context(name: str, environment: Mapping[str, str]) -> Target:
 def checked(url: str, source: str) -> str:
     """The address without a slash at its end. `source` is named if it is none. Raises Failed."""
     try:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-            raise ValueError
-    except ValueError:
-        raise Failed(
-            Exit.USAGE, f"{source}: '{url}' is no address of a server. It has to be like http://host:port"
-        ) from None
+        address_of(url)
+        if urlsplit(url).port == 0:
+            raise InvalidUrl
+    except InvalidUrl as error:
+        # What may hold a password is not repeated.
+        text = str(error) if "@" in url else f"'{url}' is no address of a server. It has to be like http://host:port"
+        raise Failed(Exit.USAGE, f"{source}: {text}") from None
     return url.rstrip("/")
 
 

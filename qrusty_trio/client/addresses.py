@@ -1,9 +1,18 @@
-"""Where a server is, read from a URL. No I/O."""
+"""Where a server is, read from a URL. No I/O.
+
+Rule: no text of an error repeats the user and the password of a URL.
+"""
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
+
+from qrusty_trio.client.errors import InvalidUrl
+
+MAX_LABEL = 63
+"""Most characters of a part of a host name (RFC 1035, 2.3.4)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +33,43 @@ class Address:
 
 
 def address_of(url: str) -> Address:
-    """Read an http:// or https:// URL. Raises ValueError for any other."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"not an HTTP URL: {url!r}")
-    tls = parts.scheme == "https"
-    return Address(parts.hostname, parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"))
+    """Read an http:// or https:// URL. Raises InvalidUrl for any other, and for one with a user or a password."""
+    parts = _parts(url, "http", "an HTTP URL")
+    if "@" in parts.netloc:
+        raise InvalidUrl("a URL with a user or a password in it is refused: this client would not send them")
+    if parts.query:
+        raise _none(url, "an HTTP URL")
+    return _address(parts)
+
+
+def websocket_address_of(url: str) -> Address:
+    """Read a ws:// or wss:// URL. Raises InvalidUrl for any other."""
+    return _address(_parts(url, "ws", "a WebSocket URL"))
+
+
+def shown(url: str) -> str:
+    """A URL without its user and password."""
+    return re.sub("//[^/?#]*@", "//", url)
+
+
+def _parts(url: str, scheme: str, what: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        labels = (parts.hostname or "").removesuffix(".").split(".")
+        _ = parts.port
+    except ValueError:
+        raise _none(url, what) from None
+    wrong_host = ":" not in (parts.hostname or "") and not all(0 < len(label) <= MAX_LABEL for label in labels)
+    plain = url.isascii() and url.isprintable() and " " not in url
+    if parts.scheme not in (scheme, f"{scheme}s") or wrong_host or parts.fragment or not plain:
+        raise _none(url, what)
+    return parts
+
+
+def _none(url: str, what: str) -> InvalidUrl:
+    return InvalidUrl(f"not {what}" if "@" in url else f"not {what}: {url!r}")
+
+
+def _address(parts: SplitResult) -> Address:
+    tls = parts.scheme in ("https", "wss")
+    return Address(parts.hostname or "", parts.port or (443 if tls else 80), tls, parts.path.rstrip("/"))

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskStatus
 
+from qrusty_trio.client.addresses import shown
 from qrusty_trio.client.connection import RESPONSE_SECONDS, Connection, Frame
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
@@ -87,6 +88,8 @@ class Client:
                 )
             except NotSent:
                 continue
+            if not answer.id:
+                raise ProtocolError("a message was published without an id")
             return answer.id
 
     async def publish_batch(self, queue: str, messages: Sequence[NewMessage]) -> Published:
@@ -101,6 +104,8 @@ class Client:
                 answer = await connection.request(type="batch-publish", queue=queue, messages=list(messages))
             except NotSent:
                 continue
+            if len(answer.ids) + len(answer.rejected) != len(messages):
+                raise ProtocolError("a response that does not say what became of each message")
             return Published(answer.ids, answer.rejected)
 
     @asynccontextmanager
@@ -222,7 +227,7 @@ class Client:
             return ConnectFailed(str(error))
         if isinstance(error, Refused):
             return ConnectionLost(str(error))
-        return ConnectionLost(f"can't connect to {self._url}: {reason_of(error)}")
+        return ConnectionLost(f"can't connect to {shown(self._url)}: {reason_of(error)}")
 
     def _give_up(self, reason: ClientError) -> None:
         self._failure = reason
@@ -254,7 +259,8 @@ async def connect(
     and random intervals. After that every request and every subscription raises ConnectionLost. A request whose
     response takes longer than `timeout_seconds` raises TimedOut, and the connection is made anew.
 
-    Raises ConnectFailed if the first attempt fails. An exception of the body comes out as it is, not in a group.
+    Raises InvalidUrl, and ConnectFailed if the first attempt fails. An exception of the body comes out as it is, not in
+    a group.
 
     Requirements: SYS-0020
     """

@@ -16,6 +16,7 @@ from typing import Any
 import anyio
 import msgspec
 
+from qrusty_trio.client.encoding import decoded, json_of
 from qrusty_trio.client.errors import (
     ClientError,
     ClosedByServer,
@@ -73,8 +74,7 @@ class _Request:
         self.answer: Frame | ClientError | None = None
 
 
-_decode = msgspec.json.Decoder(Frame).decode
-_encode = msgspec.json.encode
+_FRAMES = msgspec.json.Decoder(Frame)
 
 
 class Connection:
@@ -104,9 +104,10 @@ class Connection:
     async def request(self, on_abandoned: Callable[[], None] | None = None, **fields: Any) -> Frame:
         """Send a request and wait for its response.
 
-        Raises RequestError (refused), FrameTooLarge, NotSent, TimedOut, ConnectionLost or whatever else ended the
-        connection. If the caller is cancelled before the request was sent, it is not sent. If it is cancelled after
-        that, `on_abandoned` is called: the request may take effect, and nobody waits for the response.
+        Raises RequestError (refused), InvalidRequest also for what can't be sent, such as bytes, FrameTooLarge,
+        NotSent, TimedOut, ConnectionLost or whatever else ended the connection. If the caller is cancelled before the
+        request was sent, it is not sent. If it is cancelled after that, `on_abandoned` is called: the request may take
+        effect, and nobody waits for the response.
         """
         number = str(next(self._numbers))
         text = _text({**fields, "req_id": number})
@@ -185,11 +186,7 @@ class Connection:
     async def _read(self) -> None:
         while True:
             for message in await self._websocket.receive():
-                try:
-                    frame = _decode(message)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                    raise ProtocolError(f"a frame that can't be read: {error}") from error
-                self._take(frame)
+                self._take(decoded(message, _FRAMES))
             if self._websocket.owes:
                 self._wake.set()
 
@@ -252,7 +249,7 @@ class Connection:
 
 
 def _text(fields: dict[str, Any]) -> bytes:
-    data = _encode(fields)
+    data = json_of(fields)
     if len(data) > MAX_FRAME_BYTES:
         raise FrameTooLarge(f"the request has {len(data)} bytes; a server takes {MAX_FRAME_BYTES}")
     return data

@@ -1,6 +1,6 @@
 """The client's exceptions, each with a stable code.
 
-Rule: every exception that this package raises on purpose is a `ClientError`. A request that the server refused raises a
+Rule: whatever goes wrong with a request is a `ClientError`. A request that the server refused raises a
 `RequestError` with the code of the wire contract. Its subclasses exist to be caught by name.
 """
 
@@ -11,6 +11,12 @@ class ClientError(Exception):
     """Base class of all of them. `str(error)` is a sentence."""
 
     code = "client_error"
+
+
+class InvalidUrl(ClientError, ValueError):
+    """The URL is none that this client can use: another scheme, no host, spaces, or a user that would not be sent."""
+
+    code = "invalid_url"
 
 
 class ConnectFailed(ClientError):
@@ -103,7 +109,7 @@ class RequestError(ClientError):
 
 
 class InvalidRequest(RequestError):
-    """A field is missing, or its value is not allowed."""
+    """A field is missing, or its value is not allowed. If it can't be sent at all, such as bytes, it was not sent."""
 
     code = "invalid_request"
 

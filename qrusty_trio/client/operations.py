@@ -13,13 +13,18 @@ from urllib.parse import quote
 
 import msgspec
 
-from qrusty_trio.client.errors import ClientError, ProtocolError, Starting, Unavailable, request_error
+from qrusty_trio.client.encoding import decoded, json_of, refuse_bytes
+from qrusty_trio.client.errors import (
+    ClientError,
+    InvalidRequest,
+    ProtocolError,
+    Starting,
+    Unavailable,
+    request_error,
+)
 
 MAX_QUOTED = 200
 """Most characters of a response that was not understood that are shown."""
-
-_decode = msgspec.json.decode
-_encode = msgspec.json.encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +135,11 @@ def request_for(
 
     `prefix` precedes the path.
     A parameter that a path may not carry intact goes into the query: clients and proxies change `.`, `..` and `%2F`.
+    Raises InvalidRequest for bytes, and for what else can't be sent.
     """
+    for name, value in params.items():
+        if not isinstance(value, str):
+            raise InvalidRequest(f"'{name}' must be text, not {type(value).__name__}")
     given = {name: value for name, value in fields.items() if value is not None}
     path, query = operation.path, dict[str, str]()
     if any(value in (".", "..") or "/" in value for value in params.values()):
@@ -138,16 +147,24 @@ def request_for(
         query.update(params)
     else:
         for name, value in params.items():
-            path = path.replace(f"{{{name}}}", quote(value, safe=""))
+            path = path.replace(f"{{{name}}}", _quoted(name, value))
     body = None
     if operation.fields:
         assert given.keys() <= set(operation.fields), given
-        body = _encode(given)
+        body = json_of(given)
     else:
         assert given.keys() <= set(operation.query), given
+        refuse_bytes(given)
         query.update((name, str(value)) for name, value in given.items())
-    text = "&".join(f"{name}={quote(value, safe='')}" for name, value in query.items())
+    text = "&".join(f"{name}={_quoted(name, value)}" for name, value in query.items())
     return Request(operation.method, prefix + (f"{path}?{text}" if text else path), body)
+
+
+def _quoted(name: str, value: str) -> str:
+    try:
+        return quote(value, safe="")
+    except (TypeError, UnicodeEncodeError) as error:
+        raise InvalidRequest(f"'{name}' can't be sent: {error}") from error
 
 
 class _Refusal(msgspec.Struct):
@@ -157,14 +174,18 @@ class _Refusal(msgspec.Struct):
     message: str = ""
 
 
+_ANYTHING: msgspec.json.Decoder[Any] = msgspec.json.Decoder()
+_REFUSALS = msgspec.json.Decoder(_Refusal)
+
+
 def outcome(response: Response) -> ClientError | None:
     """The exception that a response stands for; None for success."""
     status = response.status
     if 200 <= status < 300:
         return None
     try:
-        refusal = _decode(response.body, type=_Refusal)
-    except msgspec.DecodeError:
+        refusal = decoded(response.body, _REFUSALS)
+    except ProtocolError:
         refusal = _Refusal()
     if refusal.code:
         return request_error(refusal.code, refusal.error, status)
@@ -184,9 +205,4 @@ def nothing_was_done(error: ClientError) -> bool:
 
 def content(response: Response) -> Any:
     """The JSON of a response; None if it is empty. Raises ProtocolError."""
-    if not response.body:
-        return None
-    try:
-        return _decode(response.body)
-    except msgspec.DecodeError as error:
-        raise ProtocolError(f"a response that can't be read: {error}") from error
+    return decoded(response.body, _ANYTHING) if response.body else None

@@ -12,7 +12,7 @@ import anyio
 from anyio.abc import ByteStream
 
 from qrusty_trio.client.addresses import Address
-from qrusty_trio.client.errors import ConnectionLost, NotSent, TimedOut
+from qrusty_trio.client.errors import ClientClosed, ConnectionLost, NotSent, TimedOut
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import Request, Response
 from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS, READ_BYTES
@@ -60,9 +60,12 @@ class Pool:
     async def request(self, request: Request, seconds: float) -> Response:
         """Send a request and wait up to `seconds` for its response, from when there is a connection.
 
-        Raises NotSent, ConnectionLost, TimedOut, ProtocolError. If the caller is cancelled, the connection is closed.
+        Raises ClientClosed, NotSent, ConnectionLost, TimedOut, ProtocolError. If the caller is cancelled, the
+        connection is closed.
         """
         async with self._slots:
+            if self._closed:
+                raise ClientClosed("the client was closed")
             connection = await self._take()
             kept = False
             try:

@@ -6,12 +6,14 @@ Rule: fields that a newer server adds are ignored, and those that an older one d
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
 from qrusty_trio.client.errors import ProtocolError
 
+MAX_MS = 253_402_300_799_999
+"""The last millisecond of the year 9999, after which Python has no dates."""
 Json = dict[str, Any]
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     """How often it was delivered, this time included."""
     queue: str = ""
     priority: int | str | None = None
-    created_ms: int | None = msgspec.field(default=None, name="created_at")
+    created_ms: Annotated[int, msgspec.Meta(ge=0, le=MAX_MS)] | None = msgspec.field(default=None, name="created_at")
     lock_until_ms: int | None = msgspec.field(default=None, name="lock_until")
     """When the lock ends, in milliseconds since 1970 on the server's clock. This, `priority` and `created_ms` are None
     with a server that does not tell them."""
@@ -92,7 +94,9 @@ UNCHANGED: Final = Unchanged()
 
 
 def time_of(milliseconds: int) -> datetime:
-    """A time of the server's, given in milliseconds since 1970."""
+    """A time of the server's, given in milliseconds since 1970. Raises ProtocolError for one after the year 9999."""
+    if not 0 <= milliseconds <= MAX_MS:
+        raise ProtocolError(f"an unexpected response: {milliseconds} is no time")
     return datetime.fromtimestamp(milliseconds / 1000, UTC)
 
 

@@ -13,17 +13,17 @@ import logging
 import math
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from urllib.parse import urlsplit
 
 import anyio
 from anyio.abc import ByteStream
 from websockets.client import ClientProtocol
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import InvalidStatus, InvalidURI
 from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN
 from websockets.uri import parse_uri
 
-from qrusty_trio.client.errors import ProtocolError
+from qrusty_trio.client.addresses import websocket_address_of
+from qrusty_trio.client.errors import InvalidUrl, ProtocolError
 from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, open_stream
 
 HANDSHAKE_SECONDS = 10.0
@@ -60,15 +60,16 @@ class Closed(Exception):
 async def open_websocket(url: str) -> AsyncIterator[WebSocket]:
     """Connect to a ws:// or wss:// URL. On exit, however it comes about, do the closing handshake in CLOSE_SECONDS.
 
-    Raises ValueError for any other URL, OSError (TimeoutError is one) if it can't connect, and Refused.
+    Raises InvalidUrl for any other URL, OSError (TimeoutError is one) if it can't connect, and Refused.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise ValueError(f"not a WebSocket URL: {url!r}")
-    tls = parts.scheme == "wss"
-    protocol = ClientProtocol(parse_uri(url), max_size=MAX_RECEIVED_BYTES, logger=_logger)
+    address = websocket_address_of(url)
+    try:
+        uri = parse_uri(url)
+    except InvalidURI:
+        raise InvalidUrl("not a WebSocket URL") from None
+    protocol = ClientProtocol(uri, max_size=MAX_RECEIVED_BYTES, logger=_logger)
     with anyio.fail_after(HANDSHAKE_SECONDS):
-        stream = await open_stream(parts.hostname, parts.port or (443 if tls else 80), tls=tls)
+        stream = await open_stream(address.host, address.port, tls=address.tls)
     websocket = WebSocket(stream, protocol)
     try:
         with anyio.fail_after(HANDSHAKE_SECONDS):

@@ -54,8 +54,8 @@ class Peer:
         assert found == line
         return body
 
-    async def send(self, text: str) -> None:
-        await self._stream.send_all(text.encode())
+    async def send(self, text: str | bytes) -> None:
+        await self._stream.send_all(text.encode() if isinstance(text, str) else text)
 
     async def response(self, status: int, body: object = None, *headers: str) -> None:
         text = "" if body is None else json.dumps(body)

@@ -198,6 +198,17 @@ def test_what_is_no_response(text: str) -> None:
         client.consume("jobs")
 
 
+def test_a_client_that_was_closed_sends_nothing() -> None:
+    with scripted([answer(200, "[]")]) as (url, opened):
+        with blocking.HttpClient(url) as client:
+            assert client.queues() == []
+        for _ in range(2):
+            with pytest.raises(q.ClientClosed, match="was closed"):
+                client.queues()
+            client.close()
+        assert len(opened) == 1
+
+
 def test_a_request_that_is_interrupted_closes_its_connection(client: blocking.HttpClient, queue: str) -> None:
     """As Ctrl-C does it. The server then waits no more for it, and hands nothing out to it."""
 

@@ -78,6 +78,8 @@ def test_http_refusals_and_lost_servers(server: ServerProcess, queue: str, backe
                 await client.create_queue(queue)
             with pytest.raises(q.NotLocked):
                 await client.ack(queue, "no such id")
+        with pytest.raises(q.ClientClosed):
+            await client.publish(queue, "p")
         async with q.HttpClient("http://127.0.0.1:1", patience_seconds=0.2) as client:
             with pytest.raises(q.NotSent, match=r"can't connect to 127\.0\.0\.1:1: .*refused"):
                 await client.publish(queue, "p")

@@ -315,7 +315,35 @@ async def test_a_response_of_unknown_length(monkeypatch: pytest.MonkeyPatch, tex
         assert await client.publish("jobs", "p") == "x"
 
 
-@pytest.mark.parametrize("url", ["ws://host/ws", "http://", "http://host/?a=b", "host:6784"])
-def test_wrong_urls(url: str) -> None:
-    with pytest.raises(ValueError, match="not an HTTP URL"):
-        q.HttpClient(url)
+async def test_a_client_that_was_closed_sends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow(peer: Peer) -> None:
+        await peer.read()
+        await trio.testing.wait_all_tasks_blocked()
+        await peer.response(200, {"id": "x"})
+
+    async with scripted(monkeypatch, slow, serve) as server:
+        async with trio.open_nursery() as nursery, q.HttpClient(URL, connections=1) as client:
+            begun, waiting = trio.Event(), trio.Event()
+
+            async def finish() -> None:
+                assert await client.publish("jobs", "on its way") == "x"
+                begun.set()
+
+            async def wait() -> None:
+                with pytest.raises(q.ClientClosed):
+                    await client.publish("jobs", "waits for a connection")
+                waiting.set()
+
+            nursery.start_soon(finish)
+            while not server.opened:
+                await trio.lowlevel.checkpoint()
+            nursery.start_soon(wait)
+            await trio.lowlevel.checkpoint()
+            await client.aclose()
+            with pytest.raises(q.ClientClosed, match="was closed"):
+                await client.queues()
+            await begun.wait()
+            await waiting.wait()
+        with pytest.raises(q.ClientClosed):
+            await client.publish("jobs", "p", repeat=True)
+        assert len(server.opened) == 1

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from qrusty_trio.client.addresses import Address, address_of
-from qrusty_trio.client.errors import ClientError, ConnectionLost, NotSent, TimedOut
+from qrusty_trio.client.errors import ClientClosed, ClientError, ConnectionLost, NotSent, TimedOut
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import TABLE, Request, Response, content, outcome, request_for
 from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS, READ_BYTES, Retries
@@ -125,9 +125,11 @@ class _Pool:
     def request(self, request: Request, seconds: float) -> Response:
         """Send a request and wait up to `seconds` for its response, from when there is a connection.
 
-        Raises NotSent, ConnectionLost, TimedOut, ProtocolError.
+        Raises ClientClosed, NotSent, ConnectionLost, TimedOut, ProtocolError.
         """
         with self._slots:
+            if self._closed:
+                raise ClientClosed("the client was closed")
             connection = self._take()
             kept = False
             try:

@@ -49,7 +49,8 @@ class HttpClient:
     too.
 
     All methods raise the `RequestError` that the server answers with; ConnectionLost if there is no response, after
-    which the request may or may not have had its effect; TimedOut, which is a ConnectionLost; and ProtocolError.
+    which the request may or may not have had its effect; TimedOut, which is a ConnectionLost; ProtocolError; and
+    InvalidRequest also for what can't be sent, such as bytes.
     """
 
     def __init__(
@@ -61,7 +62,10 @@ class HttpClient:
         timeout_seconds: float = 30.0,
         patience_seconds: float = 10.0,
     ) -> None:
-        """Raises ValueError if `url` is not like http://host:port or https://host/prefix. Connects to nothing yet."""
+        """Raises InvalidUrl, a ValueError, if `url` is not like http://host:port or https://host/prefix.
+
+        Connects to nothing yet.
+        """
         if connections < 1:
             raise ValueError(f"connections must be at least 1, not {connections}")
         self.consumer_id = consumer_id or f"client-{uuid.uuid4()}"
@@ -77,7 +81,10 @@ class HttpClient:
         self.close()
 
     def close(self) -> None:
-        """Close the connections that are idle. One with a request on it is closed when that has ended."""
+        """Close the connections that are idle. One with a request on it is closed when that has ended.
+
+        From then on requests raise ClientClosed.
+        """
         self._caller.close()
 
     # Messages
