@@ -9,8 +9,6 @@ Requirements: API-0121, API-0122
 from __future__ import annotations
 
 import inspect
-import os
-import sys
 import traceback
 from collections.abc import Callable
 from enum import IntEnum
@@ -21,9 +19,10 @@ import typer
 from qrusty_trio.cli.completion import context_names
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed, explained, leaves
-from qrusty_trio.cli.output import Format, Output, say
+from qrusty_trio.cli.output import Format, Output, say, write_no_more
 from qrusty_trio.cli.session import Session
 from qrusty_trio.cli.targets import DEFAULT_URL, Target, default_consumer, target_of
+from qrusty_trio.cli.values import checked
 from qrusty_trio.client import ClientError
 
 P = ParamSpec("P")
@@ -76,7 +75,12 @@ def command(
         def run(**given: Any) -> None:
             options = {each: given.pop(each) for each in common}
             answer = (lambda sentence: failed(sentence, options | given)) if failed is not None else None
-            status = guarded(lambda: function(_session(options, server), **given), options, answer)  # type: ignore[call-arg]
+
+            def body() -> IntEnum | None:
+                options.update(checked(options, shared))
+                return function(_session(options, server), **checked(given, own))  # type: ignore[call-arg]
+
+            status = guarded(body, options, answer)
             if status:
                 raise typer.Exit(int(status))
 
@@ -125,8 +129,7 @@ def guarded(
 def _foreseen(cause: BaseException, options: dict[str, Any]) -> Failed | None:
     """The sentence and the exit status for an exception that was foreseen."""
     if isinstance(cause, BrokenPipeError):
-        # Nobody reads on. What is left in the buffer must not fail again when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        write_no_more()
         return Failed(Exit.BROKEN_PIPE, "nobody reads the output")
     if isinstance(cause, ClientError):
         return explained(cause, _url_of(options))

@@ -39,6 +39,11 @@ class Failed(Exception):
 
 def explained(error: ClientError, url: str) -> Failed:
     """The line and the exit status for an error of the client that talked to `url`."""
+    if isinstance(error, RequestError) and error.code.startswith("http_3"):
+        return Failed(
+            Exit.UNREACHABLE,
+            f"no Qrusty server answers at {url}: it is a redirect to another address. Check the address",
+        )
     if isinstance(error, RequestError):
         sentence = error.message.rstrip(".")
         way_out = next((text for kind, text in _WAYS_OUT.items() if isinstance(error, kind)), "")
@@ -55,7 +60,7 @@ def explained(error: ClientError, url: str) -> Failed:
     if isinstance(error, ConnectionLost):
         return Failed(Exit.UNREACHABLE, f"{url}: {error}. It may have been carried out: look before you repeat it")
     if isinstance(error, ProtocolError):
-        return Failed(Exit.UNREACHABLE, f"{url} does not answer as this server does: {error}. Check the address")
+        return Failed(Exit.UNREACHABLE, f"no Qrusty server answers at {url}: {error}. Check the address")
     return Failed(Exit.REFUSED, f"{url}: {error}")
 
 

@@ -16,7 +16,7 @@ import typer
 
 from qrusty_trio.cli.command import command
 from qrusty_trio.cli.exits import Exit
-from qrusty_trio.cli.output import Format, console, on_terminal, say, table_of
+from qrusty_trio.cli.output import Format, console, on_terminal, say, table_of, writing
 from qrusty_trio.cli.parameters import AnyQueues
 from qrusty_trio.cli.queues import Sort
 from qrusty_trio.cli.session import Session
@@ -117,7 +117,7 @@ async def _draw(session: Session, client: HttpClient, sort: str, interval: float
 
     screen = console()
     page: dict[str, Any] = {"queues": [], "totals": {}}
-    with Live(console=screen, screen=True, auto_refresh=False) as live:
+    with writing(), Live(console=screen, screen=True, auto_refresh=False) as live:
         looks = _Looks(interval, count)
         while await looks.next():
             lost = ""
@@ -155,7 +155,8 @@ def watch(
     qrusty-trio watch jobs
     qrusty-trio watch jobs mail -o csv --interval 5
 
-    Without queues it watches the sums of all, as the queue `*`. Ctrl-C ends it.
+    Without queues it watches the sums of all, as the queue `*`. A queue may have that name, too: only one that is given
+    by name is watched as such. Ctrl-C ends it.
     """
 
     async def talk(client: HttpClient) -> None:

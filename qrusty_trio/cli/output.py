@@ -13,7 +13,8 @@ import csv
 import io
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Self
@@ -39,9 +40,27 @@ class Format(StrEnum):
 
 def write(data: bytes) -> None:
     """Write to stdout, byte by byte as it is."""
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+    with writing():
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+@contextmanager
+def writing() -> Iterator[None]:
+    """Around what writes to stdout. Raises BrokenPipeError if its reader has ended, else Failed."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        write_no_more()
+        raise Failed(Exit.REFUSED, f"stdout can't be written: {error.strerror}") from error
+
+
+def write_no_more() -> None:
+    """Throw away what is in stdout's buffer, and what comes yet: it must not fail again when the process ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def say(sentence: str) -> None:
@@ -182,7 +201,8 @@ class _Table(RowWriter):
 
     def close(self) -> None:
         if self._rows:
-            console().print(table_of(self._columns, self._rows))
+            with writing():
+                console().print(table_of(self._columns, self._rows))
 
 
 class _Array(RowWriter):
@@ -245,6 +265,9 @@ def console(*, stderr: bool = False) -> Any:
     """A rich console."""
     from rich.console import Console
 
+    stream = sys.stderr if stderr else sys.stdout
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(errors="backslashreplace")  # a locale may lack characters
     return Console(stderr=stderr, no_color=not with_colour(), highlight=False, soft_wrap=False)
 
 

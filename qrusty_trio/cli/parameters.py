@@ -11,16 +11,25 @@ from typing import Annotated
 import typer
 
 from qrusty_trio.cli.completion import queue_names
+from qrusty_trio.cli.values import no_empty_name
 
 Queue = Annotated[
-    str, typer.Argument(metavar="QUEUE", help="The queue.", autocompletion=queue_names, show_default=False)
+    str,
+    typer.Argument(
+        metavar="QUEUE", help="The queue.", callback=no_empty_name, autocompletion=queue_names, show_default=False
+    ),
 ]
 Queues = Annotated[
-    list[str], typer.Argument(metavar="QUEUE...", help="Queues.", autocompletion=queue_names, show_default=False)
+    list[str],
+    typer.Argument(
+        metavar="QUEUE...", help="Queues.", callback=no_empty_name, autocompletion=queue_names, show_default=False
+    ),
 ]
 AnyQueues = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[QUEUE]...", help="Queues.", autocompletion=queue_names, show_default=False),
+    typer.Argument(
+        metavar="[QUEUE]...", help="Queues.", callback=no_empty_name, autocompletion=queue_names, show_default=False
+    ),
 ]
 Id = Annotated[str, typer.Argument(metavar="ID", help="The id of a message.", show_default=False)]
 Ids = Annotated[

@@ -21,6 +21,7 @@ from qrusty_trio.cli.failures import leaves
 from qrusty_trio.cli.output import Format, visible, write
 from qrusty_trio.cli.queues import queue_of
 from qrusty_trio.cli.session import Session
+from qrusty_trio.cli.values import no_empty_name
 from qrusty_trio.client import ClientError, HttpClient, NotFound, ProtocolError
 
 
@@ -75,7 +76,11 @@ def check(
     queue: Annotated[
         str | None,
         typer.Argument(
-            metavar="[QUEUE]", help="One queue; all if not given.", autocompletion=queue_names, show_default=False
+            metavar="[QUEUE]",
+            help="One queue; all if not given.",
+            autocompletion=queue_names,
+            callback=no_empty_name,
+            show_default=False,
         ),
     ] = None,
     warn_available: Annotated[

@@ -19,6 +19,7 @@ from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.output import say
 from qrusty_trio.cli.parameters import DryRun, Limit, Queue
 from qrusty_trio.cli.session import Session
+from qrusty_trio.cli.values import no_empty_name
 from qrusty_trio.client import UNCHANGED, HttpClient, QueueExists, QueueNotFound
 from qrusty_trio.client.results import Unchanged
 
@@ -125,7 +126,7 @@ def show(session: Session, queue: Queue) -> Exit:
 
 def create(
     session: Session,
-    name: Annotated[str, typer.Argument(metavar="QUEUE", help="Its name.", show_default=False)],
+    name: Annotated[str, typer.Argument(metavar="QUEUE", help="Its name.", callback=no_empty_name, show_default=False)],
     ordering: Annotated[
         Literal["MaxFirst", "MinFirst", "Fifo"], typer.Option(help="Which message is first.")
     ] = "MaxFirst",
@@ -184,7 +185,9 @@ def create(
 def update(
     session: Session,
     queue: Queue,
-    rename: Annotated[str | None, typer.Option(metavar="NAME", help="A new name.", show_default=False)] = None,
+    rename: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A new name.", callback=no_empty_name, show_default=False)
+    ] = None,
     duplicates: Annotated[
         bool | None,
         typer.Option(

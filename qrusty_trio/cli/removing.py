@@ -100,7 +100,8 @@ def _remove(
     if names and spared:
         raise Failed(
             Exit.REFUSED,
-            f"protected: {_named([each['name'] for each in spared])}. Lift it with `qrusty-trio queue update QUEUE "
+            f"nothing was {verb}d, as {_named([each['name'] for each in spared])} "
+            f"{'is' if len(spared) == 1 else 'are'} protected. Lift that with `qrusty-trio queue update QUEUE "
             f"--no-protect`",
         )
     hit = sum(each["available"] + each["locked"] for each in chosen)

@@ -19,7 +19,7 @@ from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.output import Output, say
 from qrusty_trio.cli.targets import Target
-from qrusty_trio.client import HttpClient
+from qrusty_trio.client import HttpClient, ProtocolError
 from qrusty_trio.client.operations import TABLE, Request, request_for
 
 T = TypeVar("T")
@@ -52,6 +52,7 @@ class Session:
             ) as client:
                 if self.verbose:
                     _tell_requests(client, self.target.url)
+                _check_answers(client)
                 return await talk(client)
 
         return trio.run(main)
@@ -74,6 +75,31 @@ class Session:
         """Say something about the way, unless --quiet is given."""
         if not self.quiet:
             say(sentence)
+
+
+_ANSWERS: dict[str, dict[str, Any]] = {
+    "queue_list": {"queues": list, "totals": dict},
+    "messages": {"messages": list, "cursor": str | None},
+    "message": {"state": str | None, "cursor": str | None},
+    "dead_letters": {"messages": list, "cursor": str | None},
+    "stats": {"queues": list, "summary": dict},
+    "server": {"state": str, "memory": dict},
+}
+"""What the commands read in answers of which the client does not know the shape."""
+
+
+def _check_answers(client: HttpClient) -> None:
+    """Make a client raise ProtocolError for an answer that no such server gives."""
+    call = client._call
+
+    async def asked(name: str, *given: Any, **options: Any) -> Any:
+        answer = await call(name, *given, **options)
+        for member, kind in _ANSWERS.get(name, {}).items():
+            if not isinstance(answer, dict) or not isinstance(answer.get(member, call), kind):
+                raise ProtocolError(f"its answer to {TABLE[name].path} has no '{member}'")
+        return answer
+
+    client._call = asked
 
 
 def _tell_requests(client: HttpClient, url: str) -> None:

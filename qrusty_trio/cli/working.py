@@ -29,6 +29,7 @@ from qrusty_trio.cli.output import say
 from qrusty_trio.cli.parameters import LockSeconds, Queue
 from qrusty_trio.cli.session import Session
 from qrusty_trio.cli.unblocked import unblocked_stderr
+from qrusty_trio.cli.values import AS_GIVEN
 from qrusty_trio.client import Message, worker
 
 KILL_SECONDS = 5.0
@@ -50,6 +51,7 @@ def work(
     program: Annotated[
         list[str],
         typer.Argument(metavar="-- COMMAND...", help="The command and its arguments.", show_default=False),
+        AS_GIVEN,
     ],
     concurrency: Annotated[int, typer.Option("--concurrency", "-j", min=1, max=10_000, help="Commands at a time.")] = 1,
     lock: LockSeconds = 30,

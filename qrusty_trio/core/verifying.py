@@ -14,7 +14,7 @@ Requirements: API-0133
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -96,7 +96,8 @@ class Verifier:
 
     def run(self) -> Iterator[int]:
         """Verify everything. Yields how many entries each step looked at."""
-        yield from self._each(Family.META, self._meta)
+        if not (yield from self._each(Family.META, self._meta)):
+            return  # Without the queues nothing else can be judged.
         self._check_queues()
         yield from self._each(Family.MESSAGES, self._available)
         yield from self._each(Family.LOCKS, self._locked)
@@ -114,7 +115,8 @@ class Verifier:
     def _problem(self, code: str, queue: _Queue | None, sentence: str) -> None:
         self._found(Problem(code, None if queue is None else queue.name, sentence))
 
-    def _each(self, family: Family, look: Callable[[bytes, bytes], None]) -> Iterator[int]:
+    def _each(self, family: Family, look: Callable[[bytes, bytes], None]) -> Generator[int, None, bool]:
+        """Look at a family. Returns whether all of it could be read."""
         begin = b""
         try:
             while pairs := self._source.scan(family, begin, END, PAIRS_PER_STEP):
@@ -128,7 +130,9 @@ class Verifier:
                 begin = pairs[-1][0] + b"\0"
                 yield len(pairs)
         except StorageFault as fault:
-            self._problem("unreadable", None, f"{fault} What follows there was not looked at.")
+            self._problem("unreadable", None, f"{fault}. What follows was not looked at")
+            return False
+        return True
 
     def _queue_of(self, key: bytes) -> _Queue | None:
         return self._queues.get(int.from_bytes(key[:PREFIX_BYTES], "big"))

@@ -32,9 +32,11 @@ class StoppedStore:
         """Raises StartupRefused if there is no store of ours, if it is of another version, or if a server uses it."""
         self._path = path
         self._lock = _locked(path)
+        opened = str(path)
         try:
             check_content(path)
             self._copy = TemporaryDirectory(prefix="qrusty-")
+            opened = self._copy.name
             try:
                 link_into(path, Path(self._copy.name))
                 names = [family_name(family) for family in Family]
@@ -49,14 +51,15 @@ class StoppedStore:
             raise
         except Exception as error:
             os.close(self._lock)
-            raise StartupRefused(f"The store in {path} can't be opened ({error}): put back a backup.") from error
+            said = str(error).replace(opened, str(path))
+            raise StartupRefused(f"The store in {path} can't be opened ({said}): put back a backup.") from error
 
     def get(self, family: Family, key: bytes) -> bytes | None:
         """Raises StorageFault for a block that can't be read."""
         try:
             value: bytes | None = self._columns[family].get(key)
         except Exception as error:
-            raise StorageFault(f"{family_name(family)} can't be read: {error}") from error
+            raise self._fault(family, error) from error
         return value
 
     def scan(self, family: Family, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -64,7 +67,12 @@ class StoppedStore:
         try:
             return scan(self._columns[family], begin, end, limit)
         except Exception as error:
-            raise StorageFault(f"{family_name(family)} can't be read: {error}") from error
+            raise self._fault(family, error) from error
+
+    def _fault(self, family: Family, error: Exception) -> StorageFault:
+        # RocksDB names the files by the temporary directory, which will be gone.
+        said = str(error).replace(self._copy.name, str(self._path))
+        return StorageFault(f"{family_name(family)} can't be read: {said}")
 
     def close(self) -> None:
         for handle in (*self._columns, self._database):

@@ -90,6 +90,15 @@ def test_what_cannot_be_undone_is_asked(shell: Shell, verb: str) -> None:
 
 
 # Verifies: API-0128
+@pytest.mark.parametrize("verb", ["purge", "delete"])
+def test_a_protected_queue(shell: Shell, verb: str) -> None:
+    shell.ok("queue", "create", "prot", "--protect")
+    done = shell.run("queue", verb, "prot", "--yes")
+    assert (done.status, done.err.count("\n")) == (1, 1)
+    assert done.err.startswith(f"error: nothing was {verb}d, as 'prot' is protected. Lift that with `qrusty-trio queue")
+
+
+# Verifies: API-0128
 def test_patterns_are_shown_and_protected_queues_skipped(shell: Shell) -> None:
     fill(shell, "test-1", "test-2", "test-3", "mail")
     shell.ok("queue", "update", "test-3", "--protect")

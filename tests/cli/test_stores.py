@@ -244,6 +244,16 @@ def test_a_block_that_can_not_be_read_is_found(nowhere: Shell, store: Path) -> N
         flipped(table, 10)
     done = nowhere.run("store", "check", str(store), "-o", "json")
     assert (done.status, {row["code"] for row in done.json} >= {"unreadable"}) == (1, True), done
+    # Once, and by a path that is still there.
+    sentences = [row["sentence"] for row in done.json]
+    assert len(set(sentences)) == len(sentences)
+    assert (
+        done.err
+        == f"0 queues and 0 messages in {store}: 1 problem. Put back a backup, or ask before you start a server on it\n"
+    )
+    assert all(str(store) in each and "/qrusty-" not in each for each in sentences), sentences
+    dumped = nowhere.run("store", "dump", str(store))
+    assert (dumped.status, str(store) in dumped.err, "/qrusty-" in dumped.err) == (1, True, False)
 
 
 def test_what_is_no_store(nowhere: Shell, tmp_path: Path, store: Path) -> None:
