@@ -61,7 +61,8 @@ def check(session: Session, directory: Directory = None) -> Exit:
     DATA_PATH=/data qrusty-trio store check -o json
 
     Every record and every payload is read. Nothing is changed or repaired. Exits with 1 if the store contradicts
-    itself, and prints where.
+    itself, and prints where. It can't tell that the newest records are missing because RocksDB's log was damaged or
+    removed: after a power cut, too, a store begins with what is before the first hole in its log.
     """
     from qrusty_trio.core.verifying import Problem, Verifier
     from qrusty_trio.storage.rocksdb_reading import PayloadFiles

@@ -68,6 +68,19 @@ def test_what_a_server_left_is_in_order(nowhere: Shell, tmp_path: Path) -> None:
         assert "101 messages" in nowhere.ok("store", "check", str(tmp_path / name)).err
 
 
+def test_a_log_that_was_removed_is_not_found(nowhere: Shell, tmp_path: Path) -> None:
+    """As docs/explanation/durability.md says: what is left contradicts nothing."""
+    with serving(tmp_path) as url:
+        Shell(url, tmp_path).ok("publish", "jobs", "--ndjson", stdin=b'"p"\n' * 100)
+        shutil.copytree(tmp_path / "data", tmp_path / "copy")
+    logs = [file for file in (tmp_path / "copy").glob("*.log") if file.stem.isdigit()]
+    assert logs
+    for file in logs:
+        file.unlink()
+    assert "0 messages" in (found := nowhere.ok("store", "check", str(tmp_path / "copy")).err)
+    assert "all in order" in found
+
+
 Damage = Callable[[Storage, Batch], None]
 
 
