@@ -250,8 +250,8 @@ class Connection:
                         return True  # One in a burst, as it may be large.
         except QrustyError as error:
             reply = error_reply(error)
-            self._context.requests.note(UNKNOWN, None, reply)
-            pending.append(PendingResponse(reply, CLOSE))
+            identity = self._context.requests.note(UNKNOWN, self._parser.refused, reply)
+            pending.append(PendingResponse(reply, CLOSE if identity is None else CLOSE + identity.header))
             self._leave = self._linger
         return False
 

@@ -196,13 +196,24 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     elif result.upgrade == "h2c":
         result.settings_fault = _settings_fault(values.get(b"http2-settings", []))
     result.none_match = b", ".join(values.get(b"if-none-match", ())).decode("latin-1")
-    result.takes_gzip = b"gzip" in _tokens(values.get(b"accept-encoding", []))
+    result.takes_gzip = accepts_gzip(b",".join(values.get(b"accept-encoding", ())).decode("latin-1"))
     result.plain = not (result.chunked or result.upgrade or b"expect" in values)
     request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
     if request_ids is not None or traceparents is not None:
         result.identity = read_identity(request_ids, traceparents)
     result.quick = result.plain and result.keep_alive and result.browser is None
     return result
+
+
+def accepts_gzip(accept: str) -> bool:
+    """Whether an Accept-Encoding allows gzip: by its name or by `*`, and not with a weight of 0."""
+    allowed: dict[str, bool] = {}
+    for each in accept.lower().split(","):
+        coding, *parameters = (part.strip(" \t") for part in each.split(";"))
+        weights = [part.removeprefix("q=") for part in parameters if part.startswith("q=")]
+        # One refusal counts more than any number of permissions.
+        allowed[coding] = allowed.get(coding, True) and all(weight.strip("0.") for weight in weights)
+    return allowed.get("gzip", allowed.get("*", False))
 
 
 def check_host_header(host: bytes) -> None:

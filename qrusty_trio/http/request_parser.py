@@ -22,6 +22,7 @@ from typing import Generic, Protocol, TypeVar
 import msgspec
 
 from qrusty_trio.api.call import Call
+from qrusty_trio.api.identity import Identity
 from qrusty_trio.api.operations import MAX_BODY_BYTES, check_content_type
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.header_block import (
@@ -221,7 +222,7 @@ class HandOver(msgspec.Struct, gc=False):
 class RequestParser:
     """The requests of one connection of the fast path, whole."""
 
-    __slots__ = ("_begun", "_headers", "buffer", "missing")
+    __slots__ = ("_begun", "_headers", "buffer", "missing", "refused")
 
     def __init__(self, lines: RequestLines) -> None:
         self.buffer = Buffer()
@@ -230,6 +231,8 @@ class RequestParser:
         """The request whose body is not complete."""
         self.missing = 0
         """Bytes of that body that are still to come; 0 if no body is awaited."""
+        self.refused: Identity | None = None
+        """Who the request was that `next` refused; None if it did not say, or its headers were not read."""
 
     def feed(self, data: bytes) -> None:
         """Add bytes that have arrived; b"" if the peer has closed its side."""
@@ -256,6 +259,7 @@ class RequestParser:
             if not request.block.plain or request.line.only_for_app:
                 return self._hand_over(request)
             if request.block.length > MAX_BODY_BYTES:
+                self.refused = request.block.identity
                 raise body_too_large()
         self._begun = None
         if length := request.block.length:

@@ -63,7 +63,8 @@ def file_answer(file: WebFile, none_match: str, takes_gzip: bool) -> FileAnswer:
         body, tag = file.packed, f'"{file.tag}-gzip"'
         headers["Content-Encoding"] = "gzip"
     headers["ETag"] = tag
-    return FileAnswer(304 if tag in none_match else 200, body, headers)
+    known = tag in none_match or none_match.strip() == "*"
+    return FileAnswer(304 if known else 200, body, headers)
 
 
 def _content_type(name: str) -> str:

@@ -142,7 +142,10 @@ async def test_the_largest_body_and_one_byte_more(fast_path: bool) -> None:
         assert (await web.ask("POST", "/publish", body.encode())).status == 200
         refused = await web.ask("POST", "/publish", body.encode() + b" ")
         assert (refused.status, refused.json()["code"]) == (413, "body_too_large")
-        assert refused.headers["connection"] == "close"
+        assert (refused.headers["connection"], "x-request-id" in refused.headers) == ("close", False)
+        for path in ("/health", "/publish"):
+            refused = await web.ask("POST", path, body.encode() + b" ", headers=b"X-Request-Id: r-1\r\n")
+            assert (refused.status, refused.headers["x-request-id"]) == (413, "r-1")
 
 
 # Verifies: API-0009

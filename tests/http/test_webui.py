@@ -55,10 +55,38 @@ async def test_who_has_the_file_does_not_get_it_again(fast_path: bool) -> None:
     async with client_of(fast_path) as client:
         for encoding in (b"", GZIP):
             tag = (await client.ask("GET", "/ui/", headers=encoding)).headers["etag"]
-            for known, status in ((tag, 304), (f'"other", W/{tag}', 304), ('"other"', 200)):
+            tags = ((tag, 304), (f'"other", W/{tag}', 304), ('"other"', 200), ("*", 304), ('"*"', 200))
+            for known, status in tags:
                 response = await client.ask("GET", "/ui/", headers=encoding + f"If-None-Match: {known}\r\n".encode())
                 assert (response.status, response.headers["etag"]) == (status, tag), known
                 assert bool(response.body) is (status == 200)
+
+
+# Verifies: API-0053
+@pytest.mark.parametrize("fast_path", PATHS)
+@pytest.mark.parametrize(
+    ("accepts", "packed"),
+    [
+        ("gzip;q=1", True),
+        ("br, GZip ; q=0.001", True),
+        ("*", True),
+        ("identity;q=1, *;q=0.5", True),
+        ("br\r\nAccept-Encoding: gzip", True),
+        ("gzip;q=0", False),
+        ("gzip, gzip;q=0", False),
+        ("gzip;q=0.000, *", False),
+        ("*;q=0", False),
+        ("gzipped", False),
+        ("", False),
+    ],
+)
+async def test_what_a_client_accepts(fast_path: bool, accepts: str, packed: bool) -> None:
+    async with client_of(fast_path) as client:
+        response = await client.ask("GET", "/ui/", headers=f"Accept-Encoding: {accepts}\r\n".encode())
+        assert (response.status, response.headers.get("content-encoding")) == (200, "gzip" if packed else None)
+        known = f'If-None-Match: "other"\r\nIf-None-Match: {response.headers["etag"]}\r\n'.encode()
+        again = await client.ask("GET", "/ui/", headers=f"Accept-Encoding: {accepts}\r\n".encode() + known)
+        assert again.status == 304
 
 
 @pytest.mark.parametrize("fast_path", PATHS)

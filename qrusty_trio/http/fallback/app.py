@@ -40,7 +40,7 @@ from qrusty_trio.http.fallback.documents import DOCUMENTS
 from qrusty_trio.http.fallback.root import DESCRIPTION, UI_ADDRESS, is_browser
 from qrusty_trio.http.fallback.share import Share
 from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
-from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut
+from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, accepts_gzip
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import (
@@ -272,13 +272,14 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
 
 
 def _file_response(file: WebFile, cors: dict[str, str]) -> Response:
-    takes_gzip = "gzip" in {each.strip().lower() for each in request.headers.get("Accept-Encoding", "").split(",")}
-    answer = file_answer(file, request.headers.get("If-None-Match", ""), takes_gzip)
+    takes_gzip = accepts_gzip(",".join(request.headers.getlist("Accept-Encoding")))
+    answer = file_answer(file, ", ".join(request.headers.getlist("If-None-Match")), takes_gzip)
     response = Response(answer.body if answer.status == 200 else b"", answer.status, headers=answer.headers)
     for name, value in cors.items():
         response.headers.add(name, value)
     if answer.status == 304:
         del response.headers["Content-Type"]
+        del response.headers["Content-Length"]  # It would be that of the empty body.
     return response
 
 

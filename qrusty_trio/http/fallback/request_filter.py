@@ -14,6 +14,7 @@ import secrets
 
 import msgspec
 
+from qrusty_trio.api.identity import Identity
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.chunked_reader import ChunkedReader
@@ -55,6 +56,8 @@ class RequestFilter:
         self._refused_path = b"/" + secrets.token_hex(16).encode()
         self._refused_headers: QrustyError | None = None
         self._refused_body: QrustyError | None = None
+        self._identity: Identity | None = None
+        """Who the current request is; None if it did not say, or its headers were not read."""
 
     @property
     def between_requests(self) -> bool:
@@ -84,7 +87,7 @@ class RequestFilter:
         return None if passed is None else Passed(passed)
 
     def _pass_headers(self) -> Passed | None:
-        buffer = self._buffer
+        buffer, self._identity = self._buffer, None
         buffer.gather()
         found = self._headers.read(buffer)
         if found is None:
@@ -93,6 +96,7 @@ class RequestFilter:
             self._body = reader = OpaqueReader()
             return Passed(reader.read(buffer) or b"", Begins.HTTP2)
         line, block = found.line, found.block
+        self._identity = block.identity
         begins = _what_begins(line, block)
         self.last = not (block.keep_alive and line.http11)  # h11 does not support keep-alive in HTTP/1.0.
         if begins is not Begins.REQUEST:
@@ -113,7 +117,8 @@ class RequestFilter:
             self._refused_body = error
             return Passed(reader.broken_off())
         self._refused_headers = error
-        request = b"GET %b HTTP/1.1\r\nhost: refused\r\nconnection: close\r\n\r\n" % self._refused_path
+        name = self._identity.header if self._identity is not None else b""
+        request = b"GET %b HTTP/1.1\r\nhost: refused\r\nconnection: close%b\r\n\r\n" % (self._refused_path, name)
         return Passed(request, Begins.REQUEST)
 
     def end(self) -> None:
