@@ -31,6 +31,7 @@ from qrusty_trio.cli.session import Session
 from qrusty_trio.cli.unblocked import unblocked_stderr
 from qrusty_trio.cli.values import AS_GIVEN
 from qrusty_trio.client import Message, worker
+from qrusty_trio.wording import counted
 
 KILL_SECONDS = 5.0
 """What a command and what it started have to end after SIGTERM, before SIGKILL."""
@@ -94,7 +95,7 @@ def work(
 
     with unblocked_stderr():
         number = trio.run(main)
-        session.tell(f"{runner.done} done, {runner.failed} failed")
+        session.tell(f"{counted(runner.done, 'command')} ended with 0, {runner.failed} failed")
     return Exit.INTERRUPTED if number == signal.SIGINT else Exit.DONE
 
 

@@ -120,6 +120,25 @@ def test_a_name_that_is_empty(words: tuple[str, ...], tmp_path: Path) -> None:
     assert ("--rename" if "--rename" in words else "QUEUE") in done.err
 
 
+# Verifies: API-0124
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://bob:secret@127.0.0.1:1",
+        "http://127.0.0.1:1/?a=b",
+        "http://127.0.0.1:1/a b",
+        "http://127.0.0.1:1/\r\nX: y",
+    ],
+)
+def test_a_url_that_is_refused(shell: Shell, url: str) -> None:
+    for words in (("queue", "list", "--verbose"), ("export", "jobs"), ("work", "jobs", "--", "true")):
+        at = words.index("--") if "--" in words else len(words)
+        done = shell.run(*words[:at], "--url", url, *words[at:])
+        assert (done.status, one_line(done.err), "secret" in done.err) == (2, True, False), done
+        assert done.err.startswith("error: --url: ")
+    assert shell.run("context", "add", "it", url).status == 2
+
+
 @contextmanager
 def another_server(status: int, body: bytes, **headers: str) -> Iterator[str]:
     """A server of something else, which answers everything alike. Its address."""

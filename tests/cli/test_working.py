@@ -54,7 +54,7 @@ def test_the_command_gets_the_message_and_0_acks(shell: Shell, tmp_path: Path) -
         status, out, err = stopped(process)
     assert (tmp_path / "got").read_bytes() == payload
     assert out.decode().startswith(f"{id} jobs 7 20")
-    assert (status, err) == (0, f"1 done, 0 failed ({shell.url})\n")
+    assert (status, err) == (0, f"1 command ended with 0, 0 failed ({shell.url})\n")
 
 
 # Verifies: API-0132
@@ -68,7 +68,7 @@ def test_another_end_nacks_with_what_was_said_last(shell: Shell) -> None:
         status, _, err = stopped(process)
     errors = sorted(each["error"] for each in shell.ok("peek", "jobs", "--state", "dead").rows)
     assert errors == ["CommandFailed: ended by SIGKILL", "CommandFailed: exit status 3: no such address"]
-    assert (status, "0 done, 2 failed" in err) == (0, True)
+    assert (status, "0 commands ended with 0, 2 failed" in err) == (0, True)
     assert "Traceback" not in err
 
 
@@ -142,7 +142,7 @@ def test_a_slow_reader_of_stderr(shell: Shell, tmp_path: Path) -> None:
         _, _, err = stopped(process)
     (number,) = re.findall(r"\n\[left out, as nobody read stderr: ([0-9,]+) bytes?\]\n", err)
     assert int(number.replace(",", "")) + err.count("\0") == 3_000_000
-    assert err.endswith(f"1 done, 0 failed ({shell.url})\n")
+    assert err.endswith(f"1 command ended with 0, 0 failed ({shell.url})\n")
 
 
 def test_a_reader_of_stderr_that_goes(shell: Shell, tmp_path: Path) -> None:
