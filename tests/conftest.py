@@ -52,6 +52,12 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SideBySide:
     return SideBySide(config, log)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if " at 0x" in item.nodeid:
+            raise pytest.UsageError(f"{item.nodeid}: the name has an address, which differs in each process")
+
+
 def pytest_collection_finish() -> None:
     freeze_what_is_there()
 

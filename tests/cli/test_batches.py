@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import socket
 import subprocess
@@ -19,6 +20,12 @@ from tests.cli.shell import Shell, serving
 HEADER = b'{"format":"qrusty-trio export","version":1}\n{"queue":"jobs","config":{"ordering":"Fifo"}}\n'
 MESSAGE = b'{"queue":"jobs","state":"available","payload":"p"}\n'
 AGAIN = "A second run publishes them again, except in a queue that refuses duplicates"
+SO_FAR = re.compile(
+    r"(500 messages of the first 502 lines imported"
+    r"|0 messages of the first \d lines imported; lines 3 to 502 may be, too)"
+    rf"\. {AGAIN}"
+)
+"""The server has the messages before the program has the response, which may never come."""
 PATIENCE = 60
 
 
@@ -61,7 +68,7 @@ def test_an_interrupted_import_says_how_far_it_came(shell: Shell) -> None:
         _, err = process.communicate(timeout=PATIENCE)
     said = err.decode().splitlines()[-1]
     assert (process.returncode, available(shell)) == (130, 500)
-    assert said == f"500 messages of the first 502 lines imported. {AGAIN}"
+    assert SO_FAR.fullmatch(said)
 
 
 # Verifies: API-0131
@@ -72,7 +79,7 @@ def test_a_server_that_goes_away(tmp_path: Path) -> None:
         feed(shell, process)
     _, err = process.communicate(MESSAGE, timeout=PATIENCE)
     assert process.returncode == 5
-    assert f"500 messages of the first 502 lines imported. {AGAIN}" in err.decode()
+    assert SO_FAR.search(err.decode())
 
 
 # Verifies: API-0125

@@ -275,10 +275,15 @@ from qrusty_trio.client.blocking import worker
 
 logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(message)s")
 
+def say(word):
+    # In one piece, as two threads do it.
+    sys.stdout.write(word + "\\n")
+    sys.stdout.flush()
+
 def handle(message):
-    print("begun", flush=True)
+    say("begun")
     time.sleep(float(message.payload))
-    print("done", flush=True)
+    say("done")
 
 worker(sys.argv[1], sys.argv[2], handle, concurrency=2, grace_seconds=float(sys.argv[3]))
 print("ended", flush=True)
