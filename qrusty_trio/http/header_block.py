@@ -6,7 +6,7 @@ request through here, so neither is more lenient than the other.
 
 A header block runs from the request line's CR LF to the empty line. A client often repeats it from request to request,
 except for the length, so the result of parsing it is cached under its exact bytes. A block that changes each time is
-parsed each time (about 8 µs) and evicts none of those that repeat.
+parsed each time (about 10 µs) and evicts none of those that repeat.
 
 Requirements: API-0031
 """

@@ -1,4 +1,4 @@
-"""Reads request lines, and keeps what those that repeat mean: this is the only cache of paths.
+"""Reads request lines, and caches the meaning of those that repeat. This is the only cache of paths.
 
 Rule: a cached target is what parsing the line again would give. The cache is bounded in entries and bytes. A line seen
 once (its query changes, for example) evicts none that repeats. Refusals are not cached.

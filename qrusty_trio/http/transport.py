@@ -1,7 +1,7 @@
 """The transport of a WebSocket: what `websocket.Connection` needs beneath it.
 
 Rule: a transport moves frames and does not know what they mean. There are two: `fast_websocket.FastTransport` on a raw
-stream, and `quart_websocket.QuartTransport` on Hypercorn.
+stream, and `fallback.websocket.QuartTransport` on Hypercorn.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The tasks of a WebSocket connection, between its transport (which moves frames) and its session (what they mean).
 
-Rule: one task reads, one writes and one watches for silence; they share only the session. The reader runs a burst
-through the engine before it reads on, and waits while the outbox is full. Only the writer sends. So a peer that reads
-slowly delays its own requests and deliveries, and nobody else's.
+Rule: one task reads, one writes, one watches for silence and one waits for the server to stop; they share only the
+session. The reader runs a burst through the engine before it reads on, and waits while the outbox is full. Only the
+writer sends. So a peer that reads slowly delays its own requests and deliveries, and nobody else's.
 
 When the connection ends, for whatever reason, its subscriptions leave the dispatcher at once, and the engine takes back
 what was delivered and not settled. Only then may anything wait for the peer. A connection is a bulkhead: an exception

@@ -1,17 +1,18 @@
 """The stream that Hypercorn reads and writes: only what `request_filter` lets pass reaches it.
 
-Rule: Hypercorn parses what passes once more, with h11 or h2, and runs the app. The guard does what those don't do:
+Rule: Hypercorn parses what passes once more, with h11 or h2, and runs the app. The guard does what Hypercorn and its
+parsers don't do:
 
-- They read leniently. So the filter decides, and its refusals are answered by the app, as JSON and in order.
-- They have no time limit for a header block, for a peer that takes nothing, or for half a frame of HTTP/2. Here every
-  read and every send has a deadline, and `watch` looks for what is stuck otherwise.
+- The parsers read leniently. So the filter decides, and its refusals are answered by the app, as JSON and in order.
+- Hypercorn has no time limit for a header block, for a peer that takes nothing, or for half a frame of HTTP/2. Here
+  every read and every send has a deadline, and `watch` looks for what is stuck otherwise.
 - Hypercorn drops its responses when it sees that the peer has closed its side. So the end is held back until they are
   sent.
-- It takes frames of a WebSocket only after it has answered the handshake. So they wait here.
-- It shields its sends, closes from two tasks, and closes at once, so that the peer can lose the last response. So the
-  guard cancels sends, closes once, and lingers.
+- Hypercorn takes frames of a WebSocket only after it has answered the handshake. So the frames wait here.
+- Hypercorn shields its sends, closes from two tasks, and closes at once, so that the peer can lose the last response.
+  So the guard cancels sends, closes once, and lingers.
 - ASGI does not say whether a response was written. `broken` and `handed_out` do.
-- It sends no reason phrases. `phrases` adds them, so that both paths answer alike.
+- Hypercorn sends no reason phrases. `phrases` adds them, so that both paths answer alike.
 
 Requirements: API-0031
 """

@@ -1,4 +1,4 @@
-"""Whether a connection of the fallback gets on: with its header block, with what it holds, over HTTP/2.
+"""Whether a connection of the fallback makes progress: with its header block, with what it holds, over HTTP/2.
 
 Rule: no I/O, and no clock: times are arguments, seconds of the same clock. `stalled` says why a connection has to be
 cut off; who asks does that.
