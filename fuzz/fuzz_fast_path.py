@@ -19,7 +19,7 @@ import atheris
 
 with atheris.instrument_imports(include=["qrusty_trio.http", "h11"]):
     from qrusty_trio.http.context import HttpContext
-    from qrusty_trio.http.fallback.handover import Handover
+    from qrusty_trio.http.fallback.hypercorn import Fallback
     from qrusty_trio.http.fast_path import FastPath
     from qrusty_trio.http.header_block import HTTP2_PREFACE
     from qrusty_trio.http.websocket import WebSocketServices
@@ -145,7 +145,7 @@ async def exchange(pieces: list[bytes], fast: bool) -> tuple[Recorder, bytes]:
     # The WebSocket needs more of an engine, and is not fuzzed.
     websocket = WebSocketServices(engine, Dispatcher(), Gate(), LogRing(), 30, 10)  # type: ignore[arg-type]
     context = HttpContext(engine, websocket, Path("webui"), 10, allowed_origins=["https://a"])
-    fallback = Handover(context)
+    fallback = Fallback(context)
     fast_path = FastPath(context, fallback.serve)
     ours, theirs = trio.testing.memory_stream_pair()
     received = b""

@@ -32,7 +32,7 @@ SUSPECT_SECONDS = 1.5
 WARM_SECONDS = 4.0
 """From the start of a phase until its memory is measured for the first time."""
 SETTLE_SECONDS = 40.0
-"""For connections, locks and memory to be given back. A handover lingers for a few seconds, locks last two; one whose
+"""For connections, locks and memory to be given back. The fallback lingers for a few seconds, locks last two; one whose
 `timeout_seconds` was damaged lasts thirty and is waited for longer."""
 LOCK_SECONDS = 40.0
 MORE_MIB = 64

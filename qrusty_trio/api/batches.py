@@ -193,12 +193,14 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
             yield
     if not deliveries and wait:
         name, most = call.params[0], request.max_messages
-        handed_out = partial(_handed_out, consumer, details)
-        return Wait((name,), consumer, seconds, most, now + wait, handed_out, b'{"messages":[]}')
+        reply = partial(_consume_batch_reply, consumer, details)
+        return Wait((name,), consumer, seconds, most, now + wait, reply, b'{"messages":[]}')
     return Reply(200, b'{"messages":[%b]}' % b",".join(messages), False, deliveries, consumer)
 
 
-def _handed_out(consumer: str, details: bool, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
+def _consume_batch_reply(
+    consumer: str, details: bool, services: Services, deliveries: Sequence[Delivery], asked: str
+) -> Reply:
     """The reply to a batch that waited, with as many of the messages as fit into it."""
     messages = [encoded(deliveries[0], details)]
     whole = len(messages[0]) + 1

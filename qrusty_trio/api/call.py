@@ -42,7 +42,7 @@ class Call(msgspec.Struct, gc=False):
     """Who the request is; None if its client did not say."""
 
 
-class HandedOut:
+class DeliveryReceipts:
     """What `Engine.give_back` needs of the deliveries of a batch, all of one queue, in 44 bytes each.
 
     A connection keeps it until its next request.
@@ -72,16 +72,16 @@ class Reply(msgspec.Struct, gc=False):
     body: bytes = b""
     needs_sync: bool = False
     """Whether the change must be durable before the response is sent (fsync policy `always`)."""
-    deliveries: Sequence[Delivery] | HandedOut = ()
+    deliveries: Sequence[Delivery] | DeliveryReceipts = ()
     """The messages this response hands out. `Engine.give_back` returns them if the response can't be written."""
     consumer: str = ""
 
     def receipt(self) -> Reply:
         """The part of the reply that `Engine.give_back` needs, without a large body and payloads."""
         deliveries = self.deliveries
-        if not deliveries or len(self.body) < RECEIPT_BYTES or isinstance(deliveries, HandedOut):
+        if not deliveries or len(self.body) < RECEIPT_BYTES or isinstance(deliveries, DeliveryReceipts):
             return self
-        return Reply(self.status, b"", False, HandedOut(deliveries), self.consumer)
+        return Reply(self.status, b"", False, DeliveryReceipts(deliveries), self.consumer)
 
 
 class MemoryStatus(Protocol):

@@ -72,7 +72,7 @@ def _consume(services: Services, call: Call, now: int) -> Reply | Wait:
     if delivery is not None:
         reply = Reply(200, encoded(delivery, terms.details), False, (delivery,), terms.consumer)
     elif terms.wait_ms:
-        return _wait((call.params[0],), terms, now, partial(_handed_out, terms))
+        return _wait((call.params[0],), terms, now, partial(_consume_reply, terms))
     else:
         reply = Reply(200, b"null")
     services.timings.record("consume", _clock() - begin, after - before, now // 1000)
@@ -93,7 +93,7 @@ def _consume_from(services: Services, call: Call, now: int) -> Reply | Wait:
             break
     else:
         if terms.wait_ms:
-            return _wait(queues, terms, now, partial(_handed_out_from, terms))
+            return _wait(queues, terms, now, partial(_consume_from_reply, terms))
         reply = Reply(200, b"null")
     services.timings.record("consume", _clock() - begin, share, now // 1000)
     return reply
@@ -108,11 +108,11 @@ def _wait(
     return Wait(names, terms.consumer, terms.lock_seconds, 1, now + terms.wait_ms, answer, b"null")
 
 
-def _handed_out(terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
+def _consume_reply(terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
     return Reply(200, encoded(deliveries[0], terms.details), False, deliveries, terms.consumer)
 
 
-def _handed_out_from(
+def _consume_from_reply(
     terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str
 ) -> Reply:
     # By its name of now: that is where it can be acked.

@@ -38,7 +38,7 @@ CONNECTIONS_PER_STEP = 64
 """Most connections served in one step of the event loop: 1 to 2 ms."""
 
 
-class Parked(Protocol):
+class ParkedConnection(Protocol):
     """What parking needs of a connection."""
 
     fd: int
@@ -48,7 +48,7 @@ class Parked(Protocol):
     """The connection is not polled."""
 
 
-class Connection(Parked, Protocol):
+class BatchedConnection(ParkedConnection, Protocol):
     """What batching needs of a parked connection."""
 
     phase: int
@@ -73,7 +73,7 @@ class Unsent(NamedTuple):
 class Batch(NamedTuple):
     """Requests that were read and did not run yet: the call of each connection."""
 
-    connections: list[Connection]
+    connections: list[BatchedConnection]
     calls: list[Call]
 
 
@@ -90,9 +90,9 @@ class Batching:
         self._unsent = shared.context.unsent
         self._requests = shared.context.requests
         self._epoll = select.epoll()
-        self._parked: dict[int, Connection] = {}
+        self._parked: dict[int, BatchedConnection] = {}
         """By file descriptor: those that are served here."""
-        self._watched: dict[int, Parked] = {}
+        self._watched: dict[int, ParkedConnection] = {}
         """By file descriptor: those whose task sees for itself what happens to the socket."""
 
     async def run(self) -> None:
@@ -110,7 +110,7 @@ class Batching:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
 
-    async def receive(self, connection: Connection) -> bytes | Call | Unsent:
+    async def receive(self, connection: BatchedConnection) -> bytes | Call | Unsent:
         """Park a connection until its task is needed. Raises ConnectionLost.
 
         Returns the bytes that arrived (b"" if the peer has closed its side), a Call that the task must run, or an
@@ -120,17 +120,17 @@ class Batching:
         arrived: bytes | Call | Unsent = await self._park(connection, select.EPOLLIN)
         return arrived
 
-    async def watch(self, connection: Parked, *, reading: bool) -> None:
+    async def watch(self, connection: ParkedConnection, *, reading: bool) -> None:
         """Park a connection until its peer has closed its side, or sent something (if `reading`), or until `wake`."""
         self._watched[connection.fd] = connection
         await self._park(connection, select.EPOLLRDHUP | (select.EPOLLIN if reading else 0))
 
-    def wake(self, connection: Parked) -> None:
+    def wake(self, connection: ParkedConnection) -> None:
         """End `watch`."""
         if connection.fd in self._watched:
             self._wake(connection, outcome.Value(b""))
 
-    async def _park(self, connection: Parked, events: int) -> Any:
+    async def _park(self, connection: ParkedConnection, events: int) -> Any:
         self._epoll.register(connection.fd, events)
         connection.task = trio.lowlevel.current_task()
 
@@ -145,7 +145,7 @@ class Batching:
     def _read(self, events: list[tuple[int, int]]) -> Batch:
         """Read from the ready connections. Returns the requests to serve here."""
         shared = self._shared
-        connections: list[Connection] = []
+        connections: list[BatchedConnection] = []
         calls: list[Call] = []
         most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
         for fd, _ in events:
@@ -179,7 +179,7 @@ class Batching:
 
     def _still_to_serve(self, batch: Batch) -> Batch:
         """The batch without connections that left, and without calls that only their task may run now."""
-        connections: list[Connection] = []
+        connections: list[BatchedConnection] = []
         calls: list[Call] = []
         for connection, call in zip(*batch, strict=True):
             if connection.task is None:
@@ -204,7 +204,7 @@ class Batching:
             for connection in connections:
                 self._fail(connection, error)
             return Batch([], [])
-        later: list[tuple[Connection, Call, Reply]] = []
+        later: list[tuple[BatchedConnection, Call, Reply]] = []
         for connection, call, reply in zip(connections, calls, replies, strict=False):
             if reply is WAITING:
                 self._wake(connection, outcome.Value(call))
@@ -218,7 +218,7 @@ class Batching:
         return Batch(connections[done:], calls[done:])
 
     def _respond_later(
-        self, later: list[tuple[Connection, Call, Reply]], begun: float, fault: StorageFault | None
+        self, later: list[tuple[BatchedConnection, Call, Reply]], begun: float, fault: StorageFault | None
     ) -> None:
         """The sync has completed, or failed with `fault`. `begun`: when the calls ran."""
         seconds = perf_counter() - begun
@@ -228,14 +228,14 @@ class Batching:
             if connection.task is not None:
                 self._respond(connection, call, reply if fault is None else error_reply(fault))
 
-    def _respond(self, connection: Connection, call: Call, reply: Reply) -> None:
+    def _respond(self, connection: BatchedConnection, call: Call, reply: Reply) -> None:
         try:
             self._send(connection, call, reply)
         except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
             self._engine.give_back(reply)
             self._fail(connection, error)
 
-    def _send(self, connection: Connection, call: Call, reply: Reply) -> None:
+    def _send(self, connection: BatchedConnection, call: Call, reply: Reply) -> None:
         shared = self._shared
         if connection.reading_paused:
             self._epoll.register(connection.fd, select.EPOLLIN)
@@ -266,7 +266,7 @@ class Batching:
 
     # Waking a connection's task
 
-    def _unpark(self, connection: Parked) -> None:
+    def _unpark(self, connection: ParkedConnection) -> None:
         if self._watched.pop(connection.fd, None) is None:
             del self._parked[connection.fd]
         if not connection.reading_paused:
@@ -274,18 +274,18 @@ class Batching:
         connection.reading_paused = False
         connection.task = None
 
-    def _wake(self, connection: Parked, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
+    def _wake(self, connection: ParkedConnection, arrived: outcome.Outcome[bytes | Call | Unsent]) -> None:
         task = connection.task
         assert task is not None
         self._unpark(connection)
         trio.lowlevel.reschedule(task, arrived)
 
-    def _lose(self, connection: Connection, error: OSError) -> None:
+    def _lose(self, connection: BatchedConnection, error: OSError) -> None:
         lost = ConnectionLost()
         lost.__cause__ = error
         self._wake(connection, outcome.Error(lost))
 
-    def _fail(self, connection: Connection, error: Exception) -> None:
+    def _fail(self, connection: BatchedConnection, error: Exception) -> None:
         """Raise `error` in the task of this connection, and in no other."""
         if connection.task is not None:
             self._wake(connection, outcome.Error(error))

@@ -35,7 +35,7 @@ from qrusty_trio.http.pending import PLAIN, PendingResponse, pending_file
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, SocketPipe, give_back_refused, pipe_over
 from qrusty_trio.http.request_line import Target
 from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS, UNKNOWN
-from qrusty_trio.http.request_parser import HandOver, Request, RequestParser
+from qrusty_trio.http.request_parser import Request, RequestParser, ServedElsewhere
 from qrusty_trio.http.responses import CLOSE, KEEP_ALIVE, cors_headers, header_lines
 from qrusty_trio.http.shared import BODY, HEADERS, IDLE, SENDING, WORKING, Shared
 
@@ -43,7 +43,7 @@ REQUESTS_PER_STEP = 64
 """Most requests of a connection that run together."""
 
 
-class Connection:
+class FastConnection:
     """One connection. Planning fills `_pending` and `_calls`; responding empties them.
 
     Requirements: API-0038
@@ -241,8 +241,8 @@ class Connection:
                 request = next_request()
                 if request is None:
                     break
-                if isinstance(request, HandOver):
-                    serve = self._serve_websocket if request.websocket else self._hand_over
+                if isinstance(request, ServedElsewhere):
+                    serve = self._serve_websocket if request.websocket else self._run_fallback
                     self._leave = partial(serve, request.data)
                 else:
                     self._plan_request(request)
@@ -298,9 +298,9 @@ class Connection:
         self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
         self._pending.append(PendingResponse(None, extra, target.head_only))
 
-    async def _hand_over(self, data: bytes) -> None:
+    async def _run_fallback(self, data: bytes) -> None:
         self.phase = WORKING
-        await self._shared.hand_over(self._stream, data)
+        await self._shared.run_fallback(self._stream, data)
 
     async def _serve_websocket(self, data: bytes) -> None:
         self.phase = WORKING

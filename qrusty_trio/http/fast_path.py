@@ -10,9 +10,9 @@ from __future__ import annotations
 import trio
 
 from qrusty_trio.http.batching import Batching
-from qrusty_trio.http.connection import Connection
+from qrusty_trio.http.connection import FastConnection
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.shared import IDLE, LIMITS, HandOver, Shared
+from qrusty_trio.http.shared import IDLE, LIMITS, RunFallback, Shared
 
 TICK_SECONDS = 1.0
 """How often connections are checked: timeouts hold to within two ticks."""
@@ -21,10 +21,10 @@ TICK_SECONDS = 1.0
 class FastPath:
     """All connections of the fast path."""
 
-    def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
-        self.shared = Shared(context, hand_over)
+    def __init__(self, context: HttpContext, run_fallback: RunFallback) -> None:
+        self.shared = Shared(context, run_fallback)
         self.batching = Batching(self.shared)
-        self._connections: set[Connection] = set()
+        self._connections: set[FastConnection] = set()
 
     async def watch(self) -> None:
         """Cut off connections that take too long. Never returns."""
@@ -54,7 +54,7 @@ class FastPath:
 
     async def serve(self, stream: trio.abc.Stream) -> None:
         """Serve one connection to its end. Closes the stream."""
-        connection = Connection(self.shared, self.batching, stream)
+        connection = FastConnection(self.shared, self.batching, stream)
         self._connections.add(connection)
         try:
             await connection.run()

@@ -20,7 +20,7 @@ import trio
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.fallback.handover import Handover
+from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block
@@ -64,8 +64,8 @@ async def serve(
 class _Server:
     def __init__(self, context: HttpContext) -> None:
         self._context = context
-        self._handover = Handover(context)
-        self._fast_path = FastPath(context, self._handover.serve)
+        self._fallback = Fallback(context)
+        self._fast_path = FastPath(context, self._fallback.serve)
         self._bulkheads = context.bulkheads
         self._responses = Responses()
         self._open = context.connections
@@ -88,7 +88,7 @@ class _Server:
                 connections.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
                 self._fast_path.stop()
                 await self._context.engine.end_waits()
-                await self._handover.stop()
+                await self._fallback.stop()
             background.cancel_scope.cancel()
 
     async def _accept(self, listener: trio.SocketListener, connections: trio.Nursery) -> None:
@@ -126,7 +126,7 @@ class _Server:
                 if self._context.fast_path:
                     await self._fast_path.serve(stream)
                 else:
-                    await self._handover.serve(stream)
+                    await self._fallback.serve(stream)
         finally:
             self._open.value -= 1
 

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import trio
 
-from qrusty_trio.http.batching import Batching, Parked
+from qrusty_trio.http.batching import Batching, ParkedConnection
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 
 READ_AHEAD_BYTES = SMALL_BYTES
@@ -68,7 +68,7 @@ class EventPause(_Pause):
         self._woken = trio.Event()
 
 
-class Reader(Parked, Protocol):
+class Reader(ParkedConnection, Protocol):
     """What a `SocketPause` needs of its connection."""
 
     unsent: Holding

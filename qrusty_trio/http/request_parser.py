@@ -211,12 +211,12 @@ class OpaqueReader:
         return buffer.take(OPAQUE_BYTES_PER_STEP) or None
 
 
-class HandOver(msgspec.Struct, gc=False):
-    """The fast path does not serve the next request. `data`: all bytes from its first one on."""
+class ServedElsewhere(msgspec.Struct, gc=False):
+    """The next request is not for the operation table: its connection leaves. `data`: all bytes from it on."""
 
     data: bytes
     websocket: bool
-    """It opens a WebSocket. Otherwise it is for the fallback."""
+    """It opens a WebSocket, and `fast_websocket` serves it. Otherwise the fallback does."""
 
 
 class RequestParser:
@@ -238,11 +238,11 @@ class RequestParser:
         """Add bytes that have arrived; b"" if the peer has closed its side."""
         self.buffer.feed(data)
 
-    def next(self) -> Request[Target] | HandOver | None:
-        """The next request, whole, or that the connection is to be handed over; None if more must arrive.
+    def next(self) -> Request[Target] | ServedElsewhere | None:
+        """The next request, whole; or that its connection is served elsewhere; None if more must arrive.
 
         The request's path may still be refused (`line.refusal`). Raises QrustyError if the request is refused and
-        nothing after it can be trusted. Call it no more after that, or after a HandOver.
+        nothing after it can be trusted. Call it no more after that, or after ServedElsewhere.
         """
         buffer = self.buffer
         request = self._begun
@@ -254,10 +254,10 @@ class RequestParser:
                 buffer.drop_taken()
                 return None
             if isinstance(found, Preface):
-                return HandOver(buffer.take_all(), websocket=False)
+                return ServedElsewhere(buffer.take_all(), websocket=False)
             request = found
             if not request.block.plain or request.line.only_for_app:
-                return self._hand_over(request)
+                return self._served_elsewhere(request)
             if request.block.length > MAX_BODY_BYTES:
                 self.refused = request.block.identity
                 raise body_too_large()
@@ -277,11 +277,11 @@ class RequestParser:
             buffer.position = end
         return request
 
-    def _hand_over(self, request: Request[Target]) -> HandOver:
+    def _served_elsewhere(self, request: Request[Target]) -> ServedElsewhere:
         buffer, block = self.buffer, request.block
         buffer.position = request.start
         websocket = request.line.websocket and block.upgrade == "websocket" and not block.handshake_fault
-        return HandOver(buffer.take_all(), websocket)
+        return ServedElsewhere(buffer.take_all(), websocket)
 
     def request_read(self) -> None:
         """A request of this connection was read by `read_quick_call`."""

@@ -17,16 +17,16 @@ IDLE, HEADERS, BODY, WORKING, SENDING = range(5)
 LIMITS = (IDLE_SECONDS, HEADER_SECONDS, BODY_SECONDS, math.inf, SEND_SECONDS)
 """Seconds that a connection may stay in each phase; in SENDING, seconds without progress."""
 
-HandOver = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
+RunFallback = Callable[[trio.abc.Stream, bytes], Awaitable[None]]
 """Serves a stream to its end. The bytes are those already read from it."""
 
 
 class Shared:
     """State shared by all connections of the fast path."""
 
-    def __init__(self, context: HttpContext, hand_over: HandOver) -> None:
+    def __init__(self, context: HttpContext, run_fallback: RunFallback) -> None:
         self.context = context
-        self.hand_over = hand_over
+        self.run_fallback = run_fallback
         self.lines = RequestLines(context.files)
         self.responses = Responses()
         self.now = trio.current_time()

@@ -1,4 +1,4 @@
-"""The transport of a WebSocket: what `websocket.Connection` needs beneath it.
+"""The transport of a WebSocket: what `websocket.WsConnection` needs beneath it.
 
 Rule: a transport moves frames and does not know what they mean. There are two: `fast_websocket.FastTransport` on a raw
 stream, and `fallback.websocket.QuartTransport` on Hypercorn.

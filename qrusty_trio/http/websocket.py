@@ -67,10 +67,10 @@ class TransactEngine(Protocol):
 
     async def transact(self, function: Callable[[SessionBroker, int], T], *, sync: bool) -> T: ...
 
-    def join(self, session: Connection) -> None:
+    def join(self, session: WsConnection) -> None:
         """A connection has opened."""
 
-    def leave(self, session: Connection, counts: bool, unsent: frozenset[str]) -> None:
+    def leave(self, session: WsConnection, counts: bool, unsent: frozenset[str]) -> None:
         """A connection has ended; see `server.engine.Engine.leave`."""
 
     def dispatch_soon(self) -> None:
@@ -118,7 +118,7 @@ class WebSocketServices:
     """Set when the server shuts down: connections close with 1001."""
     budget: Budget = field(default_factory=Budget)
     """Counts the bytes that all connections hold."""
-    connections: dict[Connection, None] = field(default_factory=dict)
+    connections: dict[WsConnection, None] = field(default_factory=dict)
     """The open connections."""
     too_big: Seldom = field(default_factory=Seldom)
     """Log lines about clients that refused a frame for its size."""
@@ -139,7 +139,7 @@ async def serve_connection(transport: Transport, services: WebSocketServices) ->
 
     Requirements: WS-0027
     """
-    await Connection(transport, services).run()
+    await WsConnection(transport, services).run()
 
 
 class _Signal:
@@ -158,7 +158,7 @@ class _Signal:
         self._event = trio.Event()
 
 
-class Connection:
+class WsConnection:
     """One connection. Other tasks use only what `http.websocket_watch` needs.
 
     Requirements: WS-0023

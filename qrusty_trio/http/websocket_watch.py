@@ -14,7 +14,7 @@ import logging
 import trio
 
 from qrusty_trio.api.ws_outbox import SHORT_ROOM_BYTES
-from qrusty_trio.http.websocket import Connection, WebSocketServices
+from qrusty_trio.http.websocket import WebSocketServices, WsConnection
 
 STALL_SECONDS = 30.0
 """How long a connection may make no progress while the budget is short."""
@@ -49,7 +49,7 @@ async def watch_budget(services: WebSocketServices) -> None:
 
 async def _while_short(services: WebSocketServices) -> None:
     budget = services.budget
-    marks: dict[Connection, tuple[int, float]] = {}
+    marks: dict[WsConnection, tuple[int, float]] = {}
     """By connection that holds more than a little: its progress, and when that was first seen."""
     while budget.short:
         marks = await _look(services, marks)
@@ -60,13 +60,13 @@ async def _while_short(services: WebSocketServices) -> None:
 
 
 async def _look(
-    services: WebSocketServices, before: dict[Connection, tuple[int, float]]
-) -> dict[Connection, tuple[int, float]]:
+    services: WebSocketServices, before: dict[WsConnection, tuple[int, float]]
+) -> dict[WsConnection, tuple[int, float]]:
     budget = services.budget
     now = trio.current_time()
     patience = EXHAUSTED_STALL_SECONDS if budget.exhausted else STALL_SECONDS
-    marks: dict[Connection, tuple[int, float]] = {}
-    stalled: list[tuple[float, Connection]] = []
+    marks: dict[WsConnection, tuple[int, float]] = {}
+    stalled: list[tuple[float, WsConnection]] = []
     for number, connection in enumerate(list(services.connections)):
         if number % LOOKS_PER_STEP == LOOKS_PER_STEP - 1:
             await trio.lowlevel.checkpoint()
@@ -85,7 +85,7 @@ async def _look(
     return marks
 
 
-def _cut_off(services: WebSocketServices, stalled: list[Connection], patience: float) -> None:
+def _cut_off(services: WebSocketServices, stalled: list[WsConnection], patience: float) -> None:
     budget = services.budget
     surplus = budget.held - budget.limit
     freed = count = 0

@@ -10,7 +10,7 @@ import pytest
 from qrusty_trio.api import batches
 from qrusty_trio.api.batch_bodies import PER_STEP, NewMessage
 from qrusty_trio.api.batches import CONSUMED_PER_STEP, MAX_RESPONSE_BYTES
-from qrusty_trio.api.call import HandedOut, Reply
+from qrusty_trio.api.call import DeliveryReceipts, Reply
 from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, MAX_QUEUES, U32_MAX, U64_MAX
 from tests.wire.table import Table
 
@@ -305,7 +305,7 @@ def test_what_is_kept_of_a_batch_that_was_sent(table: Table) -> None:
     publish(table, *[message("x" * 100)] * 50)
     reply = consume(table, 50)
     receipt = reply.receipt()
-    assert isinstance(receipt.deliveries, HandedOut)
+    assert isinstance(receipt.deliveries, DeliveryReceipts)
     assert receipt.receipt() is receipt
     assert (receipt.body, len(receipt.deliveries)) == (b"", 50)
     assert [(each.queue_number, each.lock_number, each.id) for each in receipt.deliveries] == [

@@ -7,7 +7,7 @@ import trio
 from trio.abc import Instrument
 from trio.testing import MockClock, memory_stream_pair
 
-from qrusty_trio.http.fallback.handover import Handover
+from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.server.engine import Engine
 from tests.http.web import PATHS, context_for, make_engine, request
@@ -51,8 +51,8 @@ async def cancelled_at(step: int, fast_path: bool) -> tuple[bool, Engine, bytes]
     """Whether there was such a step, the engine afterwards, and what the client got before its stream was closed."""
     engine = make_engine()
     context = context_for(engine, fast_path)
-    handover = Handover(context)
-    fast = FastPath(context, handover.serve)
+    fallback = Fallback(context)
+    fast = FastPath(context, fallback.serve)
     ours, theirs = memory_stream_pair()
     cancelling = CancelAt(step)
 
@@ -60,7 +60,7 @@ async def cancelled_at(step: int, fast_path: bool) -> tuple[bool, Engine, bytes]
         with cancelling.scope:
             async with trio.open_nursery() as nursery:
                 cancelling.nursery = nursery
-                nursery.start_soon(fast.serve if fast_path else handover.serve, ours)
+                nursery.start_soon(fast.serve if fast_path else fallback.serve, ours)
 
     received = b""
     trio.lowlevel.add_instrument(cancelling)

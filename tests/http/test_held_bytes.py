@@ -15,7 +15,7 @@ import trio.testing
 
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.http import lingering
-from qrusty_trio.http.fallback import guard, handover
+from qrusty_trio.http.fallback import guard, hypercorn
 from tests.http.fallback.test_http2 import LARGE as POST
 from tests.http.fallback.test_http2 import Peer, peer_of
 from tests.http.web import PATHS, Client, Web, request, running
@@ -145,7 +145,7 @@ async def test_nothing_of_a_connection_that_is_cut_off_waits_for_the_collector(f
 async def test_nothing_of_a_client_over_http2_that_left_waits_for_the_collector(
     fast_path: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (guard, handover, lingering):
+    for module in (guard, hypercorn, lingering):
         monkeypatch.setattr(module, "LINGER_SECONDS", 0.02)
     count = 8
     async with running(fast_path) as web:

@@ -10,7 +10,14 @@ from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, BodyTooLarge, QrustyError
 from qrusty_trio.http.header_block import HTTP2_PREFACE, MAX_EMPTY_LINES, MAX_HEADER_BYTES, HeadersTooLarge
 from qrusty_trio.http.request_line import RequestLines, Target
-from qrusty_trio.http.request_parser import Buffer, HandOver, LengthReader, Request, RequestParser, read_quick_call
+from qrusty_trio.http.request_parser import (
+    Buffer,
+    LengthReader,
+    Request,
+    RequestParser,
+    ServedElsewhere,
+    read_quick_call,
+)
 
 LINES = RequestLines()
 HOST = b"Host: a\r\n"
@@ -36,7 +43,7 @@ def outcome(pieces: list[bytes], *, ended: bool = False) -> list[object]:
         for number, piece in enumerate([*pieces, b""] if ended else pieces):
             parser.feed(piece)
             while (event := parser.next()) is not None:
-                if isinstance(event, HandOver):
+                if isinstance(event, ServedElsewhere):
                     # Whoever takes over gets what arrives later, too.
                     rest = b"".join(pieces[number + 1 :])
                     return [*found, (event.websocket, event.data + rest)]

@@ -10,7 +10,7 @@ import trio
 from hpack import Encoder
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
-from qrusty_trio.http.fallback.handover import Handover
+from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import TICK_SECONDS, FastPath
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
 from tests.http.fallback.test_http2_progress import DATA, END_HEADERS, HEADERS, PREFACE, SETTINGS, frame
@@ -54,13 +54,13 @@ class Served:
 @asynccontextmanager
 async def served(fast_path: bool) -> AsyncIterator[Served]:
     context = context_for(make_engine(), fast_path)
-    handover = Handover(context)
-    fast = FastPath(context, handover.serve)
+    fallback = Fallback(context)
+    fast = FastPath(context, fallback.serve)
     ours, theirs = memory_stream_pair()
     connection = Served(theirs, ours)
 
     async def serve() -> None:
-        await (fast.serve(ours) if fast_path else handover.serve(ours))
+        await (fast.serve(ours) if fast_path else fallback.serve(ours))
         connection.ended.set()
 
     async with trio.open_nursery() as nursery:

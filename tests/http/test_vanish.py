@@ -12,7 +12,7 @@ import trio.testing
 
 from qrusty_trio.api.call import Reply
 from qrusty_trio.http import lingering
-from qrusty_trio.http.fallback import guard, handover
+from qrusty_trio.http.fallback import guard, hypercorn
 from qrusty_trio.http.pipe import ConnectionLost, pipe_over
 from tests.http.fallback.test_http2 import LARGE, Peer, peer_of
 from tests.http.web import PATHS, Web, make_engine, request, running
@@ -164,7 +164,7 @@ async def test_a_pipe_says_how_much_has_left(fast_path: bool) -> None:
 async def test_over_http2_what_no_window_let_out_goes_back(
     fast_path: bool, way: str, size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (guard, handover, lingering):
+    for module in (guard, hypercorn, lingering):
         monkeypatch.setattr(module, "LINGER_SECONDS", 0.02)
     async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
         await publish(web, 3, "x" * size)

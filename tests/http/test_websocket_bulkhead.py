@@ -10,7 +10,7 @@ import trio
 from qrusty_trio.api.ws_session import WsSession
 from qrusty_trio.http import fast_websocket
 from qrusty_trio.http.fast_websocket import FastTransport
-from qrusty_trio.http.websocket import Connection
+from qrusty_trio.http.websocket import WsConnection
 from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, head, raw, request, upgrade
 from tests.http.ws_server import PATIENCE, both_paths, running
 
@@ -36,7 +36,8 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
 # Verifies: WS-0027
 @both_paths
 @pytest.mark.parametrize(
-    ("owner", "name"), [(WsSession, "receive"), (WsSession, "finish"), (WsSession, "take"), (Connection, "_last_heard")]
+    ("owner", "name"),
+    [(WsSession, "receive"), (WsSession, "finish"), (WsSession, "take"), (WsConnection, "_last_heard")],
 )
 async def test_a_failure_ends_its_connection_alone(
     fast_path: bool, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture

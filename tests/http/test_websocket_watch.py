@@ -18,7 +18,7 @@ from qrusty_trio.api.ws_outbox import (
     SHORT_ROOM_BYTES,
     Outbox,
 )
-from qrusty_trio.http.websocket import Connection, WebSocketServices
+from qrusty_trio.http.websocket import WebSocketServices, WsConnection
 from qrusty_trio.http.websocket_watch import EXHAUSTED_STALL_SECONDS, LOOK_SECONDS, STALL_SECONDS, watch_budget
 
 LIMIT = 1_000_000
@@ -34,7 +34,7 @@ class Counting:
         self.at_work = False
         self.cut = False
         self.relieved = 0
-        services.connections[cast(Connection, self)] = None
+        services.connections[cast(WsConnection, self)] = None
         self.hold(held)
 
     def hold(self, held: int) -> None:
@@ -44,7 +44,7 @@ class Counting:
     def cut_off(self) -> None:
         self.cut = True
         self.hold(0)
-        del self._services.connections[cast(Connection, self)]
+        del self._services.connections[cast(WsConnection, self)]
 
     def relieve(self) -> None:
         self.relieved += 1

@@ -1,6 +1,6 @@
 """WebSocket peers: connections of the server over a scripted transport, and clients that use them well and badly.
 
-Rule: the server's side is the real one, from `http.websocket.Connection` inwards. A peer subscribes, gives credit,
+Rule: the server's side is the real one, from `http.websocket.WsConnection` inwards. A peer subscribes, gives credit,
 settles, renews, reads slowly, goes silent, breaks off, closes in order, and comes back with a new connection.
 """
 
@@ -17,7 +17,7 @@ import trio
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.transport import Finished
-from qrusty_trio.http.websocket import Connection
+from qrusty_trio.http.websocket import WsConnection
 from tests.simulation.clients import LOCK_SECONDS, NAMES
 from tests.simulation.known import Asked, Peer, Publish
 from tests.simulation.trace import short
@@ -169,7 +169,7 @@ class WebSocketPeer:
 
     def connect(self, process: Process) -> None:
         self.transport = ScriptedTransport(self._sent)
-        connection = Connection(self.transport, process.websockets)
+        connection = WsConnection(self.transport, process.websockets)
         self.peer = self.model.peers[connection.consumer] = Peer(
             connection.consumer, self.model.process, fault=self.model.faults
         )
@@ -180,7 +180,7 @@ class WebSocketPeer:
         self.model.trace.note(self.name, "connects as", connection.consumer)
         process.nursery.start_soon(self._serve, connection, self.peer, self.over)
 
-    async def _serve(self, connection: Connection, peer: Peer, over: trio.Event) -> None:
+    async def _serve(self, connection: WsConnection, peer: Peer, over: trio.Event) -> None:
         asked = self._asked
         try:
             await connection.run()

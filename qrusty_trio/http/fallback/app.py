@@ -39,7 +39,7 @@ from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.documents import DOCUMENTS
 from qrusty_trio.http.fallback.root import DESCRIPTION, UI_ADDRESS, is_browser
 from qrusty_trio.http.fallback.share import Share
-from qrusty_trio.http.fallback.websocket import WebsocketConnection, serve_quart_websocket
+from qrusty_trio.http.fallback.websocket import AsgiWebsocketConnection, serve_quart_websocket
 from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, accepts_gzip
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.pauses import EventPause
@@ -91,7 +91,7 @@ class UpgradeRequired(QrustyError):
 
 
 class _App(QuartTrio):
-    asgi_websocket_class = WebsocketConnection
+    asgi_websocket_class = AsgiWebsocketConnection
 
     def create_url_adapter(self, request_websocket: object) -> None:
         """Disable Quart's routing: it decodes paths before splitting them, and fails on unusual hosts."""

@@ -11,7 +11,7 @@ parsers don't do:
 - Hypercorn takes frames of a WebSocket only after it has answered the handshake. So the frames wait here.
 - Hypercorn shields its sends, closes from two tasks, and closes at once, so that the peer can lose the last response.
   So the guard cancels sends, closes once, and lingers.
-- ASGI does not say whether a response was written. `broken` and `handed_out` do.
+- ASGI does not say whether a response was written. `broken` and `deliveries` do.
 - Hypercorn sends no reason phrases. `phrases` adds them, so that both paths answer alike.
 
 Requirements: API-0031
@@ -27,11 +27,11 @@ from qrusty_trio.api.call import Engine, Reply
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.byte_budget import SMALL_BYTES
 from qrusty_trio.http.fallback.connection_end import ConnectionEnd
-from qrusty_trio.http.fallback.handed_out import HandedOut
 from qrusty_trio.http.fallback.peer_progress import PeerProgress
 from qrusty_trio.http.fallback.reason_phrases import ReasonPhrases
 from qrusty_trio.http.fallback.request_filter import Begins, Passed, RequestFilter
 from qrusty_trio.http.fallback.requests_in_hand import RequestsInHand
+from qrusty_trio.http.fallback.response_deliveries import ResponseDeliveries
 from qrusty_trio.http.fallback.share import ConnectionShare
 from qrusty_trio.http.header_block import RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
@@ -62,9 +62,9 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """What the connection's requests hold of the byte budgets."""
         self.filter = RequestFilter(data)
         self.phrases = ReasonPhrases()
-        self.handed_out = HandedOut(engine)
+        self.deliveries = ResponseDeliveries(engine)
         self.requests = RequestsInHand()
-        self.progress = PeerProgress(self.socket, share, self.handed_out.stream_ended, trio.current_time())
+        self.progress = PeerProgress(self.socket, share, self.deliveries.stream_ended, trio.current_time())
         self.end = ConnectionEnd()
         self._sent_eof = False
         self._handshake: trio.Event | None = None
@@ -76,7 +76,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         """The app has finished a request."""
         self.requests.answered()
         self.phrases.response_ended()
-        self.handed_out.answered(reply, written, stream, self.progress.http2)
+        self.deliveries.answered(reply, written, stream, self.progress.http2)
 
     def watch_end(self, pause: EventPause) -> None:
         """Let a call that waits give up once the peer has closed its side."""
@@ -156,8 +156,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def _settle(self) -> None:
         """The peer has closed: give back what it was handed out last, if its kernel refused that."""
-        await give_back_refused(self._pipe, self._engine, self.handed_out.given)
-        self.handed_out.given = []
+        await give_back_refused(self._pipe, self._engine, self.deliveries.given)
+        self.deliveries.given = []
 
     # For Hypercorn: writing.
 

@@ -70,7 +70,7 @@ class HypercornStream:
         return UNSEEN_COPIES * buffer.length if buffer is not None else 0
 
 
-class WebsocketConnection(TrioASGIWebsocketConnection):
+class AsgiWebsocketConnection(TrioASGIWebsocketConnection):
     """Quart's side of a WebSocket, without its queue: that holds ten messages of up to 2 MiB besides Hypercorn's."""
 
     def __init__(self, app: QuartTrio, scope: Any) -> None:

@@ -18,7 +18,7 @@ from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 
-from qrusty_trio.http.fallback.handover import make_config
+from qrusty_trio.http.fallback.hypercorn import make_config
 from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
 from tests.http.web import PATHS, request, running
 

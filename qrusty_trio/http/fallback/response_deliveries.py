@@ -12,7 +12,7 @@ from qrusty_trio.api.call import Engine, Reply
 from qrusty_trio.http.fallback.http2_progress import Http2Progress
 
 
-class HandedOut:
+class ResponseDeliveries:
     """The messages handed out on one connection. Holds no payloads."""
 
     def __init__(self, engine: Engine) -> None:

@@ -4,7 +4,7 @@ Rule: Hypercorn sees the connection only through a `guard.GuardedStream`, and it
 the fast path do.
 
 This uses parts of Hypercorn that are not public: `TCPServer`, `WorkerContext`, `ASGIWrapper`, the ASGI state, and the
-object that `send` is a method of. tests/http/fallback/test_handover.py fails when they change.
+object that `send` is a method of. tests/http/fallback/test_hypercorn.py fails when they change.
 
 Requirements: API-0045
 """
@@ -127,7 +127,7 @@ def _stream_of(send: Send) -> int:
     return number
 
 
-class Handover:
+class Fallback:
     """Serves connections through Hypercorn and the Quart app."""
 
     def __init__(self, context: HttpContext) -> None:
@@ -158,7 +158,7 @@ class Handover:
                     await server.run()
                     nursery.cancel_scope.cancel()
         finally:
-            guarded.handed_out.give_back_unsent()
+            guarded.deliveries.give_back_unsent()
             if server is not None:
                 _take_apart(server)
             await trio.aclose_forcefully(stream)
