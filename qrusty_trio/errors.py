@@ -8,7 +8,7 @@ Requirements: SYS-0008
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 
 class QrustyError(Exception):
@@ -123,8 +123,17 @@ class QueueNotFound(NotFound):
     """The queue does not exist."""
 
     code = "queue_not_found"
-    nearest: Sequence[str] = ()
-    """Names that exist and may have been meant."""
+
+    def __init__(self, sentence: str = "", nearest: Sequence[str] = ()) -> None:
+        """`nearest`: names that exist and may have been meant."""
+        meant = f". Is {' or '.join(repr(each) for each in nearest)} meant?" if nearest else ""
+        super().__init__(sentence + meant)
+        self._sentence = sentence
+        self.nearest = nearest
+
+    def showing(self, sees: Callable[[str], bool]) -> QueueNotFound:
+        """The same with those names only of which this holds."""
+        return QueueNotFound(self._sentence, [name for name in self.nearest if sees(name)])
 
 
 class MessageNotFound(NotFound):
@@ -149,6 +158,47 @@ class MethodNotAllowed(QrustyError):
     code = "method_not_allowed"
     allow = ""
     """The methods of the path, as the value of the Allow header."""
+
+
+class Unauthenticated(QrustyError):
+    """A token is needed, and there is none that counts (status 401 with WWW-Authenticate).
+
+    Requirements: API-0136
+    """
+
+    status = 401
+    code = "unauthenticated"
+
+
+class Forbidden(QrustyError):
+    """The token has no such grant (status 403).
+
+    Requirements: API-0137
+    """
+
+    status = 403
+    code = "forbidden"
+
+
+class RateLimited(QrustyError):
+    """The token asks for more than it may have a second (status 429 with Retry-After).
+
+    Requirements: API-0138
+    """
+
+    status = 429
+    code = "rate_limited"
+
+    def __init__(self, sentence: str, retry_after: int) -> None:
+        """`retry_after`: seconds."""
+        super().__init__(sentence)
+        self.retry_after = retry_after
+
+
+class TooManyFailures(RateLimited):
+    """From this address came too many tokens that are none (status 429 with Retry-After)."""
+
+    code = "too_many_failures"
 
 
 class ReadOnly(QrustyError):

@@ -156,6 +156,8 @@ def errors_of(described: Described) -> str:
     operation = described.operation
     own = [f"{codes.CODES[each].status} `{each}`" for each in described.errors]
     groups = ["[of every route](#of-every-route)"]
+    if operation.needs.token:
+        groups.append("[of a token](#of-a-token)")
     if "{" in operation.path:
         groups.append("[of a name in the path](#of-a-name-in-the-path)")
     if operation.request is not None:
@@ -181,6 +183,16 @@ def routes() -> str:
     return table(("route", "what it does"), rows)
 
 
+def grants() -> str:
+    rows = []
+    for each in DESCRIBED:
+        needs = each.operation.needs
+        grant = f"`{needs.grant}`" if needs.grant is not None else "any token" if needs.token else "nothing"
+        on = needs.named.value if needs.grant is not None else ""
+        rows.append((f"`{each.operation.method} {each.operation.path}`", grant, on))
+    return table(("route", "needs", "on"), rows)
+
+
 def shared_shapes() -> str:
     parts = []
     for type_ in SHARED:
@@ -197,6 +209,7 @@ def error_codes() -> str:
 def error_groups() -> str:
     groups = {
         "of every route": codes.EVERYWHERE,
+        "of a token": (*codes.OF_TOKENS, "forbidden"),
         "of a name in the path": codes.OF_NAMES,
         "of a body": codes.OF_BODIES,
         "of a change": codes.OF_CHANGES,
@@ -256,6 +269,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "routes": routes,
     **{found.name: lambda name=found.name: family(name) for found in FAMILIES},  # type: ignore[misc]  # bound here
     "shapes": shared_shapes,
+    "grants": grants,
     "error-codes": error_codes,
     "error-groups": error_groups,
     "every-frame": every_frame,

@@ -15,6 +15,8 @@ from typing import Protocol
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import in_body, in_path
 from qrusty_trio.api.batch_bodies import (
     MESSAGE_FIELDS,
     PER_STEP,
@@ -149,6 +151,7 @@ def _publish_batch(services: Services, call: Call, now: int) -> Steps:
     messages = request.messages
     if len(messages) > MAX_BATCH_MESSAGES:
         raise LimitReached(f"'messages' {TOO_MANY_MESSAGES}")
+    call.require(request.queue, len(messages))
     if len(body) > LARGE_BYTES:
         yield
     if body.count(b'"') != 6 + quotes_of(messages):
@@ -215,6 +218,17 @@ def _consume_batch_reply(
 
 
 OPERATIONS = (
-    Operation("publish_batch", "POST", "/publish-batch", True, _publish_batch, PublishBatchBody, True),
-    Operation("consume_batch", "POST", "/consume-batch/{queue}", True, _consume_batch, ConsumeBatchBody, True),
+    Operation(
+        "publish_batch", "POST", "/publish-batch", in_body(Grant.PUBLISH), True, _publish_batch, PublishBatchBody, True
+    ),
+    Operation(
+        "consume_batch",
+        "POST",
+        "/consume-batch/{queue}",
+        in_path(Grant.CONSUME),
+        True,
+        _consume_batch,
+        ConsumeBatchBody,
+        True,
+    ),
 )

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import in_path
 from qrusty_trio.api import dead_letters
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.locking import NUMBER_BYTES, lock_fields, queue_of
@@ -216,7 +218,34 @@ def _while_there(services: Services, queue: Queue, steps: Generator[None, None, 
 
 
 OPERATIONS = (
-    Operation("messages", "GET", "/queues/{queue}/messages", False, _messages, large=True, reads_store=True),
-    Operation("message", "GET", "/queues/{queue}/messages/{id}", False, _one_message, large=True, reads_store=True),
-    Operation("priorities", "GET", "/queues/{queue}/priorities", False, _priorities, large=True, reads_store=True),
+    Operation(
+        "messages",
+        "GET",
+        "/queues/{queue}/messages",
+        in_path(Grant.READ),
+        False,
+        _messages,
+        large=True,
+        reads_store=True,
+    ),
+    Operation(
+        "message",
+        "GET",
+        "/queues/{queue}/messages/{id}",
+        in_path(Grant.READ),
+        False,
+        _one_message,
+        large=True,
+        reads_store=True,
+    ),
+    Operation(
+        "priorities",
+        "GET",
+        "/queues/{queue}/priorities",
+        in_path(Grant.READ),
+        False,
+        _priorities,
+        large=True,
+        reads_store=True,
+    ),
 )

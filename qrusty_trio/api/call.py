@@ -13,6 +13,8 @@ from typing import Protocol
 
 import msgspec
 
+from qrusty_trio.access.grants import Principal
+from qrusty_trio.access.needs import Needs
 from qrusty_trio.api.about import About
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.identity import Identity
@@ -40,6 +42,21 @@ class Call(msgspec.Struct, gc=False):
     be in the store before a step ends, as a scan commits."""
     identity: Identity | None = None
     """Who the request is; None if its client did not say."""
+    principal: Principal | None = None
+    """Whom it speaks for; None if nobody is known, or the server has no tokens."""
+
+    def require(self, queue: str, messages: int = 0) -> None:
+        """Raise Forbidden unless the operation may be done to this queue. Counts messages that it publishes there."""
+        principal, grant = self.principal, self.operation.needs.grant
+        if principal is not None and grant is not None:
+            principal.require(grant, queue)
+            if messages and principal.limit is not None:
+                principal.limit.charge(messages)
+
+    def shows(self, queue: str) -> bool:
+        """Whether a list may have this queue."""
+        principal, grant = self.principal, self.operation.needs.grant
+        return principal is None or grant is None or principal.would(grant, queue)
 
 
 class DeliveryReceipts:
@@ -66,7 +83,8 @@ class DeliveryReceipts:
 
 
 class Reply(msgspec.Struct, gc=False):
-    """One response. Transports add Content-Type: application/json to a non-empty body, and Retry-After: 2 to a 503."""
+    """One response. Transports add Content-Type: application/json to a non-empty body, Retry-After: 2 to a 503, and
+    WWW-Authenticate: Bearer to a 401."""
 
     status: int = 200
     body: bytes = b""
@@ -75,6 +93,8 @@ class Reply(msgspec.Struct, gc=False):
     deliveries: Sequence[Delivery] | DeliveryReceipts = ()
     """The messages this response hands out. `Engine.give_back` returns them if the response can't be written."""
     consumer: str = ""
+    retry_after: int = 0
+    """Seconds after which a client may try again; 0: the transport knows, or it need not."""
 
     def receipt(self) -> Reply:
         """The part of the reply that `Engine.give_back` needs, without a large body and payloads."""
@@ -111,6 +131,8 @@ class Services:
     payload_disk_bytes: Callable[[], int]
     """Size on disk, in bytes, of the segment files of large payloads."""
     about: About = field(default_factory=About)
+    guarded: bool = False
+    """Whether operations need tokens."""
 
 
 class Wait(msgspec.Struct):
@@ -147,6 +169,8 @@ class Operation:
     method: str
     path: str
     """A template such as `/ack/{queue}/{id}`."""
+    needs: Needs
+    """Which grant it needs, and how it names its queues."""
     mutating: bool
     """Whether it changes something."""
     function: Callable[[Services, Call, int], Answer]

@@ -14,6 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import in_path
 from qrusty_trio.api import paging
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.json_bodies import Shape
@@ -308,6 +310,8 @@ def _chosen(shape: Shape[Any], body: PurgeBody, queue: Queue, now: int) -> Chose
 
 def _requeue(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     body = _REQUEUE.read(call.body)
+    if body.to is not None:
+        call.require(body.to)
     queue = _queue_of(services, call)
     chosen = _chosen(_REQUEUE, body, queue, now)
     target = Target(_target_queue(services, queue, body), body.priority)
@@ -368,8 +372,10 @@ def _answer(services: Services, chosen: Chosen, outcome: Outcome, done: str) -> 
 _PATH = "/queues/{queue}/dead-letters"
 
 OPERATIONS = (
-    Operation("dead_letters", "GET", _PATH, False, listed, large=True, reads_store=True),
-    Operation("requeue_dead_letters", "POST", f"{_PATH}/requeue", True, _requeue, RequeueBody, True),
-    Operation("purge_dead_letters", "POST", f"{_PATH}/purge", True, _purge, PurgeBody, True),
-    Operation("dead_letter", "GET", f"{_PATH}/{{id}}", False, _get, large=True, reads_store=True),
+    Operation("dead_letters", "GET", _PATH, in_path(Grant.READ), False, listed, large=True, reads_store=True),
+    Operation(
+        "requeue_dead_letters", "POST", f"{_PATH}/requeue", in_path(Grant.MANAGE), True, _requeue, RequeueBody, True
+    ),
+    Operation("purge_dead_letters", "POST", f"{_PATH}/purge", in_path(Grant.MANAGE), True, _purge, PurgeBody, True),
+    Operation("dead_letter", "GET", f"{_PATH}/{{id}}", in_path(Grant.READ), False, _get, large=True, reads_store=True),
 )

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import SETTLES, in_path
 from qrusty_trio.api import schema
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.json_bodies import Shape, check_consumer
@@ -159,8 +161,12 @@ def queue_of(services: Services, name: str) -> Queue:
 
 
 OPERATIONS = (
-    Operation("renew", "POST", "/renew/{queue}/{id}", True, _renew, RenewBody),
-    Operation("renew_batch", "POST", "/renew-batch/{queue}", True, _renew_batch, RenewBatchBody, True),
-    Operation("force_unlock", "POST", "/force-unlock/{queue}", True, _force_unlock, ForceUnlockBody),
-    Operation("locks", "GET", "/queues/{queue}/locks", False, _locks, large=True, reads_store=True),
+    Operation("renew", "POST", "/renew/{queue}/{id}", SETTLES, True, _renew, RenewBody),
+    Operation("renew_batch", "POST", "/renew-batch/{queue}", SETTLES, True, _renew_batch, RenewBatchBody, True),
+    Operation(
+        "force_unlock", "POST", "/force-unlock/{queue}", in_path(Grant.MANAGE), True, _force_unlock, ForceUnlockBody
+    ),
+    Operation(
+        "locks", "GET", "/queues/{queue}/locks", in_path(Grant.READ), False, _locks, large=True, reads_store=True
+    ),
 )

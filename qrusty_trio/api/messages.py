@@ -12,6 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import SETTLES, in_body, in_path
 from qrusty_trio.api import schema
 from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services, Wait
 from qrusty_trio.api.delivered import encoded
@@ -38,6 +40,7 @@ def _publish(services: Services, call: Call, now: int) -> Reply | Generator[None
     if services.gate.memory_critical:
         raise MemoryPressure(PRESSURE_MESSAGE)
     queue, priority, payload, max_retries = schema.publish_body(call.body)
+    call.require(queue, 1)
     before = _clock()
     message_id = services.broker.publish(queue, priority, payload, max_retries, now)
     after = _clock()
@@ -54,6 +57,7 @@ def _publish_large(services: Services, call: Call, now: int) -> Generator[None, 
     if services.gate.memory_critical:
         raise MemoryPressure(PRESSURE_MESSAGE)
     queue, priority, payload, max_retries = schema.publish_body(call.body)
+    call.require(queue, 1)
     read = _clock() - begin
     yield
     before = _clock()
@@ -83,6 +87,8 @@ def _consume_from(services: Services, call: Call, now: int) -> Reply | Wait:
     """The same from several queues, in the order in which they are named."""
     begin = _clock()
     queues, terms = schema.consume_from_body(call.body)
+    for name in queues:
+        call.require(name)
     share = 0
     for name in queues:
         before = _clock()
@@ -196,11 +202,13 @@ def _settle_batch(
 
 
 OPERATIONS = (
-    Operation("publish", "POST", "/publish", True, _publish, schema.PublishBody),
-    Operation("consume", "POST", "/consume/{queue}", True, _consume, schema.ConsumeBody, True),
-    Operation("consume_from", "POST", "/consume", True, _consume_from, schema.ConsumeFromBody, True),
-    Operation("ack", "POST", "/ack/{queue}/{id}", True, _ack, schema.SettleBody),
-    Operation("nack", "POST", "/nack/{queue}/{id}", True, _nack, schema.NackBody),
-    Operation("ack_batch", "POST", "/ack-batch/{queue}", True, _ack_batch, schema.SettleBatchBody, True),
-    Operation("nack_batch", "POST", "/nack-batch/{queue}", True, _nack_batch, schema.NackBatchBody, True),
+    Operation("publish", "POST", "/publish", in_body(Grant.PUBLISH), True, _publish, schema.PublishBody),
+    Operation("consume", "POST", "/consume/{queue}", in_path(Grant.CONSUME), True, _consume, schema.ConsumeBody, True),
+    Operation(
+        "consume_from", "POST", "/consume", in_body(Grant.CONSUME), True, _consume_from, schema.ConsumeFromBody, True
+    ),
+    Operation("ack", "POST", "/ack/{queue}/{id}", SETTLES, True, _ack, schema.SettleBody),
+    Operation("nack", "POST", "/nack/{queue}/{id}", SETTLES, True, _nack, schema.NackBody),
+    Operation("ack_batch", "POST", "/ack-batch/{queue}", SETTLES, True, _ack_batch, schema.SettleBatchBody, True),
+    Operation("nack_batch", "POST", "/nack-batch/{queue}", SETTLES, True, _nack_batch, schema.NackBatchBody, True),
 )

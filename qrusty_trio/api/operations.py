@@ -21,7 +21,7 @@ from qrusty_trio.api import batches, browsing, dead_letters, locking, messages, 
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
-from qrusty_trio.errors import MalformedJson, QrustyError, QueueNotFound, Starting, WrongContentType
+from qrusty_trio.errors import MalformedJson, QrustyError, QueueNotFound, RateLimited, Starting, WrongContentType
 from qrusty_trio.wording import shortened
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
@@ -57,7 +57,8 @@ def error_reply(error: QrustyError) -> Reply:
     told: dict[str, object] = {"error": shortened(str(error)), "code": error.code}
     if isinstance(error, QueueNotFound) and error.nearest:
         told["nearest"] = error.nearest
-    return Reply(error.status, msgspec.json.encode(told))
+    retry_after = error.retry_after if isinstance(error, RateLimited) else 0
+    return Reply(error.status, msgspec.json.encode(told), retry_after=retry_after)
 
 
 def check_content_type(operation: Operation, content_type: str | None, no_body: bool = False) -> None:

@@ -15,6 +15,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from qrusty_trio import __version__
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import ANY_TOKEN, shown
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.reports import configured, joined, rounded
 from qrusty_trio.api.routes import read_query
@@ -136,7 +138,7 @@ def queue_list(services: Services, call: Call, now: int) -> Generator[None, None
         piece: list[_Listed] = []
         for name in names[start : start + WALK_PIECE]:
             queue = catalog.by_name.get(name)
-            if queue is not None and (not wanted.search or wanted.search in name.casefold()):
+            if queue is not None and call.shows(name) and (not wanted.search or wanted.search in name.casefold()):
                 outlook = forecast(queue.rates.points, queue.available + queue.locked)
                 sums.add(queue, outlook)
                 piece.append(_Listed(key(queue, outlook), queue, outlook))
@@ -245,6 +247,6 @@ def _number(given: dict[str, str], name: str, default: int, most: int) -> int:
 
 
 OPERATIONS = (
-    Operation("server", "GET", "/server", False, server),
-    Operation("queue_list", "GET", "/queue-list", False, queue_list, large=True),
+    Operation("server", "GET", "/server", ANY_TOKEN, False, server),
+    Operation("queue_list", "GET", "/queue-list", shown(Grant.READ), False, queue_list, large=True),
 )

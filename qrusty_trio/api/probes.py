@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import msgspec
 
+from qrusty_trio.access.needs import OPEN
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 
 
@@ -29,6 +30,6 @@ def ready(services: Services, call: Call, now: int) -> Reply:
 
 
 OPERATIONS = (
-    Operation("live", "GET", "/livez", False, live),
-    Operation("ready", "GET", "/readyz", False, ready),
+    Operation("live", "GET", "/livez", OPEN, False, live),
+    Operation("ready", "GET", "/readyz", OPEN, False, ready),
 )

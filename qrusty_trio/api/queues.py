@@ -9,6 +9,8 @@ from collections.abc import Callable, Generator
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import in_body, in_path, on_every
 from qrusty_trio.api import schema
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.core.broker import Broker
@@ -23,6 +25,7 @@ _encode = msgspec.json.encode
 
 def _create_queue(services: Services, call: Call, now: int) -> Reply:
     request = schema.create_queue_body(call.body)
+    call.require(request.name)
     wanted = request.config
     config = QueueConfig(
         wanted.ordering,
@@ -39,6 +42,9 @@ def _create_queue(services: Services, call: Call, now: int) -> Reply:
 def _update_queue(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     request = schema.update_queue_body(call.body)
     changes = request.config
+    call.require(request.name)
+    if changes.name is not None:
+        call.require(changes.name)
     retention: Retention = {}
     if changes.dead_letter_ttl_seconds is not msgspec.UNSET:
         retention["dead_letter_ttl_seconds"] = changes.dead_letter_ttl_seconds
@@ -95,10 +101,14 @@ def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, N
 
 
 OPERATIONS = (
-    Operation("create_queue", "POST", "/create-queue", True, _create_queue, schema.CreateQueueBody),
-    Operation("update_queue", "POST", "/update-queue", True, _update_queue, schema.UpdateQueueBody),
-    Operation("purge_queue", "POST", "/purge-queue/{queue}", True, _purge_queue),
-    Operation("delete_queue", "DELETE", "/delete-queue/{queue}", True, _delete_queue),
-    Operation("purge_all", "POST", "/purge-all", True, _purge_all),
-    Operation("delete_all", "POST", "/delete-all", True, _delete_all),
+    Operation(
+        "create_queue", "POST", "/create-queue", in_body(Grant.MANAGE), True, _create_queue, schema.CreateQueueBody
+    ),
+    Operation(
+        "update_queue", "POST", "/update-queue", in_body(Grant.MANAGE), True, _update_queue, schema.UpdateQueueBody
+    ),
+    Operation("purge_queue", "POST", "/purge-queue/{queue}", in_path(Grant.MANAGE), True, _purge_queue),
+    Operation("delete_queue", "DELETE", "/delete-queue/{queue}", in_path(Grant.MANAGE), True, _delete_queue),
+    Operation("purge_all", "POST", "/purge-all", on_every(Grant.ADMIN), True, _purge_all),
+    Operation("delete_all", "POST", "/delete-all", on_every(Grant.ADMIN), True, _delete_all),
 )

@@ -16,6 +16,8 @@ from typing import Any
 
 import msgspec
 
+from qrusty_trio.access.grants import Grant
+from qrusty_trio.access.needs import ANY_TOKEN, OPEN, in_path, shown
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.model import QueueConfig, QueueStats
@@ -39,15 +41,23 @@ _clock = perf_counter_ns
 
 def queues(services: Services, call: Call, now: int) -> Reply | Generator[None, None, Reply]:
     names = services.broker.catalog.names()
-    return Reply(200, _encode(names)) if len(names) <= NAMES_PIECE else _names_in_pieces(names)
+    if len(names) <= NAMES_PIECE:
+        return Reply(200, _encode(_shown(call, names)))
+    return _names_in_pieces(call, names)
 
 
-def _names_in_pieces(names: list[str]) -> Generator[None, None, Reply]:
+def _names_in_pieces(call: Call, names: list[str]) -> Generator[None, None, Reply]:
     members = _Members()
     for start in range(0, len(names), NAMES_PIECE):
-        members.add(_encode(names[start : start + NAMES_PIECE])[1:-1])
+        piece = _shown(call, names[start : start + NAMES_PIECE])
+        if piece:
+            members.add(_encode(piece)[1:-1])
         yield
     return (yield from joined([b"[", *members.close(), b"]"]))
+
+
+def _shown(call: Call, names: list[str]) -> list[str]:
+    return names if call.principal is None else [name for name in names if call.shows(name)]
 
 
 def queue_stats(services: Services, call: Call, now: int) -> Reply:
@@ -108,14 +118,15 @@ def stats(services: Services, call: Call, now: int) -> Generator[None, None, Rep
     sizes = _Members()
     count = available = locked = dead = stored = 0
     begin = _clock()
-    for stats in broker.catalog.all_stats():
-        descriptions.add(_encode(_described(stats, now)))
-        sizes.add(b"%b:%d" % (_encode(stats.name), broker.catalog.tier_size(stats.name)))
-        available += stats.available
-        locked += stats.locked
-        dead += stats.dead
-        count += 1
-        if count % STATS_PIECE == 0:
+    for looked_at, stats in enumerate(broker.catalog.all_stats(), 1):
+        if call.shows(stats.name):
+            descriptions.add(_encode(_described(stats, now)))
+            sizes.add(b"%b:%d" % (_encode(stats.name), broker.catalog.tier_size(stats.name)))
+            available += stats.available
+            locked += stats.locked
+            dead += stats.dead
+            count += 1
+        if looked_at % STATS_PIECE == 0:
             descriptions.close()
             sizes.close()
             stored += _clock() - begin
@@ -251,11 +262,13 @@ def health(services: Services, call: Call, now: int) -> Reply:
 
 
 OPERATIONS = (
-    Operation("queues", "GET", "/queues", False, queues, large=True),
-    Operation("queue_stats", "GET", "/queue-stats/{queue}", False, queue_stats),
-    Operation("stats", "GET", "/stats", False, stats, large=True),
-    Operation("metrics", "GET", "/queues/{queue}/metrics", False, metrics, large=True),
-    Operation("operation_timings", "GET", "/operation-timings", False, operation_timings, large=True),
-    Operation("operation_histograms", "GET", "/operation-histograms", False, operation_histograms, large=True),
-    Operation("health", "GET", "/health", False, health),
+    Operation("queues", "GET", "/queues", shown(Grant.READ), False, queues, large=True),
+    Operation("queue_stats", "GET", "/queue-stats/{queue}", in_path(Grant.READ), False, queue_stats),
+    Operation("stats", "GET", "/stats", shown(Grant.READ), False, stats, large=True),
+    Operation("metrics", "GET", "/queues/{queue}/metrics", in_path(Grant.READ), False, metrics, large=True),
+    Operation("operation_timings", "GET", "/operation-timings", ANY_TOKEN, False, operation_timings, large=True),
+    Operation(
+        "operation_histograms", "GET", "/operation-histograms", ANY_TOKEN, False, operation_histograms, large=True
+    ),
+    Operation("health", "GET", "/health", OPEN, False, health),
 )

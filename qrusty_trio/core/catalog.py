@@ -278,11 +278,8 @@ class Catalog:
 
     def not_found(self, name: str) -> QueueNotFound:
         """The refusal of a name that no queue has. Where it is likely to be misspelt, it names those that come near."""
-        refusal = QueueNotFound(f"Queue '{name}' does not exist")
-        if self.refuses_unknown and (names := nearest(name, self.by_name, self._names)):
-            refusal = QueueNotFound(f"{refusal}. Is {' or '.join(repr(each) for each in names)} meant?")
-            refusal.nearest = names
-        return refusal
+        near = nearest(name, self.by_name, self._names) if self.refuses_unknown else ()
+        return QueueNotFound(f"Queue '{name}' does not exist", near)
 
     def find_number(self, name: str) -> int | None:
         """The number of a queue; None if there is none of that name."""

@@ -70,6 +70,8 @@ class Responses:
                 found += b"content-type: application/json\r\n"
             if status == 503:
                 found += b"retry-after: %d\r\n" % RETRY_AFTER_SECONDS
+            elif status == 401:
+                found += b"www-authenticate: Bearer\r\n"
             found += b"content-length: "
             self._prefixes[status, json] = found
         return found
@@ -78,6 +80,8 @@ class Responses:
         """A whole response. `extra`: further header lines, each preceded by CR LF. `json`: what a body is."""
         body = reply.body
         json = json and bool(body)
+        if reply.retry_after:
+            extra = b"%b\r\nretry-after: %d" % (extra, reply.retry_after)
         prefix = self._prefixes.get((reply.status, json)) or self.prefix(reply.status, json)
         return b"%b%d%b\r\n\r\n%b" % (prefix, len(body), extra, b"" if head_only else body)
 

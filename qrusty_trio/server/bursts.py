@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
+from qrusty_trio.api.authorizing import authorize, charge, refused
 from qrusty_trio.api.call import Call, Reply, Services, Steps, Wait
 from qrusty_trio.api.identity import identified
 from qrusty_trio.api.operations import error_reply
@@ -63,12 +64,15 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
     """
     gate = services.gate
     closed = gate.starting or gate.read_only
+    guarded = services.guarded
     octets = 0
     for index in range(len(replies), len(calls)):
         call = calls[index]
         operation = call.operation
         octets += REQUEST_WEIGHT * len(call.body)
         try:
+            if guarded:
+                authorize(call, now)
             if closed and operation.needs_store:
                 refusal = gate.refusal(operation.mutating)
                 if refusal is not None:
@@ -81,10 +85,12 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
                 return Long(answer, call)
             replies.append(answer)
             octets += len(answer.body)
+            if guarded:
+                charge(call, answer)
         except StorageFault:
             raise
         except QrustyError as error:
-            replies.append(error_reply(error))
+            replies.append(refused(call, error))
         except Exception as error:
             if operation.mutating:
                 raise
@@ -105,13 +111,14 @@ def run_reads(
     for index in range(len(replies), len(calls)):
         call = calls[index]
         operation = call.operation
-        if operation.needs_store:
-            replies.append(error_reply(fault))
-            continue
         try:
+            if services.guarded:
+                authorize(call, now)
+            if operation.needs_store:
+                raise fault.with_traceback(None)
             answer = operation.function(services, call, now)
         except QrustyError as error:
-            answer = error_reply(error)
+            answer = refused(call, error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
             answer = failed_read(call, error)
         if not isinstance(answer, Reply):

@@ -19,6 +19,7 @@ from typing import TypeVar
 
 import trio
 
+from qrusty_trio.api.authorizing import charge, refused
 from qrusty_trio.api.call import WAITING, Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
@@ -100,9 +101,11 @@ class Engine:
                     # The replies before it are sent first. Those behind it have to wait, too.
                     if not replies:
                         replies.append(await self.waiters.wait(done, pause))
+                        charge(calls[0], replies[0])
                     break
                 if done is not None:
                     assert isinstance(done, Reply)
+                    charge(calls[len(replies)], done)
                     replies.append(done)
                 if len(replies) < len(calls):
                     octets += sum(len(reply.body) for reply in replies[seen:])
@@ -333,7 +336,7 @@ class Engine:
             with self._transaction():
                 return long.step()
         except QrustyError as error:
-            reply = error_reply(error)
+            reply = refused(long.call, error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
             reply = failed_read(long.call, error)
         if long.deliveries:

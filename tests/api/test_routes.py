@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qrusty_trio.access.needs import OPEN
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.operations import OPERATIONS, check_content_type, resolve
 from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS, Router
@@ -326,7 +327,7 @@ def test_templates_that_share_a_beginning() -> None:
     """The more specific one is found, and in the second form the parameters tell which one is meant."""
 
     def operation(name: str, method: str, path: str) -> Operation:
-        return Operation(name, method, path, False, lambda services, call, now: Reply())
+        return Operation(name, method, path, OPEN, False, lambda services, call, now: Reply())
 
     rows = [
         operation("one", "GET", "/queues/{queue}/dead/{id}"),

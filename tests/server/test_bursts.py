@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qrusty_trio.access.needs import OPEN
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import error_reply
@@ -39,7 +40,7 @@ def run(request: pytest.FixtureRequest, services: Services) -> Callable[..., Any
 
 
 def reading(function: Callable[[], Any], mutating: bool = False) -> Call:
-    return Call(Operation("look", "GET", "/look", mutating, lambda services, call, now: function()))
+    return Call(Operation("look", "GET", "/look", OPEN, mutating, lambda services, call, now: function()))
 
 
 def body(text: bytes) -> Call:

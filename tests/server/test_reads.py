@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qrusty_trio.access.needs import OPEN
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.errors import DiskFull, StorageFault
 from tests.server.engines import WatchedStorage, call, engine_on, publish, response, run, until_back
@@ -24,7 +25,7 @@ def _count_in_steps(services: Services, call: Call, now: int) -> Generator[None,
 
 
 COUNTS = [
-    Call(Operation("count", "GET", "/count", False, function, reads_store=True))
+    Call(Operation("count", "GET", "/count", OPEN, False, function, reads_store=True))
     for function in (_count, _count_in_steps)
 ]
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
+from qrusty_trio.access.grants import Principal
+from qrusty_trio.api.authorizing import authorize, refused
 from qrusty_trio.api.call import Call, Reply, Services, Wait
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import check_content_type, error_reply, resolve
@@ -36,6 +38,8 @@ class Table:
         self.gate = Gate()
         self.timings = Timings()
         self.services = Services(self.broker, self.gate, self.timings, Memory(), lambda: 7)
+        self.principal: Principal | None = None
+        """Whom the calls speak for, if `services.guarded`."""
         self.now = 1_700_000_000_000
         self.steps = 0
         """How often the last operation let others run."""
@@ -46,14 +50,18 @@ class Table:
         self, method: str, target: str | bytes, body: bytes = b"", content_type: str | None = "application/json"
     ) -> Reply:
         raw = target if isinstance(target, bytes) else target.encode()
+        call = None
         raw_path, _, query = raw.partition(b"?")
         try:
             operation, params = resolve(method, raw_path, query.decode())
+            call = Call(operation, params, body, query.decode(), principal=self.principal)
+            if self.services.guarded:
+                authorize(call, self.now)
             check_content_type(operation, content_type, not body)
             refusal = self.gate.refusal(operation.mutating)
             if operation.needs_store and refusal is not None:
                 raise refusal
-            response = operation.function(self.services, Call(operation, params, body, query.decode()), self.now)
+            response = operation.function(self.services, call, self.now)
             self.steps = 0
             while not isinstance(response, Reply):
                 if isinstance(response, Wait):
@@ -67,7 +75,7 @@ class Table:
                     self.steps += 1
                     self.broker.commit()
         except QrustyError as error:
-            response = error_reply(error)
+            response = refused(call, error) if call is not None else error_reply(error)
         self.broker.commit()
         return response
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from qrusty_trio.access.needs import Named
 from qrusty_trio.api.call import Operation
 from qrusty_trio.api.description.model import Described
 
@@ -35,6 +36,10 @@ CODES: Final[dict[str, Code]] = {
     "duplicate_payload": Code(400, "The queue refuses duplicates, and has an equal payload.", "Nothing: it is there."),
     "payload_lost": Code(400, "A dead letter's payload is broken, and its target compares payloads.", "Purge it."),
     "limit_reached": Code(400, "Too many queues or ids, or an identifier that is too long.", _MEND),
+    "unauthenticated": Code(
+        401, "The server has tokens, and the request has none that counts.", "Send a token that has not expired."
+    ),
+    "forbidden": Code(403, "The token lacks the grant that the sentence names.", "Ask the operator for the grant."),
     "host_not_allowed": Code(
         403, "A browser used a host name that is not this server's.", "See `QRUSTY_ALLOWED_HOSTS`."
     ),
@@ -59,6 +64,8 @@ CODES: Final[dict[str, Code]] = {
     ),
     "upgrade_required": Code(426, "`/ws` takes a WebSocket upgrade.", _MEND),
     "handshake_failed": Code(400, "The upgrade to a WebSocket is not one. The status may also be 405 or 426.", _MEND),
+    "rate_limited": Code(429, "The token asks for more than it may have a second.", _LATER),
+    "too_many_failures": Code(429, "From this address came too many tokens that are none.", _LATER),
     "headers_too_large": Code(
         431, "The request line and headers are over 64 KiB or 256 lines. The connection is closed.", _MEND
     ),
@@ -87,6 +94,8 @@ EVERYWHERE: Final = (
     "unavailable",
 )
 """Of every route."""
+OF_TOKENS: Final = ("unauthenticated", "rate_limited", "too_many_failures")
+"""Of routes that need a token, where the server has tokens."""
 OF_BODIES: Final = ("malformed_json", "wrong_content_type", "wrong_shape")
 OF_NAMES: Final = ("invalid_queue_name",)
 """Of routes with a queue in their path."""
@@ -98,6 +107,10 @@ OF_READING: Final = ("starting", "storage_error")
 def implied(operation: Operation) -> tuple[str, ...]:
     """The codes that follow from what a route takes and does."""
     codes = list(EVERYWHERE)
+    if operation.needs.token:
+        codes += OF_TOKENS
+    if operation.needs.grant is not None and operation.needs.named is not Named.SHOWN:
+        codes.append("forbidden")
     if "{" in operation.path:
         codes += OF_NAMES
     if operation.request is not None:

@@ -17,7 +17,6 @@ from qrusty_trio.api.description.codes import CODES, Code, codes_of
 from qrusty_trio.api.description.model import Described, JsonSchema
 from qrusty_trio.api.description.schemas import REF, Schemas
 from qrusty_trio.api.description.table import DESCRIBED, FAMILIES
-from qrusty_trio.api.operations import RETRY_AFTER_SECONDS
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 
 JSON = "application/json"
@@ -27,7 +26,8 @@ _ABOUT = (
 )
 _STATUSES = {
     400: "A value is not allowed.",
-    403: "Not from here.",
+    401: "A token is needed.",
+    403: "Not allowed.",
     404: "There is no such thing.",
     405: "Another method.",
     408: "The request did not arrive in time.",
@@ -35,6 +35,7 @@ _STATUSES = {
     413: "The body is over 2 MiB.",
     415: "The body is not declared as JSON.",
     422: "JSON of the wrong shape.",
+    429: "Too much.",
     431: "The headers are too large.",
     500: "A fault of the server.",
     503: "Not now.",
@@ -66,10 +67,11 @@ def document() -> dict[str, Any]:
         "components": {
             "schemas": schemas.components,
             "responses": refusals.made,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
             "headers": {
                 "RetryAfter": {
                     "description": "Seconds after which to ask again.",
-                    "schema": {"type": "integer", "minimum": RETRY_AFTER_SECONDS},
+                    "schema": {"type": "integer", "minimum": 1},
                 },
                 "Allow": {"description": "The methods that the path takes.", "schema": {"type": "string"}},
             },
@@ -114,6 +116,8 @@ def _operation(described: Described, tag: str, schemas: Schemas, refusals: _Refu
         "parameters": [*_path_parameters(described), *_query_parameters(described)],
         "responses": {"200": _success(described, schemas), **refusals.of(described)},
     }
+    if described.operation.needs.token:
+        made["security"] = [{}, {"token": []}]
     if described.notes:
         made["description"] = described.notes
     if described.operation.request is not None:
@@ -172,7 +176,7 @@ def _refusal(status: int, codes: dict[str, Code], tells_state: bool) -> dict[str
         "description": f"{_STATUSES[status]}\n\n{meanings}",
         "content": {JSON: {"schema": schema, "example": _example(named[0])}},
     }
-    if status == 503:
+    if status in (429, 503):
         made["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
     if status == 405:
         made["headers"] = {"Allow": {"$ref": "#/components/headers/Allow"}}

@@ -226,6 +226,10 @@ def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
         del response.headers["Content-Type"]
     if reply.status == 503:
         response.headers["Retry-After"] = str(RETRY_AFTER_SECONDS)
+    elif reply.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    if reply.retry_after:
+        response.headers["Retry-After"] = str(reply.retry_after)
     response.headers.update(headers or {})
     return response
 
