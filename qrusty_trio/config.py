@@ -1,8 +1,8 @@
 """Every setting of the server: its variable, default, check, unit and meaning, in one table.
 
-Rule: the class body of `Settings` is that table. Nothing else in the server reads the environment, but for
-what systemd says there (`server/notify.py`). A value that is not allowed is never corrected: the server refuses to
-start (exit status 78).
+Rule: the class body of `Settings` is that table. Nothing else in the server reads the environment, but for what systemd
+says there (`server/notify.py`, `server/activation.py`). A value that is not allowed is never corrected: the server
+refuses to start (exit status 78).
 
 Requirements: SYS-0016
 """
@@ -14,10 +14,10 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from ipaddress import IPv6Address
 from pathlib import Path
-from typing import NamedTuple, Self, TypeVar, cast
+from typing import Self, TypeVar, cast
 
+from qrusty_trio.addresses import Address, UnixAddress, addresses
 from qrusty_trio.checks import (
     AUTO,
     Check,
@@ -94,16 +94,6 @@ class Colour(StrEnum):
     PURPLE = "purple"
 
 
-class Address(NamedTuple):
-    """Where to listen. `host` is without brackets; port 0 means any free port."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
 @dataclass(frozen=True, slots=True)
 class Setting:
     """One row of the table.
@@ -126,18 +116,6 @@ class Setting:
             raise StartupRefused(f"{self.variable}={shown} is not allowed: it takes {self.check.allowed}.") from None
 
 
-def _address() -> Check[Address]:
-    def parse(text: str) -> Address:
-        match = re.fullmatch(r"(?:\[([^\[\]\s]+)\]|([^:\[\]\s]+)):([0-9]{1,5})", text, re.ASCII)
-        if match is None or int(match[3]) > 65535:
-            raise ValueError
-        if match[1] is not None:
-            IPv6Address(match[1])
-        return Address(match[1] or match[2], int(match[3]))
-
-    return Check("host:port, such as 127.0.0.1:6784 or [::1]:6784, port 0 to 65535", parse)
-
-
 def _row(variable: str, default: str, check: Check[T], unit: str, meaning: str, unset: T | None = None) -> T:
     """A field of `Settings` that is also a row of the table. The type checker sees the type of its value.
 
@@ -155,7 +133,9 @@ class Settings:
     """
 
     data_path: Path = _row("DATA_PATH", "/data", path(), "", "Directory of the store. It is created if missing.")
-    bind_addr: Address = _row("BIND_ADDR", "0.0.0.0:6784", _address(), "", "Where to listen.")
+    bind_addr: tuple[Address | UnixAddress, ...] = _row(
+        "BIND_ADDR", "0.0.0.0:6784", addresses(), "", "Where to listen, unless systemd passes sockets."
+    )
     storage_mode: StorageMode = _row(
         "STORAGE_MODE",
         "rocksdb",

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from qrusty_trio import __version__, config
+from qrusty_trio.addresses import Address, UnixAddress
 from qrusty_trio.config import (
     TABLE,
-    Address,
     Colour,
     Fsync,
     Settings,
@@ -92,10 +92,18 @@ def test_other_variables_are_left_alone() -> None:
 
 ACCEPTED: list[tuple[str, str, str, object]] = [
     ("DATA_PATH", "./data", "data_path", Path("data")),
-    ("BIND_ADDR", "127.0.0.1:0", "bind_addr", Address("127.0.0.1", 0)),
-    ("BIND_ADDR", "[::1]:6784", "bind_addr", Address("::1", 6784)),
-    ("BIND_ADDR", "[::]:65535", "bind_addr", Address("::", 65535)),
-    ("BIND_ADDR", "localhost:80", "bind_addr", Address("localhost", 80)),
+    ("BIND_ADDR", "127.0.0.1:0", "bind_addr", (Address("127.0.0.1", 0),)),
+    ("BIND_ADDR", "[::1]:6784", "bind_addr", (Address("::1", 6784),)),
+    ("BIND_ADDR", "[::]:65535", "bind_addr", (Address("::", 65535),)),
+    ("BIND_ADDR", "localhost:80", "bind_addr", (Address("localhost", 80),)),
+    ("BIND_ADDR", "unix:/run/q ä.sock", "bind_addr", (UnixAddress("/run/q ä.sock"),)),
+    ("BIND_ADDR", f"unix:/{'a' * 106}", "bind_addr", (UnixAddress(f"/{'a' * 106}"),)),
+    (
+        "BIND_ADDR",
+        "127.0.0.1:6784, [::1]:6784,unix:/q",
+        "bind_addr",
+        (Address("127.0.0.1", 6784), Address("::1", 6784), UnixAddress("/q")),
+    ),
     ("STORAGE_MODE", "memory", "storage_mode", StorageMode.MEMORY),
     ("MAX_CONNECTIONS", "1", "max_connections", 1),
     ("MAX_CONNECTIONS", "1000000", "max_connections", 1_000_000),
@@ -172,6 +180,15 @@ REFUSED: list[tuple[str, str]] = [
     ("BIND_ADDR", "[localhost]:6784"),
     ("BIND_ADDR", "[127.0.0.1]:6784"),
     ("BIND_ADDR", "a b:6784"),
+    ("BIND_ADDR", "a:6784,"),
+    ("BIND_ADDR", ",".join(f"a:{port}" for port in range(17))),
+    ("BIND_ADDR", "unix:"),
+    ("BIND_ADDR", "unix:q.sock"),
+    ("BIND_ADDR", "unix:@abstract"),
+    ("BIND_ADDR", "unix:/run/"),
+    ("BIND_ADDR", "unix:/run/a\nb"),
+    ("BIND_ADDR", "unix:/run/\udcff"),
+    ("BIND_ADDR", f"unix:/{'ä' * 54}"),
     ("STORAGE_MODE", "Memory"),
     ("STORAGE_MODE", "redis"),
     ("MAX_CONNECTIONS", "0"),

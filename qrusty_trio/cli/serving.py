@@ -47,11 +47,14 @@ def serve() -> int:
 
 def _run(settings: Settings, ring: LogRing) -> int:
     # Imported late, so that --version and a refusal do not wait for RocksDB to load.
+    from qrusty_trio.server.activation import passed_sockets
     from qrusty_trio.server.notify import Notifier
     from qrusty_trio.server.supervisor import serve as run_server
 
+    passed = passed_sockets(os.environ)
+    notifier = Notifier.from_environment(os.environ)
     try:
-        trio.run(partial(run_server, settings, ring, notifier=Notifier.from_environment(os.environ)))
+        trio.run(partial(run_server, settings, ring, notifier=notifier, passed=passed))
     except StartupRefused:
         raise
     except Exception as crash:

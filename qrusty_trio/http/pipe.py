@@ -32,6 +32,11 @@ SEND_BYTES = 64 * 1024
 REFUSAL_SECONDS = 1.0
 """When the peer has closed: how long to wait for its kernel to take or refuse the last response."""
 
+TCP_REFUSALS = (errno.EPIPE,)
+"""The peer sent a FIN, and later a reset. A reset without a FIN (ECONNRESET) does not tell what the peer has read."""
+UNIX_REFUSALS = (errno.EPIPE, errno.ECONNRESET)
+"""On a Unix socket, a reset says that the peer closed while something was left for it to read."""
+
 
 class ConnectionLost(Exception):
     """The connection is broken."""
@@ -69,6 +74,7 @@ class SocketPipe:
         self._socket = stream.socket
         self.fd = stream.socket.fileno()
         self.sent = 0
+        self._refusals = UNIX_REFUSALS if stream.socket.family == socket.AF_UNIX else TCP_REFUSALS
 
     async def receive(self, most: int = READ_BYTES) -> bytes:
         while True:
@@ -109,11 +115,9 @@ class SocketPipe:
         return bool(poll.poll(0))
 
     def refused(self) -> bool | None:
-        # EPIPE: the peer sent a FIN, and later a reset. A reset without a FIN (ECONNRESET) does not tell what the peer
-        # has read.
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
-            return error == errno.EPIPE
+            return error in self._refusals
         unacknowledged: int = struct.unpack("i", fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))[0]
         return None if unacknowledged else False
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +25,7 @@ from functools import partial
 import trio
 
 from qrusty_trio import __version__
+from qrusty_trio.addresses import Address
 from qrusty_trio.api.about import About
 from qrusty_trio.api.call import Services
 from qrusty_trio.api.gate import Gate
@@ -47,6 +48,7 @@ from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import descriptors, startup
+from qrusty_trio.server.activation import PassedSocket
 from qrusty_trio.server.ages import watch_ages
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
@@ -54,7 +56,7 @@ from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.deadlines import warn
 from qrusty_trio.server.descriptors import Fitted
 from qrusty_trio.server.engine import Engine
-from qrusty_trio.server.listening import described, listen
+from qrusty_trio.server.listening import Listening
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.metrics import Metrics
 from qrusty_trio.server.notify import READY, Notifier
@@ -85,6 +87,7 @@ class Server:
     """A running server, as `serve` reports it once it listens."""
 
     port: int
+    """Of its first TCP address; 0 if there is none."""
     engine: Engine
     stopping: trio.Event
     """Set it to stop the server as SIGTERM does."""
@@ -96,11 +99,13 @@ async def serve(
     *,
     memory: UsageSource | None = None,
     notifier: Notifier | None = None,
+    passed: Sequence[PassedSocket] = (),
     task_status: trio.TaskStatus[Server] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Run a server until SIGTERM or SIGINT. `memory` reads the memory usage (default: from the kernel's accounting).
 
-    `notifier` is told when the server is ready, alive and stopping (default: nobody is).
+    `notifier` is told when the server is ready, alive and stopping (default: nobody is). `passed`: sockets to listen on
+    in place of BIND_ADDR.
 
     Reports as started when it listens; the gate may still be closed. Raises StartupRefused when it must not start.
 
@@ -119,7 +124,7 @@ async def serve(
                 tracing.check_installed()
             stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
             with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
-                await _serve(fitted, stores, ring, memory or own, notifier, stopping, task_status)
+                await _serve(fitted, stores, ring, memory or own, notifier, passed, stopping, task_status)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -130,6 +135,7 @@ async def _serve(
     ring: LogRing,
     memory: UsageSource,
     notifier: Notifier,
+    passed: Sequence[PassedSocket],
     stopping: trio.Event,
     task_status: trio.TaskStatus[Server],
 ) -> None:
@@ -139,7 +145,7 @@ async def _serve(
         ring.attach(_reach_loop())
         if fitted.settings.tracing:
             spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
-        await _run(fitted, stores, ring, memory, notifier, stopping, spans, task_status)
+        await _run(fitted, stores, ring, memory, notifier, passed, stopping, spans, task_status)
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
@@ -158,6 +164,7 @@ async def _run(
     ring: LogRing,
     memory: UsageSource,
     notifier: Notifier,
+    passed: Sequence[PassedSocket],
     stopping: trio.Event,
     spans: Tracing | None,
     task_status: trio.TaskStatus[Server],
@@ -170,9 +177,13 @@ async def _run(
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)
     collector = Collector()
     shedding = Shedding(engine, stores.storage, compactor, collector)
-    listeners: list[trio.SocketListener] = []
+    listening = Listening()
     try:
-        listeners += await listen(settings.bind_addr)
+        listening.adopt(passed)
+        if not passed:
+            for address in settings.bind_addr:
+                await listening.open(address)
+        described = listening.described()
         async with trio.open_nursery() as background:
             await background.start(engine.committer.run)
             await background.start(recover, engine, partial(reopen, stores, compactor))
@@ -185,12 +196,12 @@ async def _run(
                 metrics = Metrics(engine, lag)
                 context = await _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics, spans)
                 front.start_soon(_note_stopping, stopping, engine.services.gate)
-                await front.start(listener.serve, listeners, context)
-                port = listeners[0].socket.getsockname()[1]
+                await front.start(listener.serve, listening.listeners, context)
+                port = listening.port
                 for level, note in fitted.notes:
                     log.log(level, "%s", note)
-                for each in listeners:
-                    log.info("listening on %s", described(each))
+                for each in described:
+                    log.info("listening on %s", each)
                 task_status.started(Server(port, engine, stopping))
                 await _load(engine, compactor, stopping)
                 if not stopping.is_set():
@@ -214,8 +225,7 @@ async def _run(
             background.cancel_scope.cancel()
     finally:
         # No checkpoint here: it would raise when cancelled.
-        for each in listeners:
-            each.socket.close()
+        listening.close()
         # A remaining reference to the engine must not keep the store from closing.
         engine.broker.journal.detach()
 
@@ -310,7 +320,8 @@ async def _context(
     webui = webui_directory(settings.webui_dir)
     if webui is None:
         log.warning("there is no web UI: neither in %s nor in the package", settings.webui_dir)
-    hosts = settings.allowed_hosts | {settings.bind_addr.host.lower().removesuffix(".")}
+    bound = {each.host.lower().removesuffix(".") for each in settings.bind_addr if isinstance(each, Address)}
+    hosts = settings.allowed_hosts | bound
     websocket = WebSocketServices(
         engine,
         engine.dispatcher,

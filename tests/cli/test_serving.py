@@ -20,6 +20,7 @@ from qrusty_trio.config import Settings
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import supervisor
+from qrusty_trio.server.activation import PassedSocket
 from qrusty_trio.server.notify import Notifier
 
 ROOT = Path(__file__).parents[2]
@@ -123,7 +124,7 @@ def test_what_is_asked_without_serving(words: list[str]) -> None:
 
 
 def ended(monkeypatch: pytest.MonkeyPatch, error: Exception) -> int:
-    async def serve(settings: Settings, ring: LogRing, *, notifier: Notifier) -> None:
+    async def serve(settings: Settings, ring: LogRing, *, notifier: Notifier, passed: list[PassedSocket]) -> None:
         raise error
 
     monkeypatch.setattr(supervisor, "serve", serve)

@@ -1,4 +1,4 @@
-"""The systemd unit: systemd finds nothing wrong with it, it is hardened, and its times are those of the server."""
+"""The systemd units: systemd finds nothing wrong with them, the service is hardened, and its times are the server's."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from qrusty_trio.addresses import Address
 from qrusty_trio.cli.serving import EXIT_REFUSED
 from qrusty_trio.config import Settings
 from qrusty_trio.http.listener import STOP_SECONDS
@@ -17,6 +18,7 @@ from qrusty_trio.server.supervisor import CLOSE_SECONDS
 from tests.server.running import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "qrusty-trio.service"
+SOCKET = UNIT.with_suffix(".socket")
 DEFAULTS = ROOT / "deploy" / "systemd" / "qrusty-trio.default"
 MOST_EXPOSED = 1.5
 """Of 10, by the count of `systemd-analyze security`."""
@@ -52,6 +54,23 @@ def test_systemd_finds_nothing_wrong(installed: Path) -> None:
 
 
 @needs_systemd
+@pytest.mark.parametrize("offered", [False, True], ids=["as it is", "with all that it offers"])
+def test_systemd_finds_nothing_wrong_with_the_socket(installed: Path, offered: bool) -> None:
+    text = SOCKET.read_text("utf-8")
+    if offered:
+        text = re.sub(r"^#([A-Z]\w+=)", r"\1", text, flags=re.MULTILINE).replace("www-data", "root")
+        assert text.count("ListenStream=") == 2
+    place = installed.with_suffix(".socket")
+    place.write_text(text, encoding="utf-8")
+    done = analyzed("verify", place)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+def test_the_socket_is_where_the_defaults_listen() -> None:
+    assert "ListenStream=127.0.0.1:6784\n" in SOCKET.read_text("utf-8")
+
+
+@needs_systemd
 def test_it_is_hardened(installed: Path) -> None:
     done = analyzed("security", "--offline=true", "--no-pager", installed)
     exposed = re.search(r"Overall exposure level for \S+: ([\d.]+)", done.stdout)
@@ -74,6 +93,6 @@ def test_the_defaults_are_settings_that_fit_the_unit() -> None:
     offered = dict(re.findall(r"^#([A-Z_]+)=(.*)$", text, re.MULTILINE))
     settings = Settings.from_environment(set_here)
     assert str(settings.data_path) == f"/var/lib/{unit()['StateDirectory']}"
-    assert settings.bind_addr.host == "127.0.0.1"
+    assert settings.bind_addr == (Address("127.0.0.1", 6784),)
     assert Settings.from_environment(offered) == Settings(), "what is offered are the defaults"
     assert unit()["EnvironmentFile"] == "-/etc/default/qrusty-trio"

@@ -155,14 +155,20 @@ async def test_the_health_check_where_nobody_listens() -> None:
         (b'HTTP/1.1 200 OK\r\nContent-Length: 15\r\n\r\n{"status":"ok"}', ""),
     ],
 )
-async def test_the_health_check_with_an_answer(response: bytes, sentence: str) -> None:
+@pytest.mark.parametrize("over_unix", [False, True], ids=["tcp", "unix"])
+async def test_the_health_check_with_an_answer(tmp_path: Path, response: bytes, sentence: str, over_unix: bool) -> None:
     async def reply(stream: trio.SocketStream) -> None:
         await stream.receive_some()
         await stream.send_all(response)
 
+    unix = trio.socket.socket(trio.socket.AF_UNIX)
+    await unix.bind(str(tmp_path / "q.sock"))
+    unix.listen()
     async with trio.open_nursery() as nursery:
         (listener,) = await nursery.start(partial(trio.serve_tcp, reply, 0, host="127.0.0.1"))
-        status, said = await checked("127.0.0.1:" + str(listener.socket.getsockname()[1]))
+        await nursery.start(trio.serve_listeners, reply, [trio.SocketListener(unix)])
+        address = f"unix:{tmp_path / 'q.sock'}" if over_unix else f"127.0.0.1:{listener.socket.getsockname()[1]}"
+        status, said = await checked(f"{address}, 127.0.0.1:1")
         nursery.cancel_scope.cancel()
     assert (status == 0) == (sentence == "")
     assert said.startswith(sentence)

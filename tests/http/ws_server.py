@@ -15,7 +15,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
-from qrusty_trio.config import Address, Settings, StorageMode
+from qrusty_trio.addresses import Address
+from qrusty_trio.config import Settings, StorageMode
 from qrusty_trio.logs import OWN_LOGGER, LogRing
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.supervisor import Server, serve
@@ -168,7 +169,7 @@ async def running(
         with collector_of_tests():
             async with trio.open_nursery() as nursery:
                 server = await nursery.start(
-                    serve, Settings(bind_addr=Address("127.0.0.1", port), fast_path=fast_path, **settings), ring
+                    serve, Settings(bind_addr=(Address("127.0.0.1", port),), fast_path=fast_path, **settings), ring
                 )
                 with trio.fail_after(PATIENCE):
                     while server.engine.services.gate.starting:  # noqa: ASYNC110  # a flag

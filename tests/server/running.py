@@ -19,7 +19,8 @@ from typing import Any
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
 
-from qrusty_trio.config import Address, Settings
+from qrusty_trio.addresses import Address
+from qrusty_trio.config import Settings
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.supervisor import Server, serve
 from tests.server.collector import collector_of_tests
@@ -35,7 +36,7 @@ def settings_for(path: Path, **changes: Any) -> Settings:
     """Settings for a server in a test: small caches, a free port, everything else as it is by default."""
     values: dict[str, Any] = {
         "data_path": path,
-        "bind_addr": Address("127.0.0.1", 0),
+        "bind_addr": (Address("127.0.0.1", 0),),
         "rocksdb_cache_mb": 16,
         "rocksdb_write_buffer_mb": 8,
     }
@@ -146,9 +147,15 @@ class Child:
 
 @asynccontextmanager
 async def child_process(
-    environment: dict[str, str], prefix: Sequence[str] = (), arguments: Sequence[str] = ("-m", "qrusty_trio")
+    environment: dict[str, str],
+    prefix: Sequence[str] = (),
+    arguments: Sequence[str] = ("-m", "qrusty_trio"),
+    pass_fds: Sequence[int] = (),
 ) -> AsyncIterator[Child]:
-    """Start a child, whether it will serve or not; `prefix` is put before the command. Killed at the end."""
+    """Start a child, whether it will serve or not; `prefix` is put before the command. Killed at the end.
+
+    `pass_fds`: descriptors that it inherits.
+    """
     command = [*prefix, sys.executable, *arguments]
     process = await trio.lowlevel.open_process(
         command,
@@ -158,6 +165,7 @@ async def child_process(
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
+        pass_fds=pass_fds,
     )
     child = Child(process, traced=bool(prefix))
     try:
