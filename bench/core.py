@@ -2,7 +2,7 @@
 
     python -m bench.core [--rounds 5] [--messages 1000000] [--bursts 3000] [--no-server] [--dry] [--dir DIRECTORY]
 
-Rule: what is timed is what a transport would cause (find the operation, run it, write the batch), no more and no less;
+Rule: what is timed is what a connection would cause (find the operation, run it, write the batch), no more and no less;
 requests are made before the clock runs, as a client would have made them.
 """
 
@@ -74,13 +74,13 @@ class Bench:
         self.run([(b"POST /create-queue HTTP/1.1", b'{"name":"bench","config":{"ordering":"MaxFirst"}}')])
 
     def run(self, requests: Sequence[Request]) -> list[Reply]:
-        """One burst through the engine, as a transport would hand it over."""
+        """One burst through the engine, as a connection would."""
         calls = []
         for line, body in requests:
             target = self._lines.read(line)
             assert target.operation is not None
             calls.append(Call(target.operation, target.params, body))
-        replies = self.engine.run_now(calls)
+        replies = self.engine.run_to_end(calls)
         for reply in replies:
             if reply.status != 200:
                 raise RuntimeError(f"status {reply.status}: {reply.body!r}")

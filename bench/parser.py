@@ -17,7 +17,7 @@ import h11
 
 from qrusty_trio.api.operations import resolve
 from qrusty_trio.http.request_line import RequestLines
-from qrusty_trio.http.request_parser import RequestParser, read_quick_call
+from qrusty_trio.http.request_parser import RequestParser, read_batchable_call
 
 HEADERS = b"Host: 127.0.0.1:6784\r\nUser-Agent: bench\r\nAccept: */*\r\nContent-Type: application/json\r\n"
 TRACE = b"traceparent: 00-%032x-%016x-01\r\nX-Request-Id: %d\r\n"
@@ -46,7 +46,7 @@ def alone(made: Sequence[bytes]) -> None:
     """Each request came alone."""
     lines = RequestLines()
     for request in made:
-        assert read_quick_call(request, lines) is not None
+        assert read_batchable_call(request, lines) is not None
 
 
 def pipelined(made: Sequence[bytes]) -> None:

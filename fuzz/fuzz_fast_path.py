@@ -100,7 +100,7 @@ class Recorder:
 
     async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
         await trio.lowlevel.checkpoint()
-        return self.run_quick(calls)
+        return self.run_nowait(calls)
 
     async def end_waits(self) -> None:
         """Nothing ever waits."""
@@ -108,7 +108,7 @@ class Recorder:
     waits = False
     """Nothing is ever synced."""
 
-    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
+    def run_nowait(self, calls: Sequence[Call]) -> list[Reply]:
         self.seen += [(call.operation.name, call.params, call.body, call.query) for call in calls]
         return [Reply(200, b"{}") for _ in calls]
 

@@ -21,7 +21,7 @@ FOR_EVER = 2**32 - 1
 LOCK_SECONDS = 3600
 PUBLISHERS = 2
 CONSUMERS = 3
-"""Of each transport."""
+"""Over HTTP, and as many over WebSocket."""
 BACKLOG = 300
 """Messages from which on publishers wait."""
 DRAIN_SECONDS = 120.0

@@ -1,7 +1,7 @@
-"""The types of a request: the Call a transport hands over, the Reply it gets back, and the Operation between them.
+"""The types of a request: the Call that `http` hands over, the Reply it gets back, and the Operation between them.
 
-Rule: HTTP transports use this module and `api.operations`, and never touch the broker. WebSocket transports use the
-session, which gets the broker inside a transaction.
+Rule: both paths of HTTP use this module and `api.operations`, and never touch the broker. WebSockets use the session,
+which gets the broker inside a transaction.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class DeliveryReceipts:
 
 
 class Reply(msgspec.Struct, gc=False):
-    """One response. Transports add Content-Type: application/json to a non-empty body, Retry-After: 2 to a 503, and
+    """One response. Both paths add Content-Type: application/json to a non-empty body, Retry-After: 2 to a 503, and
     WWW-Authenticate: Bearer to a 401."""
 
     status: int = 200
@@ -194,7 +194,7 @@ WAITING = Reply(0)
 
 
 class Pause(Protocol):
-    """How a transport lets a call wait: for the engine or for its peer. For one call at a time."""
+    """How a connection lets a call wait: for the engine or for its peer. For one call at a time."""
 
     def room(self) -> bool:
         """Whether a response of any size may be made now."""
@@ -212,7 +212,7 @@ class Pause(Protocol):
         """Wait in turn until there is room for a response of any size, or until `wake` is called."""
 
     def release(self) -> None:
-        """Give back the room that `reserve` took, or the transport before."""
+        """Give back the room that `reserve` took, or its caller before."""
 
     @property
     def over(self) -> bool:
@@ -220,10 +220,10 @@ class Pause(Protocol):
 
 
 class Engine(Protocol):
-    """The one engine behind all transports."""
+    """The one engine behind all connections."""
 
     async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
-        """Run a burst of calls as one batch and one commit. Returns the replies in the order of the calls.
+        """Run a burst of calls in one transaction. Returns the replies in the order of the calls.
 
         It stops early once the replies are large, and before and after a call that has to wait: then fewer replies than
         calls come back. The caller sends those, then runs the rest. `pause`: how to wait; None: not at all.
@@ -236,7 +236,7 @@ class Engine(Protocol):
     def waits(self) -> bool:
         """Whether a reply that needs a sync has to wait for it."""
 
-    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
+    def run_nowait(self, calls: Sequence[Call]) -> list[Reply]:
         """Run a burst of short calls without waiting for a sync. Returns the replies in the order of the calls.
 
         It stops early once the replies are large, to give other tasks a turn: then fewer replies than calls come back.

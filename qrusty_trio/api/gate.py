@@ -1,6 +1,6 @@
-"""What the server currently refuses, on any transport.
+"""What the server currently refuses, over HTTP and WebSocket.
 
-Rule: the start-up loader, the memory monitor, the engine and the supervisor write here, and every transport reads here.
+Rule: the start-up loader, the memory monitor, the engine and the supervisor write here, and all of `http` reads here.
 Nobody asks those directly.
 
 Requirements: SCH-0040

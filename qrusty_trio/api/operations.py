@@ -1,7 +1,7 @@
 """The table of operations: what each HTTP request means, from bytes to bytes.
 
 Rule: a function takes the services, one call and the time. It returns a reply, or raises a QrustyError and has then
-changed nothing. It knows no socket and no transport, and never waits. An operation that may take more than about a
+changed nothing. It knows no socket and no connection, and never waits. An operation that may take more than about a
 millisecond is a generator: it yields between pieces and returns the reply. At each yield the engine commits and lets
 others run.
 
@@ -25,7 +25,7 @@ from qrusty_trio.errors import MalformedJson, QrustyError, QueueNotFound, RateLi
 from qrusty_trio.wording import shortened
 
 MAX_BODY_BYTES = 2 * 1024 * 1024
-"""Transports refuse a larger body with BodyTooLarge."""
+"""Both paths refuse a larger body with BodyTooLarge."""
 RETRY_AFTER_SECONDS = 2
 """How long a 503 tells the client to wait."""
 

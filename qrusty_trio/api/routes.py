@@ -1,6 +1,6 @@
 """Routing: which operation a request line means.
 
-Rule: every transport uses one routing function. A path is split at '/' before its parameters are percent-decoded, so
+Rule: both paths use one routing function. A path is split at '/' before its parameters are percent-decoded, so
 `%2F` is a slash inside a queue's name and never a separator. A path that matches no template gets 404, another method
 405, and a parameter that is not percent-encoded UTF-8 400.
 

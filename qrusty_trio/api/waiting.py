@@ -2,7 +2,7 @@
 
 Rule: a message is locked for a waiting consume only while its client is there and there is room for the response. What
 waiting means is here and in `core.dispatch`; who wakes the task of a connection, and what it watches meanwhile, is up
-to the transport (`Pause`). No sockets, no Trio, no clock.
+to the connection (`Pause`). No sockets, no Trio, no clock.
 
 Requirements: DLV-0055, DLV-0056
 """
@@ -23,7 +23,7 @@ FULL_CHARACTERS = 64 * 1024
 
 
 class Room(Protocol):
-    """What the transport has to say to a delivery."""
+    """What the connection has to say to a delivery."""
 
     def room(self) -> bool:
         """Whether a response of any size may be made now."""
@@ -100,7 +100,7 @@ class Waiter:
         self._room.took(self._characters)
         self._room.wake()
 
-    def parked(self, subscription: Subscription) -> None:
+    def paused(self, subscription: Subscription) -> None:
         if not self.deliveries and not self.short:
             self.short = True
             self._room.wake()

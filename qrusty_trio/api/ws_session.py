@@ -85,7 +85,7 @@ class WsSession:
         self._delivered_from: dict[tuple[str, int], None] = {}
         """Pairs (queue name as the client knows it, queue number), as an ordered set."""
         self._generation = dispatcher.generation
-        self._parked: dict[QueueSubscription, None] = {}
+        self._paused: dict[QueueSubscription, None] = {}
         self._warned_of: dict[int, QueueSubscription] = {}
         """Queue number -> the subscription that wants to be warned before locks of messages from there end."""
 
@@ -216,7 +216,7 @@ class WsSession:
     def unsubscribe(self, name: str) -> None:
         subscription = self.subscriptions.pop(name, None)
         if subscription is not None:
-            self._parked.pop(subscription, None)
+            self._paused.pop(subscription, None)
             self.dispatcher.remove(subscription)
             self._stop_warning(subscription)
 
@@ -291,9 +291,9 @@ class WsSession:
             if seconds is not None and lock_seconds <= seconds:
                 self.deadline_soon(lock, seconds)
 
-    def parked(self, subscription: Subscription) -> None:
+    def paused(self, subscription: Subscription) -> None:
         assert isinstance(subscription, QueueSubscription)
-        self._parked[subscription] = None
+        self._paused[subscription] = None
 
     # Output
 
@@ -312,13 +312,13 @@ class WsSession:
         return self.can_resume()
 
     def can_resume(self) -> bool:
-        return bool(self._parked) and self.room()
+        return bool(self._paused) and self.room()
 
     def resume(self) -> None:
-        """There is room again: resume the parked subscriptions."""
-        for subscription in self._parked:
+        """There is room again: resume the paused subscriptions."""
+        for subscription in self._paused:
             self.dispatcher.resume(subscription)
-        self._parked.clear()
+        self._paused.clear()
 
     # The end
 

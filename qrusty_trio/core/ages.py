@@ -24,7 +24,7 @@ MAX_PRIORITIES = 256
 """Priorities of a queue that are looked at."""
 LOOKS_PER_STEP = 8
 """Looks into the store in one step: a millisecond, as each needs a seek."""
-QUICK = 1 / 20
+CHEAP_LOOK = 1 / 20
 """What a look into a hot tier counts, and a queue in which nothing changed."""
 
 
@@ -33,7 +33,7 @@ def look_at_all(journal: Journal, catalog: Catalog) -> Iterator[None]:
     looks = 0.0
     for queue in catalog.everything():
         if not _may_have_changed(queue):
-            looks += QUICK
+            looks += CHEAP_LOOK
             continue
         if not catalog.exists(queue):
             continue
@@ -43,7 +43,7 @@ def look_at_all(journal: Journal, catalog: Catalog) -> Iterator[None]:
         left = 1 if queue.config.ordering is Ordering.FIFO else MAX_PRIORITIES
         while begin is not None and left:
             frontier = queue.tier.frontier
-            looks += QUICK if frontier is None or begin < frontier else 1
+            looks += CHEAP_LOOK if frontier is None or begin < frontier else 1
             chunk = read_on(journal, queue, begin, 1)
             begin = chunk.begin
             for key, record in chunk.pairs:

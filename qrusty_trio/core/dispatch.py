@@ -85,7 +85,7 @@ class Sink(Protocol):
     def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         """Take a delivery. Never refuses: `room` was asked just before."""
 
-    def parked(self, subscription: Subscription) -> None:
+    def paused(self, subscription: Subscription) -> None:
         """The subscription left the ring for lack of room. Call `Dispatcher.resume` when there is room again."""
 
 
@@ -326,7 +326,7 @@ class Dispatcher:
             sink = subscription.sink
             if not sink.room():
                 self._leave(subscription, ring)
-                sink.parked(subscription)
+                sink.paused(subscription)
                 share -= 1  # Very many may have no room at the same time.
                 continue
             try:

@@ -1,9 +1,9 @@
 """Request batching: plain requests that arrive on many connections at once are served as one burst.
 
 Rule: a response from here is the one that the connection's own task would send. Batching saves the task switch, and the
-calls of a batch share one transaction. Only a single complete request for a quick operation is served here, with a
-short header block and no special demands. Its response is sent here if the socket takes it at once. Anything else wakes
-the connection's task with what has arrived.
+calls served together share one transaction. Only a single complete request for a batchable operation is served here,
+with a short header block and no special demands. Its response is sent here if the socket takes it at once. Anything
+else wakes the connection's task with what has arrived.
 
 A connection is parked here while its task waits for a request. From its request to its response, which may wait for a
 sync, the connection is WORKING: nothing more is read from it. One that has left while its request was served (it was
@@ -30,7 +30,7 @@ from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
 from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS
-from qrusty_trio.http.request_parser import read_quick_call
+from qrusty_trio.http.request_parser import read_batchable_call
 from qrusty_trio.http.responses import CLOSE
 from qrusty_trio.http.shared import IDLE, WORKING, Shared
 
@@ -70,7 +70,7 @@ class Unsent(NamedTuple):
     reply: Reply
 
 
-class Batch(NamedTuple):
+class PendingCalls(NamedTuple):
     """Requests that were read and did not run yet: the call of each connection."""
 
     connections: list[BatchedConnection]
@@ -96,16 +96,16 @@ class Batching:
         """By file descriptor: those whose task sees for itself what happens to the socket."""
 
     async def run(self) -> None:
-        """Serve batches until cancelled."""
+        """Serve requests until cancelled."""
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._epoll.fileno())
-                batch = self._read(self._epoll.poll(0, CONNECTIONS_PER_STEP))
-                while batch.calls:
-                    batch = self._serve(batch)
-                    if batch.calls:
+                pending = self._read(self._epoll.poll(0, CONNECTIONS_PER_STEP))
+                while pending.calls:
+                    pending = self._serve(pending)
+                    if pending.calls:
                         await trio.lowlevel.checkpoint()
-                        batch = self._still_to_serve(batch)
+                        pending = self._still_to_serve(pending)
         finally:
             trio.lowlevel.notify_closing(self._epoll.fileno())
             self._epoll.close()
@@ -142,7 +142,7 @@ class Batching:
 
     # From requests to calls
 
-    def _read(self, events: list[tuple[int, int]]) -> Batch:
+    def _read(self, events: list[tuple[int, int]]) -> PendingCalls:
         """Read from the ready connections. Returns the requests to serve here."""
         shared = self._shared
         connections: list[BatchedConnection] = []
@@ -160,7 +160,7 @@ class Batching:
                 continue
             try:
                 data = os.read(fd, most)
-                call = None if shared.stopping else read_quick_call(data, shared.lines)
+                call = None if shared.stopping else read_batchable_call(data, shared.lines)
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -175,13 +175,13 @@ class Batching:
                 connection.phase = WORKING
                 connections.append(connection)
                 calls.append(call)
-        return Batch(connections, calls)
+        return PendingCalls(connections, calls)
 
-    def _still_to_serve(self, batch: Batch) -> Batch:
-        """The batch without connections that left, and without calls that only their task may run now."""
+    def _still_to_serve(self, pending: PendingCalls) -> PendingCalls:
+        """The same without connections that left, and without calls that only their task may run now."""
         connections: list[BatchedConnection] = []
         calls: list[Call] = []
-        for connection, call in zip(*batch, strict=True):
+        for connection, call in zip(*pending, strict=True):
             if connection.task is None:
                 continue
             if call.operation.large and self._unsent.tight:
@@ -189,21 +189,21 @@ class Batching:
                 continue
             connections.append(connection)
             calls.append(call)
-        return Batch(connections, calls)
+        return PendingCalls(connections, calls)
 
     # From calls to responses
 
-    def _serve(self, batch: Batch) -> Batch:
+    def _serve(self, pending: PendingCalls) -> PendingCalls:
         """Run the calls and respond now or after the sync. Returns the requests that did not run yet."""
-        connections, calls = batch
+        connections, calls = pending
         waits = self._engine.waits
         begun = perf_counter()
         try:
-            replies = self._engine.run_quick(calls)
+            replies = self._engine.run_nowait(calls)
         except Exception as error:  # noqa: BLE001  # raised in their own tasks, and logged there
             for connection in connections:
                 self._fail(connection, error)
-            return Batch([], [])
+            return PendingCalls([], [])
         later: list[tuple[BatchedConnection, Call, Reply]] = []
         for connection, call, reply in zip(connections, calls, replies, strict=False):
             if reply is WAITING:
@@ -215,7 +215,7 @@ class Batching:
         if later:
             self._engine.when_durable(partial(self._respond_later, later, begun), len(later))
         done = len(replies)
-        return Batch(connections[done:], calls[done:])
+        return PendingCalls(connections[done:], calls[done:])
 
     def _respond_later(
         self, later: list[tuple[BatchedConnection, Call, Reply]], begun: float, fault: StorageFault | None

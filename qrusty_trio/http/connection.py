@@ -258,7 +258,7 @@ class FastConnection:
     def _plan_request(self, request: Request[Target]) -> None:
         target, block = request.line, request.block
         operation = target.operation
-        if target.quick and block.quick and block.json and operation is not None:
+        if target.batchable and block.batchable and block.json and operation is not None:
             # The usual request: nothing is to be checked, and the response has no headers of its own.
             self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
             self._pending.append(PLAIN)

@@ -33,13 +33,13 @@ from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.pipe import ConnectionLost
-from qrusty_trio.http.transport import Finished
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
     check_handshake,
     serve_connection,
 )
+from qrusty_trio.http.websocket_transport import Finished
 from qrusty_trio.wording import shortened
 
 READ_BYTES = 64 * 1024
@@ -85,7 +85,7 @@ async def serve_fast_websocket(
             rest = await _handshake(stream, data, protocol, services)
         if protocol.state is not OPEN:
             return
-        transport = FastTransport(stream, protocol, services.budget)
+        transport = FastWebSocketTransport(stream, protocol, services.budget)
         if overloaded:
             with trio.move_on_after(CLOSE_SECONDS):
                 await transport.close(TRY_AGAIN_LATER, "too many connections")
@@ -174,8 +174,8 @@ def text_frame_header(length: int) -> bytes:
 _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"([^"]*)"').match
 
 
-class FastTransport:
-    """A `transport.Transport` over a raw stream.
+class FastWebSocketTransport:
+    """A `websocket_transport.WebSocketTransport` over a raw stream.
 
     Requirements: WS-0025
     """

@@ -44,9 +44,9 @@ MAX_KEPT_BLOCKS = 2048
 """Size of the cache of header blocks per HTTP version: this many repeated ones, and as many that were seen once."""
 MAX_KEPT_BLOCK_BYTES = 1024
 """Longer blocks are not cached, which bounds the memory (4 MiB per version)."""
-MAX_QUICK_BLOCK_BYTES = 2048
-"""Blocks of at most this size and `MAX_QUICK_HEADERS` lines take at most about 20 µs to parse."""
-MAX_QUICK_HEADERS = 32
+MAX_BATCHABLE_BLOCK_BYTES = 2048
+"""Blocks of at most this size and `MAX_BATCHABLE_HEADERS` lines take at most about 20 µs to parse."""
+MAX_BATCHABLE_HEADERS = 32
 
 _BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+\r\n")
 _HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
@@ -85,6 +85,7 @@ class HeaderBlock:
     """The facts of a header block that the fast path and the guard need."""
 
     __slots__ = (
+        "batchable",
         "browser",
         "chunked",
         "content_type",
@@ -95,7 +96,6 @@ class HeaderBlock:
         "length",
         "none_match",
         "plain",
-        "quick",
         "settings_fault",
         "takes_gzip",
         "upgrade",
@@ -125,7 +125,7 @@ class HeaderBlock:
         """Whether the response may be compressed by gzip."""
         self.plain = True
         """No chunked body, no upgrade, no Expect."""
-        self.quick = False
+        self.batchable = False
         """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
 
 
@@ -149,13 +149,13 @@ def read_block(block: bytes, http11: bool) -> HeaderBlock:
     return found
 
 
-def read_quick_block(block: bytes) -> HeaderBlock | None:
+def read_batchable_block(block: bytes) -> HeaderBlock | None:
     """Read an HTTP/1.1 header block if it is cached, or small enough to parse in microseconds; else None.
 
     Headers may change from request to request (traceparent, X-Request-Id). Raises BadRequest.
     """
     found = _kept[True].get(block) or _kept[True].seen_once(block)
-    if found is None and len(block) <= MAX_QUICK_BLOCK_BYTES and block.count(b"\r\n") <= MAX_QUICK_HEADERS + 2:
+    if found is None and len(block) <= MAX_BATCHABLE_BLOCK_BYTES and block.count(b"\r\n") <= MAX_BATCHABLE_HEADERS + 2:
         return read_block(block, True)
     return found
 
@@ -201,7 +201,7 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
     if request_ids is not None or traceparents is not None:
         result.identity = read_identity(request_ids, traceparents)
-    result.quick = result.plain and result.keep_alive and result.browser is None
+    result.batchable = result.plain and result.keep_alive and result.browser is None
     return result
 
 

@@ -22,7 +22,7 @@ MAX_KEPT_LINES = 1024
 request lines up to a message id."""
 MAX_KEPT_LINE_BYTES = 1024
 """Longer lines are not cached, which bounds the memory (4 MiB)."""
-QUICK = frozenset({"publish", "consume", "consume_from", "ack", "nack", "health"})
+BATCHABLE = frozenset({"publish", "consume", "consume_from", "ack", "nack", "health"})
 """Operations that take microseconds: request batching may run them."""
 ROOT_PATH = b"/"
 WEBSOCKET_PATH = b"/ws"
@@ -66,7 +66,7 @@ class Target(msgspec.Struct, gc=False):
     operation: Operation | None = None
     params: tuple[str, ...] = ()
     query: str = ""
-    quick: bool = False
+    batchable: bool = False
     """Request batching may run the operation."""
     refusal: QrustyError | None = None
     websocket: bool = False
@@ -124,7 +124,7 @@ class RequestLines:
             known = self._up_to_id.get(before) or self._up_to_id.seen_once(before)
             if known is not None and _PLAIN_ID.fullmatch(message_id):
                 params = (*known.params, message_id.decode())
-                return Target(True, known.head_only, known.operation, params, "", known.quick)
+                return Target(True, known.head_only, known.operation, params, "", known.batchable)
         return self._read_anew(line)
 
     def _read_anew(self, text: bytes) -> Target:
@@ -138,8 +138,8 @@ class RequestLines:
             operation, params = resolve(line.method, line.path, line.query)
         except QrustyError as refusal:
             return Target(line.http11, head_only, refusal=refusal.with_traceback(None))
-        quick = line.http11 and not head_only and operation.name in QUICK
-        target = Target(line.http11, head_only, operation, params, line.query, quick)
+        batchable = line.http11 and not head_only and operation.name in BATCHABLE
+        target = Target(line.http11, head_only, operation, params, line.query, batchable)
         if len(text) > MAX_KEPT_LINE_BYTES:
             return target
         if not operation.path.endswith("/{id}"):

@@ -10,8 +10,8 @@ make the request valid; nothing after that can be trusted.
     OpaqueReader      whatever is no longer HTTP/1.1
     ChunkedReader     a chunked body, piece by piece (`chunked_reader`)
 
-The fast path wants whole requests: `RequestParser`, or `read_quick_call` for a request that came alone. Hypercorn gets
-the bytes as they arrive, once they are checked: `fallback.request_filter` composes the same readers for that.
+The fast path wants whole requests: `RequestParser`, or `read_batchable_call` for a request that came alone. Hypercorn
+gets the bytes as they arrive, once they are checked: `fallback.request_filter` composes the same readers for that.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ from qrusty_trio.http.header_block import (
     MAX_HEADER_BYTES,
     HeaderBlock,
     headers_too_large,
+    read_batchable_block,
     read_block,
-    read_quick_block,
 )
 from qrusty_trio.http.request_line import MAX_KEPT_LINE_BYTES, RequestLines, Target
 from qrusty_trio.http.responses import body_too_large
@@ -160,7 +160,7 @@ class HeaderReader(Generic[L]):
         return Request(line, block, start)
 
     def request_read(self) -> None:
-        """A request of the connection has been read by `read_quick_call`."""
+        """A request of the connection has been read by `read_batchable_call`."""
         self._first = False
         self._empty_lines = 0
 
@@ -284,12 +284,12 @@ class RequestParser:
         return ServedElsewhere(buffer.take_all(), websocket)
 
     def request_read(self) -> None:
-        """A request of this connection was read by `read_quick_call`."""
+        """A request of this connection was read by `read_batchable_call`."""
         self._headers.request_read()
 
 
-def read_quick_call(data: bytes, lines: RequestLines) -> Call | None:
-    """The call, if `data` is exactly one plain request for a quick operation, with a short header block; else None."""
+def read_batchable_call(data: bytes, lines: RequestLines) -> Call | None:
+    """The call, if `data` is exactly one plain request for a batchable operation, with short headers; else None."""
     end = data.find(b"\r\n\r\n") + 4
     line_end = data.find(b"\r\n")
     if end < 4 or line_end > MAX_KEPT_LINE_BYTES:
@@ -297,10 +297,10 @@ def read_quick_call(data: bytes, lines: RequestLines) -> Call | None:
     try:
         target = lines.read(data[:line_end])
         operation = target.operation
-        if not target.quick or operation is None:
+        if not target.batchable or operation is None:
             return None
-        block = read_quick_block(data[line_end:end])
-        if block is None or not block.quick or block.length != len(data) - end or block.length > MAX_BODY_BYTES:
+        block = read_batchable_block(data[line_end:end])
+        if block is None or not block.batchable or block.length != len(data) - end or block.length > MAX_BODY_BYTES:
             return None
         if not block.json:
             check_content_type(operation, block.content_type, not block.length)

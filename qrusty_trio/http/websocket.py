@@ -40,7 +40,7 @@ from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.pipe import ConnectionLost
-from qrusty_trio.http.transport import Finished, Transport
+from qrusty_trio.http.websocket_transport import Finished, WebSocketTransport
 
 REQUESTS_PER_STEP = 128
 """Most requests run in one step of the event loop: about 2 ms."""
@@ -134,7 +134,7 @@ def check_handshake(browser: Browser | None, services: WebSocketServices) -> Non
     check_origin(browser, services.allowed_origins)
 
 
-async def serve_connection(transport: Transport, services: WebSocketServices) -> None:
+async def serve_connection(transport: WebSocketTransport, services: WebSocketServices) -> None:
     """Serve one connection from its handshake to its end. The caller closes the stream.
 
     Requirements: WS-0027
@@ -164,7 +164,7 @@ class WsConnection:
     Requirements: WS-0023
     """
 
-    def __init__(self, transport: Transport, services: WebSocketServices) -> None:
+    def __init__(self, transport: WebSocketTransport, services: WebSocketServices) -> None:
         self._transport = transport
         self._services = services
         self._engine = services.engine

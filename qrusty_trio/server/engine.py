@@ -1,4 +1,4 @@
-"""The engine: bursts of calls in, replies out, with one batch and one sync for everything that arrived together.
+"""The engine: bursts of calls in, replies out, with one transaction and one sync for everything that arrived together.
 
 Rule: everything that touches the broker runs in a transaction, on the loop, without a checkpoint: operations, then
 deliveries to waiting subscribers, then one write. A reply leaves after the sync that makes its change durable.
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 
 class Engine:
-    """See `api.call.Engine` for what transports may expect.
+    """See `api.call.Engine` for what callers may expect.
 
     Requirements: PER-0005, PER-0042, PER-0047, SCH-0029, SCH-0031, DLV-0019, API-0039
     """
@@ -82,7 +82,7 @@ class Engine:
         self._reaper_wake = trio.Event()
         self._reaper_due = 0
 
-    # For transports
+    # For its callers
 
     async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
         """Run a burst; the replies to the first calls, in order. See `api.call.Engine.run`.
@@ -126,7 +126,7 @@ class Engine:
             raise
         return replies
 
-    def run_now(self, calls: Sequence[Call]) -> list[Reply]:
+    def run_to_end(self, calls: Sequence[Call]) -> list[Reply]:
         """Run all calls to their end at once, without a checkpoint and without waiting for a sync."""
         replies: list[Reply] = []
         while len(replies) < len(calls):
@@ -143,8 +143,8 @@ class Engine:
         """Whether a reply that needs a sync has to wait for it (policy `always`)."""
         return self.committer.waits
 
-    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
-        """Run calls that take microseconds, at once. See `api.call.Engine.run_quick`."""
+    def run_nowait(self, calls: Sequence[Call]) -> list[Reply]:
+        """Run calls that take microseconds, at once. See `api.call.Engine.run_nowait`."""
         replies: list[Reply] = []
         long = self._run_some(calls, replies, self.committer.waits)
         while type(long) is Wait:
@@ -160,7 +160,7 @@ class Engine:
         self.committer.when_durable(callback, answers)
 
     async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
-        """Run `function(broker, now)` as one batch. With `sync`, wait until it is as durable as the policy promises.
+        """Run `function(broker, now)` in one transaction. With `sync`, wait until that is as durable as promised.
 
         Raises StorageFault; the changes of `function` are not stored then.
         """

@@ -27,7 +27,7 @@ class NotingEngine:
         self._engine = engine
         self._note = note
         self._unsynced: list[tuple[Call, Reply, int]] = []
-        """Calls of `run_quick` that wait for a sync, and when they began."""
+        """Calls of `run_nowait` that wait for a sync, and when they began."""
 
     async def run(self, calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
         begun = time_ns()
@@ -40,9 +40,9 @@ class NotingEngine:
     def waits(self) -> bool:
         return self._engine.waits
 
-    def run_quick(self, calls: Sequence[Call]) -> list[Reply]:
+    def run_nowait(self, calls: Sequence[Call]) -> list[Reply]:
         begun = time_ns()
-        replies = self._engine.run_quick(calls)
+        replies = self._engine.run_nowait(calls)
         waits = self._engine.waits
         for call, reply in zip(calls, replies, strict=False):
             if reply.needs_sync and waits:

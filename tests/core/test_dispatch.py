@@ -90,7 +90,7 @@ class Basket:
         assert delivery.queue_number == subscription.queue_number
         self.got.append(delivery.id)
 
-    def parked(self, subscription: Subscription) -> None:
+    def paused(self, subscription: Subscription) -> None:
         self.out.append(subscription)
 
 
@@ -309,12 +309,12 @@ def test_idle_subscribers_cost_nothing() -> None:
     shelf.put(1, 10)
     dispatch(dispatcher, shelf)
     assert len(basket.got) == 10
-    parked = len(full.out)
+    paused = len(full.out)
     shelf.asked = 0
     shelf.put(1, 10)
     dispatch(dispatcher, shelf)
     assert shelf.asked == 11
-    assert len(full.out) == parked
+    assert len(full.out) == paused
 
 
 @given(st.lists(st.sampled_from(["add", "remove", "credit", "room", "put", "dispatch", "fill", "drain"]), max_size=60))

@@ -47,7 +47,7 @@ class Waiter:
     def deliver(self, subscription: Subscription, delivery: Delivery) -> None:
         self.got.append(delivery)
 
-    def parked(self, subscription: Subscription) -> None:
+    def paused(self, subscription: Subscription) -> None:
         raise AssertionError("there is always room")
 
 

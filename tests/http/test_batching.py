@@ -33,8 +33,8 @@ class Counted:
 
     def __init__(self, server: Server) -> None:
         self.batches: list[int] = []
-        self._run = server.engine.run_quick
-        server.engine.run_quick = self._count  # type: ignore[method-assign]  # to look on
+        self._run = server.engine.run_nowait
+        server.engine.run_nowait = self._count  # type: ignore[method-assign]  # to look on
 
     def _count(self, calls: Sequence[Call]) -> list[Reply]:
         self.batches.append(len(calls))
@@ -229,7 +229,7 @@ def more_seen(monkeypatch: pytest.MonkeyPatch) -> trio.Event:
     seen = trio.Event()
     read = batching.Batching._read
 
-    def read_and_look(self: batching.Batching, events: list[tuple[int, int]]) -> batching.Batch:
+    def read_and_look(self: batching.Batching, events: list[tuple[int, int]]) -> batching.PendingCalls:
         batch = read(self, events)
         if any(connection.reading_paused for connection in self._parked.values()):
             seen.set()

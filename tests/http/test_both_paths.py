@@ -397,11 +397,11 @@ async def test_a_fault_inside_is_not_a_refusal(fast_path: bool) -> None:
     async def run(calls: object, pause: object) -> object:
         raise ZeroDivisionError
 
-    def run_quick(calls: object) -> object:
+    def run_nowait(calls: object) -> object:
         raise ZeroDivisionError
 
     engine.run = run  # type: ignore[method-assign, assignment]  # the fault is the point
-    engine.run_quick = run_quick  # type: ignore[method-assign, assignment]
+    engine.run_nowait = run_nowait  # type: ignore[method-assign, assignment]
     async with running(fast_path, engine=engine) as web, web.client() as client:
         if fast_path:
             await client.send(request("GET", "/health"))

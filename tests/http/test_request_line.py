@@ -7,7 +7,14 @@ import pytest
 from qrusty_trio.api.operations import OPERATIONS
 from qrusty_trio.errors import BadRequest, MethodNotAllowed, NotFound
 from qrusty_trio.http import request_line
-from qrusty_trio.http.request_line import MAX_KEPT_LINE_BYTES, MAX_KEPT_LINES, QUICK, RequestLine, RequestLines, Target
+from qrusty_trio.http.request_line import (
+    BATCHABLE,
+    MAX_KEPT_LINE_BYTES,
+    MAX_KEPT_LINES,
+    RequestLine,
+    RequestLines,
+    Target,
+)
 
 
 class Watched(RequestLines):
@@ -111,14 +118,14 @@ def test_a_fixed_segment_in_the_place_of_an_id_is_no_id() -> None:
 
 def test_what_a_line_asks_for() -> None:
     read = RequestLines().read
-    quick = {
+    batchable = {
         operation.name
         for operation in OPERATIONS
-        if read(f"{operation.method} {operation.path} HTTP/1.1".replace("{", "").replace("}", "").encode()).quick
+        if read(f"{operation.method} {operation.path} HTTP/1.1".replace("{", "").replace("}", "").encode()).batchable
     }
-    assert quick == QUICK
-    assert not read(b"POST /publish HTTP/1.0").quick
-    assert not read(b"HEAD /health HTTP/1.1").quick
+    assert batchable == BATCHABLE
+    assert not read(b"POST /publish HTTP/1.0").batchable
+    assert not read(b"HEAD /health HTTP/1.1").batchable
     assert read(b"HEAD /health HTTP/1.1").head_only
     assert isinstance(read(b"GET /nothing HTTP/1.1").refusal, NotFound)
     assert isinstance(read(b"GET /publish HTTP/1.1").refusal, MethodNotAllowed)

@@ -16,7 +16,7 @@ from qrusty_trio.http.request_parser import (
     Request,
     RequestParser,
     ServedElsewhere,
-    read_quick_call,
+    read_batchable_call,
 )
 
 LINES = RequestLines()
@@ -182,7 +182,7 @@ def test_nothing_is_kept_of_a_request_that_was_taken() -> None:
 
 def test_a_request_that_came_alone_precedes_no_preface() -> None:
     parser = RequestParser(LINES)
-    assert read_quick_call(HEALTH, LINES) is not None
+    assert read_batchable_call(HEALTH, LINES) is not None
     parser.request_read()
     parser.feed(HTTP2_PREFACE)
     with pytest.raises(BadRequest):
@@ -190,15 +190,17 @@ def test_a_request_that_came_alone_precedes_no_preface() -> None:
 
 
 def test_a_call_that_came_alone() -> None:
-    call = read_quick_call(PUBLISH, LINES)
+    call = read_batchable_call(PUBLISH, LINES)
     assert call is not None
     assert (call.operation.name, call.params, call.body, call.query) == ("publish", (), b"{}", "")
-    call = read_quick_call(b"POST /ack/a%20b/c?x HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 2\r\n\r\n{}", LINES)
+    call = read_batchable_call(
+        b"POST /ack/a%20b/c?x HTTP/1.1\r\n" + HOST + JSON + b"Content-Length: 2\r\n\r\n{}", LINES
+    )
     assert call is not None
     assert (call.operation.name, call.params, call.body, call.query) == ("ack", ("a b", "c"), b"{}", "x")
 
 
-NOT_QUICK = {
+NOT_BATCHABLE = {
     "a part": PUBLISH[:-1],
     "more": PUBLISH + b"P",
     "an empty line": b"\r\n" + PUBLISH,
@@ -223,10 +225,10 @@ NOT_QUICK = {
 }
 
 
-@pytest.mark.parametrize("name", NOT_QUICK)
+@pytest.mark.parametrize("name", NOT_BATCHABLE)
 def test_what_the_connection_itself_has_to_read(name: str) -> None:
     for _ in range(3):
-        assert read_quick_call(NOT_QUICK[name], LINES) is None
+        assert read_batchable_call(NOT_BATCHABLE[name], LINES) is None
 
 
 def test_a_body_passes_piece_by_piece_and_no_further() -> None:

@@ -33,10 +33,10 @@ async def test_answers_leave_in_steps(store: WatchedStorage, end: str) -> None:
 
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         with store.held():
-            engine.run_quick([publish("first")])
+            engine.run_nowait([publish("first")])
             engine.when_durable(partial(note, -1))
             await store.until_sync_begins()
-            engine.run_quick([publish("x")])
+            engine.run_nowait([publish("x")])
             for number in range(40):
                 engine.when_durable(partial(note, number), HOW_MANY)
             if end == "fault":

@@ -58,7 +58,7 @@ def fail(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, error: Exceptio
 
 
 async def in_parts(engine: Engine, way: str, calls: list[Call]) -> list[Reply]:
-    """Run calls as a connection does, or a round, or a report."""
+    """Run calls as a connection does, or request batching, or a benchmark."""
     replies: list[Reply] = []
     with trio.fail_after(STEP_SECONDS):
         for _ in range(2 * len(calls) + 2):
@@ -68,14 +68,14 @@ async def in_parts(engine: Engine, way: str, calls: list[Call]) -> list[Reply]:
             if way == "run":
                 replies += await engine.run(rest)
             else:
-                replies += engine.run_quick(rest) if way == "quick" else engine.run_now(rest)
+                replies += engine.run_nowait(rest) if way == "nowait" else engine.run_to_end(rest)
             await trio.lowlevel.checkpoint()
     raise AssertionError("a call is tried for ever")
 
 
 # Verifies: PER-0048
 @EVERY_ERROR
-@pytest.mark.parametrize("way", ["run", "quick", "now"])
+@pytest.mark.parametrize("way", ["run", "nowait", "to_end"])
 @pytest.mark.parametrize("operation", ["publish", "consume", "ack", "nack"])
 async def test_a_call_that_fails_is_answered_and_not_tried_again(
     monkeypatch: pytest.MonkeyPatch, error: Exception, way: str, operation: str
@@ -101,7 +101,7 @@ async def test_a_call_that_fails_is_answered_and_not_tried_again(
 
 # Verifies: PER-0043
 @EVERY_ERROR
-@pytest.mark.parametrize("way", ["run", "quick", "now"])
+@pytest.mark.parametrize("way", ["run", "nowait", "to_end"])
 async def test_reads_are_answered_when_no_change_can_begin(
     monkeypatch: pytest.MonkeyPatch, error: Exception, way: str
 ) -> None:

@@ -79,14 +79,14 @@ async def test_large_answers_let_others_run(store: WatchedStorage) -> None:
 
 
 # Verifies: SCH-0029
-async def test_a_quick_burst_of_large_answers_is_run_in_parts(store: WatchedStorage) -> None:
+async def test_a_burst_without_waiting_of_large_answers_is_run_in_parts(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         for number in range(6):
             await run(engine, publish(f"{number}".ljust(REPLY_BYTES // 2)))
         calls = [consume() for _ in range(7)]
         parts: list[list[Reply]] = []
         while calls:
-            parts.append(engine.run_quick(calls))
+            parts.append(engine.run_nowait(calls))
             calls = calls[len(parts[-1]) :]
         assert [len(part) for part in parts] == [2, 2, 2, 1]
         assert [text.strip() for part in parts[:3] for text in payloads(part)] == [str(number) for number in range(6)]
@@ -96,12 +96,14 @@ async def test_a_quick_burst_of_large_answers_is_run_in_parts(store: WatchedStor
 # Verifies: SCH-0029
 @pytest.mark.parametrize("refused", [False, True])
 @pytest.mark.parametrize("size", [1000, 20_000, 65_000, LARGE_BYTES - 200])
-async def test_a_quick_burst_of_large_requests_is_run_in_parts(store: WatchedStorage, size: int, refused: bool) -> None:
+async def test_a_burst_without_waiting_of_large_requests_is_run_in_parts(
+    store: WatchedStorage, size: int, refused: bool
+) -> None:
     async with engine_on(store) as engine:
         calls = [publish(f"{number}".ljust(size), priority=-1 if refused else 0) for number in range(64)]
         parts: list[int] = []
         while calls:
-            replies = engine.run_quick(calls)
+            replies = engine.run_nowait(calls)
             assert {reply.status for reply in replies} == {422 if refused else 200}
             parts.append(len(replies))
             calls = calls[len(replies) :]
@@ -134,7 +136,7 @@ async def test_a_large_publish_lets_others_run_between_reading_and_storing(
 # Verifies: SCH-0030
 async def test_a_large_publish_is_refused_like_a_small_one(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
-        engine.run_now(
+        engine.run_to_end(
             [call("POST", "/create-queue", name="q", config={"ordering": "Fifo", "allow_duplicates": False})]
         )
         for size in (10, LARGE_BYTES):

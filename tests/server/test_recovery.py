@@ -89,15 +89,15 @@ def _tried_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 # Verifies: PER-0044
 @pytest.mark.parametrize("reopened_later", [False, True])
-@pytest.mark.parametrize("quick", [False, True])
-async def test_a_refused_consume_locks_nothing(store: WatchedStorage, quick: bool, reopened_later: bool) -> None:
+@pytest.mark.parametrize("nowait", [False, True])
+async def test_a_refused_consume_locks_nothing(store: WatchedStorage, nowait: bool, reopened_later: bool) -> None:
     async with engine_on(store, **SMALL_TIER) as engine:
         ids = [body["id"] for body in await run(engine, *[publish(str(number)) for number in range(9)])]
         store.writes_left = 1
         calls = [consume() for _ in range(5)]
         if reopened_later:
             store.reopen_fault = DiskFull("No space left on the device.")
-        replies = engine.run_quick(calls) if quick else await engine.run(calls)
+        replies = engine.run_nowait(calls) if nowait else await engine.run(calls)
         assert [reply.status for reply in replies] == [507] * 5
         if reopened_later:
             await trio.sleep(0.01)

@@ -208,13 +208,13 @@ async def test_freed_memory_is_given_back_in_a_quiet_moment_and_once(autojump_cl
         await until(lambda: len(trims) == 1)
         trims.clear()
         for _ in range(int(4 * MEMORY_SECONDS / LOOK_SECONDS)):
-            engine.run_now([publish("x")])
+            engine.run_to_end([publish("x")])
             await trio.sleep(LOOK_SECONDS / 2)
         assert not trims
         await until(lambda: len(trims) == 1)
         await trio.sleep(10 * MEMORY_SECONDS)
         assert len(trims) == 1
-        engine.run_now([publish("x")])
+        engine.run_to_end([publish("x")])
         await until(lambda: len(trims) == 2)
 
 
@@ -231,7 +231,7 @@ async def test_what_goes_wrong_ends_nothing(
     async with memory_upkeep(failing) as engine:
         for _ in range(3):
             before = tries
-            engine.run_now([publish("x")])
+            engine.run_to_end([publish("x")])
             await until(lambda before=before: tries > before)  # type: ignore[misc]
     assert caplog.text.count("upkeep failed") == 1
 
@@ -240,8 +240,8 @@ async def test_what_goes_wrong_ends_nothing(
 async def test_a_purge_in_memory_is_freed_without_another_request(autojump_clock: trio.testing.MockClock) -> None:
     async with memory_upkeep(lambda: None) as engine:
         for _ in range(100):
-            engine.run_now([publish("x") for _ in range(100)])
-        engine.run_now([call("POST", "/purge-queue/q")])
+            engine.run_to_end([publish("x") for _ in range(100)])
+        engine.run_to_end([call("POST", "/purge-queue/q")])
         storage = engine.broker.journal.storage
         assert isinstance(storage, MemoryStorage)
         assert storage._untidy
@@ -277,7 +277,7 @@ async def test_old_garbage_is_collected(
         try:
             for _ in range(int(2 * MEMORY_SECONDS / LOOK_SECONDS)):
                 if busy or knot():
-                    engine.run_now([publish("x")])
+                    engine.run_to_end([publish("x")])
                 await trio.sleep((1 if busy else 3) * LOOK_SECONDS)
         finally:
             gc.enable()

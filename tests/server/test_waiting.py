@@ -80,7 +80,10 @@ async def test_without_a_pause_nobody_waits(store: WatchedStorage) -> None:
         assert await run(engine, consume(), consume_batch(), consume()) == [None]
         (reply,) = await engine.run([consume_batch()])
         assert response(reply) == {"messages": []}
-        assert [reply.body for reply in engine.run_now([consume(), consume_batch()])] == [b"null", b'{"messages":[]}']
+        assert [reply.body for reply in engine.run_to_end([consume(), consume_batch()])] == [
+            b"null",
+            b'{"messages":[]}',
+        ]
 
 
 async def test_calls_before_it_are_answered_first_and_those_behind_it_later(store: WatchedStorage) -> None:
@@ -99,7 +102,7 @@ async def test_calls_before_it_are_answered_first_and_those_behind_it_later(stor
 
 async def test_in_a_batch_of_requests_a_call_that_waits_holds_up_nobody(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
-        replies = engine.run_quick([publish("a"), consume(), consume(), consume("r"), publish("b"), consume()])
+        replies = engine.run_nowait([publish("a"), consume(), consume(), consume("r"), publish("b"), consume()])
         assert [reply is WAITING for reply in replies] == [False, False, True, True, False, False]
         assert nobody_waits(engine)
 
@@ -142,7 +145,7 @@ async def test_a_call_cancelled_with_its_message_in_hand(store: WatchedStorage, 
         waits = Waiting(engine, nursery, asked)
         await until_waiting(engine)
         waits.scope.cancel()
-        engine.run_now([publish("x"), publish("y")])
+        engine.run_to_end([publish("x"), publish("y")])
         assert counts(engine)[1] > 0
         await waits.cancelled()
         assert counts(engine) == (2, 0)
@@ -156,7 +159,7 @@ async def test_a_peer_that_is_gone_with_its_message_in_hand(store: WatchedStorag
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         waits = Waiting(engine, nursery, consume())
         await until_waiting(engine)
-        engine.run_now([publish("x")])
+        engine.run_to_end([publish("x")])
         waits.pause.give_up()
         reply = await waits.reply()
         assert len(reply.deliveries) == 1
@@ -221,9 +224,9 @@ async def test_a_fault_after_its_message_was_stored(store: WatchedStorage) -> No
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         waits = Waiting(engine, nursery, consume())
         await until_waiting(engine)
-        engine.run_now([publish("x")])
+        engine.run_to_end([publish("x")])
         store.writes_left = 0
-        engine.run_now([publish("y")])
+        engine.run_to_end([publish("y")])
         assert (await waits.reply()).status == 507
         await until_back(engine)
         assert counts(engine) == (1, 0)
@@ -339,8 +342,8 @@ async def test_a_waiting_batch_is_of_one_queue(store: WatchedStorage) -> None:
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         waits = Waiting(engine, nursery, consume_batch())
         await until_waiting(engine)
-        engine.run_now([publish("x")])
-        engine.run_now([call("DELETE", "/delete-queue/q"), *(publish("y" * 2000) for _ in range(3))])
+        engine.run_to_end([publish("x")])
+        engine.run_to_end([call("DELETE", "/delete-queue/q"), *(publish("y" * 2000) for _ in range(3))])
         reply = await waits.reply()
         assert [len(each["payload"]) for each in response(reply)["messages"]] == [1]
         engine.give_back(reply.receipt())
@@ -352,7 +355,7 @@ async def test_a_waiting_batch_takes_what_fits(store: WatchedStorage) -> None:
         waits = Waiting(engine, nursery, consume_batch())
         await until_waiting(engine)
         large = "x" * (waiting_rules.FULL_CHARACTERS - 1)
-        engine.run_now([publish(large), publish('"' * (MAX_RESPONSE_BYTES // 2)), publish("later")])
+        engine.run_to_end([publish(large), publish('"' * (MAX_RESPONSE_BYTES // 2)), publish("later")])
         reply = await waits.reply()
         assert [len(each["payload"]) for each in response(reply)["messages"]] == [len(large)]
         assert len(reply.deliveries) == 1
@@ -377,9 +380,9 @@ async def test_the_queue_of_its_message_is_gone_or_renamed_as_it_is_answered(sto
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         waits = Waiting(engine, nursery, asked)
         await until_waiting(engine)
-        engine.run_now([publish("x", "b")])
+        engine.run_to_end([publish("x", "b")])
         if end == "rename":
-            engine.run_now([call("POST", "/update-queue", name="b", config={"name": "c"})])
+            engine.run_to_end([call("POST", "/update-queue", name="b", config={"name": "c"})])
         else:
-            engine.run_now([call("DELETE", "/delete-queue/b")])
+            engine.run_to_end([call("DELETE", "/delete-queue/b")])
         assert response(await waits.reply())["queue"] == ("c" if end == "rename" else "b")

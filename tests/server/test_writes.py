@@ -34,7 +34,7 @@ class Sink:
         self.got.append(delivery)
         self.arrived.set()
 
-    def parked(self, subscription: Subscription) -> None:
+    def paused(self, subscription: Subscription) -> None:
         raise AssertionError
 
 
@@ -48,9 +48,9 @@ async def test_an_answer_that_waits_for_no_sync_waits_for_its_write(store: Watch
             assert store.writes == writes + 1
             await run(engine, publish(str(number)))
             assert store.writes == writes + 2
-            assert engine.run_quick([publish(str(number))])[0].status == 200
+            assert engine.run_nowait([publish(str(number))])[0].status == 200
             assert store.writes == writes + 3
-            assert engine.run_now([publish(str(number))])[0].status == 200
+            assert engine.run_to_end([publish(str(number))])[0].status == 200
             assert store.writes == writes + 4
 
 
@@ -73,10 +73,10 @@ async def test_what_is_handed_out_is_written_although_a_sync_is_waited_for(store
                 await trio.testing.wait_all_tasks_blocked()
                 assert store.writes == writes
                 # No task may send it before the end of the step.
-                engine.run_quick([publish("handed out")])
+                engine.run_nowait([publish("handed out")])
                 assert [delivery.payload for delivery in sink.got] == ["handed out"]
                 assert store.writes == writes + 1
-                engine.run_quick([publish("waits", "other"), consume("other")])
+                engine.run_nowait([publish("waits", "other"), consume("other")])
                 assert store.writes == writes + 2
 
 
@@ -136,7 +136,7 @@ async def test_what_nobody_saw_does_not_count_although_its_lock_has_ended(mock_c
     """Nobody has looked for ended locks since."""
     async with engine_on(MemoryStorage()) as engine:
         await run(engine, publish("x", max_retries=1))
-        (reply,) = engine.run_quick([consume(seconds=1)])
+        (reply,) = engine.run_nowait([consume(seconds=1)])
         mock_clock.jump(5)
         engine.give_back(reply)
         (again,) = await run(engine, consume())

@@ -80,7 +80,7 @@ class Client:
         with self.world.request() as scope:
             if not patient and way < 0.15:
                 replies = await self._leave_early(process, asks)
-            elif way < 0.4 and all(each.quick for each in asks):
+            elif way < 0.4 and all(each.batchable for each in asks):
                 replies = await self._round(process, asks)
             else:
                 replies = await self._run(process, asks)
@@ -152,7 +152,7 @@ class Client:
         if not consumes or not world.process_clean or len(asks) > len(consumes):
             return
         others_wait = bool(world.model.subscriptions) or world.model.asked.consumes.total() > len(consumes)
-        if others_wait and not all(each.quick for each in consumes):
+        if others_wait and not all(each.batchable for each in consumes):
             # Before the first step of such a consume the dispatcher has its turn.
             return
         for each in consumes:
@@ -200,7 +200,7 @@ class Client:
 
         first = 0
         while first < len(asks):
-            replies = engine.run_quick([each.call for each in asks[first:]])
+            replies = engine.run_nowait([each.call for each in asks[first:]])
             later = []
             for index, reply in enumerate(replies, first):
                 if reply.needs_sync and engine.waits:

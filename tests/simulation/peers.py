@@ -16,8 +16,8 @@ import trio
 
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.http.pipe import ConnectionLost
-from qrusty_trio.http.transport import Finished
 from qrusty_trio.http.websocket import WsConnection
+from qrusty_trio.http.websocket_transport import Finished
 from tests.simulation.clients import LOCK_SECONDS, NAMES
 from tests.simulation.known import Asked, Peer, Publish
 from tests.simulation.trace import short
@@ -30,7 +30,7 @@ Frame = dict[str, Any]
 
 
 class ScriptedTransport:
-    """See `qrusty_trio.http.transport.Transport`."""
+    """See `qrusty_trio.http.websocket_transport.WebSocketTransport`."""
 
     def __init__(self, on_frame: Any) -> None:
         self.sends = 0

@@ -28,7 +28,7 @@ def call(method: str, path: str, body: dict[str, Any] | None = None) -> Call:
 class Ask:
     """A request."""
 
-    quick = False
+    batchable = False
     """Whether it may be part of a round."""
 
     def __init__(self, world: World, actor: str, what: str, call: Call) -> None:
@@ -76,7 +76,7 @@ class Ask:
 
 
 class PublishAsk(Ask):
-    quick = True
+    batchable = True
 
     def __init__(self, world: World, actor: str, queue: str, priority: int | str, payload: str, retries: int) -> None:
         body = {"queue": queue, "priority": priority, "payload": payload, "max_retries": retries}
@@ -125,7 +125,7 @@ class PublishAsk(Ask):
 
 
 class ConsumeAsk(Ask):
-    quick = True
+    batchable = True
 
     def __init__(self, world: World, actor: str, queue: str, consumer: str, seconds: int) -> None:
         body = {"consumer_id": consumer, "timeout_seconds": seconds}
@@ -170,7 +170,7 @@ class ConsumeAsk(Ask):
 class ConsumeBatchAsk(ConsumeAsk):
     """A consume of many, or of one from several queues; it may wait."""
 
-    quick = False
+    batchable = False
 
     def __init__(self, world: World, actor: str, queues: list[str], consumer: str, most: int, wait: float) -> None:
         super().__init__(world, actor, queues[0], consumer, 5)
@@ -227,7 +227,7 @@ class PublishBatchAsk(Ask):
 class SettleAsk(Ask):
     """An ack or a nack."""
 
-    quick = True
+    batchable = True
 
     def __init__(self, world: World, actor: str, kind: str, queue: str, id: str, consumer: str) -> None:
         body = {"consumer_id": consumer}

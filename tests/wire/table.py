@@ -31,7 +31,7 @@ class Memory(NamedTuple):
 
 
 class Table:
-    """Takes requests as a transport would hand them over."""
+    """Takes requests as `http` would hand them over."""
 
     def __init__(self, storage: Storage | None = None) -> None:
         self.broker = Broker(storage if storage is not None else MemoryStorage())

@@ -102,7 +102,7 @@ async def _serve(services: WebSocketServices) -> None:
     Quart would keep it in reference cycles until the garbage collector runs.
     """
     state = cast(dict[str, Any], websocket.scope.get("state") or {})
-    transport = QuartTransport(state.get(ACTIVITY_KEY), state.get(STREAM_KEY), services.budget)
+    transport = QuartWebSocketTransport(state.get(ACTIVITY_KEY), state.get(STREAM_KEY), services.budget)
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.collect)
@@ -119,8 +119,8 @@ async def _serve(services: WebSocketServices) -> None:
                 del others
 
 
-class QuartTransport:
-    """A `transport.Transport`. Runs in a Quart WebSocket context, with `collect` as a second task."""
+class QuartWebSocketTransport:
+    """A `WebSocketTransport`. Runs in a Quart WebSocket context, with `collect` as a second task."""
 
     def __init__(self, activity: PeerActivity | None, stream: HypercornStream | None, budget: Budget) -> None:
         self._activity = activity

@@ -1,7 +1,7 @@
 """The transport of a WebSocket: what `websocket.WsConnection` needs beneath it.
 
-Rule: a transport moves frames and does not know what they mean. There are two: `fast_websocket.FastTransport` on a raw
-stream, and `fallback.websocket.QuartTransport` on Hypercorn.
+Rule: a transport moves frames and does not know what they mean. There are two:
+`fast_websocket.FastWebSocketTransport` on a raw stream, and `fallback.websocket.QuartWebSocketTransport` on Hypercorn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class Finished(Exception):
     """Nothing more will be received, but pending responses can still be sent."""
 
 
-class Transport(Protocol):
+class WebSocketTransport(Protocol):
     """Moves frames. One task calls `receive`, another `send`. `close` is called when both have ended."""
 
     sends: int
