@@ -62,7 +62,7 @@ class Load:
         self._server = server
         self._queues = queues
         self._payload = base64.b64encode(os.urandom(PAYLOAD_BYTES)).decode()[:PAYLOAD_BYTES]
-        self._answers: Counter[str] = Counter()
+        self._responses: Counter[str] = Counter()
         self._resident: list[int] = []
 
     async def publish(self, number: int) -> None:
@@ -72,7 +72,7 @@ class Load:
                 count += WORKERS
                 body = {"queue": f"q{count % self._queues}", "priority": 1, "payload": self._payload}
                 status = await self._post(client, "/publish", body)
-                self._answers[f"publish {status}"] += 1
+                self._responses[f"publish {status}"] += 1
                 if status != 200:
                     await trio.sleep(0.1)
 
@@ -83,12 +83,12 @@ class Load:
                 began = time.monotonic()
                 count += 1
                 queue = f"q{count % self._queues}"
-                answer = await client.request("POST", f"/consume/{queue}", b'{"consumer_id": "c"}')
-                self._answers[f"consume {answer.status}"] += 1
-                delivery = answer.json()
+                response = await client.request("POST", f"/consume/{queue}", b'{"consumer_id": "c"}')
+                self._responses[f"consume {response.status}"] += 1
+                delivery = response.json()
                 if delivery is not None:
                     status = await self._post(client, f"/ack/{queue}/{delivery['id']}", {"consumer_id": "c"})
-                    self._answers[f"ack {status}"] += 1
+                    self._responses[f"ack {status}"] += 1
                 await trio.sleep((time.monotonic() - began) * (1 / CONSUMER_SHARE - 1))
 
     async def _post(self, client: HttpClient, target: str, body: dict[str, object]) -> int:
@@ -103,7 +103,7 @@ class Load:
     def report(self) -> dict[str, object]:
         resident = sorted(self._resident)
         return {
-            **dict(sorted(self._answers.items())),
+            **dict(sorted(self._responses.items())),
             "resident at first": round(self._resident[0] / MIB, 1),
             "resident median": round(resident[len(resident) // 2] / MIB, 1),
             "resident most": round(resident[-1] / MIB, 1),

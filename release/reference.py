@@ -239,7 +239,7 @@ def frame(described: frames.DescribedFrame) -> str:
     own = ", ".join(f"`{each}`" for each in described.errors)
     every = ["those of every frame"] + (["those of a change"] if described.type in TOUCHING else [])
     parts.append("**Errors:** " + "; ".join(filter(None, [own, ", ".join(every)])) + ".")
-    parts += [code(json.dumps(described.example)), code(json.dumps(described.answer))]
+    parts += [code(json.dumps(described.example)), code(json.dumps(described.example_response))]
     return "\n\n".join(parts)
 
 

@@ -143,9 +143,9 @@ async def stopped_in_order(server: Started) -> None:
             with trio.move_on_after(STOP_SECONDS):
                 await _check_close(websocket)
                 await connection.stream.send_all(IN_HAND[-1:])
-                answer = await connection.receive()
-                if answer.status != 200:
-                    raise BrokenPromise("a request in hand at SIGTERM", "200", f"{answer.status}")
+                response = await connection.receive()
+                if response.status != 200:
+                    raise BrokenPromise("a request in hand at SIGTERM", "200", f"{response.status}")
                 await connection.stream.aclose()  # the server waits a moment for that
 
 

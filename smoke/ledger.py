@@ -155,16 +155,16 @@ class Ledger:
             for message in self._messages.values()
             for begin, end in message.available()
         )
-        answers: list[tuple[float, float, Message | None]] = [
+        responses: list[tuple[float, float, Message | None]] = [
             (delivery.asked, delivery.received, message)
             for message in self._messages.values()
             for delivery in message.deliveries
         ]
-        answers += [(asked, received, None) for asked, received in self._in_vain]
+        responses += [(asked, received, None) for asked, received in self._in_vain]
         waiting: list[tuple[int, float, float, str]] = []
         """A heap of what is available: rank, when confirmed, until when, payload."""
         index = 0
-        for asked, received, message in sorted(answers, key=lambda answer: answer[:2]):
+        for asked, received, message in sorted(responses, key=lambda response: response[:2]):
             while index < len(spans) and spans[index][0] < asked:
                 heapq.heappush(waiting, spans[index][1:])
                 index += 1

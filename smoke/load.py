@@ -41,10 +41,12 @@ Send = Callable[[str, int | str], Awaitable[str]]
 
 async def request(client: HttpClient, method: str, path: str, **body: Any) -> Any:
     """A request that must be answered with 200. Returns the JSON of the response, None without a body."""
-    answer = await client.request(method, path, json.dumps(body).encode() if body else None)
-    if answer.status != 200:
-        raise BrokenPromise(f"{method} {path}", "200", f"{answer.status} {answer.body[:200].decode(errors='replace')}")
-    return json.loads(answer.body) if answer.body else None
+    response = await client.request(method, path, json.dumps(body).encode() if body else None)
+    if response.status != 200:
+        raise BrokenPromise(
+            f"{method} {path}", "200", f"{response.status} {response.body[:200].decode(errors='replace')}"
+        )
+    return json.loads(response.body) if response.body else None
 
 
 class Load:

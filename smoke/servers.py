@@ -169,7 +169,7 @@ async def _status(url: str) -> str | None:
     """What /health says, None when that is nothing a server says. Raises OSError when nobody listens."""
     async with open_client(url) as client:
         try:
-            answer = await client.request("GET", "/health")
-            return str(answer.json()["status"]) if answer.status == 200 else None
+            response = await client.request("GET", "/health")
+            return str(response.json()["status"]) if response.status == 200 else None
         except (EOFError, trio.BrokenResourceError, AssertionError, LookupError, TypeError, ValueError):
             return None

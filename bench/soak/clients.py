@@ -31,11 +31,11 @@ class Requests:
     async def send(self, method: str, path: str, *allowed: int, **body: Any) -> tuple[int, Any]:
         """Status and JSON of the answer. Raises BrokenPromise when the status is neither 200 nor allowed."""
         began = time.perf_counter()
-        answer = await self._client.request(method, path, json.dumps(body).encode() if body else None)
+        response = await self._client.request(method, path, json.dumps(body).encode() if body else None)
         self._watch.answered(time.perf_counter() - began)
-        if answer.status != 200 and answer.status not in allowed:
-            raise BrokenPromise(f"{method} {path}: {answer.status} {answer.body[:300]!r}")
-        return answer.status, json.loads(answer.body) if answer.body else None
+        if response.status != 200 and response.status not in allowed:
+            raise BrokenPromise(f"{method} {path}: {response.status} {response.body[:300]!r}")
+        return response.status, json.loads(response.body) if response.body else None
 
     async def post(self, path: str, **body: Any) -> Any:
         return (await self.send("POST", path, **body))[1]

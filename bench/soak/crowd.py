@@ -122,18 +122,18 @@ class Crowd:
         place = quote(self._name)
         http = Requests(self._port, self._watch)
         while True:
-            answer = await http.post(f"/consume/{place}", **consumer, timeout_seconds=LOCK_SECONDS)
-            if answer is None:
+            response = await http.post(f"/consume/{place}", **consumer, timeout_seconds=LOCK_SECONDS)
+            if response is None:
                 await trio.sleep(0.01)
                 continue
-            token = self._received(name, answer["payload"])
+            token = self._received(name, response["payload"])
             del self._holders[token]
             if self._rng.random() < 0.15:
-                await http.post(f"/nack/{place}/{answer['id']}", **consumer)
+                await http.post(f"/nack/{place}/{response['id']}", **consumer)
             else:
                 # From here on it must not come again.
                 self._acked.add(token)
-                await http.post(f"/ack/{place}/{answer['id']}", **consumer)
+                await http.post(f"/ack/{place}/{response['id']}", **consumer)
             if self._rng.random() < 0.02:
                 await http.leave()
 

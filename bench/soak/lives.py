@@ -94,8 +94,8 @@ class Life:
         priority = rng.choice([0, 1, 1, 2, 2**63])
         retries = FOR_EVER if self._websockets else rng.choice([1, 2, 3, FOR_EVER])
         body = {"queue": self._name, "priority": priority, "payload": payload, "max_retries": retries}
-        answer = await self._http.post("/publish", **body)
-        self._available.append(Message(answer["id"], priority, self._number, payload, retries))
+        response = await self._http.post("/publish", **body)
+        self._available.append(Message(response["id"], priority, self._number, payload, retries))
         self._number += 1
         if not self._duplicates and rng.random() < 0.1:
             status, _ = await self._http.send("POST", "/publish", 400, **body)
@@ -108,18 +108,18 @@ class Life:
         return self._available[:count]
 
     async def _consume(self, seconds: int = LOCK_SECONDS) -> Message | None:
-        answer = await self._http.post(f"/consume/{self._place}", **self._consumer, timeout_seconds=seconds)
+        response = await self._http.post(f"/consume/{self._place}", **self._consumer, timeout_seconds=seconds)
         wanted = self._first()
         if not wanted:
-            expect(answer, None, f"a consume of {self._name}, which is empty")
+            expect(response, None, f"a consume of {self._name}, which is empty")
             return None
         message = wanted[0]
         message.deliveries += 1
-        if answer is None:
+        if response is None:
             raise BrokenPromise(f"a consume of {self._name}: nothing in place of {message.id}")
-        expect((answer["id"], answer["payload"]), (message.id, message.payload), f"a consume of {self._name}")
+        expect((response["id"], response["payload"]), (message.id, message.payload), f"a consume of {self._name}")
         if not self._websockets:
-            expect(answer["retry_count"], message.deliveries, f"retry_count of {message.id}")
+            expect(response["retry_count"], message.deliveries, f"retry_count of {message.id}")
         self._available.remove(message)
         self._held.append(message)
         if seconds == LOCK_SECONDS:
@@ -147,14 +147,14 @@ class Life:
         some = self._rng.sample(self._held, self._rng.randrange(len(self._held) + 1))
         ids = [message.id for message in some]
         if self._rng.random() < 0.7:
-            answer = await self._http.post(f"/ack-batch/{self._place}", **self._consumer, message_ids=ids)
-            expect(answer, {"acked": ids, "not_found": []}, "an ack-batch")
+            response = await self._http.post(f"/ack-batch/{self._place}", **self._consumer, message_ids=ids)
+            expect(response, {"acked": ids, "not_found": []}, "an ack-batch")
             self._held = [message for message in self._held if message not in some]
             return
-        answer = await self._http.post(f"/nack-batch/{self._place}", **self._consumer, message_ids=ids)
+        response = await self._http.post(f"/nack-batch/{self._place}", **self._consumer, message_ids=ids)
         dead = [message.id for message in some if not self._back(message)]
-        expect(answer["dead_lettered"], dead, "dead letters of a nack-batch")
-        expect(len(answer["unlocked"]), len(ids) - len(dead), "messages back by a nack-batch")
+        expect(response["dead_lettered"], dead, "dead letters of a nack-batch")
+        expect(len(response["unlocked"]), len(ids) - len(dead), "messages back by a nack-batch")
 
     async def _expire(self) -> None:
         """A lock that nobody ends but the clock."""
@@ -169,8 +169,8 @@ class Life:
         self._name = name
 
     async def _purge(self) -> None:
-        answer = await self._http.post(f"/purge-queue/{self._place}")
-        expect(answer["purged_messages"], len(self._available) + len(self._held), "messages purged")
+        response = await self._http.post(f"/purge-queue/{self._place}")
+        expect(response["purged_messages"], len(self._available) + len(self._held), "messages purged")
         self._available, self._held = [], []
 
     async def _by_websocket(self) -> None:
@@ -210,8 +210,8 @@ class Life:
             while self._available:
                 await self._consume()
             ids = [message.id for message in self._held]
-            answer = await self._http.post(f"/ack-batch/{self._place}", **self._consumer, message_ids=ids)
-            expect(answer, {"acked": ids, "not_found": []}, "the last ack-batch")
+            response = await self._http.post(f"/ack-batch/{self._place}", **self._consumer, message_ids=ids)
+            expect(response, {"acked": ids, "not_found": []}, "the last ack-batch")
             self._held = []
-        _, answer = await self._http.send("DELETE", f"/delete-queue/{self._place}")
-        expect(answer["deleted_messages"], len(self._available) + len(self._held), "messages deleted")
+        _, response = await self._http.send("DELETE", f"/delete-queue/{self._place}")
+        expect(response["deleted_messages"], len(self._available) + len(self._held), "messages deleted")

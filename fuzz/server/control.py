@@ -35,7 +35,7 @@ def soon(what: str) -> Iterator[None]:
         with trio.fail_after(PATIENCE_SECONDS):
             yield
     except trio.TooSlowError:
-        raise Broken(f"{what}: no answer within {PATIENCE_SECONDS:.0f} s") from None
+        raise Broken(f"{what}: no response within {PATIENCE_SECONDS:.0f} s") from None
     except (OSError, EOFError, trio.BrokenResourceError, ClientError) as error:
         raise Broken(f"{what}: {type(error).__name__}: {error}") from error
 
@@ -43,10 +43,10 @@ def soon(what: str) -> Iterator[None]:
 async def request(client: HttpClient, method: str, path: str, *allowed: int, **body: Any) -> Any:
     """The JSON of an answer; None when it has none."""
     with soon(f"{method} {path}"):
-        answer = await client.request(method, path, json.dumps(body).encode() if body else None)
-    if answer.status not in (200, *allowed):
-        raise Broken(f"{method} {path}: {answer.status} {answer.body[:300]!r}")
-    return json.loads(answer.body) if answer.body and answer.status == 200 else None
+        response = await client.request(method, path, json.dumps(body).encode() if body else None)
+    if response.status not in (200, *allowed):
+        raise Broken(f"{method} {path}: {response.status} {response.body[:300]!r}")
+    return json.loads(response.body) if response.body and response.status == 200 else None
 
 
 def expect(found: Any, wanted: Any, what: str) -> None:
@@ -81,8 +81,8 @@ async def _round(client: HttpClient, rng: Random) -> None:
     sent = []
     for number in range(rng.randrange(1, 9)):
         priority, payload = rng.randrange(3), f"{number}" + (LARGE if rng.random() < 0.2 else "")
-        answer = await request(client, "POST", "/publish", queue=HTTP_QUEUE, priority=priority, payload=payload)
-        sent.append((priority, number, answer["id"], payload))
+        response = await request(client, "POST", "/publish", queue=HTTP_QUEUE, priority=priority, payload=payload)
+        sent.append((priority, number, response["id"], payload))
     consumer = {"consumer_id": "control"}
     for _, _, id, payload in sorted(sent):
         deliveries = rng.choice([1, 1, 1, 2])

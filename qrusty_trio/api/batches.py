@@ -2,7 +2,7 @@
 
 Rule: see `api.operations`. A batch runs in steps. What one step changes is one write of the store. So a batch of up to
 PER_STEP messages is stored as a whole or not at all. Of a longer one, a crash in between leaves the messages of the
-first steps, and its client had no answer.
+first steps, and its client had no response.
 
 Requirements: DLV-0037, DLV-0038, DLV-0039
 """

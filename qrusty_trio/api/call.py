@@ -146,7 +146,7 @@ class Wait(msgspec.Struct):
     """Most messages of the response."""
     until_ms: int
     """When the wait ends, wall milliseconds."""
-    answer: Callable[[Services, Sequence[Delivery], str], Reply]
+    make_reply: Callable[[Services, Sequence[Delivery], str], Reply]
     """Makes the reply. It may leave out messages at the end that do not fit. The name: which of the queues it was."""
     nothing: bytes
     """The body of the reply when the time is up."""
@@ -155,7 +155,7 @@ class Wait(msgspec.Struct):
 Steps = Generator[None, None, Reply | Wait]
 """An operation that takes more than one step. At its yields the engine commits and lets others run."""
 
-Answer = Reply | Steps | Wait
+Result = Reply | Steps | Wait
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -173,7 +173,7 @@ class Operation:
     """Which grant it needs, and how it names its queues."""
     mutating: bool
     """Whether it changes something."""
-    function: Callable[[Services, Call, int], Answer]
+    function: Callable[[Services, Call, int], Result]
     """Takes the services, the call and the wall time in milliseconds. Raises QrustyError: at once, or at a step of the
     generator that it returned."""
     request: type[msgspec.Struct] | None = None
@@ -244,10 +244,10 @@ class Engine(Protocol):
         before it awaits anything.
         """
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
         """Call back on the event loop after the sync that covers all changes so far; with the fault if it failed.
 
-        `answers`: how many responses the callback sends. Callbacks that do not fit into one step of the loop wait for
+        `responses`: how many the callback sends. Callbacks that do not fit into one step of the loop wait for
         the next.
         """
 

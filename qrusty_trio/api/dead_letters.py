@@ -317,12 +317,12 @@ def _requeue(services: Services, call: Call, now: int) -> Generator[None, None, 
     target = Target(_target_queue(services, queue, body), body.priority)
     outcome = Outcome()
     yield from services.broker.dead_letter_moves.requeue(queue, chosen, target, outcome)
-    answer = yield from _answer(services, chosen, outcome, "requeued")
-    answer["refused"] = outcome.refused_total
-    answer["not_eligible"] = [
+    response = yield from _response(services, chosen, outcome, "requeued")
+    response["refused"] = outcome.refused_total
+    response["not_eligible"] = [
         {"id": id, "error": str(refusal), "code": refusal.code} for id, refusal in outcome.refused
     ]
-    return Reply(200, _encode(answer), not chosen.dry_run)
+    return Reply(200, _encode(response), not chosen.dry_run)
 
 
 def _target_queue(services: Services, queue: Queue, body: RequeueBody) -> Queue:
@@ -349,15 +349,15 @@ def _purge(services: Services, call: Call, now: int) -> Generator[None, None, Re
         check_unprotected(queue, "purged")
     outcome = Outcome()
     yield from services.broker.dead_letter_moves.purge(queue, chosen, outcome)
-    answer = yield from _answer(services, chosen, outcome, "purged")
-    return Reply(200, _encode(answer), not chosen.dry_run)
+    response = yield from _response(services, chosen, outcome, "purged")
+    return Reply(200, _encode(response), not chosen.dry_run)
 
 
-def _answer(services: Services, chosen: Chosen, outcome: Outcome, done: str) -> Generator[None, None, dict[str, Any]]:
-    answer: dict[str, Any] = {done: 0 if chosen.dry_run else outcome.taken, "up_to": chosen.end}
-    answer["looked_at"] = outcome.looked_at
+def _response(services: Services, chosen: Chosen, outcome: Outcome, done: str) -> Generator[None, None, dict[str, Any]]:
+    response: dict[str, Any] = {done: 0 if chosen.dry_run else outcome.taken, "up_to": chosen.end}
+    response["looked_at"] = outcome.looked_at
     if chosen.ids is not None:
-        answer["not_found"] = outcome.not_found
+        response["not_found"] = outcome.not_found
     if chosen.dry_run:
         samples = []
         for letter in outcome.samples:
@@ -365,8 +365,8 @@ def _answer(services: Services, chosen: Chosen, outcome: Outcome, done: str) -> 
             samples.append(msgspec.Raw(entry))
             if octets > MAX_SHOWN_BYTES:
                 yield
-        answer |= {"dry_run": True, "count": outcome.taken, "samples": samples}
-    return answer
+        response |= {"dry_run": True, "count": outcome.taken, "samples": samples}
+    return response
 
 
 _PATH = "/queues/{queue}/dead-letters"

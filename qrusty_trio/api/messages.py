@@ -15,7 +15,7 @@ import msgspec
 from qrusty_trio.access.grants import Grant
 from qrusty_trio.access.needs import SETTLES, in_body, in_path
 from qrusty_trio.api import schema
-from qrusty_trio.api.call import Answer, Call, Operation, Reply, Services, Wait
+from qrusty_trio.api.call import Call, Operation, Reply, Result, Services, Wait
 from qrusty_trio.api.delivered import encoded
 from qrusty_trio.core.model import Delivery, NackOutcome
 from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QueueNotFound
@@ -109,9 +109,9 @@ def _wait(
     names: tuple[str, ...],
     terms: schema.ConsumeTerms,
     now: int,
-    answer: Callable[[Services, Sequence[Delivery], str], Reply],
+    make_reply: Callable[[Services, Sequence[Delivery], str], Reply],
 ) -> Wait:
-    return Wait(names, terms.consumer, terms.lock_seconds, 1, now + terms.wait_ms, answer, b"null")
+    return Wait(names, terms.consumer, terms.lock_seconds, 1, now + terms.wait_ms, make_reply, b"null")
 
 
 def _consume_reply(terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
@@ -148,7 +148,7 @@ def _nack(services: Services, call: Call, now: int) -> Reply:
     return Reply(200, b"", True)
 
 
-def _ack_batch(services: Services, call: Call, now: int) -> Answer:
+def _ack_batch(services: Services, call: Call, now: int) -> Result:
     outcomes: dict[str, list[str]] = {"acked": [], "not_found": []}
 
     def settle(message_id: str, request: schema.SettleBatchBody) -> str:
@@ -158,7 +158,7 @@ def _ack_batch(services: Services, call: Call, now: int) -> Answer:
     return _settle_batch(services, call, now, outcomes, schema.settle_batch_body, settle, "ack_batch")
 
 
-def _nack_batch(services: Services, call: Call, now: int) -> Answer:
+def _nack_batch(services: Services, call: Call, now: int) -> Result:
     # A message is dropped if the queue refuses duplicates and holds an equal one.
     outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
 

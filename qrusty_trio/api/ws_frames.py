@@ -334,37 +334,37 @@ def ok_unchanged(
 
     Requirements: WS-0013
     """
-    answer: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
+    response: dict[str, Any] = {"type": "ok", "unchanged": True, "credits": credits, "lock_timeout_secs": lock_seconds}
     if warn_seconds is not None:
-        answer["deadline_soon_secs"] = warn_seconds
+        response["deadline_soon_secs"] = warn_seconds
     if batch is not None:
-        answer["batch"] = batch
+        response["batch"] = batch
     if req_id is not None:
-        answer["req_id"] = req_id
-    return _encode(answer)
+        response["req_id"] = req_id
+    return _encode(response)
 
 
 def ok_counts(counts: dict[str, int], req_id: str | None) -> bytes:
     """The response to a batch: how many ids were settled, by outcome."""
-    answer: dict[str, Any] = {"type": "ok", **counts}
+    response: dict[str, Any] = {"type": "ok", **counts}
     if req_id is not None:
-        answer["req_id"] = req_id
-    return _encode(answer)
+        response["req_id"] = req_id
+    return _encode(response)
 
 
 def ok_batch(outcome: dict[str, object], req_id: str | None) -> bytes:
     """The response to a batch of publishes: the ids of those accepted, and what was rejected."""
-    answer: dict[str, Any] = {"type": "ok", **outcome}
+    response: dict[str, Any] = {"type": "ok", **outcome}
     if req_id is not None:
-        answer["req_id"] = req_id
-    return _encode(answer)
+        response["req_id"] = req_id
+    return _encode(response)
 
 
 def error(code: str, message: str, req_id: str | None) -> bytes:
-    answer = {"type": "error", "code": code, "message": message[:MAX_ERROR_CHARACTERS]}
+    response = {"type": "error", "code": code, "message": message[:MAX_ERROR_CHARACTERS]}
     if req_id is not None:
-        answer["req_id"] = req_id
-    return _encode(answer)
+        response["req_id"] = req_id
+    return _encode(response)
 
 
 def deliver_prefix(queue: str) -> bytes:

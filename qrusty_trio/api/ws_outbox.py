@@ -136,12 +136,12 @@ class Outbox:
                 self._budget.change(-size)
                 frames[:] = [frame for frame in frames if not frame.startswith(DELIVERY)]
 
-    def put_answers(self, answers: list[bytes]) -> None:
+    def put_responses(self, responses: list[bytes]) -> None:
         """Add the responses of a burst, then the frames that were held back."""
-        size = sum(map(len, answers))
+        size = sum(map(len, responses))
         self._waiting += size
         self._budget.change(size)
-        self._frames += answers
+        self._frames += responses
         if self._behind is not None:
             self._frames += self._behind
             self._behind = None

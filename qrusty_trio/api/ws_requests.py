@@ -114,7 +114,7 @@ class QueueSubscription(Subscription):
 class Burst:
     """Frames that arrived together, while the engine runs them."""
 
-    __slots__ = ("answers", "changes", "counts", "next", "position", "publisher", "requests", "weight")
+    __slots__ = ("changes", "counts", "next", "position", "publisher", "requests", "responses", "weight")
 
     def __init__(self, requests: list[Request | Misshapen]) -> None:
         self.requests = requests
@@ -130,7 +130,7 @@ class Burst:
         """Outcomes of those ids so far."""
         self.publisher: BatchPublisher | None = None
         """A batch-publish that is too long for one step."""
-        self.answers: list[bytes | None] = []
+        self.responses: list[bytes | None] = []
         """The response to each request that ran; None for `no_reply`."""
 
 

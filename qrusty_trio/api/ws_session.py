@@ -125,22 +125,22 @@ class WsSession:
             if budget <= 0:
                 return True
             request = requests[burst.next]
-            answer: bytes | None
+            response: bytes | None
             try:
-                answer = ws_requests.run(self, burst, request, broker, now)
+                response = ws_requests.run(self, burst, request, broker, now)
             except Refusal as refusal:
-                answer = ws_frames.error(refusal.code, str(refusal), request.req_id)
-            if answer is None:
+                response = ws_frames.error(refusal.code, str(refusal), request.req_id)
+            if response is None:
                 budget -= ws_requests.BATCH_PIECE
                 continue
             budget -= 1
             burst.next += 1
-            burst.answers.append(None if request.no_reply else answer)
+            burst.responses.append(None if request.no_reply else response)
         return False
 
     def finish(self, burst: Burst) -> None:
         """The changes of the burst are as durable as promised: release its responses."""
-        self.outbox.put_answers([answer for answer in burst.answers if answer is not None])
+        self.outbox.put_responses([response for response in burst.responses if response is not None])
 
     def fail(self, burst: Burst, fault: StorageFault, finish: bool = True) -> None:
         """The burst was not stored: give an error response to every request that would have changed something.
@@ -150,14 +150,14 @@ class WsSession:
         Requirements: WS-0011
         """
         for index, request in enumerate(burst.requests):
-            answered = index < len(burst.answers)
+            answered = index < len(burst.responses)
             if answered and not (type(request) is Request and request.type in ws_requests.STORING):
                 continue
-            answer = None if request.no_reply else ws_frames.error("storage_error", str(fault), request.req_id)
+            response = None if request.no_reply else ws_frames.error("storage_error", str(fault), request.req_id)
             if answered:
-                burst.answers[index] = answer
+                burst.responses[index] = response
             else:
-                burst.answers.append(answer)
+                burst.responses.append(response)
         if finish:
             self.finish(burst)
 

@@ -74,13 +74,13 @@ def command(
 
         def run(**given: Any) -> None:
             options = {each: given.pop(each) for each in common}
-            answer = (lambda sentence: failed(sentence, options | given)) if failed is not None else None
+            on_failure = (lambda sentence: failed(sentence, options | given)) if failed is not None else None
 
             def body() -> IntEnum | None:
                 options.update(checked(options, shared))
                 return function(_session(options, server), **checked(given, own))  # type: ignore[call-arg]
 
-            status = guarded(body, options, answer)
+            status = guarded(body, options, on_failure)
             if status:
                 raise typer.Exit(int(status))
 

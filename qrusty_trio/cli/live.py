@@ -1,6 +1,6 @@
 """`top` and `watch`: what changes while one looks.
 
-Rule: one connection, and the next request only after the answer to the last. A server that is lost is said, its old
+Rule: one connection, and the next request only after the response to the last. A server that is lost is said, its old
 numbers stay, and it is asked again. One that was never there is an error, but on a terminal `top` waits for it, too.
 
 Requirements: API-0135

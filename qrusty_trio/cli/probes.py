@@ -119,7 +119,7 @@ def check(
         try:
             return judged(await client.server(), await _counts(client, queue), thresholds)
         except (KeyError, TypeError) as error:
-            return Result(Status.UNKNOWN, f"the answer is not that of this server: {error!r}", [])
+            return Result(Status.UNKNOWN, f"the response is not that of this server: {error!r}", [])
 
     result = _asked(session, look)
     _print(result, shape, session.output.format(), session.target.url)

@@ -52,7 +52,7 @@ class Session:
             ) as client:
                 if self.verbose:
                     _tell_requests(client, self.target.url)
-                _check_answers(client)
+                _check_responses(client)
                 return await talk(client)
 
         return trio.run(main)
@@ -77,7 +77,7 @@ class Session:
             say(sentence)
 
 
-_ANSWERS: dict[str, dict[str, Any]] = {
+_RESPONSES: dict[str, dict[str, Any]] = {
     "queue_list": {"queues": list, "totals": dict},
     "messages": {"messages": list, "cursor": str | None},
     "message": {"state": str | None, "cursor": str | None},
@@ -85,19 +85,19 @@ _ANSWERS: dict[str, dict[str, Any]] = {
     "stats": {"queues": list, "summary": dict},
     "server": {"state": str, "memory": dict},
 }
-"""What the commands read in answers of which the client does not know the shape."""
+"""What the commands read in responses of which the client does not know the shape."""
 
 
-def _check_answers(client: HttpClient) -> None:
-    """Make a client raise ProtocolError for an answer that no such server gives."""
+def _check_responses(client: HttpClient) -> None:
+    """Make a client raise ProtocolError for a response that no such server gives."""
     call = client._call
 
     async def asked(name: str, *given: Any, **options: Any) -> Any:
-        answer = await call(name, *given, **options)
-        for member, kind in _ANSWERS.get(name, {}).items():
-            if not isinstance(answer, dict) or not isinstance(answer.get(member, call), kind):
-                raise ProtocolError(f"its answer to {TABLE[name].path} has no '{member}'")
-        return answer
+        response = await call(name, *given, **options)
+        for member, kind in _RESPONSES.get(name, {}).items():
+            if not isinstance(response, dict) or not isinstance(response.get(member, call), kind):
+                raise ProtocolError(f"its response to {TABLE[name].path} has no '{member}'")
+        return response
 
     client._call = asked
 

@@ -83,14 +83,14 @@ class Client:
         while True:
             connection = await self._connected()
             try:
-                answer = await connection.request(
+                response = await connection.request(
                     type="publish", queue=queue, payload=payload, priority=priority, max_retries=max_retries
                 )
             except NotSent:
                 continue
-            if not answer.id:
+            if not response.id:
                 raise ProtocolError("a message was published without an id")
-            return answer.id
+            return response.id
 
     async def publish_batch(self, queue: str, messages: Sequence[NewMessage]) -> Published:
         """Put up to 5,000 messages into an existing queue. Returns once the server has stored the accepted ones.
@@ -101,12 +101,12 @@ class Client:
         while True:
             connection = await self._connected()
             try:
-                answer = await connection.request(type="batch-publish", queue=queue, messages=list(messages))
+                response = await connection.request(type="batch-publish", queue=queue, messages=list(messages))
             except NotSent:
                 continue
-            if len(answer.ids) + len(answer.rejected) != len(messages):
+            if len(response.ids) + len(response.rejected) != len(messages):
                 raise ProtocolError("a response that does not say what became of each message")
-            return Published(answer.ids, answer.rejected)
+            return Published(response.ids, response.rejected)
 
     @asynccontextmanager
     async def subscribe(

@@ -66,12 +66,12 @@ class Frame(msgspec.Struct):
 
 
 class _Request:
-    __slots__ = ("answer", "deadline", "done")
+    __slots__ = ("deadline", "done", "response")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.done = anyio.Event()
-        self.answer: Frame | ClientError | None = None
+        self.response: Frame | ClientError | None = None
 
 
 _FRAMES = msgspec.json.Decoder(Frame)
@@ -121,17 +121,17 @@ class Connection:
             await request.done.wait()
         except anyio.get_cancelled_exc_class():
             if self._unsent.pop(number, None) is not None:
-                self._answer(number, None)
+                self._resolve(number, None)
             elif on_abandoned is not None:
                 on_abandoned()
             raise
-        answer = request.answer
-        assert answer is not None
-        if isinstance(answer, ClientError):
-            raise answer
-        if answer.type == "error":
-            raise request_error(answer.code, answer.message)
-        return answer
+        response = request.response
+        assert response is not None
+        if isinstance(response, ClientError):
+            raise response
+        if response.type == "error":
+            raise request_error(response.code, response.message)
+        return response
 
     def post(self, **fields: Any) -> None:
         """Send a frame without waiting for a response. Nothing limits these, so callers must send few."""
@@ -159,17 +159,17 @@ class Connection:
         for number in list(self._pending):
             unsent = number in self._unsent
             error = NotSent("the connection ended before the request was sent") if unsent else again(reason)
-            self._answer(number, error)
+            self._resolve(number, error)
         self._unsent.clear()
 
     def _send(self, number: str, text: bytes) -> None:
         self._unsent[number] = text
         self._wake.set()
 
-    def _answer(self, number: str, answer: Frame | ClientError | None) -> None:
+    def _resolve(self, number: str, response: Frame | ClientError | None) -> None:
         request = self._pending.pop(number)
         self._slots.release()
-        request.answer = answer
+        request.response = response
         request.done.set()
 
     async def _guard(self, task: Callable[[], Awaitable[None]]) -> None:
@@ -199,9 +199,9 @@ class Connection:
                 self._on_push(each)
         elif frame.type in ("ok", "error"):
             if frame.req_id in self._pending:
-                self._answer(frame.req_id, frame)
+                self._resolve(frame.req_id, frame)
             elif frame.req_id is not None:
-                raise ProtocolError(f"an answer to a request that was not made: {frame.req_id[:40]!r}")
+                raise ProtocolError(f"a response to a request that was not made: {frame.req_id[:40]!r}")
             elif frame.type == "error":
                 raise ProtocolError(f"the server refused a grant of credit: {frame.message} ({frame.code})")
         else:
@@ -244,7 +244,7 @@ class Connection:
                 await anyio.sleep_until(oldest.deadline)
             else:
                 if number not in self._unsent:
-                    self._answer(number, TimedOut(f"no response within {self._timeout_seconds:g} s"))
+                    self._resolve(number, TimedOut(f"no response within {self._timeout_seconds:g} s"))
                 return self.end(ConnectionLost("a response did not come in time"))
 
 

@@ -7,7 +7,7 @@ import msgspec
 from qrusty_trio.api.call import Reply
 from qrusty_trio.http.header_block import HeaderBlock
 from qrusty_trio.http.responses import header_lines
-from qrusty_trio.http.webui import WebFile, file_answer
+from qrusty_trio.http.webui import WebFile, file_response
 
 
 class PendingResponse(msgspec.Struct, frozen=True, gc=False):
@@ -28,9 +28,11 @@ PLAIN = PendingResponse()
 
 def pending_file(file: WebFile, block: HeaderBlock, extra: bytes, head_only: bool) -> PendingResponse:
     """The response to a request for a file of the web UI. `extra`: as in `PendingResponse`."""
-    answer = file_answer(file, block.none_match, block.takes_gzip)
-    extra += header_lines(answer.headers)
+    response = file_response(file, block.none_match, block.takes_gzip)
+    extra += header_lines(response.headers)
     if block.identity is not None:
         extra += block.identity.header
     # The length of a 304 is that of the body that it spares.
-    return PendingResponse(Reply(answer.status, answer.body), extra, head_only or answer.status == 304, json=False)
+    return PendingResponse(
+        Reply(response.status, response.body), extra, head_only or response.status == 304, json=False
+    )

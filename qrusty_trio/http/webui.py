@@ -1,7 +1,7 @@
-"""A file of the web UI, and the answer to a request for it.
+"""A file of the web UI, and the response to a request for it.
 
 Rule: no disk, no socket. The fast path answers for the files that are kept in memory; for any other, the fallback looks
-on the disk. Both make their answer here.
+on the disk. Both make their response here.
 
 Requirements: API-0053, API-0073
 """
@@ -39,7 +39,7 @@ class WebFile(msgspec.Struct, frozen=True, gc=False):
     content_type: str
 
 
-class FileAnswer(msgspec.Struct, frozen=True, gc=False):
+class FileResponse(msgspec.Struct, frozen=True, gc=False):
     """What to send for a file. `status` 304: without the body, which the client has."""
 
     status: int
@@ -55,8 +55,8 @@ def web_file(name: str, body: bytes, *, pack: bool = True) -> WebFile:
     return WebFile(body, smaller, hashlib.blake2b(body, digest_size=16).hexdigest(), _content_type(name))
 
 
-def file_answer(file: WebFile, none_match: str, takes_gzip: bool) -> FileAnswer:
-    """The answer to a GET with this If-None-Match ('' for none), from a client that takes gzip or not."""
+def file_response(file: WebFile, none_match: str, takes_gzip: bool) -> FileResponse:
+    """The response to a GET with this If-None-Match ('' for none), from a client that takes gzip or not."""
     body, tag = file.body, f'"{file.tag}"'
     headers = {**PAGE_HEADERS, "Content-Type": file.content_type}
     if takes_gzip and file.packed:
@@ -64,7 +64,7 @@ def file_answer(file: WebFile, none_match: str, takes_gzip: bool) -> FileAnswer:
         headers["Content-Encoding"] = "gzip"
     headers["ETag"] = tag
     known = tag in none_match or none_match.strip() == "*"
-    return FileAnswer(304 if known else 200, body, headers)
+    return FileResponse(304 if known else 200, body, headers)
 
 
 def _content_type(name: str) -> str:

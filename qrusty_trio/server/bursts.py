@@ -77,16 +77,16 @@ def run_calls(services: Services, calls: Sequence[Call], replies: list[Reply], n
                 refusal = gate.refusal(operation.mutating)
                 if refusal is not None:
                     raise refusal
-            answer = operation.function(services, call, now)
-            if type(answer) is not Reply:
-                if type(answer) is Wait:
-                    return answer
-                assert not isinstance(answer, Reply | Wait)
-                return Long(answer, call)
-            replies.append(answer)
-            octets += len(answer.body)
+            result = operation.function(services, call, now)
+            if type(result) is not Reply:
+                if type(result) is Wait:
+                    return result
+                assert not isinstance(result, Reply | Wait)
+                return Long(result, call)
+            replies.append(result)
+            octets += len(result.body)
             if guarded:
-                charge(call, answer)
+                charge(call, result)
         except StorageFault:
             raise
         except QrustyError as error:
@@ -116,16 +116,16 @@ def run_reads(
                 authorize(call, now)
             if operation.needs_store:
                 raise fault.with_traceback(None)
-            answer = operation.function(services, call, now)
+            result = operation.function(services, call, now)
         except QrustyError as error:
-            answer = refused(call, error)
+            result = refused(call, error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-            answer = failed_read(call, error)
-        if not isinstance(answer, Reply):
-            assert not isinstance(answer, Wait)  # a consume needs the store
-            return Long(answer, call)
-        replies.append(answer)
-        octets += len(answer.body)
+            result = failed_read(call, error)
+        if not isinstance(result, Reply):
+            assert not isinstance(result, Wait)  # a consume needs the store
+            return Long(result, call)
+        replies.append(result)
+        octets += len(result.body)
         if octets >= REPLY_BYTES:
             return None
     return None

@@ -33,7 +33,7 @@ from qrusty_trio.storage.payloads import PayloadStore
 
 SYNC_SECONDS = 1.0
 """Interval between two syncs of policy `everysec`."""
-ANSWERS_PER_STEP = 64
+RESPONSES_PER_STEP = 64
 """Responses sent in one step after a sync, which takes about 1 ms. Those of 600 connections at once took 11 ms."""
 
 log = logging.getLogger(__name__)
@@ -42,29 +42,29 @@ log = logging.getLogger(__name__)
 class _Group:
     """The tasks and callbacks that wait for the same sync."""
 
-    __slots__ = ("_callbacks", "answers", "done", "fault")
+    __slots__ = ("_callbacks", "done", "fault", "responses")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.fault: StorageFault | None = None
-        self.answers = 0
+        self.responses = 0
         """Responses that wait for it; a task counts as one."""
         self._callbacks: deque[tuple[Callable[[StorageFault | None], None], int]] = deque()
 
-    def add(self, callback: Callable[[StorageFault | None], None], answers: int) -> None:
-        self._callbacks.append((callback, answers))
-        self.answers += answers
+    def add(self, callback: Callable[[StorageFault | None], None], responses: int) -> None:
+        self._callbacks.append((callback, responses))
+        self.responses += responses
 
     def finish(self) -> bool:
-        """Wake the waiting tasks, and run callbacks up to `ANSWERS_PER_STEP`. Returns whether callbacks are left.
+        """Wake the waiting tasks, and run callbacks up to `RESPONSES_PER_STEP`. Returns whether callbacks are left.
 
         Requirements: SCH-0035
         """
         self.done.set()
-        answers = ANSWERS_PER_STEP
-        while self._callbacks and answers > 0:
+        responses = RESPONSES_PER_STEP
+        while self._callbacks and responses > 0:
             callback, some = self._callbacks.popleft()
-            answers -= some
+            responses -= some
             callback(self.fault)
         return bool(self._callbacks)
 
@@ -118,19 +118,19 @@ class Committer:
         if not self._waits:
             return
         group = self._group
-        group.answers += 1
+        group.responses += 1
         self._wanted.set()
         await group.done.wait()
         if group.fault is not None:
             # Without the traceback, to which every waiter would add its own stack.
             raise group.fault.with_traceback(None)
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], answers: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
         """Like `durable`, with a callback: call it when `durable` would return (None) or raise (the fault).
 
-        Use it only when `waits` is true. `answers` is the number of responses that the callback sends.
+        Use it only when `waits` is true. `responses` is the number that the callback sends.
         """
-        self._group.add(callback, answers)
+        self._group.add(callback, responses)
         self._wanted.set()
 
     def abandon(self, fault: StorageFault) -> None:
@@ -219,7 +219,7 @@ class Committer:
             self._under_way.discard(group)
             self.syncs += 1
             self.sync_ns.add(perf_counter_ns() - begin)
-            self.group_sizes.add(group.answers)
+            self.group_sizes.add(group.responses)
             self._finish(group)
 
     async def sync_now(self) -> None:

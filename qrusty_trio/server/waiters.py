@@ -103,7 +103,7 @@ class Waiters:
 
     def _reply(self, wait: Wait, waiter: Waiter) -> Reply:
         deliveries = waiter.deliveries
-        reply = wait.answer(self._services, deliveries, waiter.name)
+        reply = wait.make_reply(self._services, deliveries, waiter.name)
         if len(reply.deliveries) < len(deliveries):
             self._take_back(deliveries[len(reply.deliveries) :])
         return reply

@@ -295,7 +295,7 @@ class BatchSteps:
         assert len(waiter.deliveries) <= wait.most
         assert len({each.queue_number for each in waiter.deliveries}) == 1
         if waiting.stays:
-            reply = wait.answer(self.services(), waiter.deliveries, waiter.name)
+            reply = wait.make_reply(self.services(), waiter.deliveries, waiter.name)
             body = json.loads(reply.body)
             messages: Sequence[Any] = body.get("messages", [body])
             assert [each["id"] for each in messages] == [each.id for each in waiter.deliveries]

@@ -163,7 +163,7 @@ def test_what_an_outbox_may_hold_follows_the_budget() -> None:
     budget.held = 0
     outbox = Outbox(lambda: None, budget)
     outbox.put(b"x" * 1000)
-    outbox.put_answers([b"y" * 500, b"z" * 500])
+    outbox.put_responses([b"y" * 500, b"z" * 500])
     assert (outbox.size, budget.held) == (2000, 2000)
     outbox.take()
     assert budget.held == 2000

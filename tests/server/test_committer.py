@@ -10,11 +10,11 @@ import pytest
 import trio
 
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.server.committer import ANSWERS_PER_STEP
+from qrusty_trio.server.committer import RESPONSES_PER_STEP
 from qrusty_trio.storage.memory import MemoryStorage
 from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publish, until_back
 
-HOW_MANY = ANSWERS_PER_STEP // 4
+HOW_MANY = RESPONSES_PER_STEP // 4
 
 
 # Verifies: SCH-0035
@@ -54,7 +54,7 @@ async def test_answers_leave_in_steps(store: WatchedStorage, end: str) -> None:
     if end != "cancelled":
         most = max(after - before for before, after in pairwise(steps))
         # A task may run last in one batch of the scheduler and first in the next. The first change is of another group.
-        assert most <= 2 * ANSWERS_PER_STEP + 1
+        assert most <= 2 * RESPONSES_PER_STEP + 1
 
 
 # Verifies: PER-0046

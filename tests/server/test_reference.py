@@ -149,7 +149,7 @@ async def test_the_examples_of_the_websocket_are_real(tmp_path: Path) -> None:
                         # The ack must not be sent before the message is there.
                         delivered = pushed or [await ask.pushed()]
                         assert delivered[0]["id"] == id
-                same_shape(described.answer, answer, described.type)
+                same_shape(described.example_response, answer, described.type)
                 # What an optional field of a response is, the example need not show.
                 assert set(answer) - {"type", "req_id"} <= set(described.response)
 

@@ -29,7 +29,7 @@ _PRIORITY: Final[JsonSchema] = {"anyOf": [{"type": "integer"}, {"type": "string"
 def document() -> dict[str, Any]:
     """The document."""
     messages = {each.type: _request(each) for each in FRAMES} | {each.type: _push(each) for each in PUSHES}
-    messages |= {f"{each.type}.ok": _answer(each) for each in FRAMES}
+    messages |= {f"{each.type}.ok": _response(each) for each in FRAMES}
     messages["error"] = _error()
     operations: dict[str, Any] = {}
     for each in FRAMES:
@@ -105,11 +105,11 @@ def _schema(name: str, field: Field) -> JsonSchema:
     return {**schema, "description": meaning}
 
 
-def _answer(described: DescribedFrame) -> dict[str, Any]:
+def _response(described: DescribedFrame) -> dict[str, Any]:
     properties: JsonSchema = {"type": {"const": "ok"}, "req_id": {"type": "string"}}
     properties |= {name: {"description": meaning} for name, meaning in described.response.items()}
     payload = {"type": "object", "properties": properties, "required": ["type"]}
-    return _message(f"{described.type}.ok", f"The response to `{described.type}`.", payload, described.answer)
+    return _message(f"{described.type}.ok", f"The response to `{described.type}`.", payload, described.example_response)
 
 
 def _push(described: DescribedPush) -> dict[str, Any]:

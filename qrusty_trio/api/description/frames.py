@@ -41,7 +41,7 @@ class DescribedFrame(NamedTuple):
     errors: tuple[str, ...]
     """Codes of its own, besides those of every frame."""
     example: Frame
-    answer: Frame
+    example_response: Frame
     """The response to the example."""
     given: tuple[Frame, ...] = ()
     """What is sent before it. A message with the id of the examples stands for the one that was delivered."""

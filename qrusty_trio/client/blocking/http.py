@@ -97,34 +97,34 @@ class HttpClient:
         repeat: send it again if the connection is lost before the response. It may then be in the queue twice.
         """
         fields = {"queue": queue, "payload": payload, "priority": priority, "max_retries": max_retries}
-        answer = self._call("publish", {}, fields, repeat=repeat)
-        return member(answer, "id", str)
+        response = self._call("publish", {}, fields, repeat=repeat)
+        return member(response, "id", str)
 
     def publish_batch(self, queue: str, messages: Sequence[NewMessage], *, repeat: bool = False) -> Published:
         """Put up to 5,000 messages into a queue. `repeat` as in `publish`."""
-        answer = self._call("publish_batch", {}, {"queue": queue, "messages": list(messages)}, repeat=repeat)
-        return converted(Published, answer)
+        response = self._call("publish_batch", {}, {"queue": queue, "messages": list(messages)}, repeat=repeat)
+        return converted(Published, response)
 
     def consume(self, queue: str, *, lock_seconds: int = 30, wait_seconds: float = 0) -> Taken | None:
         """Lock the first message of a queue. With `wait_seconds` (up to 60), wait for one. None if there is none.
 
         If the connection is lost, or the caller interrupted, a message that was on its way goes back uncounted.
         """
-        answer = self._take("consume", {"queue": queue}, {}, lock_seconds, wait_seconds)
-        return None if answer is None else taken(queue, answer)
+        response = self._take("consume", {"queue": queue}, {}, lock_seconds, wait_seconds)
+        return None if response is None else taken(queue, response)
 
     def consume_from(self, queues: Sequence[str], *, lock_seconds: int = 30, wait_seconds: float = 0) -> Taken | None:
         """The same from several queues, in the order given. `Taken.queue` says from which."""
-        answer = self._take("consume_from", {}, {"queues": list(queues)}, lock_seconds, wait_seconds)
-        return None if answer is None else converted(Taken, answer)
+        response = self._take("consume_from", {}, {"queues": list(queues)}, lock_seconds, wait_seconds)
+        return None if response is None else converted(Taken, response)
 
     def consume_batch(
         self, queue: str, max_messages: int, *, lock_seconds: int = 30, wait_seconds: float = 0
     ) -> list[Taken]:
         """Lock up to `max_messages` (1,000 at most), as many as are there. With `wait_seconds`, wait for the first."""
         fields = {"max_messages": max_messages}
-        answer = self._take("consume_batch", {"queue": queue}, fields, lock_seconds, wait_seconds)
-        return [taken(queue, each) for each in member(answer, "messages", list[Any])]
+        response = self._take("consume_batch", {"queue": queue}, fields, lock_seconds, wait_seconds)
+        return [taken(queue, each) for each in member(response, "messages", list[Any])]
 
     def ack(self, queue: str, id: str) -> None:
         """Report success: the message is deleted. Raises NotLocked if this consumer does not hold it any more."""
@@ -152,8 +152,8 @@ class HttpClient:
     def renew(self, queue: str, id: str, lock_seconds: int = 30) -> datetime:
         """Make a lock end `lock_seconds` from now. Returns when that is, on the server's clock. Raises NotLocked."""
         fields = {"consumer_id": self.consumer_id, "timeout_seconds": lock_seconds}
-        answer = self._call("renew", {"queue": queue, "id": id}, fields)
-        return time_of(member(answer, "lock_until", int))
+        response = self._call("renew", {"queue": queue, "id": id}, fields)
+        return time_of(member(response, "lock_until", int))
 
     def renew_batch(self, queue: str, ids: Sequence[str], lock_seconds: int = 30) -> Renewed:
         """Renew the locks of up to 50,000 messages."""

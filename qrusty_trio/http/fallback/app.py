@@ -52,7 +52,7 @@ from qrusty_trio.http.request_line import (
 )
 from qrusty_trio.http.request_log import UNKNOWN
 from qrusty_trio.http.responses import body_too_large, cors_headers
-from qrusty_trio.http.webui import WebFile, file_answer, web_file
+from qrusty_trio.http.webui import WebFile, file_response, web_file
 
 SHARE_KEY = "qrusty.share"
 """Key in the ASGI scope: the request's `share.Share` of the byte budgets."""
@@ -277,11 +277,11 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
 
 def _file_response(file: WebFile, cors: dict[str, str]) -> Response:
     takes_gzip = accepts_gzip(",".join(request.headers.getlist("Accept-Encoding")))
-    answer = file_answer(file, ", ".join(request.headers.getlist("If-None-Match")), takes_gzip)
-    response = Response(answer.body if answer.status == 200 else b"", answer.status, headers=answer.headers)
+    content = file_response(file, ", ".join(request.headers.getlist("If-None-Match")), takes_gzip)
+    response = Response(content.body if content.status == 200 else b"", content.status, headers=content.headers)
     for name, value in cors.items():
         response.headers.add(name, value)
-    if answer.status == 304:
+    if content.status == 304:
         del response.headers["Content-Type"]
         del response.headers["Content-Length"]  # It would be that of the empty body.
     return response
