@@ -14,13 +14,13 @@ from urllib.parse import quote
 
 from hypothesis import strategies as st
 
-from qrusty_trio.api.call import Services, Wait
+from qrusty_trio.api.call import Wait
 from qrusty_trio.api.waiting import Waiter
-from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery, Kind, Priority
 from qrusty_trio.errors import MessageNotLocked, QrustyError, QueueNotFound
 from tests.core.model import Message, Model
+from tests.core.steps import Steps
 
 NAMES = st.sampled_from(["a", "a", "a", "b", "ü/%2F", "n" * 255])
 CONSUMERS = st.sampled_from(["c", "d"])
@@ -102,34 +102,8 @@ def _note(waiting: Waiting, log: list[tuple[Waiting, Delivery]], delivery: Deliv
     log.append((waiting, delivery))
 
 
-class BatchSteps:
+class BatchSteps(Steps):
     """Steps of `machine.BrokerMachine`."""
-
-    broker: Broker
-    model: Model
-    now: int
-    settled: list[tuple[str, str, str]]
-
-    def pick(self, number: int) -> tuple[str, str, str]:
-        raise NotImplementedError
-
-    def before(self) -> None:
-        raise NotImplementedError
-
-    def after(self) -> None:
-        raise NotImplementedError
-
-    def note(self) -> None:
-        raise NotImplementedError
-
-    def services(self) -> Services:
-        raise NotImplementedError
-
-    def http(self, method: str, path: str, query: str = "", body: object = None) -> tuple[int, Any]:
-        raise NotImplementedError
-
-    def ask(self, method: str, path: str, query: str = "", body: object = None) -> Any:
-        raise NotImplementedError
 
     # Batches
 

@@ -6,43 +6,20 @@ have what the broker has moved so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TypeVar
 
-from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dead_letter_moves import Chosen, Outcome, Target
 from qrusty_trio.core.dead_letters import EVERY
 from qrusty_trio.core.model import Kind, Priority, Retention
 from tests.core.brokers import exhaust
 from tests.core.model import Model
+from tests.core.steps import Steps
 
 T = TypeVar("T")
 
 
-class DeadLetterSteps:
-    """Steps of a machine that has a broker and a model."""
-
-    model: Model
-    broker: Broker
-    now: int
-
-    def before(self) -> None:
-        raise NotImplementedError
-
-    def after(self) -> None:
-        raise NotImplementedError
-
-    def note(self) -> None:
-        raise NotImplementedError
-
-    def write(self) -> None:
-        raise NotImplementedError
-
-    def write_at_once(self) -> None:
-        raise NotImplementedError
-
-    def same(self, expected: Callable[[], T], actual: Callable[[], T]) -> T | None:
-        raise NotImplementedError
+class DeadLetterSteps(Steps):
+    """Steps of `machine.BrokerMachine`."""
 
     def some_dead(self, name: str, picks: list[int] | None) -> list[str] | None:
         """Ids of dead letters, and one of none."""

@@ -17,10 +17,10 @@ from qrusty_trio.api.call import Call, Reply, Services, Wait
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import error_reply, resolve
 from qrusty_trio.core.ages import look_at_all
-from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import QrustyError
-from tests.core.model import Dead, Message, Model
+from tests.core.model import Dead, Message
+from tests.core.steps import Steps
 from tests.wire.table import Memory
 
 NAMES = st.sampled_from(["a", "a", "a", "b", "ü/%2F", "n" * 255])
@@ -50,25 +50,8 @@ LOOKS = st.one_of(
 )
 
 
-class Looks:
+class Looks(Steps):
     """Steps of `machine.BrokerMachine`."""
-
-    broker: Broker
-    model: Model
-    now: int
-    settled: list[tuple[str, str, str]]
-
-    def pick(self, number: int) -> tuple[str, str, str]:
-        raise NotImplementedError
-
-    def before(self) -> None:
-        raise NotImplementedError
-
-    def after(self) -> None:
-        raise NotImplementedError
-
-    def note(self) -> None:
-        raise NotImplementedError
 
     def services(self) -> Services:
         return Services(self.broker, Gate(), Timings(), Memory(), lambda: 0)
