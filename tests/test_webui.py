@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 WEBUI = ROOT / "webui"
 MAX_COMPRESSED_BYTES = 150 * 1024
 MAX_LINES = 400
-OURS = sorted([*(WEBUI / "src").rglob("*.js"), *(WEBUI / "style").glob("*.css"), WEBUI / "index.html"])
+OURS = sorted([*(WEBUI / "src").rglob("*.js"), *(WEBUI / "style").glob("*.css"), *WEBUI.glob("*.html")])
 
 
 @pytest.mark.parametrize("vendor", [WEBUI / "vendor", ROOT / "tests" / "browser" / "vendor"], ids=["webui", "tests"])
@@ -75,11 +75,36 @@ def test_every_import_leads_to_a_file() -> None:
             assert (path.parent / target).is_file(), (path, target)
 
 
-def test_all_modules_are_loaded_at_once() -> None:
+@pytest.mark.parametrize(
+    ("page", "main", "prefix"), [("index.html", "src/main.js", ""), ("docs.html", "src/docs/main.js", "ui/")]
+)
+def test_all_modules_are_loaded_at_once(page: str, main: str, prefix: str) -> None:
     """Otherwise each level of imports waits for the one above it."""
-    listed = re.findall(
-        r'<link rel="modulepreload" href="([^"]+)">', (WEBUI / "index.html").read_text(encoding="utf-8")
-    )
-    modules = [path for folder in ("vendor", "src") for path in sorted((WEBUI / folder).rglob("*.js"))]
-    loaded = [path.relative_to(WEBUI).as_posix() for path in modules if path.name not in {"main.js", "types.js"}]
-    assert listed == loaded
+    text = (WEBUI / page).read_text(encoding="utf-8")
+    assert f'src="{prefix}{main}"' in text
+    listed = re.findall(r'<link rel="modulepreload" href="([^"]+)">', text)
+    modules = sorted(modules_of(main), key=lambda name: (not name.startswith("vendor/"), name))
+    assert listed == [prefix + name for name in modules]
+
+
+def test_each_module_belongs_to_a_page() -> None:
+    modules = {
+        path.relative_to(WEBUI).as_posix() for folder in ("vendor", "src") for path in (WEBUI / folder).rglob("*.js")
+    }
+    mains = {"src/main.js", "src/docs/main.js"}
+    assert modules - {"src/types.js"} == mains.union(*map(modules_of, mains))
+
+
+def modules_of(main: str) -> set[str]:
+    """What a module imports, and what that imports in turn."""
+    found: set[str] = set()
+    left = [WEBUI / main]
+    while left:
+        path = left.pop()
+        for target in re.findall(r"""\bfrom ?["'](\.[^"']+)["']""", path.read_text(encoding="utf-8")):
+            imported = (path.parent / target).resolve()
+            name = imported.relative_to(WEBUI).as_posix()
+            if name not in found:
+                found.add(name)
+                left.append(imported)
+    return found

@@ -28,8 +28,11 @@ ROOT_PATH = b"/"
 WEBSOCKET_PATH = b"/ws"
 METRICS_PATH = b"/metrics"
 DOCUMENT_PATHS = frozenset({b"/openapi.json", b"/asyncapi.json"})
+DOCS_PATH = b"/docs"
 
-_OWN_PATHS = frozenset({ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", b"/favicon.ico", *DOCUMENT_PATHS})
+_OWN_PATHS = frozenset(
+    {ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", DOCS_PATH, DOCS_PATH + b"/", b"/favicon.ico", *DOCUMENT_PATHS}
+)
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
 _LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
 _ABSOLUTE_LINE = re.compile(rb"([A-Z]{1,20}) (https?://[-A-Za-z0-9._]+(?::[0-9]{1,5})?(?:[/?][!-~]*)?) HTTP/1\.([01])")

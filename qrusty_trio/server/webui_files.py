@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from qrusty_trio.http.request_line import DOCS_PATH
 from qrusty_trio.http.webui import WebFile, web_file
 
 MAX_FILES = 256
@@ -23,6 +24,8 @@ MAX_TOTAL_BYTES = 4 * 1024 * 1024
 MAX_LOOKED_AT = 1000
 """Files of the directory that are looked at."""
 UI_PREFIX = "/ui/"
+DOCS_FILE = "docs.html"
+"""The page to read and try the API. Its addresses are relative to `DOCS_PATH`."""
 OTHER_PREFIXES = ("assets/", "favicon.ico")
 """What is also served without `/ui`."""
 
@@ -54,6 +57,8 @@ def read_files(directory: Path) -> dict[bytes, WebFile]:
         found[f"{UI_PREFIX}{name}".encode()] = file
         if name == "index.html":
             found[UI_PREFIX.encode()] = file
+        if name == DOCS_FILE:
+            found[DOCS_PATH] = file
         if name.startswith(OTHER_PREFIXES):
             found[f"/{name}".encode()] = file
     return found

@@ -111,9 +111,12 @@ def faults() -> Faults:
 
 @pytest.fixture
 def open_page(browser: Browser, faults: Faults) -> Iterator[Callable[..., Page]]:
-    """`open_page(url, hash, **options)`: a page in a context of its own, with these options of Playwright's."""
+    """`open_page(url, hash, **options)`: a page in a context of its own, with these options of Playwright's.
 
-    def open_one(url: str, address: str = "", **options: Any) -> Page:
+    `path`: where it is, if not at the web UI.
+    """
+
+    def open_one(url: str, address: str = "", *, path: str = "/ui/", **options: Any) -> Page:
         context = browser.new_context(**{"viewport": {"width": 1440, "height": 900}, **options})
         PAGES.append(context.close)
         context.set_default_timeout(WAIT_MS)
@@ -121,7 +124,7 @@ def open_page(browser: Browser, faults: Faults) -> Iterator[Callable[..., Page]]
         page = context.new_page()
         page.on("console", lambda message: faults.note(message.text) if message.type == "error" else None)
         page.on("pageerror", lambda error: faults.note(str(error)))
-        page.goto(f"{url}/ui/{address}")
+        page.goto(f"{url}{path}{address}")
         page.wait_for_selector("header.top")
         return page
 

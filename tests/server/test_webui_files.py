@@ -15,7 +15,7 @@ def test_the_page_is_kept_whole() -> None:
     directory = Path("webui")
     kept = read_files(directory)
     names = {path.relative_to(directory).as_posix() for path in directory.rglob("*") if path.is_file()}
-    assert {path.decode() for path in kept} == {f"/ui/{name}" for name in names} | {"/ui/", "/favicon.ico"}
+    assert {path.decode() for path in kept} == {f"/ui/{name}" for name in names} | {"/ui/", "/docs", "/favicon.ico"}
     assert kept[b"/ui/"].body == (directory / "index.html").read_bytes()
     assert len(kept[b"/ui/vendor/uPlot.js"].packed) < len(kept[b"/ui/vendor/uPlot.js"].body) / 2
 

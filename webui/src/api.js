@@ -6,8 +6,8 @@
  * server said no) or `Unreachable` (it said nothing).
  */
 
-import { address, asCurl } from "./curl.js";
-import { encodeJson, parseJson } from "./json.js";
+import { address, asCurl, bodyOf } from "./curl.js";
+import { parseJson } from "./json.js";
 
 /** @typedef {import("./curl.js").Request} Request */
 /** @typedef {import("./types.js").ServerInfo} ServerInfo */
@@ -35,30 +35,45 @@ export class Refused extends Error {
 /** There was no answer, or none in time. */
 export class Unreachable extends Error {}
 
+/** @typedef {{ signal?: AbortSignal, timeout?: number }} Options */
+/** @typedef {{ status: number, reason: string, headers: [string, string][], text: string, ms: number }} Exchange */
+
 /**
  * @param {Request} request
- * @param {{ signal?: AbortSignal, timeout?: number }} [options]
+ * @param {Options} [options]
  * @returns {Promise<any>} The parsed answer; null if it is empty.
  */
-export async function send(request, { signal, timeout = TIMEOUT_MS } = {}) {
+export async function send(request, options) {
+  const { status, text } = await exchange(request, options);
+  if (status > 299) throw refusal(status, text);
+  return text === "" ? null : parseJson(text);
+}
+
+/**
+ * Send a request, and get the answer as it is, a refusal, too. Throws `Unreachable`, and what an abort throws.
+ * @param {Request} request
+ * @param {Options} [options]
+ * @returns {Promise<Exchange>}
+ */
+export async function exchange(request, { signal, timeout = TIMEOUT_MS } = {}) {
   const patience = AbortSignal.timeout(timeout);
-  let response;
-  let text;
+  const body = bodyOf(request);
+  const begun = performance.now();
   try {
-    response = await fetch(address(request, ROOT), {
+    const response = await fetch(address(request, ROOT), {
       method: request.method,
-      headers: request.body === undefined ? {} : { "Content-Type": "application/json" },
-      body: request.body === undefined ? null : encodeJson(request.body),
+      headers: body === null ? {} : { "Content-Type": "application/json" },
+      body,
       signal: signal ? AbortSignal.any([signal, patience]) : patience,
       cache: "no-store",
     });
-    text = await response.text();
+    const text = await response.text();
+    const { status, statusText: reason, headers } = response;
+    return { status, reason, headers: [...headers], text, ms: performance.now() - begun };
   } catch (error) {
     if (signal?.aborted) throw error;
     throw new Unreachable("The server does not answer");
   }
-  if (!response.ok) throw refusal(response.status, text);
-  return text === "" ? null : parseJson(text);
 }
 
 /**
@@ -102,6 +117,8 @@ function filled(values) {
 /** What each screen and button asks. `send` sends one; `curl` shows it. */
 export const requests = {
   server: () => get("server"),
+  openapi: () => get("openapi.json"),
+  asyncapi: () => get("asyncapi.json"),
   /** @param {{ name?: string, search?: string, sort?: string, order?: string, limit?: number, offset?: number }} filter */
   queueList: (filter) => get("queue-list", filled(filter)),
   /** @param {string} queue */

@@ -12,10 +12,17 @@ import { encodeJson } from "./json.js";
  * @property {string} path Relative to the root of the server, without a slash in front.
  * @property {Record<string, string>} [query]
  * @property {unknown} [body] Sent as JSON.
+ * @property {string} [text] The body as it was typed, sent in place of `body`.
  */
 
 /** @param {string} text */
 export const quoted = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+
+/** The body as it is sent; null if there is none. @param {Request} request */
+export function bodyOf({ body, text }) {
+  if (text !== undefined) return text;
+  return body === undefined ? null : encodeJson(body);
+}
 
 /**
  * @param {Request} request
@@ -33,11 +40,14 @@ export function address(request, root) {
  */
 export function asCurl(request, root) {
   const parts = ["curl"];
-  const usual = request.body === undefined ? "GET" : "POST";
+  const body = bodyOf(request);
+  const usual = body === null ? "GET" : "POST";
   if (request.method !== usual) parts.push("-X", request.method);
   parts.push(quoted(address(request, root).href));
-  if (request.body !== undefined) {
-    parts.push("-H", quoted("Content-Type: application/json"), "-d", quoted(encodeJson(request.body)));
+  if (body !== null) {
+    // Of what was typed, curl would take a leading @ for the name of a file.
+    const option = body.startsWith("@") ? "--data-raw" : "-d";
+    parts.push("-H", quoted("Content-Type: application/json"), option, quoted(body));
   }
   return parts.join(" ");
 }

@@ -91,8 +91,8 @@ export function start() {
   effect(() => {
     const environment = server.value?.environment ?? null;
     const icon = /** @type {HTMLLinkElement} */ (document.getElementById("icon"));
-    const wanted = `icons/${environment?.colour ?? "grey"}.svg`;
-    if (icon.getAttribute("href") !== wanted) icon.setAttribute("href", wanted);
+    const wanted = new URL(`../icons/${environment?.colour ?? "grey"}.svg`, import.meta.url).href;
+    if (icon.href !== wanted) icon.href = wanted;
   });
   setInterval(() => {
     now.value = Date.now();

@@ -44,6 +44,7 @@ from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, accepts
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import (
+    DOCS_PATH,
     METRICS_PATH,
     ROOT_PATH,
     WEBSOCKET_PATH,
@@ -260,11 +261,15 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
         return _serve_root(cors)
     if path == b"/ui":
         return _redirect(308, UI_ADDRESS, cors)
+    if path == DOCS_PATH + b"/":
+        return _redirect(308, "../docs", cors)
     kept = context.files.get(path) or DOCUMENTS.get(path)
     if kept is not None:
         return _file_response(kept, cors)
     in_ui = path.startswith(b"/ui/")
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
+    if path == DOCS_PATH:
+        relative = "docs.html"
     found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative or "index.html")
     if found is None and in_ui:
         # Addresses of the UI's own pages: its router reads them in the browser.

@@ -28,6 +28,7 @@ DESCRIPTION = msgspec.json.encode(
             "queues": "queues",
             "operation_timings": "operation-timings",
             "websocket": "ws",
+            "docs": "docs",
             "openapi": "openapi.json",
             "asyncapi": "asyncapi.json",
         },

@@ -179,11 +179,30 @@ async def test_documents_of_the_api(fast_path: bool) -> None:
         assert (links["openapi"], links["asyncapi"]) == ("openapi.json", "asyncapi.json")
 
 
+# Verifies: API-0140
+async def test_the_page_of_the_api(fast_path: bool, ui: Path) -> None:
+    (ui / "docs.html").write_text("<p>the API")
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
+        page = await client.ask("GET", "/docs")
+        assert (page.status, page.body) == (200, b"<p>the API")
+        assert "default-src 'self'" in page.headers["content-security-policy"]
+        assert (await client.ask("GET", "/")).json()["links"]["docs"] == "docs"
+        assert (await client.ask("POST", "/docs", {})).status == 405
+        elsewhere = await client.ask("GET", "/docs/")
+        assert (elsewhere.status, elsewhere.headers["location"]) == (308, "../docs")
+        (ui / "docs.html").unlink()
+    async with running(fast_path, webui_dir=ui) as web, web.client() as client:
+        assert (await client.ask("GET", "/docs")).status == 404
+
+
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
         (b"/openapi.json", True),
         (b"/openapi.json/", False),
+        (b"/docs", True),
+        (b"/docs/", True),
+        (b"/docs/a", False),
         (b"/ws", True),
         (b"/ui", True),
         (b"/ui/a", True),

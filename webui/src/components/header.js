@@ -3,9 +3,9 @@
 import { html } from "../html.js";
 import { duration } from "../format.js";
 import { link, route } from "../router.js";
-import { answeredAt, lost, now, server, theme, zone } from "../store.js";
-import { Icon } from "./icon.js";
+import { answeredAt, lost, now, server, zone } from "../store.js";
 import { helpOpen } from "./shortcuts.js";
+import { ThemeButton } from "./theme.js";
 
 /** @type {[string, string][]} */
 const SCREENS = [
@@ -14,8 +14,6 @@ const SCREENS = [
   ["log", "Log"],
   ["timings", "Timings"],
 ];
-/** @type {Record<import("../store.js").Theme, import("../store.js").Theme>} */
-const NEXT_THEME = { system: "light", light: "dark", dark: "system" };
 
 export function Header() {
   const info = server.value;
@@ -31,6 +29,7 @@ export function Header() {
           ([screen, title]) =>
             html`<a href=${link(screen)} aria-current=${here === screen ? "page" : undefined}>${title}</a>`,
         )}
+        <a href="../docs">API</a>
       </nav>
       <div class="top-end">
         <span class="pulse ${lost.value ? "bad" : ""}" title="Since the server last answered">
@@ -45,15 +44,7 @@ export function Header() {
         >
           ${zone.value === "utc" ? "UTC" : "Local"}
         </button>
-        <button
-          type="button"
-          class="button quiet square"
-          title=${`Theme: ${theme.value}`}
-          aria-label=${`Theme: ${theme.value}; change`}
-          onClick=${() => (theme.value = NEXT_THEME[theme.value])}
-        >
-          <${Icon} name=${theme.value} />
-        </button>
+        <${ThemeButton} />
         <button type="button" class="button quiet square" title="Keys (?)" aria-label="Keys" onClick=${() => (helpOpen.value = true)}>?</button>
       </div>
     </header>

@@ -70,8 +70,9 @@ async function decoded(text) {
  * @param {string} props.id The message's, for the name of a file.
  * @param {number} [props.size] Bytes of the whole payload, if `text` is only its beginning.
  * @param {() => Promise<string>} [props.load] Gets the whole, if `text` is only its beginning.
+ * @param {string} [props.label] What it is, if not a payload.
  */
-export function Payload({ text, id, size, load }) {
+export function Payload({ text, id, size, load, label = "Payload" }) {
   const [whole, setWhole] = useState(/** @type {string | null} */ (load ? null : text));
   const [shown, setShown] = useState(SHOWN_CHARS);
   const [problem, setProblem] = useState("");
@@ -114,7 +115,7 @@ export function Payload({ text, id, size, load }) {
   const cut = whole === null || part.length < full.length || (view === "hex" && current.length > shown);
 
   return html`
-    <section class="payload" aria-label="Payload">
+    <section class="payload" aria-label=${label}>
       <header class="payload-bar">
         <span class="segments" role="group" aria-label="View">
           ${VIEWS.map(
@@ -127,7 +128,7 @@ export function Payload({ text, id, size, load }) {
         </span>
         <span class="quiet tabular">${bytes(total)}</span>
         <span class="payload-tools">
-          ${whole !== null && html`<${Copy} text=${() => current} label="Copy" title="Copy the payload as it is" />`}
+          ${whole !== null && html`<${Copy} text=${() => current} label="Copy" title="Copy it as it is" />`}
           <button
             type="button"
             class="button quiet"
@@ -141,7 +142,7 @@ export function Payload({ text, id, size, load }) {
         </span>
       </header>
       ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-      <pre dir="auto" tabindex="0" role="region" aria-label="Payload as ${view}">${part || "(empty)"}</pre>
+      <pre dir="auto" tabindex="0" role="region" aria-label="${label} as ${view}">${part || "(empty)"}</pre>
       ${cut &&
       html`
         <footer class="payload-more">
