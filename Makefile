@@ -18,6 +18,7 @@ SOURCES := qrusty_trio tests bench fuzz mutants traceability smoke webui_dev doc
 
 NODE_MODULES := webui_dev/node_modules
 NODE_RED := integrations/node-red/node_modules
+SCHEMATHESIS := build/schemathesis
 
 .DEFAULT_GOAL := help
 .PHONY: help run test test-long test-stress crash-test lint format bench bench-core bench-depth bench-pressure bench-beside bench-peers simulate mutants soak fuzz fuzz-parser requirements-server traceability traceability-report coverage coverage-missing coverage-summary-json coverage-html coverage-clean lock clean
@@ -52,7 +53,7 @@ lint: $(VENV)/.installed-dev ## Check style, types and layers
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory lint-webui; \
 		else echo 'left out: the types of webui/src, as there is no Node'; fi
 
-.PHONY: lint-webui test-browser test-node-red screenshots vendor
+.PHONY: lint-webui test-browser test-node-red test-schemas screenshots vendor
 
 lint-webui: $(NODE_MODULES)/.installed ## Check the types of the web UI (needs Node)
 	$(NODE_MODULES)/.bin/tsc -p webui_dev
@@ -62,6 +63,9 @@ test-browser: $(VENV)/.installed-browser ## Run the web UI's tests in Chromium (
 
 test-node-red: $(VENV)/.installed-dev $(NODE_RED)/.installed ## Try the flow in a real Node-RED from npm (needs Node and npm)
 	$(BIN)/python -m pytest tests/integrations/test_node_red.py $(ARGS)
+
+test-schemas: $(VENV)/.installed-dev $(SCHEMATHESIS)/.installed ## Try the server with what its OpenAPI document allows and forbids
+	$(BIN)/python -m pytest tests/schemas $(ARGS)
 
 screenshots: $(VENV)/.installed-browser ## Draw the screens of the web UI anew in docs/images
 	$(BIN)/python -m tests.browser.screenshots
@@ -198,6 +202,7 @@ lock: $(VENV)/.made ## Pin the newest versions that fit in locks/
 	$(LOCK) --group bench --constraint locks/dev.txt --output-file locks/bench.txt
 	$(LOCK) --group release --constraint locks/dev.txt --output-file locks/release.txt
 	$(LOCK) --group browser --constraint locks/dev.txt --output-file locks/browser.txt
+	$(LOCK) --group schemas --constraint locks/dev.txt --output-file locks/schemas.txt
 	$(LOCK) --group docs --constraint locks/dev.txt --output-file locks/docs.txt
 
 clean: ## Remove everything make created, .venv included; keep ./data
@@ -241,6 +246,12 @@ $(VENV)/.installed-browser: $(VENV)/.installed-dev locks/browser.txt
 
 $(VENV)/.installed-docs: $(VENV)/.installed-dev locks/docs.txt
 	$(INSTALL) -r locks/docs.txt
+	@touch $@
+
+# A plugin of pytest that no other test is to load, so it has an environment of its own.
+$(SCHEMATHESIS)/.installed: $(VENV)/.made locks/schemas.txt
+	$(PYTHON) -m venv --clear $(SCHEMATHESIS)
+	$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes --only-binary :all: -r locks/schemas.txt
 	@touch $@
 
 $(NODE_MODULES)/.installed: webui_dev/package-lock.json

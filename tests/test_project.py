@@ -62,7 +62,7 @@ from tests.wire.http_client import open_client
 
 ROOT = Path(__file__).parent.parent
 MAX_LINES = {"qrusty_trio": 440, "smoke": 440, "release": 440, "tests": 500}
-LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release", "browser", "docs")
+LOCKS = ("run", "serve", "dev", "fuzz", "bench", "release", "browser", "schemas", "docs")
 
 GUIDES = [
     str(path.relative_to(ROOT))
@@ -372,6 +372,7 @@ def test_locks_agree_with_each_other_and_hold_what_is_declared() -> None:
         "bench": groups["bench"],
         "release": groups["release"],
         "browser": groups["browser"],
+        "schemas": groups["schemas"],
         "docs": groups["docs"],
     }
     for lock, specifiers in declared.items():
