@@ -40,6 +40,7 @@ MUTATED = (
     "qrusty_trio/server/engine.py",
     "qrusty_trio/server/bursts.py",
     "qrusty_trio/server/committer.py",
+    "qrusty_trio/server/window.py",
     "qrusty_trio/server/recovery.py",
     "qrusty_trio/server/sessions.py",
     "qrusty_trio/storage/payloads.py",

@@ -1,4 +1,4 @@
-"""Group commit: one sync for all changes that arrived while the previous one was running.
+"""Group commit: one sync for all changes that arrived while the previous one was running, or shortly after it.
 
 Rule: `durable` returns only after a sync that began after the caller's changes were written; otherwise it raises. The
 three policies promise:
@@ -26,6 +26,7 @@ from qrusty_trio.config import Fsync
 from qrusty_trio.core.histogram import Histogram
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.trouble import Trouble
+from qrusty_trio.server.window import WINDOW_SECONDS, Window
 from qrusty_trio.server.worker import Worker
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.files import explained
@@ -100,6 +101,11 @@ class Committer:
         """Groups that still have callbacks to run after their sync."""
         self._more = trio.Event()
         self._wanted = trio.Event()
+        self._window = Window()
+        self._window_begin = 0.0
+        """When the last sync ended, seconds of Trio's clock."""
+        self._full: trio.Event | None = None
+        """While a window is open: set when it has what it waits for."""
         self._trouble = Trouble(log, "a sync failed, will try again with the next change")
         self.syncs = 0
         """Syncs since the start."""
@@ -119,7 +125,7 @@ class Committer:
             return
         group = self._group
         group.responses += 1
-        self._wanted.set()
+        self._came()
         await group.done.wait()
         if group.fault is not None:
             # Without the traceback, to which every waiter would add its own stack.
@@ -131,7 +137,7 @@ class Committer:
         Use it only when `waits` is true. `responses` is the number that the callback sends.
         """
         self._group.add(callback, responses)
-        self._wanted.set()
+        self._came()
 
     def abandon(self, fault: StorageFault) -> None:
         """Fail all waiters after a storage fault, because no change may be reported as safe.
@@ -189,9 +195,27 @@ class Committer:
                 await self._sync(_Group(), worker.call)
         while True:
             await self._wanted.wait()
+            if self._group.responses < self._window.target:
+                await self._hold()
             self._wanted = trio.Event()
             group, self._group = self._group, _Group()
             await self._sync(group, worker.call)
+            self._window.synced(group.responses, self._group.responses)
+            self._window_begin = trio.current_time()
+
+    async def _hold(self) -> None:
+        """Hold the next sync until those who were just answered are back, or the window is over."""
+        self._full = trio.Event()
+        with trio.move_on_at(self._window_begin + WINDOW_SECONDS):
+            await self._full.wait()
+        self._full = None
+        self._window.ended(self._group.responses)
+
+    def _came(self) -> None:
+        """Somebody waits for the next sync."""
+        self._wanted.set()
+        if self._full is not None and self._group.responses >= self._window.target:
+            self._full.set()
 
     async def _sync(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
         self._under_way.add(group)
