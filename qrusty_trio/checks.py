@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -17,6 +18,7 @@ Choice = TypeVar("Choice", bound=StrEnum)
 
 AUTO = -1
 """The value of a setting that is still to be derived from others."""
+MAX_PROXIES = 64
 MAX_LABEL_CHARS = 32
 """Longest name of an environment."""
 
@@ -102,6 +104,21 @@ def hosts() -> Check[frozenset[str]]:
         return frozenset(hosts)
 
     return Check("nothing, or names such as ops.example, separated by commas, without ports", parse)
+
+
+def proxies() -> Check[tuple[IPv4Network | IPv6Network | str, ...]]:
+    """A check for networks, and the word `unix`."""
+
+    def parse(text: str) -> tuple[IPv4Network | IPv6Network | str, ...]:
+        parts = [part.strip(" ") for part in text.split(",")] if text.strip(" ") else []
+        if len(parts) > MAX_PROXIES:
+            raise ValueError
+        return tuple(part if part == "unix" else ip_network(part) for part in parts)
+
+    return Check(
+        f"nothing, or at most {MAX_PROXIES} addresses and networks such as 10.0.0.0/8, and unix, separated by commas",
+        parse,
+    )
 
 
 def label() -> Check[str]:

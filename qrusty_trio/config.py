@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Self, TypeVar, cast
 
@@ -29,6 +30,7 @@ from qrusty_trio.checks import (
     one_of,
     origins,
     path,
+    proxies,
     switch,
     whole,
 )
@@ -145,6 +147,20 @@ class Settings:
     )
     max_connections: int = _row(
         "MAX_CONNECTIONS", "10000", whole(1, 1_000_000), "sockets", "Open connections, WebSockets included."
+    )
+    max_connections_per_address: int = _row(
+        "QRUSTY_MAX_CONNECTIONS_PER_ADDRESS",
+        "0",
+        whole(0, 1_000_000),
+        "sockets",
+        "Open connections from one address, or from one /64 of IPv6. 0: no limit.",
+    )
+    trusted_proxies: tuple[IPv4Network | IPv6Network | str, ...] = _row(
+        "QRUSTY_TRUSTED_PROXIES",
+        "",
+        proxies(),
+        "",
+        "Who has to begin each connection with a PROXY header, which says for whom it is. unix: every Unix socket.",
     )
     webui_dir: Path = _row(
         "WEBUI_DIR",

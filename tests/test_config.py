@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,8 @@ DEFAULTS = {
     "BIND_ADDR": "0.0.0.0:6784",
     "STORAGE_MODE": "rocksdb",
     "MAX_CONNECTIONS": "10000",
+    "QRUSTY_MAX_CONNECTIONS_PER_ADDRESS": "0",
+    "QRUSTY_TRUSTED_PROXIES": "",
     "WEBUI_DIR": "/opt/qrusty/webui",
     "ROCKSDB_CACHE_MB": "128",
     "ROCKSDB_WRITE_BUFFER_MB": "auto",
@@ -107,6 +110,13 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
     ("STORAGE_MODE", "memory", "storage_mode", StorageMode.MEMORY),
     ("MAX_CONNECTIONS", "1", "max_connections", 1),
     ("MAX_CONNECTIONS", "1000000", "max_connections", 1_000_000),
+    ("QRUSTY_MAX_CONNECTIONS_PER_ADDRESS", "20", "max_connections_per_address", 20),
+    (
+        "QRUSTY_TRUSTED_PROXIES",
+        "10.0.0.0/8, 2001:db8::1,unix",
+        "trusted_proxies",
+        (ip_network("10.0.0.0/8"), ip_network("2001:db8::1"), "unix"),
+    ),
     ("WEBUI_DIR", "/srv/ui", "webui_dir", Path("/srv/ui")),
     ("ROCKSDB_CACHE_MB", "16", "rocksdb_cache_mb", 16),
     ("ROCKSDB_WRITE_BUFFER_MB", "128", "rocksdb_write_buffer_mb", 128),
@@ -189,6 +199,10 @@ REFUSED: list[tuple[str, str]] = [
     ("BIND_ADDR", "unix:/run/a\nb"),
     ("BIND_ADDR", "unix:/run/\udcff"),
     ("BIND_ADDR", f"unix:/{'ä' * 54}"),
+    ("QRUSTY_MAX_CONNECTIONS_PER_ADDRESS", "-1"),
+    ("QRUSTY_TRUSTED_PROXIES", "10.0.0.1/8"),
+    ("QRUSTY_TRUSTED_PROXIES", "10.0.0.1,"),
+    ("QRUSTY_TRUSTED_PROXIES", "proxy.example"),
     ("STORAGE_MODE", "Memory"),
     ("STORAGE_MODE", "redis"),
     ("MAX_CONNECTIONS", "0"),

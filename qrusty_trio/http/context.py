@@ -13,6 +13,7 @@ import trio
 
 from qrusty_trio.api.about import Gauge
 from qrusty_trio.api.call import Engine
+from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.byte_budget import Budget
 from qrusty_trio.http.request_log import RequestLog
@@ -55,6 +56,8 @@ class HttpContext:
     """Bytes of responses that are not sent yet."""
     max_turned_away: int = MAX_TURNED_AWAY
     """Surplus connections that get a response at a time; fewer where descriptors are scarce."""
+    admission: Admission = field(default_factory=Admission)
+    """Decides which connections are served."""
     connections: Gauge = field(default_factory=Gauge)
     """Open connections; the listener counts them."""
     requests: RequestLog = field(default_factory=RequestLog)

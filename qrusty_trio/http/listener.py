@@ -3,7 +3,7 @@
 Rule: one nursery holds a task per connection and ends after the last of them, so nothing is left when `serve` returns.
 A connection beyond the limit gets a response and is closed; it never hangs.
 
-Requirements: API-0066, WS-0028
+Requirements: API-0066, API-0162, WS-0028
 """
 
 from __future__ import annotations
@@ -13,20 +13,23 @@ import logging
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 
 import trio
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
+from qrusty_trio.http import peers
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block
 from qrusty_trio.http.lingering import linger
+from qrusty_trio.http.peers import Peer
+from qrusty_trio.http.proxy_header import BadProxyHeader
 from qrusty_trio.http.request_line import WEBSOCKET_PATH, read_line
-from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections
+from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections, too_many_from_there
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
@@ -86,6 +89,7 @@ class _Server:
                     await self._context.stopping.wait()
                     accepting.cancel_scope.cancel()
                 connections.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
+                self._context.admission.stop()
                 self._fast_path.stop()
                 await self._context.engine.end_waits()
                 await self._fallback.stop()
@@ -110,25 +114,58 @@ class _Server:
                 await trio.sleep(ACCEPT_PAUSE_SECONDS if error.errno in NO_CAPACITY else 0)
 
     def _take_in(self, stream: trio.SocketStream, connections: trio.Nursery) -> None:
-        # No checkpoint between counting and starting, so the count is exact.
-        if self._open.value < self._context.max_connections:
+        # No checkpoint between counting and starting, so the counts are exact.
+        admission = self._context.admission
+        peer = peers.peer_of(stream)
+        proxied = admission.trusts(peer)
+        refusal = None
+        if self._open.value >= self._context.max_connections:
+            refusal = too_many_connections()
+        elif not proxied and not admission.enter(peer):
+            refusal = too_many_from_there(admission.limit)
+        if refusal is None:
             self._open.value += 1
-            connections.start_soon(self._serve, stream)
+            connections.start_soon(self._serve, stream, peer, proxied)
         elif self._turned_away < self._context.max_turned_away:
             self._turned_away += 1
-            connections.start_soon(self._turn_away, stream)
+            connections.start_soon(self._turn_away, stream, peer, refusal)
         else:
             stream.socket.close()
 
-    async def _serve(self, stream: trio.SocketStream) -> None:
+    async def _serve(self, stream: trio.SocketStream, peer: Peer, proxied: bool) -> None:
+        admitted = None if proxied else peer
         try:
             with self._bulkheads.around("a connection"):
+                if proxied:
+                    admitted = await self._announced(stream, peer)
+                if admitted is None:
+                    return
+                peers.enter(admitted)
                 if self._context.fast_path:
                     await self._fast_path.serve(stream)
                 else:
                     await self._fallback.serve(stream)
         finally:
+            if admitted is not None:
+                self._context.admission.leave(admitted)
             self._open.value -= 1
+
+    async def _announced(self, stream: trio.SocketStream, proxy: Peer) -> Peer | None:
+        """For whom a proxy opened this connection. None if it is not served, and closed."""
+        admission = self._context.admission
+        refusal: QrustyError
+        try:
+            peer = await admission.announced(stream, proxy)
+            if admission.enter(peer):
+                return peer
+            refusal = too_many_from_there(admission.limit)
+        except BadProxyHeader as wrong:
+            refusal = BadProxyHeader(f"A connection from this address has to begin with a PROXY header: {wrong}")
+        except BaseException:
+            await trio.aclose_forcefully(stream)
+            raise
+        await self._tell(stream, refusal)
+        return None
 
     def _note_refused(self, error: OSError) -> None:
         self._refused += 1
@@ -143,27 +180,34 @@ class _Server:
             self._refused = 0
             self._tell_at = now + TELL_SECONDS
 
-    async def _turn_away(self, stream: trio.SocketStream) -> None:
+    async def _turn_away(self, stream: trio.SocketStream, peer: Peer, refusal: QrustyError) -> None:
         """Respond to a surplus connection: 503 to a request, close code 1013 to a WebSocket."""
-        with self._bulkheads.around("a connection too many"):
-            await self._tell_too_many(stream)
+        try:
+            with self._bulkheads.around("a connection too many"):
+                if self._context.admission.trusts(peer):
+                    with suppress(BadProxyHeader), trio.move_on_after(TURN_AWAY_SECONDS):
+                        await self._context.admission.announced(stream, peer)
+                await self._tell(stream, refusal)
+        finally:
+            self._turned_away -= 1
 
-    async def _tell_too_many(self, stream: trio.SocketStream) -> None:
+    async def _tell(self, stream: trio.SocketStream, refusal: QrustyError) -> None:
+        """Respond to the first request with a refusal, and close."""
         try:
             data = b""
-            with trio.move_on_after(TURN_AWAY_SECONDS):
-                data = await _read_headers(stream)
+            if not isinstance(refusal, BadProxyHeader):
+                with trio.move_on_after(TURN_AWAY_SECONDS):
+                    data = await _read_headers(stream)
             if _is_websocket(data):
                 await serve_fast_websocket(stream, data, self._context.websocket, overloaded=True)
                 return
             self._responses.tick()
             with trio.move_on_after(TURN_AWAY_SECONDS):
-                await stream.send_all(self._responses.response(error_reply(too_many_connections()), CLOSE))
+                await stream.send_all(self._responses.response(error_reply(refusal), CLOSE))
                 await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The peer left before the response.
         finally:
-            self._turned_away -= 1
             await trio.aclose_forcefully(stream)
 
 

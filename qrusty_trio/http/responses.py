@@ -33,6 +33,10 @@ def too_many_connections() -> Unavailable:
     return Unavailable("Too many connections. Try again later.")
 
 
+def too_many_from_there(limit: int) -> Unavailable:
+    return Unavailable(f"Your address has too many connections: at most {limit}. Close some, or try again later.")
+
+
 def cors_headers(origin: str | None, allowed: Collection[str]) -> dict[str, str]:
     """The CORS headers for a page of an allowed origin; empty for any other.
 

@@ -144,6 +144,11 @@ class Metrics:
         yield _gauge("qrusty_payload_store_bytes", "Size of the payload segments", services.payload_disk_bytes())
         yield _gauge("qrusty_connections", "Open connections", context.connections.value)
         yield _gauge("qrusty_connections_limit", "Most open connections", context.max_connections)
+        yield _counter(
+            "qrusty_connections_refused",
+            "Connections refused for their address, or for what a proxy said of it, since the start",
+            context.admission.refused,
+        )
         yield _gauge("qrusty_websockets", "Open WebSockets", len(context.websocket.connections))
         yield _gauge("qrusty_websocket_held_bytes", "Bytes held for WebSocket peers", context.websocket.budget.held)
         yield _counter(

@@ -43,6 +43,7 @@ from qrusty_trio.core.model import (
 )
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.http import listener
+from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.byte_budget import Budget, limit_for
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.websocket import WebSocketServices
@@ -341,6 +342,7 @@ async def _context(
         websocket,
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
+        admission=Admission(settings.max_connections_per_address, settings.trusted_proxies),
         files=files,
         fast_path=settings.fast_path,
         allowed_origins=settings.allowed_origins,

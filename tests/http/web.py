@@ -6,7 +6,7 @@ import json
 import socket
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
+from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.listener import serve
 from qrusty_trio.http.websocket import WebSocketServices
@@ -187,6 +188,7 @@ async def running(
     allowed_hosts: Collection[str] = ("test",),
     engine: Engine | None = None,
     send_buffer: int | None = None,
+    admission: Admission | None = None,
 ) -> AsyncIterator[Web]:
     """A server that is stopped in order at the end."""
     engine = engine or make_engine()
@@ -199,6 +201,8 @@ async def running(
         allowed_origins=allowed_origins,
         allowed_hosts=allowed_hosts,
     )
+    if admission is not None:
+        context = replace(context, admission=admission)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     if send_buffer is not None:
         # Accepted sockets have it from the one that listens.
