@@ -21,6 +21,7 @@ from qrusty_trio.api.description.report_shapes import QueueStats
 from qrusty_trio.api.description.schemas import Schemas
 from qrusty_trio.api.description.table import DESCRIBED, FAMILIES
 from qrusty_trio.api.ws_requests import TOUCHING
+from qrusty_trio.client import errors as client_errors
 
 DOCUMENTS = Path(__file__).resolve().parent.parent / "docs" / "reference"
 MARKED = re.compile(r"(<!-- generated: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -222,6 +223,55 @@ def error_groups() -> str:
     )
 
 
+MANY = 10
+"""Routes that are no longer named one by one."""
+KINDS: Mapping[str, Callable[[Described], bool]] = {
+    "every route": lambda each: True,
+    "every change": lambda each: each.operation.mutating,
+    "every route with a body": lambda each: each.operation.request is not None,
+    "every route with a queue in its path": lambda each: "{" in each.operation.path,
+    "every route that changes or reads the store": lambda each: each.operation.mutating or each.operation.reads_store,
+    "every route that needs a token": lambda each: each.operation.needs.token,
+    "every route that needs a grant": lambda each: "forbidden" in codes.codes_of(each),
+}
+
+
+def given_by(name: str) -> str:
+    """Which routes give a code: the kind of route if all of a kind do, and else each of them."""
+    giving = [each for each in DESCRIBED if name in codes.codes_of(each)]
+    if not giving:
+        return ""
+    kinds = [kind for kind, belongs in KINDS.items() if giving == [each for each in DESCRIBED if belongs(each)]]
+    if kinds:
+        return kinds[0]
+    named = [f"[`{each.operation.method} {each.operation.path}`](http.md#{anchor(each)})" for each in giving]
+    return ", ".join(named) if len(named) <= MANY else f"{len(named)} routes: see [HTTP](http.md)"
+
+
+def codes_by_name() -> str:
+    parts = []
+    for name, each in sorted(codes.CODES.items()):
+        raised = type(client_errors.request_error(name, "")).__name__
+        routes = given_by(name)
+        parts += [
+            f"### {name}",
+            f"**{each.status}.** {each.meaning}",
+            f"**What to do:** {each.advice}",
+            paragraph((f"**Given by:** {routes}. " if routes else "") + f"**In Python:** `{raised}`."),
+        ]
+    return "\n\n".join(parts)
+
+
+def codes_of_frames() -> str:
+    rows = []
+    for name, meaning in sorted(frames.ERRORS.items()):
+        giving = ", ".join(f"`{each.type}`" for each in frames.FRAMES if name in each.errors)
+        raised = type(client_errors.request_error(name, "")).__name__
+        every = "every change" if name in codes.OF_CHANGES else "any frame"
+        rows.append((f"`{name}`", meaning, giving or every, f"`{raised}`"))
+    return table(("code", "meaning", "given by", "in Python"), rows)
+
+
 def frame_types() -> str:
     return "\n\n".join(map(frame, frames.FRAMES))
 
@@ -276,6 +326,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "frames": frame_types,
     "pushes": pushes,
     "frame-errors": frame_errors,
+    "codes-by-name": codes_by_name,
+    "codes-of-frames": codes_of_frames,
     "closes": closes,
 }
 

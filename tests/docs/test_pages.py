@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ PAGES = sorted(
         ROOT / "README.md",
         ROOT / "docs/workers.md",
         ROOT / "docs/clients.md",
+        ROOT / "docs/faq.md",
         *ROOT.glob("docs/tutorial.md"),
         *ROOT.glob("docs/guides/*.md"),
         *ROOT.glob("docs/explanation/*.md"),
@@ -93,3 +95,16 @@ def test_a_block_that_would_not_be_run_is_refused(tmp_path: Path, text: str) -> 
     page.write_text(text)
     with pytest.raises(AssertionError, match=r"without a fence|nobody knows"):
         list(blocks_of(page))
+
+
+def test_the_runbook_has_every_alert() -> None:
+    alerts = re.findall(r"- alert: (\w+)", (ROOT / "docs/monitoring/alerts.yml").read_text(encoding="utf-8"))
+    runbook = (ROOT / "docs/guides/runbook.md").read_text(encoding="utf-8")
+    assert len(alerts) > 5
+    assert [alert for alert in alerts if f"`{alert}`" not in runbook] == []
+
+
+def test_the_glossary_is_sorted() -> None:
+    rows = re.findall(r"^\| (.+?) \|", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)[2:]
+    words = [row.strip("`").replace("_", " ").lower() for row in rows]
+    assert words == sorted(words)
