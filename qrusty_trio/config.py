@@ -36,7 +36,7 @@ from qrusty_trio.checks import (
 )
 from qrusty_trio.core.pressure import Thresholds
 from qrusty_trio.errors import StartupRefused
-from qrusty_trio.logs import LogFormat, LogLevel
+from qrusty_trio.logs import AccessFormat, LogFormat, LogLevel
 
 T = TypeVar("T")
 
@@ -288,6 +288,9 @@ class Settings:
     )
     log_level: LogLevel = _row("QRUSTY_LOG_LEVEL", "info", one_of(LogLevel), "", "Least severe level that is logged.")
     log_format: LogFormat = _row("QRUSTY_LOG_FORMAT", "console", one_of(LogFormat), "", "Format of the log on stderr.")
+    access_log: AccessFormat = _row(
+        "QRUSTY_ACCESS_LOG", "off", one_of(AccessFormat), "", "Whether each response is logged to stdout, and how."
+    )
     allowed_origins: frozenset[str] = _row(
         "QRUSTY_ALLOWED_ORIGINS",
         "",

@@ -14,20 +14,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import queue
-import select
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from itertools import islice
 from typing import TextIO
 
+from qrusty_trio.lines import Lines
 from qrusty_trio.wording import counted
 
 RING_RECORDS = 1000
@@ -40,9 +36,6 @@ OUTPUT_RECORDS = 10_000
 """Records that may wait for stderr. Further ones are dropped and counted."""
 OUTPUT_CLOSE_SECONDS = 2.0
 """How long the waiting records are written for at the end of the process."""
-
-STUCK_SECONDS = 1.0
-"""How long to wait for a stream that takes no bytes before trying again."""
 
 OWN_LOGGER = "qrusty_trio"
 EXTRA_FIELDS = ("request_id", "trace_id")
@@ -65,6 +58,14 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class AccessFormat(StrEnum):
+    """Whether and how the access log is written to stdout."""
+
+    OFF = "off"
+    CONSOLE = "console"
+    JSON = "json"
+
+
 NUMBERS = {
     LogLevel.ERROR: logging.ERROR,
     LogLevel.WARN: logging.WARNING,
@@ -81,7 +82,12 @@ def level_name(number: int) -> str:
 
 def timestamp(record: logging.LogRecord) -> str:
     """The time of a record, such as 2031-05-04T03:02:01.006Z."""
-    return datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    return rfc3339(record.created)
+
+
+def rfc3339(seconds: float) -> str:
+    """A time, in seconds since 1970, such as 2031-05-04T03:02:01.006Z."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def one_line(text: str) -> str:
@@ -159,12 +165,7 @@ class Output(logging.Handler):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__()
-        self._sink = _Sink(stream)
-        self._waiting: queue.Queue[str | None] = queue.Queue(OUTPUT_RECORDS)
-        self._dropped = 0
-        # A daemon, because a stalled stream must not keep the process from ending.
-        self._thread = threading.Thread(target=self._write_all, name="log output", daemon=True)
-        self._thread.start()
+        self.lines: Lines[str] = Lines(stream, "log output", OUTPUT_RECORDS, lambda line: line, self._told)
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
@@ -172,89 +173,16 @@ class Output(logging.Handler):
         except Exception:  # noqa: BLE001  # arguments that do not fit the format; reported as by any handler
             self.handleError(record)
             return
-        try:
-            self._waiting.put_nowait(line)
-        except queue.Full:
-            self._dropped += 1
+        self.lines.put(line)
 
     def close(self) -> None:
         """Write the waiting records, for up to `OUTPUT_CLOSE_SECONDS`. Idempotent."""
-        deadline = time.monotonic() + OUTPUT_CLOSE_SECONDS
-        if self._thread.is_alive():
-            with suppress(queue.Full):
-                self._waiting.put(None, timeout=OUTPUT_CLOSE_SECONDS)
-                self._thread.join(max(0.0, deadline - time.monotonic()))
+        self.lines.close(OUTPUT_CLOSE_SECONDS)
         super().close()
 
-    def _write_all(self) -> None:
-        told = failed = 0
-        why: Exception | None = None
-        while True:
-            line = self._waiting.get()
-            try:
-                # Reset the counts only after the report is written: a disk that is still full loses the report, too.
-                if (dropped := self._dropped) > told:
-                    self._tell(dropped - told, "not taken fast enough")
-                    told = dropped
-                if failed:
-                    self._tell(failed, f"not written: {why}")
-                    failed = 0
-                if line is not None:
-                    self._sink.write(line)
-            except (OSError, ValueError, MemoryError) as error:
-                # The stream is full, gone or closed. It may work again for the next record.
-                why = error
-                failed += line is not None
-            if line is None:
-                self._sink.close()
-                return
-
-    def _tell(self, lost: int, why: str) -> None:
+    def _told(self, lost: int, why: str) -> str:
         sentence = f"{counted(lost, 'log record was lost: it was', 'log records were lost: they were')} {why}"
-        self._sink.write(self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, (), None)))
-
-
-class _Sink:
-    """Writes lines to a stream. A line whose write fails is lost, whole or in part, and never appears later."""
-
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
-        self._torn = False
-        """Whether the last write did not end with a whole line."""
-        try:
-            # Bypass the stream's buffer, which keeps what could not be written. Use a descriptor of our own, because
-            # that of a closed stream may soon belong to another file.
-            self._descriptor: int | None = os.dup(stream.fileno())
-        except (OSError, ValueError):
-            self._descriptor = None
-
-    def write(self, line: str) -> None:
-        """Write a line. Raises `OSError` or `ValueError`."""
-        if self._stream.closed:
-            raise ValueError("it is closed")
-        if self._descriptor is None:
-            self._stream.write(f"{line}\n")
-            self._stream.flush()
-            return
-        text = f"\n{line}\n" if self._torn else f"{line}\n"
-        rest = memoryview(text.encode(self._stream.encoding, "backslashreplace"))
-        while rest:
-            try:
-                taken = os.write(self._descriptor, rest)
-            except BlockingIOError:
-                # Another process that shares the stream made it non-blocking. This thread may wait.
-                waiting = select.poll()
-                waiting.register(self._descriptor, select.POLLOUT)
-                waiting.poll(STUCK_SECONDS * 1000)
-                continue
-            rest = rest[taken:]
-            self._torn = bool(rest)
-
-    def close(self) -> None:
-        """Close our descriptor, not the stream."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, sentence, (), None))
 
 
 class LogRing(logging.Handler):

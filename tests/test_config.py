@@ -55,6 +55,7 @@ DEFAULTS = {
     "QRUSTY_FSYNC": "always",
     "QRUSTY_LOG_LEVEL": "info",
     "QRUSTY_LOG_FORMAT": "console",
+    "QRUSTY_ACCESS_LOG": "off",
     "QRUSTY_ALLOWED_ORIGINS": "",
     "QRUSTY_ALLOWED_HOSTS": "",
     "QRUSTY_UNKNOWN_QUEUE": "create",
@@ -143,6 +144,7 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
     ("QRUSTY_FAST_LANE", "disabled", "fast_path", False),
     ("QRUSTY_LOG_LEVEL", "debug", "log_level", "debug"),
     ("QRUSTY_LOG_FORMAT", "json", "log_format", "json"),
+    ("QRUSTY_ACCESS_LOG", "json", "access_log", "json"),
     ("QRUSTY_ALLOWED_ORIGINS", " ", "allowed_origins", frozenset()),
     (
         "QRUSTY_ALLOWED_ORIGINS",

@@ -156,7 +156,7 @@ def test_output_that_is_not_taken_costs_records_and_no_time(monkeypatch: pytest.
             output = Output(stream)
             # More than a pipe holds, so the writer stands still on the first until somebody reads.
             output.emit(record("x" * 1_000_000))
-            while not output._waiting.empty():
+            while not output.lines.waiting.empty():
                 time.sleep(0.001)
             for number in range(10):
                 output.emit(record(f"record {number}"))
@@ -176,13 +176,13 @@ def test_closing_gives_up_on_a_stream_that_is_not_taken(monkeypatch: pytest.Monk
         for _ in range(3):
             output.emit(record("x" * 1_000_000))
         output.close()
-        assert output._thread.is_alive()
+        assert output.lines.is_running()
         # Somebody reads again: closing once more writes the rest.
         monkeypatch.setattr(logs, "OUTPUT_CLOSE_SECONDS", 60)
         drain = threading.Thread(target=reader.read)
         drain.start()
         output.close()
-        assert not output._thread.is_alive()
+        assert not output.lines.is_running()
         stream.close()
         drain.join()
 
@@ -208,7 +208,7 @@ logger = logging.getLogger("qrusty_trio.test")
 output = logging.getLogger().handlers[0]
 def say(text):
     logger.info(text)
-    while not output._waiting.empty():
+    while not output.lines.waiting.empty():
         time.sleep(0.001)
     time.sleep(0.05)
 for again in range(2):
@@ -286,7 +286,7 @@ def test_a_reader_that_does_not_let_wait_gets_everything() -> None:
             drain = threading.Thread(target=lambda: drained.extend(reader))
             drain.start()
             output.close()
-            assert not output._thread.is_alive()
+            assert not output.lines.is_running()
         drain.join()
     assert [line.partition("x")[0] for line in drained] == [str(number) for number in range(1, 20)]
 

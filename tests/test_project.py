@@ -32,7 +32,7 @@ from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
-from qrusty_trio.http import byte_budget, websocket
+from qrusty_trio.http import access_log, byte_budget, websocket
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
@@ -197,6 +197,7 @@ def documented_limits() -> dict[str, str]:
         f"{served.MAX_BYTES // 2**20} MiB",
         "exporting the last spans at a stop": f"{tracing.CLOSE_SECONDS:g} s",
         "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
+        "lines of the access log waiting for stdout": f"{access_log.WAITING_LINES:,}",
     }
 
 

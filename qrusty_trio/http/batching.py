@@ -28,6 +28,7 @@ from qrusty_trio.api.call import WAITING, Call, Reply
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
+from qrusty_trio.http.peers import Peer
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
 from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS
 from qrusty_trio.http.request_parser import read_batchable_call
@@ -58,6 +59,7 @@ class BatchedConnection(ParkedConnection, Protocol):
     """A request was served here since it was parked."""
     given: Sequence[Reply]
     """What the last response handed out."""
+    peer: Peer
     unsent: Holding
     """Its share of the budget for unsent responses."""
 
@@ -89,6 +91,7 @@ class Batching:
         self._received = shared.context.received
         self._unsent = shared.context.unsent
         self._requests = shared.context.requests
+        self._access = shared.context.access
         self._epoll = select.epoll()
         self._parked: dict[int, BatchedConnection] = {}
         """By file descriptor: those that are served here."""
@@ -211,7 +214,7 @@ class Batching:
             elif reply.needs_sync and waits:
                 later.append((connection, call, reply))
             else:
-                self._respond(connection, call, reply)
+                self._respond(connection, call, reply, begun)
         if later:
             self._engine.when_durable(partial(self._respond_later, later, begun), len(later))
         done = len(replies)
@@ -226,11 +229,13 @@ class Batching:
             if seconds >= SLOW_SECONDS:
                 self._requests.took(call, seconds)
             if connection.task is not None:
-                self._respond(connection, call, reply if fault is None else error_reply(fault))
+                self._respond(connection, call, reply if fault is None else error_reply(fault), begun)
 
-    def _respond(self, connection: BatchedConnection, call: Call, reply: Reply) -> None:
+    def _respond(self, connection: BatchedConnection, call: Call, reply: Reply, begun: float) -> None:
         try:
             self._send(connection, call, reply)
+            if self._access is not None:
+                self._access.served(connection.peer, call, reply, begun)
         except Exception as error:  # noqa: BLE001  # raised in its own task, and logged there
             self._engine.give_back(reply)
             self._fail(connection, error)

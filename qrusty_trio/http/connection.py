@@ -24,6 +24,8 @@ import trio
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import check_content_type, error_reply
 from qrusty_trio.errors import MethodNotAllowed, QrustyError
+from qrusty_trio.http import peers
+from qrusty_trio.http.access_log import path_of
 from qrusty_trio.http.batching import Batching, Unsent
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
@@ -69,6 +71,10 @@ class FastConnection:
         """A file is among the responses planned."""
         self._has_read_ahead = False
         """The parser was fed while a call waited."""
+        self.peer = peers.current()
+        self._access = shared.context.access
+        self._begun = 0.0
+        """`perf_counter()` when the planned requests began to be served; for the access log only."""
         self.given: Sequence[Reply] = ()
         """The deliveries among the responses sent last, without their payloads."""
 
@@ -276,7 +282,7 @@ class FastConnection:
             if browser is not None:
                 check_host(browser, self._context.allowed_hosts)
             if target.file is not None:
-                self._pending.append(pending_file(target.file, block, extra, target.head_only))
+                self._pending.append(pending_file(target.file, block, extra, target.head_only, target.asked))
                 self._sends_file = True
                 return
             if operation is None:
@@ -293,7 +299,10 @@ class FastConnection:
             identity = self._context.requests.note(UNKNOWN, block.identity, reply)
             if identity is not None:
                 extra += identity.header
-            self._pending.append(PendingResponse(reply, extra, target.head_only))
+            asked = (
+                (operation.method, path_of(operation.path, target.params)) if operation is not None else target.asked
+            )
+            self._pending.append(PendingResponse(reply, extra, target.head_only, asked=asked))
             return
         self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
         self._pending.append(PendingResponse(None, extra, target.head_only))
@@ -320,6 +329,8 @@ class FastConnection:
                 await self.unsent.reserve(LARGE_BYTES)
                 if tight and self._pipe.gone():
                     raise ConnectionLost
+            if self._access is not None:
+                self._begun = perf_counter()
             data, given = self._first_responses(await self._run() if self._calls else [])
             self.unsent.set(len(data))
             if not self._pending:
@@ -370,6 +381,7 @@ class FastConnection:
         end = 0
         calls = self._calls
         run = 0
+        access = self._access
         for response in pending:
             reply, extra = response.reply, response.extra
             if reply is None:
@@ -379,6 +391,10 @@ class FastConnection:
                 run += 1
                 if call.identity is not None or reply.status >= REFUSED:
                     extra += self._context.requests.answered(call, reply)
+                if access is not None:
+                    access.served(self.peer, call, reply, self._begun, response.head_only)
+            elif access is not None:
+                access.note(self.peer, *response.asked, reply.status, len(reply.body), self._begun)
             part = serialize(reply, extra, response.head_only, response.json)
             parts.append(part)
             end += len(part)

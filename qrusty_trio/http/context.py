@@ -13,6 +13,7 @@ import trio
 
 from qrusty_trio.api.about import Gauge
 from qrusty_trio.api.call import Engine
+from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.byte_budget import Budget
@@ -56,6 +57,8 @@ class HttpContext:
     """Bytes of responses that are not sent yet."""
     max_turned_away: int = MAX_TURNED_AWAY
     """Surplus connections that get a response at a time; fewer where descriptors are scarce."""
+    access: AccessLog | None = None
+    """None: there is no access log."""
     admission: Admission = field(default_factory=Admission)
     """Decides which connections are served."""
     connections: Gauge = field(default_factory=Gauge)

@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import closing, suppress
+from time import perf_counter
 
 import trio
 
@@ -28,7 +29,7 @@ from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.peers import Peer
 from qrusty_trio.http.proxy_header import BadProxyHeader
-from qrusty_trio.http.request_line import WEBSOCKET_PATH, read_line
+from qrusty_trio.http.request_line import NOT_KNOWN, WEBSOCKET_PATH, read_line
 from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections, too_many_from_there
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
@@ -164,7 +165,7 @@ class _Server:
         except BaseException:
             await trio.aclose_forcefully(stream)
             raise
-        await self._tell(stream, refusal)
+        await self._tell(stream, proxy, refusal)
         return None
 
     def _note_refused(self, error: OSError) -> None:
@@ -187,11 +188,11 @@ class _Server:
                 if self._context.admission.trusts(peer):
                     with suppress(BadProxyHeader), trio.move_on_after(TURN_AWAY_SECONDS):
                         await self._context.admission.announced(stream, peer)
-                await self._tell(stream, refusal)
+                await self._tell(stream, peer, refusal)
         finally:
             self._turned_away -= 1
 
-    async def _tell(self, stream: trio.SocketStream, refusal: QrustyError) -> None:
+    async def _tell(self, stream: trio.SocketStream, peer: Peer, refusal: QrustyError) -> None:
         """Respond to the first request with a refusal, and close."""
         try:
             data = b""
@@ -202,8 +203,11 @@ class _Server:
                 await serve_fast_websocket(stream, data, self._context.websocket, overloaded=True)
                 return
             self._responses.tick()
+            reply = error_reply(refusal)
+            if self._context.access is not None:
+                self._context.access.note(peer, *NOT_KNOWN, reply.status, len(reply.body), perf_counter())
             with trio.move_on_after(TURN_AWAY_SECONDS):
-                await stream.send_all(self._responses.response(error_reply(refusal), CLOSE))
+                await stream.send_all(self._responses.response(reply, CLOSE))
                 await linger(stream)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The peer left before the response.

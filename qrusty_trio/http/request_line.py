@@ -60,6 +60,10 @@ class RequestLine(NamedTuple):
     http11: bool
 
 
+NOT_KNOWN = ("-", "-")
+"""Stands for the method and the path of a request that can't be read."""
+
+
 class Target(msgspec.Struct, gc=False):
     """What a request line asks for: an operation, a refusal, a file, or, if all are None, what only the app serves."""
 
@@ -76,6 +80,8 @@ class Target(msgspec.Struct, gc=False):
     """A GET of the WebSocket's path."""
     file: WebFile | None = None
     """A file of the web UI that is kept in memory."""
+    asked: tuple[str, str] = NOT_KNOWN
+    """Method and path as they came, of a refusal and of a file."""
 
     @property
     def only_for_app(self) -> bool:
@@ -133,14 +139,15 @@ class RequestLines:
     def _read_anew(self, text: bytes) -> Target:
         line = read_line(text)
         head_only = line.method == "HEAD"
+        asked = (line.method, line.path.decode("ascii"))
         if line.method == "OPTIONS" or app_serves(line.path):
             websocket = line.method == "GET" and line.path == WEBSOCKET_PATH
             file = self._files.get(line.path) if line.method == "GET" or head_only else None
-            return Target(line.http11, head_only, websocket=websocket, file=file)
+            return Target(line.http11, head_only, websocket=websocket, file=file, asked=asked)
         try:
             operation, params = resolve(line.method, line.path, line.query)
         except QrustyError as refusal:
-            return Target(line.http11, head_only, refusal=refusal.with_traceback(None))
+            return Target(line.http11, head_only, refusal=refusal.with_traceback(None), asked=asked)
         batchable = line.http11 and not head_only and operation.name in BATCHABLE
         target = Target(line.http11, head_only, operation, params, line.query, batchable)
         if len(text) > MAX_KEPT_LINE_BYTES:

@@ -18,6 +18,8 @@ import math
 import uuid
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
+from http.client import SWITCHING_PROTOCOLS
+from time import perf_counter
 from typing import Protocol, TypeVar
 
 import trio
@@ -38,6 +40,8 @@ from qrusty_trio.api.ws_session import (
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.http import peers
+from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket_transport import Finished, WebSocketTransport
@@ -56,6 +60,9 @@ LOG_SECONDS = 1.0
 """Least time between two log lines of a kind that peers can cause."""
 UNREAD_SECONDS = 300
 """For this long, bytes that wait in the socket because we do not read them are a sign of life."""
+
+ABNORMAL = 1006
+"""Stands in the access log for the close code of a connection that broke (RFC 6455, 7.4.1)."""
 
 logger = logging.getLogger(__name__)
 
@@ -124,6 +131,8 @@ class WebSocketServices:
     """Log lines about clients that refused a frame for its size."""
     failures: Seldom = field(default_factory=Seldom)
     """Log lines about connections that the server failed to serve."""
+    access: AccessLog | None = None
+    """None: there is no access log."""
     return_freed: Callable[[], None] = lambda: None
     """Returns freed memory to the system. It blocks, so it is called in a thread, after a shortage."""
 
@@ -139,7 +148,18 @@ async def serve_connection(transport: WebSocketTransport, services: WebSocketSer
 
     Requirements: WS-0027
     """
-    await WsConnection(transport, services).run()
+    connection = WsConnection(transport, services)
+    access = services.access
+    if access is None:
+        await connection.run()
+        return
+    peer, begun = peers.current(), perf_counter()
+    access.websocket(peer, SWITCHING_PROTOCOLS, begun)
+    try:
+        await connection.run()
+    finally:
+        session = connection.session
+        access.websocket(peer, session.close_code or (ABNORMAL if session.ending is Ending.LOST else NORMAL), begun)
 
 
 class _Signal:

@@ -60,6 +60,7 @@ from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import Listening
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.metrics import Metrics
+from qrusty_trio.server.notes import Notes
 from qrusty_trio.server.notify import READY, Notifier
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.recovery import recover
@@ -77,6 +78,8 @@ from qrusty_trio.telemetry.tracing import Tracing
 CLOSE_SECONDS = 60.0
 """Deadline for the last sync and for closing the store. After it the process ends anyway; the write-ahead log has
 everything."""
+NOTES_SECONDS = 5.0
+"""Deadline for what was noted of clients to be written."""
 SAME_SIGNAL_SECONDS = 1.0
 """A signal this soon after the first is taken for a duplicate: terminals and runners signal whole process groups."""
 
@@ -142,11 +145,12 @@ async def _serve(
 ) -> None:
     """Run with open stores, and close them at the end."""
     spans = None
+    notes = Notes(fitted.settings)
     try:
         ring.attach(_reach_loop())
         if fitted.settings.tracing:
             spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
-        await _run(fitted, stores, ring, memory, notifier, passed, stopping, spans, task_status)
+        await _run(fitted, stores, ring, memory, notifier, passed, stopping, spans, notes, task_status)
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
@@ -157,6 +161,8 @@ async def _serve(
         if spans is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + tracing.CLOSE_SECONDS):
                 await trio.to_thread.run_sync(spans.close, abandon_on_cancel=True)
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTES_SECONDS):
+            await trio.to_thread.run_sync(notes.close, abandon_on_cancel=True)
 
 
 async def _run(
@@ -168,6 +174,7 @@ async def _run(
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
     spans: Tracing | None,
+    notes: Notes,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     settings = fitted.settings
@@ -195,7 +202,9 @@ async def _run(
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)
-                context = await _context(fitted, engine, ring, stopping, memory.read().limit_bytes, metrics, spans)
+                context = await _context(
+                    fitted, engine, ring, stopping, memory.read().limit_bytes, metrics, spans, notes
+                )
                 front.start_soon(_note_stopping, stopping, engine.services.gate)
                 await front.start(listener.serve, listening.listeners, context)
                 port = listening.port
@@ -316,6 +325,7 @@ async def _context(
     memory_limit: int,
     metrics: Metrics,
     spans: Tracing | None,
+    notes: Notes,
 ) -> HttpContext:
     settings = fitted.settings
     webui = webui_directory(settings.webui_dir)
@@ -333,6 +343,7 @@ async def _context(
         allowed_origins=settings.allowed_origins,
         allowed_hosts=hosts,
         stopping=stopping,
+        access=notes.access,
         return_freed=return_freed,
     )
     limit = limit_for(memory_limit)
@@ -342,6 +353,7 @@ async def _context(
         websocket,
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
+        access=notes.access,
         admission=Admission(settings.max_connections_per_address, settings.trusted_proxies),
         files=files,
         fast_path=settings.fast_path,

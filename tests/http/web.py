@@ -19,6 +19,7 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
+from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.listener import serve
@@ -189,6 +190,7 @@ async def running(
     engine: Engine | None = None,
     send_buffer: int | None = None,
     admission: Admission | None = None,
+    access: AccessLog | None = None,
 ) -> AsyncIterator[Web]:
     """A server that is stopped in order at the end."""
     engine = engine or make_engine()
@@ -203,6 +205,8 @@ async def running(
     )
     if admission is not None:
         context = replace(context, admission=admission)
+    if access is not None:
+        context = replace(context, access=access)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     if send_buffer is not None:
         # Accepted sockets have it from the one that listens.

@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import trio
 from trio_websocket import WebSocketConnection, wrap_client_stream
@@ -151,6 +151,7 @@ async def child_process(
     prefix: Sequence[str] = (),
     arguments: Sequence[str] = ("-m", "qrusty_trio"),
     pass_fds: Sequence[int] = (),
+    stdout: IO[bytes] | int = subprocess.DEVNULL,
 ) -> AsyncIterator[Child]:
     """Start a child, whether it will serve or not; `prefix` is put before the command. Killed at the end.
 
@@ -162,7 +163,7 @@ async def child_process(
         env=environment,
         cwd=ROOT,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.PIPE,
         start_new_session=True,
         pass_fds=pass_fds,

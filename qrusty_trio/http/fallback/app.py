@@ -34,6 +34,8 @@ from qrusty_trio.api.operations import (
 )
 from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
+from qrusty_trio.http import peers
+from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.documents import DOCUMENTS
@@ -46,6 +48,7 @@ from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import (
     DOCS_PATH,
     METRICS_PATH,
+    NOT_KNOWN,
     ROOT_PATH,
     WEBSOCKET_PATH,
     app_serves,
@@ -61,6 +64,10 @@ PAUSE_KEY = "qrusty.pause"
 """Key in the ASGI scope: how the request waits for a message."""
 REPLY_KEY = "qrusty.reply"
 """Key in the ASGI scope: the engine's reply, for the caller that learns whether it could be sent."""
+CALL_KEY = "qrusty.call"
+"""Key in the ASGI scope: the request as the engine got it, for the access log."""
+UNREAD_KEY = "qrusty.unread"
+"""Key in the ASGI scope, if the request could not be read: for the access log."""
 REFUSAL_KEY = "qrusty.refusal"
 """Key in the ASGI state: the function that tells why a request was refused; see `RequestFilter.refusal_of`."""
 _PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
@@ -113,7 +120,11 @@ def make_app(context: HttpContext) -> Quart:
     @app.before_request
     async def serve() -> Response:
         identity = _identity()
-        return _identified(await _serve(context, identity), identity)
+        begun = perf_counter()
+        response = _identified(await _serve(context, identity), identity)
+        if context.access is not None:
+            await _note_access(context.access, response, identity, begun)
+        return response
 
     @app.before_websocket
     async def serve_websocket() -> Response | None:
@@ -128,6 +139,21 @@ def make_app(context: HttpContext) -> Quart:
         return _refused(context, _identity(), QrustyError("The server failed to answer; its log says why"))
 
     return cast(Quart, app)
+
+
+async def _note_access(access: AccessLog, response: Response, identity: Identity | None, begun: float) -> None:
+    """Write a line about the current request in the access log."""
+    scope = cast(dict[str, Any], request.scope)
+    call: Call | None = scope.pop(CALL_KEY, None)
+    reply: Reply | None = scope.get(REPLY_KEY)
+    if call is not None and reply is not None:
+        access.served(peers.current(), call, reply, begun, request.method == "HEAD")
+        return
+    path, _ = split_target(scope["raw_path"])
+    # The filter puts a path of its own in place of what can't be read.
+    asked = NOT_KNOWN if UNREAD_KEY in scope else (request.method, path.decode("ascii", "backslashreplace"))
+    octets = len(await response.get_data(as_text=False))
+    access.note(peers.current(), *asked, response.status_code, octets, begun, identity)
 
 
 def _identity() -> Identity | None:
@@ -185,6 +211,8 @@ def _check_trusted(path: bytes | None) -> None:
     state = cast(dict[str, Any], request.scope.get("state") or {})
     refusal_of = state.get(REFUSAL_KEY)
     if refusal_of is not None and (refusal := refusal_of(path)) is not None:
+        if path is not None:
+            cast(dict[str, Any], request.scope)[UNREAD_KEY] = True
         raise _Last(refusal)
 
 
@@ -217,6 +245,8 @@ async def _run(
     if not pause.waited:
         context.requests.took(call, perf_counter() - begun)
     scope[REPLY_KEY] = reply
+    if context.access is not None:
+        scope[CALL_KEY] = call
     share.unsent.set(len(reply.body))
     return call, reply
 
