@@ -63,6 +63,18 @@ def path() -> Check[Path]:
     return Check("the path of a directory, in UTF-8", parse)
 
 
+def file() -> Check[Path | None]:
+    def parse(text: str) -> Path | None:
+        if not text:
+            return None
+        if not text.strip() or "\0" in text:
+            raise ValueError
+        text.encode()
+        return Path(text)
+
+    return Check("nothing, or the path of a file, in UTF-8", parse)
+
+
 def switch() -> Check[bool]:
     def parse(text: str) -> bool:
         if text not in ("enabled", "disabled"):

@@ -24,6 +24,7 @@ from qrusty_trio.checks import (
     Check,
     decimal,
     derived,
+    file,
     hosts,
     label,
     memory_limit,
@@ -305,6 +306,21 @@ class Settings:
         "",
         "Names under which browsers may use the server, besides localhost, IP addresses and BIND_ADDR.",
     )
+    tls_cert: Path | None = _row(
+        "QRUSTY_TLS_CERT",
+        "",
+        file(),
+        "",
+        "The server's certificate in PEM form, and those between it and its root. With it, the server speaks TLS only.",
+    )
+    tls_key: Path | None = _row("QRUSTY_TLS_KEY", "", file(), "", "The private key of that certificate in PEM form.")
+    tls_client_ca: Path | None = _row(
+        "QRUSTY_TLS_CLIENT_CA",
+        "",
+        file(),
+        "",
+        "Certificates in PEM form. With it, every client must show a certificate that one of them has signed.",
+    )
     unknown_queue: UnknownQueue = _row(
         "QRUSTY_UNKNOWN_QUEUE",
         "create",
@@ -357,6 +373,11 @@ class Settings:
                 f"ROCKSDB_WRITE_BUFFER_MB='{self.rocksdb_write_buffer_mb}' is not allowed: it takes at most "
                 f"ROCKSDB_CACHE_MB, which is {self.rocksdb_cache_mb}."
             )
+
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise StartupRefused("QRUSTY_TLS_CERT and QRUSTY_TLS_KEY belong together: set both of them, or neither.")
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise StartupRefused("QRUSTY_TLS_CLIENT_CA needs QRUSTY_TLS_CERT and QRUSTY_TLS_KEY.")
 
     def _work_out(self, name: str, value: float) -> None:
         """Set a setting to its derived value, unless it was configured.

@@ -37,6 +37,15 @@ class MalformedJson(BadRequest):
     code = "malformed_json"
 
 
+class TlsRequired(BadRequest):
+    """Plain HTTP on a port that speaks TLS (status 400).
+
+    Requirements: API-0180
+    """
+
+    code = "tls_required"
+
+
 class InvalidQueueName(BadRequest):
     """A queue name is blank or longer than 255 bytes of UTF-8."""
 

@@ -58,6 +58,9 @@ DEFAULTS = {
     "QRUSTY_ACCESS_LOG": "off",
     "QRUSTY_ALLOWED_ORIGINS": "",
     "QRUSTY_ALLOWED_HOSTS": "",
+    "QRUSTY_TLS_CERT": "",
+    "QRUSTY_TLS_KEY": "",
+    "QRUSTY_TLS_CLIENT_CA": "",
     "QRUSTY_UNKNOWN_QUEUE": "create",
     "QRUSTY_READ_ONLY": "disabled",
     "QRUSTY_TRACING": "disabled",
@@ -158,6 +161,9 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
         "allowed_hosts",
         frozenset({"ops.example", "queue.internal"}),
     ),
+    ("QRUSTY_TLS_CERT", "tls/cert.pem", "tls_cert", Path("tls/cert.pem")),
+    ("QRUSTY_TLS_KEY", "tls/key.pem", "tls_key", Path("tls/key.pem")),
+    ("QRUSTY_TLS_CLIENT_CA", "tls/ca.pem", "tls_client_ca", Path("tls/ca.pem")),
     ("QRUSTY_UNKNOWN_QUEUE", "refuse", "unknown_queue", UnknownQueue.REFUSE),
     ("QRUSTY_READ_ONLY", "enabled", "read_only", True),
     ("QRUSTY_TRACING", "enabled", "tracing", True),
@@ -169,7 +175,8 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
 # Verifies: SYS-0016
 @pytest.mark.parametrize(("variable", "given", "attribute", "expected"), ACCEPTED)
 def test_accepted(variable: str, given: str, attribute: str, expected: object) -> None:
-    value = getattr(read(**{variable: given}), attribute)
+    needed = {"QRUSTY_TLS_CERT": "c", "QRUSTY_TLS_KEY": "k"} if variable.startswith("QRUSTY_TLS") else {}
+    value = getattr(read(**{**needed, variable: given}), attribute)
     assert value == expected
     assert type(value) is type(expected) or isinstance(value, str)
 
@@ -250,6 +257,9 @@ REFUSED: list[tuple[str, str]] = [
     ("QRUSTY_ALLOWED_HOSTS", "ops.example:6784"),
     ("QRUSTY_ALLOWED_HOSTS", "https://ops.example"),
     ("QRUSTY_ALLOWED_HOSTS", "ops.example,"),
+    ("QRUSTY_TLS_CERT", "  "),
+    ("QRUSTY_TLS_KEY", "a\0b"),
+    ("QRUSTY_TLS_CLIENT_CA", "\udcff"),
     ("QRUSTY_UNKNOWN_QUEUE", "Refuse"),
     ("QRUSTY_READ_ONLY", "on"),
     ("QRUSTY_TRACING", "1"),

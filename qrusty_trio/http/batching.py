@@ -14,7 +14,6 @@ Requirements: SYS-0022
 
 from __future__ import annotations
 
-import os
 import select
 from collections.abc import Sequence
 from functools import partial
@@ -29,7 +28,7 @@ from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
 from qrusty_trio.http.peers import Peer
-from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost
+from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, ReadNow, WriteNow
 from qrusty_trio.http.request_log import REFUSED, SLOW_SECONDS
 from qrusty_trio.http.request_parser import read_batchable_call
 from qrusty_trio.http.responses import CLOSE
@@ -52,6 +51,8 @@ class ParkedConnection(Protocol):
 class BatchedConnection(ParkedConnection, Protocol):
     """What batching needs of a parked connection."""
 
+    read_now: ReadNow
+    write_now: WriteNow
     phase: int
     since: float
     """When the phase began."""
@@ -162,7 +163,7 @@ class Batching:
                 self._epoll.unregister(fd)
                 continue
             try:
-                data = os.read(fd, most)
+                data = connection.read_now(most)
                 call = None if shared.stopping else read_batchable_call(data, shared.lines)
             except BlockingIOError:
                 continue
@@ -253,7 +254,7 @@ class Batching:
         data = shared.responses.response(reply, extra)
         sent = 0
         try:
-            sent = os.write(connection.fd, data)
+            sent = connection.write_now(data)
         except BlockingIOError:
             pass
         except OSError as error:

@@ -14,7 +14,6 @@ Requirements: SYS-0019
 
 from __future__ import annotations
 
-import os
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from time import perf_counter
@@ -57,7 +56,7 @@ class FastConnection:
         self._engine = shared.context.engine
         self._stream = stream
         self._pipe = pipe_over(stream)
-        self._batching = batching if isinstance(self._pipe, SocketPipe) else None
+        self._batching: Batching | None = None
         self._parser = RequestParser(shared.lines)
         self._calls: list[Call] = []
         self._pending: list[PendingResponse] = []
@@ -79,7 +78,10 @@ class FastConnection:
         """The deliveries among the responses sent last, without their payloads."""
 
         # For `batching`, while the connection is parked there.
-        self.fd = self._pipe.fd if isinstance(self._pipe, SocketPipe) else -1
+        self.fd = -1
+        if isinstance(self._pipe, SocketPipe):
+            self._batching = batching
+            self.fd, self.read_now, self.write_now = self._pipe.fd, self._pipe.read_now, self._pipe.write_now
         self.task: trio.lowlevel.Task | None = None
         """The connection's task while it is parked; else None."""
         self.reading_paused = False
@@ -168,7 +170,7 @@ class FastConnection:
         if room <= 0:
             return False
         try:
-            piece = os.read(self.fd, room)
+            piece = self.read_now(room)
         except BlockingIOError:
             return True
         except OSError as error:

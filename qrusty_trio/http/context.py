@@ -5,6 +5,7 @@ Rule: everything that connections share comes from here. The only module globals
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,8 @@ from qrusty_trio.http.request_log import RequestLog
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.http.webui import Files
 
+TlsContexts = Callable[[], ssl.SSLContext]
+"""Gives the context of the next TLS handshake."""
 MAX_TURNED_AWAY = 128
 """Connections being turned away at a time. Further ones are closed without a response."""
 
@@ -67,5 +70,7 @@ class HttpContext:
     """Logs requests that fail or take long."""
     metrics: Callable[[HttpContext, str], Awaitable[bytes]] = no_metrics
     """Renders the response to `GET /metrics` from its query. Raises BadRequest."""
+    tls: TlsContexts | None = None
+    """None: plain HTTP."""
     files: Files = field(default_factory=dict)
     """The files of the web UI that are kept in memory. The others are read when they are asked for."""

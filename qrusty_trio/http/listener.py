@@ -25,12 +25,14 @@ from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
+from qrusty_trio.http.handshakes import Handshakes
 from qrusty_trio.http.header_block import MAX_HEADER_BYTES, read_block
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.peers import Peer
 from qrusty_trio.http.proxy_header import BadProxyHeader
 from qrusty_trio.http.request_line import NOT_KNOWN, WEBSOCKET_PATH, read_line
 from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections, too_many_from_there
+from qrusty_trio.http.tls import TlsStream
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
@@ -70,6 +72,7 @@ class _Server:
         self._context = context
         self._fallback = Fallback(context)
         self._fast_path = FastPath(context, self._fallback.serve)
+        self._handshakes = Handshakes(context.tls) if context.tls is not None else None
         self._bulkheads = context.bulkheads
         self._responses = Responses()
         self._open = context.connections
@@ -92,6 +95,8 @@ class _Server:
                 connections.cancel_scope.deadline = trio.current_time() + STOP_SECONDS
                 self._context.admission.stop()
                 self._fast_path.stop()
+                if self._handshakes is not None:
+                    self._handshakes.stop()
                 await self._context.engine.end_waits()
                 await self._fallback.stop()
             background.cancel_scope.cancel()
@@ -142,14 +147,26 @@ class _Server:
                 if admitted is None:
                     return
                 peers.enter(admitted)
+                secured = await self._secured(stream, admitted)
+                if secured is None:
+                    return
                 if self._context.fast_path:
-                    await self._fast_path.serve(stream)
+                    await self._fast_path.serve(secured)
                 else:
-                    await self._fallback.serve(stream)
+                    await self._fallback.serve(secured)
         finally:
             if admitted is not None:
                 self._context.admission.leave(admitted)
             self._open.value -= 1
+
+    async def _secured(self, stream: trio.SocketStream, peer: Peer) -> trio.SocketStream | TlsStream | None:
+        """What the connection speaks through. None if that came to nothing, and it is closed.
+
+        A Unix socket stays as it is: what passes through it does not leave the machine.
+        """
+        if self._handshakes is None or stream.socket.family == socket.AF_UNIX:
+            return stream
+        return await self._handshakes.secure(stream, peer.name)
 
     async def _announced(self, stream: trio.SocketStream, proxy: Peer) -> Peer | None:
         """For whom a proxy opened this connection. None if it is not served, and closed."""
@@ -192,8 +209,13 @@ class _Server:
         finally:
             self._turned_away -= 1
 
-    async def _tell(self, stream: trio.SocketStream, peer: Peer, refusal: QrustyError) -> None:
+    async def _tell(self, accepted: trio.SocketStream, peer: Peer, refusal: QrustyError) -> None:
         """Respond to the first request with a refusal, and close."""
+        stream = None
+        with trio.move_on_after(TURN_AWAY_SECONDS):
+            stream = await self._secured(accepted, peer)
+        if stream is None:
+            return
         try:
             data = b""
             if not isinstance(refusal, BadProxyHeader):
@@ -240,7 +262,7 @@ class _Backlog:
             yield trio.SocketStream(trio.socket.from_stdlib_socket(accepted))
 
 
-async def _read_headers(stream: trio.SocketStream) -> bytes:
+async def _read_headers(stream: trio.abc.Stream) -> bytes:
     data = b""
     while b"\r\n\r\n" not in data and len(data) < MAX_HEADER_BYTES:
         more = await stream.receive_some()

@@ -10,24 +10,28 @@ from __future__ import annotations
 
 import fcntl
 import socket
+import ssl
 import struct
 import sys
 import termios
 
 import trio
 
+from qrusty_trio.http.tls import TlsStream
+
 _BYTES_ACKED = 120
 """Offset of tcpi_bytes_acked (64 bits) in Linux's struct tcp_info (linux/tcp.h)."""
 
 
-def socket_of(stream: object) -> trio.socket.SocketType | None:
-    """The socket under a Trio stream; None if there is none."""
-    if isinstance(stream, trio.SSLStream):
-        stream = stream.transport_stream
-    return stream.socket if isinstance(stream, trio.SocketStream) else None
+AnySocket = trio.socket.SocketType | ssl.SSLSocket
 
 
-def unread_bytes(sock: trio.socket.SocketType | None) -> int:
+def socket_of(stream: object) -> AnySocket | None:
+    """The socket under a stream; None if there is none."""
+    return stream.socket if isinstance(stream, trio.SocketStream | TlsStream) else None
+
+
+def unread_bytes(sock: AnySocket | None) -> int:
     """Bytes that wait in the socket to be read."""
     if sock is None:
         return 0
@@ -37,7 +41,7 @@ def unread_bytes(sock: trio.socket.SocketType | None) -> int:
         return 0  # The socket was closed meanwhile.
 
 
-def acked_bytes(sock: trio.socket.SocketType | None) -> int:
+def acked_bytes(sock: AnySocket | None) -> int:
     """Bytes of ours that the peer's kernel has acknowledged since the connection began."""
     option = getattr(socket, "TCP_INFO", None)
     if sock is None or option is None:
@@ -47,3 +51,11 @@ def acked_bytes(sock: trio.socket.SocketType | None) -> int:
     except OSError:
         return 0  # The socket was closed meanwhile, or is not TCP.
     return int.from_bytes(info[_BYTES_ACKED:], sys.byteorder) if len(info) == _BYTES_ACKED + 8 else 0
+
+
+def shut_down(sock: AnySocket) -> None:
+    """End both directions at once, without a farewell. Raises OSError."""
+    if isinstance(sock, ssl.SSLSocket):
+        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # its own would let it go on without TLS
+    else:
+        sock.shutdown(socket.SHUT_RDWR)

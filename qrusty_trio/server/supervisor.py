@@ -45,12 +45,13 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.http import listener
 from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.byte_budget import Budget, limit_for
-from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.context import HttpContext, TlsContexts
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import descriptors, startup
 from qrusty_trio.server.activation import PassedSocket
 from qrusty_trio.server.ages import watch_ages
+from qrusty_trio.server.certificates import certificates_of
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
@@ -64,6 +65,7 @@ from qrusty_trio.server.notes import Notes
 from qrusty_trio.server.notify import READY, Notifier
 from qrusty_trio.server.pressure import MIB, PressureSettings, PressureStatus, monitor
 from qrusty_trio.server.recovery import recover
+from qrusty_trio.server.reloading import Reloader
 from qrusty_trio.server.retention import retain
 from qrusty_trio.server.sampler import Lag, sample
 from qrusty_trio.server.shedding import Shedding
@@ -120,15 +122,22 @@ async def serve(
         stopping = trio.Event()
         hurry = trio.CancelScope()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_watch_signals, signals, stopping, hurry)
+            reloaders: list[Reloader] = []
+            nursery.start_soon(_watch_signals, signals, stopping, hurry, reloaders)
             notifier = notifier or Notifier(None, None)
             nursery.start_soon(notifier.run, stopping)
             fitted = descriptors.fit(settings)
             if settings.tracing:
                 tracing.check_installed()
+            certificates = await trio.to_thread.run_sync(certificates_of, fitted.settings)
+            if certificates is not None:
+                reloaders.append(Reloader("the certificate", certificates.files.paths, certificates.read_again))
             stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
+            for reloader in reloaders:
+                await nursery.start(reloader.run)
+            tls = certificates.context if certificates is not None else None
             with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
-                await _serve(fitted, stores, ring, memory or own, notifier, passed, stopping, task_status)
+                await _serve(fitted, stores, ring, memory or own, notifier, passed, stopping, tls, task_status)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -141,6 +150,7 @@ async def _serve(
     notifier: Notifier,
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
+    tls: TlsContexts | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     """Run with open stores, and close them at the end."""
@@ -150,7 +160,7 @@ async def _serve(
         ring.attach(_reach_loop())
         if fitted.settings.tracing:
             spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
-        await _run(fitted, stores, ring, memory, notifier, passed, stopping, spans, notes, task_status)
+        await _run(fitted, stores, ring, memory, notifier, passed, stopping, tls, spans, notes, task_status)
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
@@ -173,6 +183,7 @@ async def _run(
     notifier: Notifier,
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
+    tls: TlsContexts | None,
     spans: Tracing | None,
     notes: Notes,
     task_status: trio.TaskStatus[Server],
@@ -202,9 +213,8 @@ async def _run(
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)
-                context = await _context(
-                    fitted, engine, ring, stopping, memory.read().limit_bytes, metrics, spans, notes
-                )
+                limit = memory.read().limit_bytes
+                context = await _context(fitted, engine, ring, stopping, tls, limit, metrics, spans, notes)
                 front.start_soon(_note_stopping, stopping, engine.services.gate)
                 await front.start(listener.serve, listening.listeners, context)
                 port = listening.port
@@ -322,6 +332,7 @@ async def _context(
     engine: Engine,
     ring: LogRing,
     stopping: trio.Event,
+    tls: TlsContexts | None,
     memory_limit: int,
     metrics: Metrics,
     spans: Tracing | None,
@@ -355,6 +366,7 @@ async def _context(
         settings.max_connections,
         access=notes.access,
         admission=Admission(settings.max_connections_per_address, settings.trusted_proxies),
+        tls=tls,
         files=files,
         fast_path=settings.fast_path,
         allowed_origins=settings.allowed_origins,
@@ -368,8 +380,12 @@ async def _context(
     )
 
 
-async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope) -> None:
+async def _watch_signals(
+    signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope, reloaders: list[Reloader]
+) -> None:
     """Set `stopping` at the first stop signal. At a later one, cancel everything but the closing of the store.
+
+    SIGHUP goes to the `reloaders` that there are by then.
 
     Requirements: API-0056, API-0057
     """
@@ -377,7 +393,10 @@ async def _watch_signals(signals: AsyncIterator[int], stopping: trio.Event, hurr
     async for number in signals:
         name = signal.Signals(number).name
         if number == signal.SIGHUP:
-            log.info("%s: there is nothing to be read anew; SIGTERM stops the server", name)
+            for reloader in reloaders:
+                reloader.hang_up()
+            if not reloaders:
+                log.info("%s: there is nothing to be read anew; SIGTERM stops the server", name)
         elif not stopping.is_set():
             log.info("%s: stopping", name)
             stopping.set()

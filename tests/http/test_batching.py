@@ -18,7 +18,7 @@ import trio.testing
 
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.errors import DiskFull
-from qrusty_trio.http import batching, header_block
+from qrusty_trio.http import batching, header_block, pipe
 from qrusty_trio.http.responses import Responses
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
@@ -319,10 +319,10 @@ async def test_an_answer_larger_than_the_socket_takes(server: Server) -> None:
 
 
 class BrokenWrites:
-    """`os`, as far as `batching` uses it, whose next write of a response fails."""
+    """`os`, as far as a pipe uses it. Once `failed` is False, the next write of a response fails."""
 
     def __init__(self, error: int) -> None:
-        self.failed = False
+        self.failed = True
         self._error = error
 
     def read(self, descriptor: int, size: int) -> bytes:
@@ -340,14 +340,16 @@ class BrokenWrites:
 async def test_a_consumer_that_is_gone_gives_its_message_back(
     server: Server, monkeypatch: pytest.MonkeyPatch, error: int
 ) -> None:
-    async with connected(server) as consumer, connected(server) as other:
-        await other.request("POST", "/purge-queue/q")
-        id = (await other.request("POST", "/publish", PUBLISH)).json()["id"]
+    async with connected(server) as other:
         writes = BrokenWrites(error)
         with monkeypatch.context() as patch:
-            patch.setattr(batching, "os", writes)
-            with pytest.raises((EOFError, trio.BrokenResourceError)):
-                await consumer.request("POST", "/consume/q", CONSUME)
+            patch.setattr(pipe, "os", writes)
+            async with connected(server) as consumer:
+                await other.request("POST", "/purge-queue/q")
+                id = (await other.request("POST", "/publish", PUBLISH)).json()["id"]
+                writes.failed = False
+                with pytest.raises((EOFError, trio.BrokenResourceError)):
+                    await consumer.request("POST", "/consume/q", CONSUME)
         assert writes.failed
         stats = server.engine.broker.catalog.stats("q")
         assert stats is not None

@@ -21,7 +21,7 @@ from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.admission import Admission
-from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.context import HttpContext, TlsContexts
 from qrusty_trio.http.listener import serve
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.http.webui import Files
@@ -30,6 +30,7 @@ from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.storage.memory import MemoryStorage
+from tests.certificates import client_context
 
 HOST = b"Host: test\r\n"
 JSON = b"Content-Type: application/json\r\n"
@@ -66,7 +67,7 @@ class Response:
 class Client:
     """One connection: bytes out, answers in."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.SocketStream | trio.SSLStream[trio.SocketStream]) -> None:
         self.stream = stream
         self._data = b""
 
@@ -126,7 +127,11 @@ class Web:
     nursery: trio.Nursery
 
     async def connect(self) -> Client:
-        return Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+        stream = await trio.open_tcp_stream("127.0.0.1", self.port)
+        if self.context.tls is None:
+            return Client(stream)
+        secured = trio.SSLStream(stream, client_context(), server_hostname="localhost", https_compatible=True)
+        return Client(secured)
 
     @asynccontextmanager
     async def client(self) -> AsyncIterator[Client]:
@@ -151,6 +156,7 @@ def context_for(
     max_connections: int = 100,
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = ("test",),
+    tls: TlsContexts | None = None,
 ) -> HttpContext:
     """What the paths are given."""
     stopping = trio.Event()
@@ -174,6 +180,7 @@ def context_for(
         allowed_origins,
         stopping,
         allowed_hosts,
+        tls=tls,
         files=files or {},
     )
 
@@ -191,6 +198,7 @@ async def running(
     send_buffer: int | None = None,
     admission: Admission | None = None,
     access: AccessLog | None = None,
+    tls: TlsContexts | None = None,
 ) -> AsyncIterator[Web]:
     """A server that is stopped in order at the end."""
     engine = engine or make_engine()
@@ -202,6 +210,7 @@ async def running(
         max_connections=max_connections,
         allowed_origins=allowed_origins,
         allowed_hosts=allowed_hosts,
+        tls=tls,
     )
     if admission is not None:
         context = replace(context, admission=admission)

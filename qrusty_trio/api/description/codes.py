@@ -33,6 +33,9 @@ CODES: Final[dict[str, Code]] = {
     "invalid_queue_name": Code(400, "The name of a queue is empty, blank or too long.", _MEND),
     "invalid_priority": Code(400, "A text priority is empty or too long.", _MEND),
     "priority_kind_mismatch": Code(400, "A number for a queue of texts, or a text for a queue of numbers.", _MEND),
+    "tls_required": Code(
+        400, "Plain HTTP on a port that speaks TLS. The connection is closed.", "Use `https://` or `wss://`."
+    ),
     "duplicate_payload": Code(400, "The queue refuses duplicates, and has an equal payload.", "Nothing: it is there."),
     "payload_lost": Code(400, "A dead letter's payload is broken, and its target compares payloads.", "Purge it."),
     "limit_reached": Code(400, "Too many queues or ids, or an identifier that is too long.", _MEND),
@@ -84,6 +87,7 @@ CODES: Final[dict[str, Code]] = {
 
 EVERYWHERE: Final = (
     "bad_request",
+    "tls_required",
     "not_found",
     "method_not_allowed",
     "host_not_allowed",

@@ -9,7 +9,6 @@ after a ping is then closed with 1001, as on the fast transport.
 from __future__ import annotations
 
 import math
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Protocol, cast
@@ -25,7 +24,7 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.origins import read_browser
-from qrusty_trio.http.peer_signs import acked_bytes, unread_bytes
+from qrusty_trio.http.peer_signs import AnySocket, acked_bytes, shut_down, unread_bytes
 from qrusty_trio.http.websocket import WebSocketServices, check_handshake, serve_connection
 
 ACTIVITY_KEY = "qrusty.activity"
@@ -125,7 +124,7 @@ class QuartWebSocketTransport:
     def __init__(self, activity: PeerActivity | None, stream: HypercornStream | None, budget: Budget) -> None:
         self._activity = activity
         under = activity.socket if activity is not None else None
-        self._socket = under if isinstance(under, trio.socket.SocketType) else None
+        self._socket = under if isinstance(under, AnySocket) else None
         self._stream = stream
         self._budget = budget
         self._frames: list[str | bytes] = []
@@ -225,7 +224,7 @@ class QuartWebSocketTransport:
         # Hypercorn shields its sends. Over HTTP/2 it waits for the stream's window instead, without a shield.
         if self._socket is not None and websocket.scope["http_version"] != "2":
             with suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+                shut_down(self._socket)
 
     def let_go(self) -> None:
         if self._activity is not None:

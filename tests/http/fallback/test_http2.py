@@ -32,7 +32,7 @@ LARGE = {**GOOD, b":method": b"POST", b":path": b"/publish", b"content-type": b"
 class Peer:
     """A client that checks nothing of what it sends."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self._stream = stream
         self.h2 = h2.connection.H2Connection(
             h2.config.H2Configuration(

@@ -72,7 +72,7 @@ async def test_a_connection_that_is_handed_over_stays(fast_path: bool) -> None:
 class Http2Client:
     """HTTP/2 with prior knowledge."""
 
-    def __init__(self, stream: trio.SocketStream) -> None:
+    def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
         self.connection.initiate_connection()

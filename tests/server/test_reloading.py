@@ -1,0 +1,119 @@
+"""Files that are read anew: on SIGHUP, and when they have changed and are at rest."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from qrusty_trio.errors import StartupRefused
+from qrusty_trio.server import reloading
+from qrusty_trio.server.reloading import Reloader
+from tests.http.ws_server import PATIENCE
+
+
+class Reads:
+    """Counts how often the file was read, and fails if told so."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.count = 0
+        self.failure: Exception | None = None
+
+    def __call__(self) -> None:
+        self.count += 1
+        if self.failure is not None:
+            raise self.failure
+
+    async def until(self, count: int) -> None:
+        with trio.fail_after(PATIENCE):
+            while self.count < count:  # noqa: ASYNC110  # it is counted in a thread
+                await trio.sleep(0.002)
+        assert self.count == count
+
+
+@asynccontextmanager
+async def reloading_of(reads: Reads) -> AsyncIterator[Reloader]:
+    reloader = Reloader("the file", [reads.path], reads)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(reloader.run)
+        yield reloader
+        nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+def reads(tmp_path: Path) -> Reads:
+    path = tmp_path / "file"
+    path.write_text("1")
+    return Reads(path)
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.name == reloading.__name__]
+
+
+@pytest.fixture(autouse=True)
+def _all_lines(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+
+
+# Verifies: API-0182
+async def test_sighup(reads: Reads, caplog: pytest.LogCaptureFixture) -> None:
+    async with reloading_of(reads) as reloader:
+        reloader.hang_up()
+        await reads.until(1)
+        reloader.hang_up()
+        await reads.until(2)
+    assert told(caplog)[0] == "the file was read anew (SIGHUP)"
+
+
+# Verifies: API-0182
+async def test_a_change_is_read_once(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.005)
+    async with reloading_of(reads) as reloader:
+        reads.path.write_text("22")
+        await reads.until(1)
+        reads.path.unlink()
+        reads.failure = FileNotFoundError("it is gone")
+        await reads.until(2)
+        reads.failure = None
+        other = reads.path.with_name("other")
+        other.write_text("33")
+        other.replace(reads.path)
+        os.utime(reads.path, ns=(1, 1))
+        await reads.until(3)
+        reloader.hang_up()
+        await reads.until(4)
+        await trio.sleep(0.05)
+    assert reads.count == 4
+    assert "the file was read anew (changed)" in told(caplog)
+
+
+# Verifies: API-0182
+async def test_what_is_bad_is_told_and_not_taken(reads: Reads, caplog: pytest.LogCaptureFixture) -> None:
+    reads.failure = StartupRefused("QRUSTY_TLS_KEY='k' has a broken private key.")
+    async with reloading_of(reads) as reloader:
+        reloader.hang_up()
+        await reads.until(1)
+        reads.failure = None
+        reloader.hang_up()
+        await reads.until(2)
+    assert told(caplog)[0] == "the file stays as it was: QRUSTY_TLS_KEY='k' has a broken private key."
+
+
+# Verifies: SYS-0014
+async def test_a_failure_that_nobody_thought_of(reads: Reads, caplog: pytest.LogCaptureFixture) -> None:
+    reads.failure = RuntimeError("odd")
+    async with reloading_of(reads) as reloader:
+        reloader.hang_up()
+        await reads.until(1)
+        reads.failure = None
+        reloader.hang_up()
+        await reads.until(2)
+    assert "the file could not be read anew" in caplog.text
