@@ -52,6 +52,11 @@ class Identity(msgspec.Struct, frozen=True, gc=False):
         return b"\r\nx-request-id: " + self.request_id if self.request_id else b""
 
 
+def is_plain(value: bytes) -> bool:
+    """Whether this can be an id or a `traceparent` as it stands, and a well-formed value of a header."""
+    return value != b"" and _PLAIN.fullmatch(value) is not None
+
+
 def read_identity(request_ids: list[bytes] | None, traceparents: list[bytes] | None) -> Identity | None:
     """The identity in these headers; None if they say nothing. A header that is given twice counts as none."""
     request_id = traceparent = b""

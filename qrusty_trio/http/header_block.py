@@ -5,8 +5,9 @@ characters, two lengths, a length and a transfer coding, unknown codings, no Hos
 request through here, so neither is more lenient than the other.
 
 A header block runs from the request line's CR LF to the empty line. A client often repeats it from request to request,
-except for the length, so the result of parsing it is cached under its exact bytes. A block that changes each time is
-parsed each time (about 10 µs) and evicts none of those that repeat.
+except for the length, so the result of parsing it is cached under its exact bytes. What says who a request is may
+change each time (`X-Request-Id`, `traceparent`), so the block without that is looked up, too. If anything else changes,
+a block is parsed each time (about 10 µs) and evicts none of those that repeat.
 
 Requirements: API-0031
 """
@@ -14,10 +15,13 @@ Requirements: API-0031
 from __future__ import annotations
 
 import base64
+import copy
 import re
 import struct
 
-from qrusty_trio.api.identity import Identity, read_identity
+import msgspec
+
+from qrusty_trio.api.identity import Identity, is_plain, read_identity
 from qrusty_trio.api.operations import is_json
 from qrusty_trio.errors import BadRequest, QrustyError
 from qrusty_trio.http.origins import Browser
@@ -49,6 +53,7 @@ MAX_BATCHABLE_BLOCK_BYTES = 2048
 MAX_BATCHABLE_HEADERS = 32
 
 _BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+\r\n")
+_REQUEST_ID, _TRACEPARENT = b"\r\nx-request-id:", b"\r\ntraceparent:"
 _HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _BASE64URL = re.compile(rb"[-_A-Za-z0-9]*")
@@ -81,52 +86,34 @@ def headers_too_large() -> HeadersTooLarge:
     )
 
 
-class HeaderBlock:
+class HeaderBlock(msgspec.Struct, gc=False):
     """The facts of a header block that the fast path and the guard need."""
 
-    __slots__ = (
-        "batchable",
-        "browser",
-        "chunked",
-        "content_type",
-        "handshake_fault",
-        "identity",
-        "json",
-        "keep_alive",
-        "length",
-        "none_match",
-        "plain",
-        "settings_fault",
-        "takes_gzip",
-        "upgrade",
-    )
-
-    def __init__(self) -> None:
-        self.length = 0
-        """Size of the body in bytes; 0 if `chunked`."""
-        self.chunked = False
-        self.keep_alive = True
-        self.content_type: str | None = None
-        self.json = False
-        """Whether the content type is that of JSON."""
-        self.browser: Browser | None = None
-        """What a browser says about the request's origin; None if it is not from a browser."""
-        self.upgrade = ""
-        """The protocol to upgrade to, in lower case; '' if no upgrade is requested."""
-        self.handshake_fault = ""
-        """What is wrong with an upgrade to WebSocket; '' if nothing."""
-        self.identity: Identity | None = None
-        """Who the request is; None if its client did not say."""
-        self.settings_fault = ""
-        """What is wrong with an upgrade to HTTP/2; '' if nothing."""
-        self.none_match = ""
-        """If-None-Match; '' if it was not given."""
-        self.takes_gzip = False
-        """Whether the response may be compressed by gzip."""
-        self.plain = True
-        """No chunked body, no upgrade, no Expect."""
-        self.batchable = False
-        """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
+    length: int = 0
+    """Size of the body in bytes; 0 if `chunked`."""
+    chunked: bool = False
+    keep_alive: bool = True
+    content_type: str | None = None
+    json: bool = False
+    """Whether the content type is that of JSON."""
+    browser: Browser | None = None
+    """What a browser says about the request's origin; None if it is not from a browser."""
+    upgrade: str = ""
+    """The protocol to upgrade to, in lower case; '' if no upgrade is requested."""
+    handshake_fault: str = ""
+    """What is wrong with an upgrade to WebSocket; '' if nothing."""
+    identity: Identity | None = None
+    """Who the request is; None if its client did not say."""
+    settings_fault: str = ""
+    """What is wrong with an upgrade to HTTP/2; '' if nothing."""
+    none_match: str = ""
+    """If-None-Match; '' if it was not given."""
+    takes_gzip: bool = False
+    """Whether the response may be compressed by gzip."""
+    plain: bool = True
+    """No chunked body, no upgrade, no Expect."""
+    batchable: bool = False
+    """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
 
 
 _kept: tuple[RepeatCache[HeaderBlock], RepeatCache[HeaderBlock]] = (
@@ -142,11 +129,45 @@ def read_block(block: bytes, http11: bool) -> HeaderBlock:
     """
     kept = _kept[http11]
     found = kept.get(block) or kept.seen_once(block)
-    if found is None:
-        found = _read_block(block, http11)
-        if len(block) <= MAX_KEPT_BLOCK_BYTES:
-            kept.put(block, found)
+    if found is not None:
+        return found
+    cut = _without_identity(block)
+    if cut is None:
+        return _read_and_keep(block, kept, http11)
+    rest, identity = cut
+    found = kept.get(rest) or kept.seen_once(rest) or _read_and_keep(rest, kept, http11)
+    found = copy.copy(found)
+    found.identity = identity
     return found
+
+
+def _read_and_keep(block: bytes, kept: RepeatCache[HeaderBlock], http11: bool) -> HeaderBlock:
+    result = _read_block(block, http11)
+    if len(block) <= MAX_KEPT_BLOCK_BYTES:
+        kept.put(block, result)
+    return result
+
+
+def _without_identity(block: bytes) -> tuple[bytes, Identity] | None:
+    """A block without the lines that say who the request is, and what they say.
+
+    None if there is no such line, or anything about them that has to be looked at: then the block is parsed as a whole.
+    """
+    if len(block) > MAX_KEPT_BLOCK_BYTES:
+        return None
+    values = [b"", b""]
+    rest = block
+    lower = block.lower()
+    for place, name in enumerate((_REQUEST_ID, _TRACEPARENT)):
+        start = lower.find(name)
+        if start >= 0:
+            end = lower.find(b"\r\n", start + 2)
+            values[place] = value = rest[start + len(name) : end].strip(b" \t")
+            if not is_plain(value) or lower.find(name, end) >= 0:
+                return None
+            rest = rest[:start] + rest[end:]
+            lower = lower[:start] + lower[end:]
+    return (rest, Identity(*values)) if rest is not block else None
 
 
 def read_batchable_block(block: bytes) -> HeaderBlock | None:
