@@ -93,6 +93,7 @@ def one_round(program: Path, workload: Workload, side: Side, running: Running, n
         payload=workload.payload,
         window=WS_WINDOW,
         changing_headers=workload.changing_headers,
+        rate=workload.rate,
         batch=workload.batch,
         seconds=seconds,
         warmup=min(1.0, seconds / 3),

@@ -58,6 +58,8 @@ class Workload:
     socket: bool = False
     note: str = ""
     changing_headers: bool = False
+    rate: float = 0
+    """Messages/s that are due, whatever the server does; 0: each connection sends its next when the last is done."""
     batch: int = 0
     """Messages in each request; 0: one, without the routes for batches."""
     constant: str = ""
@@ -111,6 +113,20 @@ def _changing(mode: str, connections: int) -> Workload:
     )
 
 
+def _due(mode: str, connections: int, rate: int) -> Workload:
+    """The same as `_steps`, at a rate that does not depend on the server: what counts is the latency."""
+    closed = _steps(mode, connections)
+    return replace(
+        closed,
+        key=f"{closed.key}-due-{rate}",
+        title=f"{closed.title}, {rate:,} messages/s due",
+        note="Messages are due at random times. A latency counts from when its message was due, so what waits behind a "
+        "slow response counts as slow.",
+        sides=_sides(DURABLE),
+        rate=rate,
+    )
+
+
 def _batches(mode: str, connections: int, batch: int) -> Workload:
     """The same as `_steps`, with many messages a request. Only this project's server has the routes."""
     one = _steps(mode, connections)
@@ -128,6 +144,7 @@ WORKLOADS: tuple[Workload, ...] = (
     *(_steps("publish", connections) for connections in (1, 8, 32, 128)),
     *(_changing(mode, 32) for mode in ("cycle", "publish")),
     *(_batches(mode, 4, 100) for mode in ("cycle", "publish")),
+    *(_due("publish", 32, rate) for rate in (500, 2000)),
     _steps("cycle", 8, 4096),
     _steps("publish", 8, 4096),
     *(_sockets("publish", connections) for connections in (1, 4)),

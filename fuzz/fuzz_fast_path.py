@@ -112,7 +112,7 @@ class Recorder:
         self.seen += [(call.operation.name, call.params, call.body, call.query) for call in calls]
         return [Reply(200, b"{}") for _ in calls]
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], peers: Sequence[object]) -> None:
         callback(None)
 
     def give_back(self, reply: Reply) -> None:

@@ -81,8 +81,14 @@ func (l stepLoop) wake() {
 }
 
 func (l stepLoop) run(c *recorder) error {
+	due := c.run.arrivals()
 	for c.run.claim() {
-		if err := l.once(c); err != nil {
+		start := c.run.now()
+		if due != nil {
+			start = due.next()
+			time.Sleep(time.Duration(start - c.run.now()))
+		}
+		if err := l.once(c, start); err != nil {
 			if answer, ok := err.(refusal); ok {
 				c.fail(string(answer))
 				continue
@@ -96,8 +102,7 @@ func (l stepLoop) run(c *recorder) error {
 	return nil
 }
 
-func (l stepLoop) once(c *recorder) error {
-	start := c.run.now()
+func (l stepLoop) once(c *recorder, start int64) error {
 	at := start
 	if l.mode != "drain" {
 		if err := l.publish(); err != nil {
@@ -137,6 +142,29 @@ func (l stepLoop) once(c *recorder) error {
 	c.step(stepCycle, start, end)
 	c.message(end)
 	return nil
+}
+
+// arrivals says when the messages of one connection are due. A message is measured from then, also when the connection
+// is still busy with the one before: what waits because the server is slow counts as slow.
+type arrivals struct {
+	at     float64
+	mean   float64 // nanoseconds between two of them
+	random *rand.Rand
+}
+
+// arrivals is nil in a closed loop, where a message is due when the one before it is done.
+func (r *run) arrivals() *arrivals {
+	if r.o.rate <= 0 {
+		return nil
+	}
+	mean := 1e9 * float64(r.o.connections) / r.o.rate
+	return &arrivals{float64(r.now()), mean, rand.New(rand.NewPCG(rand.Uint64(), 0))}
+}
+
+// next is the time of the next one, in nanoseconds of the run: as far apart as in a Poisson process.
+func (a *arrivals) next() int64 {
+	a.at += a.random.ExpFloat64() * a.mean
+	return int64(a.at)
 }
 
 // wire is a socket with its buffers.

@@ -1,4 +1,4 @@
-// Load measures queue servers over loopback: a closed loop on raw sockets.
+// Load measures queue servers over loopback, on raw sockets: a closed loop, or with -rate an open one.
 //
 // Rule: everything a server answers is read and judged; what is not the answer asked for is counted, never hidden.
 // One line of JSON goes to standard output; see the type report.
@@ -34,6 +34,7 @@ type options struct {
 	amqpGet     bool
 	changing    bool
 	batch       int
+	rate        float64
 	cap         time.Duration
 }
 
@@ -75,12 +76,17 @@ func parse() *options {
 	flag.BoolVar(&o.amqpGet, "amqp-get", false, "amqp: basic.get instead of a consumer with prefetch 1")
 	flag.BoolVar(&o.changing, "changing-headers", false, "http: a traceparent and an X-Request-Id that differ in every request")
 	flag.IntVar(&o.batch, "batch", 0, "http: messages in each request, with modes publish and cycle; 0: one, without the routes for batches")
+	flag.Float64Var(&o.rate, "rate", 0, "messages/s that are due, over all connections, step by step; measured from when each is due; 0: a closed loop")
 	flag.DurationVar(&o.cap, "cap", 30*time.Minute, "give up after this")
 	procs := flag.Int("procs", 1, "threads that run the loop")
 	flag.Parse()
 	runtime.GOMAXPROCS(*procs)
 	if o.payload < 16 || o.connections < 1 || o.priorities < 1 || o.window < 1 || (o.mode == "drain" && o.count < 1) {
 		fmt.Fprintln(os.Stderr, "load: -payload at least 16, -connections, -priorities and -window at least 1, drain needs -count")
+		os.Exit(2)
+	}
+	if o.rate > 0 && (o.protocol == "ws" || o.batch > 0 || o.count > 0) {
+		fmt.Fprintln(os.Stderr, "load: -rate is for single steps: not with ws, -batch or -count")
 		os.Exit(2)
 	}
 	return o

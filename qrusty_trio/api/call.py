@@ -244,11 +244,11 @@ class Engine(Protocol):
         before it awaits anything.
         """
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], peers: Sequence[object]) -> None:
         """Call back on the event loop after the sync that covers all changes so far; with the fault if it failed.
 
-        `responses`: how many the callback sends. Callbacks that do not fit into one step of the loop wait for
-        the next.
+        `peers`: the connection of each response that the callback sends. Callbacks that do not fit into one step of the
+        loop wait for the next.
         """
 
     async def end_waits(self) -> None:

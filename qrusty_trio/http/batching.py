@@ -217,7 +217,8 @@ class Batching:
             else:
                 self._respond(connection, call, reply, begun)
         if later:
-            self._engine.when_durable(partial(self._respond_later, later, begun), len(later))
+            peers = [connection for connection, _, _ in later]
+            self._engine.when_durable(partial(self._respond_later, later, begun), peers)
         done = len(replies)
         return PendingCalls(connections[done:], calls[done:])
 

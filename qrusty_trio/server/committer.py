@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import logging
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from time import perf_counter_ns
 
 import trio
@@ -43,18 +43,18 @@ log = logging.getLogger(__name__)
 class _Group:
     """The tasks and callbacks that wait for the same sync."""
 
-    __slots__ = ("_callbacks", "done", "fault", "responses")
+    __slots__ = ("_callbacks", "done", "fault", "peers")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.fault: StorageFault | None = None
-        self.responses = 0
-        """Responses that wait for it; a task counts as one."""
+        self.peers: list[int] = []
+        """Who waits for it, by the id of a connection or task. One for each response; a task counts as one."""
         self._callbacks: deque[tuple[Callable[[StorageFault | None], None], int]] = deque()
 
-    def add(self, callback: Callable[[StorageFault | None], None], responses: int) -> None:
-        self._callbacks.append((callback, responses))
-        self.responses += responses
+    def add(self, callback: Callable[[StorageFault | None], None], peers: list[int]) -> None:
+        self._callbacks.append((callback, len(peers)))
+        self.peers += peers
 
     def finish(self) -> bool:
         """Wake the waiting tasks, and run callbacks up to `RESPONSES_PER_STEP`. Returns whether callbacks are left.
@@ -124,20 +124,23 @@ class Committer:
         if not self._waits:
             return
         group = self._group
-        group.responses += 1
-        self._came()
+        peer = id(trio.lowlevel.current_task())
+        group.peers.append(peer)
+        self._came((peer,))
         await group.done.wait()
         if group.fault is not None:
             # Without the traceback, to which every waiter would add its own stack.
             raise group.fault.with_traceback(None)
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], peers: Sequence[object]) -> None:
         """Like `durable`, with a callback: call it when `durable` would return (None) or raise (the fault).
 
-        Use it only when `waits` is true. `responses` is the number that the callback sends.
+        Use it only when `waits` is true. `peers`: the connection of each response that the callback sends.
         """
-        self._group.add(callback, responses)
-        self._came()
+        # Not the connections themselves, which may end before the next sync.
+        ids = list(map(id, peers))
+        self._group.add(callback, ids)
+        self._came(ids)
 
     def abandon(self, fault: StorageFault) -> None:
         """Fail all waiters after a storage fault, because no change may be reported as safe.
@@ -195,12 +198,12 @@ class Committer:
                 await self._sync(_Group(), worker.call)
         while True:
             await self._wanted.wait()
-            if self._group.responses < self._window.target:
+            if self._window.open:
                 await self._hold()
             self._wanted = trio.Event()
             group, self._group = self._group, _Group()
             await self._sync(group, worker.call)
-            self._window.synced(group.responses, self._group.responses)
+            self._window.synced(group.peers)
             self._window_begin = trio.current_time()
 
     async def _hold(self) -> None:
@@ -209,12 +212,13 @@ class Committer:
         with trio.move_on_at(self._window_begin + WINDOW_SECONDS):
             await self._full.wait()
         self._full = None
-        self._window.ended(self._group.responses)
+        self._window.ended()
 
-    def _came(self) -> None:
-        """Somebody waits for the next sync."""
+    def _came(self, peers: Iterable[int]) -> None:
+        """These wait for the next sync."""
         self._wanted.set()
-        if self._full is not None and self._group.responses >= self._window.target:
+        self._window.came(peers)
+        if self._full is not None and not self._window.open:
             self._full.set()
 
     async def _sync(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
@@ -243,7 +247,7 @@ class Committer:
             self._under_way.discard(group)
             self.syncs += 1
             self.sync_ns.add(perf_counter_ns() - begin)
-            self.group_sizes.add(group.responses)
+            self.group_sizes.add(len(group.peers))
             self._finish(group)
 
     async def sync_now(self) -> None:

@@ -155,9 +155,9 @@ class Engine:
         assert long is None
         return replies
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], peers: Sequence[object]) -> None:
         """Call `callback` after the sync that makes everything run so far durable, with the fault if it failed."""
-        self.committer.when_durable(callback, responses)
+        self.committer.when_durable(callback, peers)
 
     async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
         """Run `function(broker, now)` in one transaction. With `sync`, wait until that is as durable as promised.

@@ -51,7 +51,7 @@ class NotingEngine:
                 self._tell(call, reply, begun)
         return replies
 
-    def when_durable(self, callback: Callable[[StorageFault | None], None], responses: int = 1) -> None:
+    def when_durable(self, callback: Callable[[StorageFault | None], None], peers: Sequence[object]) -> None:
         unsynced, self._unsynced = self._unsynced, []
 
         def synced(fault: StorageFault | None) -> None:
@@ -59,7 +59,7 @@ class NotingEngine:
                 self._tell(call, reply if fault is None else error_reply(fault), begun)
             callback(fault)
 
-        self._engine.when_durable(synced, responses)
+        self._engine.when_durable(synced, peers)
 
     async def end_waits(self) -> None:
         await self._engine.end_waits()

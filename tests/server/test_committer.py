@@ -34,11 +34,11 @@ async def test_answers_leave_in_steps(store: WatchedStorage, end: str) -> None:
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         with store.held():
             engine.run_nowait([publish("first")])
-            engine.when_durable(partial(note, -1))
+            engine.when_durable(partial(note, -1), [object()])
             await store.until_sync_begins()
             engine.run_nowait([publish("x")])
             for number in range(40):
-                engine.when_durable(partial(note, number), HOW_MANY)
+                engine.when_durable(partial(note, number), [object()] * HOW_MANY)
             if end == "fault":
                 engine.fail(StorageFault("down"))
             nursery.start_soon(look)

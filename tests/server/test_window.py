@@ -14,68 +14,84 @@ from qrusty_trio.server.window import FIRST_PAUSE, LEAST, LONGEST_PAUSE, WINDOW_
 from tests.server.engines import WatchedStorage, engine_on, publish
 
 
-def synced(window: Window, answered: int, waiting: int = 0) -> int:
-    window.synced(answered, waiting)
-    return window.target
+def synced(window: Window, answered: int) -> bool:
+    window.synced(range(answered))
+    return window.open
 
 
 # Verifies: PER-0060
-def test_expects_back_whom_it_answered_beside_those_who_wait() -> None:
+def test_waits_until_all_that_were_answered_are_back() -> None:
     window = Window()
-    assert window.target == 0
-    assert synced(window, 8) == 8
-    window.ended(8)
-    assert synced(window, 8, waiting=5) == 13
+    assert synced(window, 8)
+    window.came([7, 0, 1, 2])
+    window.came([3, 4, 5])
+    assert window.open
+    window.came([6])
+    assert not window.open
+
+
+# Verifies: PER-0060
+def test_nobody_is_expected_before_the_first_sync() -> None:
+    assert not Window().open
+
+
+# Verifies: PER-0060
+def test_others_and_those_who_come_twice_do_not_count() -> None:
+    window = Window()
+    synced(window, 4)
+    window.came([100, 101, 102, 103, 104])
+    window.came([0, 0, 1, 2])
+    window.came([2])
+    assert window.open
+    window.came([3])
+    assert not window.open
 
 
 # Verifies: PER-0060
 @pytest.mark.parametrize("answered", range(LEAST))
 def test_does_not_wait_for_fewer_than_three(answered: int) -> None:
-    assert synced(Window(), answered, waiting=20) == 0
+    assert not synced(Window(), answered)
 
 
 # Verifies: PER-0060
 def test_expects_only_the_share_that_came_back() -> None:
     window = Window()
     synced(window, 10)
-    window.ended(6)
-    assert synced(window, 10, waiting=2) == 8
-    window.ended(8)
-    assert synced(window, 20) == 12
+    window.came(range(6))
+    window.ended()
+    synced(window, 20)
+    window.came(range(11))
+    assert window.open
+    window.came([11])
+    assert not window.open
 
 
 # Verifies: PER-0060
 def test_tries_everybody_again_ever_more_rarely_while_they_stay_away() -> None:
     window = Window()
     synced(window, 10)
-    window.ended(0)
+    window.ended()
     pauses = []
     for _ in range(10):
         syncs = 1
-        while synced(window, 10) == 0:
+        while not synced(window, 10):
             syncs += 1
         pauses.append(syncs)
-        window.ended(0)
+        window.ended()
     assert pauses[0] == 2 * FIRST_PAUSE
     assert all(later == min(2 * before, LONGEST_PAUSE) for before, later in pairwise(pauses))
-    while synced(window, 10) == 0:
+    while not synced(window, 10):
         pass
-    window.ended(10)
+    window.came(range(10))
+    window.ended()
     synced(window, 10)
-    window.ended(1)
-    assert [synced(window, 10) for _ in range(2 * FIRST_PAUSE)][-1] == 10
+    window.came([0])
+    window.ended()
+    assert [synced(window, 10) for _ in range(2 * FIRST_PAUSE)].index(True) == 2 * FIRST_PAUSE - 1
 
 
-# Verifies: PER-0060
-def test_a_group_that_a_fault_has_emptied_counts_as_nobody() -> None:
-    window = Window()
-    synced(window, 10, waiting=5)
-    window.ended(0)
-    assert synced(window, 10) == 0
-
-
-async def answer(engine: Engine, responses: int) -> trio.Event:
-    """A change for which so many responses wait. Returns what is set once they were sent."""
+async def answer(engine: Engine, *peers: object) -> trio.Event:
+    """A change for which these wait. Returns what is set once they were answered."""
     sent = trio.Event()
 
     def send(fault: StorageFault | None) -> None:
@@ -83,52 +99,83 @@ async def answer(engine: Engine, responses: int) -> trio.Event:
         sent.set()
 
     engine.run_nowait([publish("x")])
-    engine.when_durable(send, responses)
+    engine.when_durable(send, peers)
     await wait_all_tasks_blocked()
     return sent
+
+
+PEERS = [object() for _ in range(4)]
 
 
 # Verifies: PER-0060
 async def test_a_sync_waits_until_all_are_back(store: WatchedStorage, mock_clock: MockClock) -> None:
     async with engine_on(store) as engine:
-        await (await answer(engine, 4)).wait()
+        await (await answer(engine, *PEERS)).wait()
         syncs = store.syncs
-        early = await answer(engine, 3)
+        early = await answer(engine, *PEERS[:3])
         assert (store.syncs, early.is_set()) == (syncs, False)
-        last = await answer(engine, 1)
+        last = await answer(engine, PEERS[3])
         await early.wait()
         await last.wait()
         assert store.syncs == syncs + 1
 
 
 # Verifies: PER-0060
+async def test_tasks_are_waited_for_too(store: WatchedStorage, mock_clock: MockClock) -> None:
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        synced = [trio.Event() for _ in range(3)]
+        again = [trio.Event() for _ in range(3)]
+
+        async def change_twice(number: int) -> None:
+            await engine.run([publish("x")])
+            synced[number].set()
+            await again[number].wait()
+            await engine.run([publish("x")])
+
+        with store.held():
+            await answer(engine, object())
+            for number in range(3):
+                nursery.start_soon(change_twice, number)
+            await wait_all_tasks_blocked()
+        for each in synced:
+            await each.wait()
+        syncs = store.syncs
+        again[0].set()
+        again[1].set()
+        await wait_all_tasks_blocked()
+        assert store.syncs == syncs
+        again[2].set()
+    assert store.syncs == syncs + 1
+
+
+# Verifies: PER-0060
 async def test_a_sync_does_not_wait_longer_than_the_window(store: WatchedStorage, mock_clock: MockClock) -> None:
     async with engine_on(store) as engine:
-        await (await answer(engine, 4)).wait()
-        early = await answer(engine, 3)
+        await (await answer(engine, *PEERS)).wait()
+        early = await answer(engine, *PEERS[:3])
         assert not early.is_set()
         mock_clock.jump(WINDOW_SECONDS)
         await early.wait()
         # The next one expects only three quarters.
-        await (await answer(engine, 4)).wait()
-        await (await answer(engine, 3)).wait()
+        await (await answer(engine, *PEERS)).wait()
+        await (await answer(engine, *PEERS[:3])).wait()
 
 
 # Verifies: PER-0060
 async def test_there_is_no_window_once_its_time_is_over(store: WatchedStorage, mock_clock: MockClock) -> None:
     async with engine_on(store) as engine:
-        await (await answer(engine, 4)).wait()
+        await (await answer(engine, *PEERS)).wait()
         mock_clock.jump(WINDOW_SECONDS)
-        await (await answer(engine, 1)).wait()
+        await (await answer(engine, PEERS[0])).wait()
 
 
 # Verifies: PER-0060
 async def test_a_fault_ends_the_wait_of_those_who_are_held(store: WatchedStorage, mock_clock: MockClock) -> None:
     faults: list[StorageFault | None] = []
     async with engine_on(store) as engine:
-        await (await answer(engine, 4)).wait()
+        await (await answer(engine, *PEERS)).wait()
         engine.run_nowait([publish("x")])
-        engine.when_durable(faults.append, 2)
+        engine.when_durable(faults.append, PEERS[:2])
         await wait_all_tasks_blocked()
         assert not faults
         engine.fail(StorageFault("down"))
@@ -139,8 +186,8 @@ async def test_a_fault_ends_the_wait_of_those_who_are_held(store: WatchedStorage
 async def test_the_end_of_the_server_fails_those_who_are_held(store: WatchedStorage, mock_clock: MockClock) -> None:
     """None of them may take its change for durable."""
     async with engine_on(store) as engine:
-        await (await answer(engine, 4)).wait()
+        await (await answer(engine, *PEERS)).wait()
         syncs = store.syncs
-        held = await answer(engine, 2)
+        held = await answer(engine, *PEERS[:2])
     assert not held.is_set()
     assert store.syncs == syncs

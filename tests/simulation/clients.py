@@ -208,7 +208,7 @@ class Client:
                 else:
                     responses[index] = reply
             if later:
-                engine.when_durable(lambda fault, later=later: give(later, fault))  # type: ignore[misc]  # bound now
+                engine.when_durable(lambda fault, later=later: give(later, fault), [self])  # type: ignore[misc]  # bound now
             first += len(replies)
             if first < len(asks):
                 await trio.lowlevel.checkpoint()
