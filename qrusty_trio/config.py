@@ -9,8 +9,6 @@ Requirements: SYS-0016
 
 from __future__ import annotations
 
-import difflib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
@@ -46,14 +44,6 @@ SHOWN_CHARS = 100
 HOT_TIER_SIZE, MAX_HOT_TIER_SIZE = 1000, 100_000
 CACHE_MB, WRITE_BUFFER_MB = 128, 16
 """Defaults that are adjusted to other settings (cache and write buffer in MiB)."""
-OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
-"""An unknown variable with one of these prefixes is reported as a likely typo."""
-_OF_COMMANDS = frozenset({"QRUSTY_URL"})
-"""What commands read, and a server does not."""
-_OF_KUBERNETES = re.compile(
-    r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
-)
-"""Variables that Kubernetes sets in every container for each service, even one named qrusty or qrusty-something."""
 
 
 class StorageMode(StrEnum):
@@ -292,6 +282,16 @@ class Settings:
     access_log: AccessFormat = _row(
         "QRUSTY_ACCESS_LOG", "off", one_of(AccessFormat), "", "Whether each response is logged to stdout, and how."
     )
+    audit_file: Path | None = _row(
+        "QRUSTY_AUDIT_FILE", "", file(), "", "Where it is recorded who created, changed, purged or deleted what."
+    )
+    audit_max_mb: int = _row(
+        "QRUSTY_AUDIT_MAX_MB",
+        "16",
+        whole(1, 4096),
+        "MiB",
+        "Size at which that file is put aside and a new one is begun. Eight old ones are kept.",
+    )
     allowed_origins: frozenset[str] = _row(
         "QRUSTY_ALLOWED_ORIGINS",
         "",
@@ -363,6 +363,11 @@ class Settings:
         self._work_out("refill_threshold", self.hot_tier_size // 4)
         self._work_out("rocksdb_cache_mb", CACHE_MB if tables <= CACHE_MB else 2 * tables)
         self._work_out("rocksdb_write_buffer_mb", max(1, min(WRITE_BUFFER_MB, self.rocksdb_cache_mb // 2)))
+        if self.audit_file is not None and self.audit_file.absolute().is_relative_to(self.data_path.absolute()):
+            raise StartupRefused(
+                f"QRUSTY_AUDIT_FILE='{self.audit_file}' is not allowed: it takes a file outside of DATA_PATH, which is "
+                f"{self.data_path}."
+            )
         if self.refill_threshold >= self.hot_tier_size:
             raise StartupRefused(
                 f"QRUSTY_REFILL_THRESHOLD='{self.refill_threshold}' is not allowed: it takes less than "
@@ -411,21 +416,6 @@ def _given(value: float) -> float | None:
 
 TABLE: dict[str, Setting] = {entry.name: entry.metadata["row"] for entry in fields(Settings)}
 """Attribute of `Settings` -> its row."""
-
-
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """A sentence for each variable that looks like a setting but is not one, with a suggestion if a name is similar.
-
-    Requirements: API-0063
-    """
-    known = {row.variable for row in TABLE.values()}
-    sentences = []
-    for variable in sorted(environment.keys() - _OF_COMMANDS):
-        if variable.startswith(OWN_PREFIXES) and variable not in known and not _OF_KUBERNETES.fullmatch(variable):
-            close = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
-            hint = f"; is {close[0]} meant?" if close else ""
-            sentences.append(f"{variable} is no setting of this server{hint}")
-    return sentences
 
 
 def webui_directory(configured: Path) -> Path | None:

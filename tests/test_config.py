@@ -22,11 +22,11 @@ from qrusty_trio.config import (
     Settings,
     StorageMode,
     UnknownQueue,
-    unknown_variables,
     webui_directory,
 )
 from qrusty_trio.core.pressure import Thresholds
 from qrusty_trio.errors import StartupRefused
+from qrusty_trio.unknown_settings import unknown_variables
 
 DEFAULTS = {
     "DATA_PATH": "/data",
@@ -56,6 +56,8 @@ DEFAULTS = {
     "QRUSTY_LOG_LEVEL": "info",
     "QRUSTY_LOG_FORMAT": "console",
     "QRUSTY_ACCESS_LOG": "off",
+    "QRUSTY_AUDIT_FILE": "",
+    "QRUSTY_AUDIT_MAX_MB": "16",
     "QRUSTY_ALLOWED_ORIGINS": "",
     "QRUSTY_ALLOWED_HOSTS": "",
     "QRUSTY_TLS_CERT": "",
@@ -148,6 +150,8 @@ ACCEPTED: list[tuple[str, str, str, object]] = [
     ("QRUSTY_LOG_LEVEL", "debug", "log_level", "debug"),
     ("QRUSTY_LOG_FORMAT", "json", "log_format", "json"),
     ("QRUSTY_ACCESS_LOG", "json", "access_log", "json"),
+    ("QRUSTY_AUDIT_FILE", "/var/log/audit.jsonl", "audit_file", Path("/var/log/audit.jsonl")),
+    ("QRUSTY_AUDIT_MAX_MB", "1", "audit_max_mb", 1),
     ("QRUSTY_ALLOWED_ORIGINS", " ", "allowed_origins", frozenset()),
     (
         "QRUSTY_ALLOWED_ORIGINS",
@@ -212,6 +216,9 @@ REFUSED: list[tuple[str, str]] = [
     ("QRUSTY_TRUSTED_PROXIES", "10.0.0.1/8"),
     ("QRUSTY_TRUSTED_PROXIES", "10.0.0.1,"),
     ("QRUSTY_TRUSTED_PROXIES", "proxy.example"),
+    ("QRUSTY_AUDIT_FILE", " "),
+    ("QRUSTY_AUDIT_FILE", "/\udcff"),
+    ("QRUSTY_AUDIT_MAX_MB", "0"),
     ("STORAGE_MODE", "Memory"),
     ("STORAGE_MODE", "redis"),
     ("MAX_CONNECTIONS", "0"),
@@ -311,6 +318,10 @@ def test_thresholds_must_rise(environment: dict[str, str]) -> None:
         (
             {"QRUSTY_HOT_TIER_SIZE": "250", "QRUSTY_REFILL_THRESHOLD": "250"},
             ("QRUSTY_REFILL_THRESHOLD='250'", "QRUSTY_HOT_TIER_SIZE, which is 250"),
+        ),
+        (
+            {"QRUSTY_AUDIT_FILE": "/srv/q/audit", "DATA_PATH": "/srv/q"},
+            ("QRUSTY_AUDIT_FILE='/srv/q/audit'", "DATA_PATH, which is /srv/q"),
         ),
         (
             {"ROCKSDB_CACHE_MB": "15", "ROCKSDB_WRITE_BUFFER_MB": "16"},

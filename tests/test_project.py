@@ -53,7 +53,7 @@ from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.pauses import READ_AHEAD_BYTES
 from qrusty_trio.http.request_log import MAX_WARNINGS
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
-from qrusty_trio.server import supervisor, webui_files
+from qrusty_trio.server import audit_file, supervisor, webui_files
 from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.telemetry import served, spans, tracing
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
@@ -197,6 +197,7 @@ def documented_limits() -> dict[str, str]:
         f"{served.MAX_BYTES // 2**20} MiB",
         "exporting the last spans at a stop": f"{tracing.CLOSE_SECONDS:g} s",
         "log records waiting for stderr": f"{OUTPUT_RECORDS:,}",
+        "records of the audit waiting for their file": f"{audit_file.WAITING_RECORDS:,}",
         "lines of the access log waiting for stdout": f"{access_log.WAITING_LINES:,}",
     }
 

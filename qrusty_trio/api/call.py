@@ -120,6 +120,26 @@ class MemoryStatus(Protocol):
     def limit_bytes(self) -> int: ...
 
 
+class AuditFileState(Protocol):
+    """How the file of the audit is."""
+
+    @property
+    def lost(self) -> int: ...
+
+    @property
+    def failing(self) -> bool: ...
+
+
+class AuditPages(Protocol):
+    """The records of the audit, for those who read them."""
+
+    @property
+    def file(self) -> AuditFileState: ...
+
+    def page(self, before: int, limit: int) -> tuple[list[bytes], int | None]:
+        """Up to `limit` records before this number, in JSON, the newest first; and the number to go on with."""
+
+
 @dataclass(slots=True)
 class Services:
     """What operations work with."""
@@ -131,6 +151,8 @@ class Services:
     payload_disk_bytes: Callable[[], int]
     """Size on disk, in bytes, of the segment files of large payloads."""
     about: About = field(default_factory=About)
+    audit: AuditPages | None = None
+    """None: nothing is audited."""
     guarded: bool = False
     """Whether operations need tokens."""
 

@@ -17,7 +17,18 @@ from typing import Final
 
 import msgspec
 
-from qrusty_trio.api import batches, browsing, dead_letters, locking, messages, overview, probes, queues, reports
+from qrusty_trio.api import (
+    auditing,
+    batches,
+    browsing,
+    dead_letters,
+    locking,
+    messages,
+    overview,
+    probes,
+    queues,
+    reports,
+)
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
 from qrusty_trio.api.routes import Router
@@ -38,6 +49,7 @@ OPERATIONS: Final = (
     *reports.OPERATIONS,
     *overview.OPERATIONS,
     *browsing.OPERATIONS,
+    *auditing.OPERATIONS,
     *probes.OPERATIONS,
 )
 """Every HTTP route except /ws, /metrics and the web UI."""

@@ -18,9 +18,10 @@ from typing import TypeVar
 
 import trio
 
-from qrusty_trio.config import TABLE, Settings, unknown_variables
+from qrusty_trio.config import TABLE, Settings
 from qrusty_trio.errors import QrustyError, StartupRefused, StorageFault
 from qrusty_trio.logs import LogRing, one_line, set_up
+from qrusty_trio.unknown_settings import unknown_variables
 
 EXIT_CRASHED = 1
 EXIT_REFUSED = 78

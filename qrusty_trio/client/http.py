@@ -377,6 +377,10 @@ class HttpClient:
         """Version, state, settings and limits of the server."""
         return object_of(await self._call("server"))
 
+    async def audit(self, *, limit: int | None = None, cursor: str | None = None) -> Json:
+        """Who changed what, the newest first: {"records": [...], "cursor": ..., ...}."""
+        return object_of(await self._call("audit", {}, named(limit=limit, cursor=cursor)))
+
     # One request
 
     async def _take(

@@ -106,6 +106,7 @@ TABLE = {
         Operation("live", "GET", "/livez", repeatable=True),
         Operation("ready", "GET", "/readyz", repeatable=True),
         Operation("server", "GET", "/server", repeatable=True),
+        Operation("audit", "GET", "/audit", query=("limit", "cursor"), repeatable=True),
     )
 }
 

@@ -25,6 +25,7 @@ from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.errors import QrustyError, StorageFault
+from qrusty_trio.server.auditor import Auditor
 from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
@@ -75,6 +76,7 @@ class Engine:
         """Set while there is a fault to recover from."""
         self.reading_anew = trio.Lock()
         """Held while the store is loaded into memory, by start-up or by a recovery that begins meanwhile."""
+        self.auditor: Auditor | None = None
         self.transactions = 0
         """Counts transactions, so that tasks can tell when the server is quiet."""
         self._dispatch_wanted = trio.Event()
@@ -123,7 +125,11 @@ class Engine:
         except trio.Cancelled:
             for reply in replies:
                 self.give_back(reply)
+            if self.auditor is not None:
+                self.auditor.done(calls, replies)  # The changes stand.
             raise
+        if self.auditor is not None:
+            self.auditor.done(calls, replies)
         return replies
 
     def run_to_end(self, calls: Sequence[Call]) -> list[Reply]:
@@ -323,9 +329,13 @@ class Engine:
         except trio.Cancelled:
             if long.deliveries:
                 self.returns.take_back(long.deliveries)
+            if self.auditor is not None:
+                self.auditor.broke_off(long.call)
             raise
         finally:
             long.close()
+        if self.auditor is not None:
+            self.auditor.ended(long.call, reply)
         return reply
 
     def _step(self, long: Long) -> Reply | Wait | None:

@@ -154,6 +154,11 @@ class Metrics:
         yield _counter(
             "qrusty_connections_failed", "Connections ended by an error of the server's own", context.bulkheads.failures
         )
+        if services.audit is not None:
+            yield _counter("qrusty_audit_lost", "Records of the audit that were not written", services.audit.file.lost)
+            yield _gauge(
+                "qrusty_audit_failing", "Whether records of the audit wait for their file", services.audit.file.failing
+            )
         yield _gauge("qrusty_loop_lag_seconds", "How late the event loop ran its last timer", self._lag.last)
         yield _gauge("qrusty_loop_lag_highest_seconds", "The same, the highest since the start", self._lag.highest)
 

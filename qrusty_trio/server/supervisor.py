@@ -51,6 +51,7 @@ from qrusty_trio.logs import LogRing
 from qrusty_trio.server import descriptors, startup
 from qrusty_trio.server.activation import PassedSocket
 from qrusty_trio.server.ages import watch_ages
+from qrusty_trio.server.auditor import Auditor
 from qrusty_trio.server.certificates import certificates_of
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
@@ -154,10 +155,10 @@ async def _serve(
     task_status: trio.TaskStatus[Server],
 ) -> None:
     """Run with open stores, and close them at the end."""
-    spans = None
-    notes = Notes(fitted.settings)
+    spans = notes = None
     try:
         ring.attach(_reach_loop())
+        notes = await trio.to_thread.run_sync(Notes, fitted.settings)
         if fitted.settings.tracing:
             spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
         await _run(fitted, stores, ring, memory, notifier, passed, stopping, tls, spans, notes, task_status)
@@ -171,8 +172,9 @@ async def _serve(
         if spans is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + tracing.CLOSE_SECONDS):
                 await trio.to_thread.run_sync(spans.close, abandon_on_cancel=True)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTES_SECONDS):
-            await trio.to_thread.run_sync(notes.close, abandon_on_cancel=True)
+        if notes is not None:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + NOTES_SECONDS):
+                await trio.to_thread.run_sync(notes.close, abandon_on_cancel=True)
 
 
 async def _run(
@@ -191,6 +193,9 @@ async def _run(
     settings = fitted.settings
     status = PressureStatus()
     engine = make_engine(settings, stores, status)
+    if notes.trail is not None:
+        engine.services.audit = notes.trail
+        engine.auditor = Auditor(notes.trail, engine.clock)
     compactor = None
     if stores.payloads is not None and stores.removed_log is not None:
         compactor = Compactor(engine, stores.payloads, stores.removed_log, settings.compact_interval_secs)

@@ -51,6 +51,7 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("GET", f"/queues/q/messages/{ID}", "message", ("q", ID)),
     ("GET", "/queues/q/priorities", "priorities", ("q",)),
     ("GET", "/queue-list", "queue_list", ()),
+    ("GET", "/audit", "audit", ()),
     ("GET", "/livez", "live", ()),
     ("GET", "/readyz", "ready", ()),
     ("GET", "/queues/q/dead-letters", "dead_letters", ("q",)),

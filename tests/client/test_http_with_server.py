@@ -186,6 +186,13 @@ async def test_reports(fast_path: bool) -> None:
         assert (await client.operation_histograms())["operations"]["publish"]["count"] == 3
         assert (await client.health())["status"] == (await client.live())["status"] == "ok"
         assert (await client.server())["limits"]
+        assert await client.audit(limit=1) == {
+            "enabled": False,
+            "records": [],
+            "cursor": None,
+            "lost": 0,
+            "failing": False,
+        }
         assert await client.ready() is True
         server.engine.services.gate.starting = True
         assert await client.ready() is False

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from qrusty_trio.api.auditing import Outcome
 from qrusty_trio.api.description.shapes import Config, Rate
 from qrusty_trio.core.forecast import Trend
 
@@ -157,6 +158,27 @@ class Server(msgspec.Struct):
     connections: Connections
     memory: MemoryFacts
     limits: Annotated[dict[str, int], Meta(description="Limits of the server by name.")]
+
+
+class AuditRecord(msgspec.Struct):
+    number: Annotated[int, Meta(ge=1, description="Counts the records. A gap: something could not be written.")]
+    time: Annotated[str, Meta(description="When it was done, RFC 3339 in UTC.")]
+    who: Annotated[str, Meta(description="The name of the token, or else the peer.")]
+    peer: Annotated[str, Meta(description="The address of the client, or what a trusted proxy said.")]
+    request_id: Annotated[str, Meta(description="Of the request; empty if it had none.")]
+    operation: Annotated[str, Meta(description="What was done.")]
+    queue: Annotated[str | None, Meta(description="The queue; null if it was all of them.")]
+    request: Annotated[Any, Meta(description="The body of the request; its size alone if it is over 2 KiB.")]
+    response: Annotated[Any, Meta(description="The body of the response, likewise.")]
+    outcome: Annotated[Outcome, Meta(description="With the last two, a part may be done.")]
+
+
+class Audit(msgspec.Struct):
+    enabled: Annotated[bool, Meta(description="Whether there is an audit.")]
+    records: Annotated[list[AuditRecord], Meta(description="The newest first.")]
+    cursor: Annotated[str | None, Meta(description="For the next page; null at the end of what is kept in memory.")]
+    lost: Annotated[int, Meta(ge=0, description="Records that could not be written, since the start.")]
+    failing: Annotated[bool, Meta(description="Whether records wait because the file can't be written.")]
 
 
 class QueueTotals(msgspec.Struct):

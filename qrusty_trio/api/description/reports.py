@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from qrusty_trio.api import overview, probes, reports
+from qrusty_trio.api import auditing, overview, probes, reports
 from qrusty_trio.api.description import report_shapes as shapes
+from qrusty_trio.api.description.fields import CURSOR, LIMIT
 from qrusty_trio.api.description.model import Described, Example, Parameter
 from qrusty_trio.core.model import MAX_QUEUES
 from qrusty_trio.core.timings import WINDOW_SECONDS
 
-_OF = {operation.name: operation for operation in (*reports.OPERATIONS, *overview.OPERATIONS, *probes.OPERATIONS)}
+_OF = {
+    operation.name: operation
+    for operation in (*reports.OPERATIONS, *overview.OPERATIONS, *auditing.OPERATIONS, *probes.OPERATIONS)
+}
 _CONFIG: Final = {"ordering": "MaxFirst", "allow_duplicates": True, "priority_kind": "Numeric"}
 _RATES: Final = {"publish_rate_per_sec": 0.0, "ack_rate_per_sec": 0.0, "nack_rate_per_sec": 0.0}
 _STATS: Final = {
@@ -121,6 +125,38 @@ DESCRIBED: Final = (
         shapes.Health,
         Example("/health", None, {"status": "ok", "memory_pressure": False}),
         notes="The status is always 200. `/readyz` tells by its status.",
+    ),
+    Described(
+        _OF["audit"],
+        "Show who created, changed, purged or deleted what.",
+        shapes.Audit,
+        Example(
+            "/audit?limit=1",
+            None,
+            {
+                "enabled": True,
+                "records": [
+                    {
+                        "number": 2,
+                        "time": "2031-05-04T03:02:01.006Z",
+                        "who": "127.0.0.1:50412",
+                        "peer": "127.0.0.1:50412",
+                        "request_id": "",
+                        "operation": "create_queue",
+                        "queue": "jobs",
+                        "request": {"name": "jobs", "config": {"ordering": "MaxFirst"}},
+                        "response": None,
+                        "outcome": "done",
+                    }
+                ],
+                "cursor": "2",
+                "lost": 0,
+                "failing": False,
+            },
+            "queue",
+        ),
+        query=(LIMIT, CURSOR),
+        notes="It shows the last 1,000 records, or 2 MiB of them. The file of `QRUSTY_AUDIT_FILE` has more.",
     ),
     Described(
         _OF["server"],

@@ -373,6 +373,10 @@ class HttpClient:
         """Version, state, settings and limits of the server."""
         return object_of(self._call("server"))
 
+    def audit(self, *, limit: int | None = None, cursor: str | None = None) -> Json:
+        """Who changed what, the newest first: {"records": [...], "cursor": ..., ...}."""
+        return object_of(self._call("audit", {}, named(limit=limit, cursor=cursor)))
+
     # One request
 
     def _take(self, name: str, params: dict[str, str], fields: Json, lock_seconds: int, wait_seconds: float) -> Any:

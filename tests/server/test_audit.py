@@ -1,0 +1,107 @@
+"""The audit of a whole server: who did what, over both paths, and what is there after kill -9."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from qrusty_trio.api.call import Call
+from qrusty_trio.api.operations import OPERATIONS
+from tests.http.web import PATHS
+from tests.server.running import child_server, client_of, running, settings_for, until_ready
+
+both_paths = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
+CHANGES: list[tuple[str, str, Any]] = [
+    ("POST", "/create-queue", {"name": "jobs", "config": {"ordering": "MaxFirst"}}),
+    ("POST", "/publish", {"queue": "jobs", "priority": 1, "payload": "secret"}),
+    ("POST", "/update-queue", {"name": "jobs", "config": {"name": "new"}}),
+    ("POST", "/force-unlock/new", {"all": True}),
+    ("POST", "/queues/new/dead-letters/requeue", {"all": True}),
+    ("POST", "/queues/new/dead-letters/purge", {"all": True}),
+    ("POST", "/purge-queue/new", None),
+    ("DELETE", "/delete-queue/new", None),
+    ("POST", "/purge-all", None),
+    ("POST", "/delete-all", None),
+]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+# Verifies: API-0165, API-0166
+@both_paths
+async def test_each_change_is_recorded_once(tmp_path: Path, fast_path: bool) -> None:
+    path = tmp_path / "audit"
+    settings = settings_for(tmp_path / "data", audit_file=path, fast_path=fast_path)
+    async with running(settings) as server, client_of(server) as client:
+        await until_ready(server)
+        for method, target, body in CHANGES:
+            text = json.dumps(body).encode() if body is not None else None
+            assert (await client.request(method, target, text)).status == 200, target
+        for target in ("/create-queue", "/force-unlock/nothing"):
+            assert (await client.request("POST", target, b"{}")).status >= 400
+        shown = (await client.request("GET", "/audit?limit=100")).json()
+        metrics = (await client.request("GET", "/metrics")).body
+    found = lines(path)
+    assert shown["records"] == found[::-1]
+    assert [each["operation"] for each in found] == [
+        "create_queue",
+        "update_queue",
+        "force_unlock",
+        "requeue_dead_letters",
+        "purge_dead_letters",
+        "purge_queue",
+        "delete_queue",
+        "purge_all",
+        "delete_all",
+    ]
+    assert [each["queue"] for each in found[:6]] == ["jobs", "jobs", "new", "new", "new", "new"]
+    assert [each["number"] for each in found] == list(range(1, len(found) + 1))
+    assert {each["outcome"] for each in found} == {"done"}
+    assert all(each["who"] == each["peer"] and each["peer"].startswith("127.0.0.1:") for each in found)
+    assert "secret" not in path.read_text()
+    assert b"qrusty_audit_lost_total 0.0" in metrics
+    assert b"qrusty_audit_failing 0.0" in metrics
+
+
+# Verifies: API-0165
+async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    variables = {"QRUSTY_AUDIT_FILE": str(path)}
+    async with child_server(tmp_path / "data", **variables) as server:
+        async with client_of(server) as client:
+            assert (await client.request("POST", "/purge-all")).status == 200
+            with trio.fail_after(60):
+                while not path.read_bytes():  # noqa: ASYNC110  # a thread writes it
+                    await trio.sleep(0.002)
+        await server.kill()
+    async with child_server(tmp_path / "data", **variables) as server:
+        async with client_of(server) as client:
+            assert (await client.request("POST", "/delete-all")).status == 200
+            shown = (await client.request("GET", "/audit")).json()
+        assert await server.stop() == 0
+    assert [each["operation"] for each in shown["records"]] == ["delete_all", "purge_all"]
+    assert [each["number"] for each in lines(path)] == [1, 2]
+
+
+# Verifies: API-0165
+async def test_a_client_that_leaves_in_the_middle_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    async with running(settings_for(tmp_path / "data", audit_file=path)) as server:
+        await until_ready(server)
+        async with client_of(server) as client:
+            for number in range(100):
+                body = json.dumps({"name": f"q{number}", "config": {"ordering": "Fifo"}}).encode()
+                assert (await client.request("POST", "/create-queue", body)).status == 200
+        purge_all = next(each for each in OPERATIONS if each.name == "purge_all")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.engine.run([Call(purge_all)])
+        assert scope.cancelled_caught
+    last = lines(path)[-1]
+    assert (last["operation"], last["outcome"], last["who"]) == ("purge_all", "interrupted", "-")
