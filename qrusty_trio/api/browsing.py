@@ -92,7 +92,7 @@ def _available(
     while True:
         chunk = read_on(services.broker.journal, queue, begin, MESSAGES_PER_STEP)
         for key, record in chunk.pairs:
-            if not page.add(_message(services.broker.payloads, queue, key, record)):
+            if not page.add(message_fields(services.broker.payloads, queue, key, record)):
                 assert last is not None
                 return Cursor(Listed.AVAILABLE, queue.number, upper, last)
             last = key
@@ -115,7 +115,7 @@ def _locked(services: Services, queue: Queue, given: str | None, page: _Page) ->
         if queue.locks.get(lock.id) is not lock:
             continue  # it was settled since the last step
         record = queue.read_lock(journal, lock).record
-        if not page.add(_message(services.broker.payloads, queue, lock.key, record, lock)):
+        if not page.add(message_fields(services.broker.payloads, queue, lock.key, record, lock)):
             further = lock.number - 1
             break
     return (
@@ -125,7 +125,7 @@ def _locked(services: Services, queue: Queue, given: str | None, page: _Page) ->
     )
 
 
-def _message(
+def message_fields(
     payloads: Payloads, queue: Queue, key: bytes, record: bytes, lock: Lock | None = None, whole: bool = False
 ) -> dict[str, Any]:
     """A message, for a response. `whole`: with its payload, however large that is."""
@@ -158,12 +158,12 @@ def _one_message(services: Services, call: Call, now: int) -> Generator[None, No
     given = read_query(call.query, ("cursor",))
     queue = queue_of(services, name)
     cursor = read_cursor(given.get("cursor"), Listed.SEARCHED, queue.number, queue.purged_sequence, queue.next_sequence)
-    start = _place(cursor) if cursor is not None else None
+    start = read_place(cursor) if cursor is not None else None
     payloads = services.broker.payloads
     lock = queue.locks.get(id)
     if lock is not None:
         record = queue.read_lock(services.broker.journal, lock).record
-        found = _message(payloads, queue, lock.key, record, lock, whole=True)
+        found = message_fields(payloads, queue, lock.key, record, lock, whole=True)
         return Reply(200, _encode(found | {"looked_at": 0, "complete": True, "cursor": None}))
     if queue.dead and cursor is None:
         dead, _ = yield from _while_there(services, queue, dead_letters.found(services, queue, id))
@@ -172,17 +172,22 @@ def _one_message(services: Services, call: Call, now: int) -> Generator[None, No
     search = yield from _while_there(services, queue, find(services.broker.journal, queue, id, start))
     outcome: dict[str, Any] = {"looked_at": search.looked_at, "complete": search.further is None, "cursor": None}
     if search.found is not None:
-        found = _message(payloads, queue, search.found.key, search.record, whole=True)
+        found = message_fields(payloads, queue, search.found.key, search.record, whole=True)
         return Reply(200, _encode(found | {"before": search.found.before} | outcome))
     if search.further is None:
         raise MessageNotFound(f"There is no message '{id[:64]}' in queue '{name}'")
-    position = search.further.before.to_bytes(_COUNT_BYTES, "big") + search.further.key
+    position = place_bytes(search.further)
     upper = cursor.upper if cursor is not None else queue.next_sequence
     outcome["cursor"] = Cursor(Listed.SEARCHED, queue.number, upper, position).text()
     return Reply(200, _encode({"id": id, "state": None} | outcome))
 
 
-def _place(cursor: Cursor) -> Place:
+def place_bytes(place: Place) -> bytes:
+    """A place, for a cursor."""
+    return place.before.to_bytes(_COUNT_BYTES, "big") + place.key
+
+
+def read_place(cursor: Cursor) -> Place:
     """Where a search goes on. Raises BadRequest."""
     before = int.from_bytes(cursor.position[:_COUNT_BYTES], "big")
     if before > MAX_BEFORE:

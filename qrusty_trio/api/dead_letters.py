@@ -198,15 +198,20 @@ def found(services: Services, queue: Queue, id: str) -> Generator[None, None, tu
     for batch in services.broker.dead_letters.find(queue, [id], LOOKED_AT_WITHOUT_INDEX):
         looked_at += batch.looked_at
         for letter in batch.letters:
-            shown = _described(letter)
-            try:
-                shown["payload"] = services.broker.dead_letters.payload(letter).decode()
-            except PayloadBroken as broken:
-                shown |= {"payload": None, "payload_error": broken.reason}
+            shown = letter_fields(services, letter)
             yield
             return shown, looked_at
         yield
     return None, looked_at
+
+
+def letter_fields(services: Services, letter: DeadLetter) -> dict[str, Any]:
+    """A dead letter with its whole payload, for a response."""
+    shown = _described(letter)
+    try:
+        return shown | {"payload": services.broker.dead_letters.payload(letter).decode()}
+    except PayloadBroken as broken:
+        return shown | {"payload": None, "payload_error": broken.reason}
 
 
 def _entry(services: Services, letter: DeadLetter) -> tuple[bytes, int]:

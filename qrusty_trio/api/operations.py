@@ -22,6 +22,7 @@ from qrusty_trio.api import (
     batches,
     browsing,
     dead_letters,
+    finding,
     locking,
     messages,
     overview,
@@ -49,6 +50,7 @@ OPERATIONS: Final = (
     *reports.OPERATIONS,
     *overview.OPERATIONS,
     *browsing.OPERATIONS,
+    *finding.OPERATIONS,
     *auditing.OPERATIONS,
     *probes.OPERATIONS,
 )

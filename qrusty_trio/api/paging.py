@@ -33,6 +33,8 @@ class Listed(IntEnum):
     DEAD = 3
     SEARCHED = 4
     """Available messages that were looked at in search of one."""
+    SEARCHED_EVERYWHERE = 5
+    """The same, over all queues."""
 
 
 class Cursor(NamedTuple):
@@ -68,6 +70,20 @@ def read_cursor(
     `purged_at`: the next number of the queue when it was last purged. `next_number`: that of now, which no cursor is
     ahead of. `size`: the bytes of a position, if all have the same.
     """
+    cursor = unpack_cursor(given, listed, size)
+    if cursor is None:
+        return None
+    if cursor.queue_number != queue_number:
+        raise another_list()
+    if cursor.upper < purged_at:
+        raise BadRequest("'cursor' is from before the queue was purged: begin again without it")
+    if cursor.upper > next_number:
+        raise BadRequest("'cursor' must be one that an earlier page gave")
+    return cursor
+
+
+def unpack_cursor(given: str | None, listed: Listed, size: int | None = None) -> Cursor | None:
+    """The `cursor` of a query, if it belongs to a list of this kind; None if there is none. Raises BadRequest."""
     if given is None:
         return None
     try:
@@ -80,10 +96,10 @@ def read_cursor(
             raise ValueError
     except (ValueError, struct.error, binascii.Error):
         raise BadRequest("'cursor' must be one that an earlier page gave") from None
-    if cursor.listed is not listed or cursor.queue_number != queue_number:
-        raise BadRequest("'cursor' belongs to another list: begin again without it")
-    if cursor.upper < purged_at:
-        raise BadRequest("'cursor' is from before the queue was purged: begin again without it")
-    if cursor.upper > next_number:
-        raise BadRequest("'cursor' must be one that an earlier page gave")
+    if cursor.listed is not listed:
+        raise another_list()
     return cursor
+
+
+def another_list() -> BadRequest:
+    return BadRequest("'cursor' belongs to another list: begin again without it")

@@ -1,6 +1,7 @@
-"""`consume`, `ack`, `nack`, `renew` and `peek`: what one does by hand with messages.
+"""`consume`, `ack`, `nack`, `renew`, `peek` and `find`: what one does by hand with messages.
 
-Rule: the consumer is the same for each call, so what `consume` has locked, `ack` can settle. `peek` takes nothing.
+Rule: the consumer is the same for each call, so what `consume` has locked, `ack` can settle. `peek` and `find` take
+nothing.
 
 Requirements: API-0126
 """
@@ -17,14 +18,15 @@ from qrusty_trio.cli.command import command
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.output import Format, RowWriter, say
-from qrusty_trio.cli.parameters import Consumer, DryRun, Ids, LockSeconds, Queue, Queues, Raw
+from qrusty_trio.cli.parameters import Consumer, DryRun, Id, Ids, LockSeconds, Queue, Queues, Raw
 from qrusty_trio.cli.payloads import ids_of
-from qrusty_trio.cli.reading import message_of, messages_of
+from qrusty_trio.cli.reading import message_anywhere, message_of, messages_of
 from qrusty_trio.cli.session import Session
 from qrusty_trio.client import HttpClient, MessageNotFound, Taken
 from qrusty_trio.wording import counted
 
 COLUMNS = ("queue", "id", "priority", "retry_count", "payload")
+FIND_COLUMNS = ("queue", "id", "state", "priority", "deliveries", "payload")
 PEEK_COLUMNS = ("id", "state", "priority", "deliveries", "payload")
 
 
@@ -35,6 +37,7 @@ def register(app: typer.Typer) -> None:
     command(app, "nack")(nack)
     command(app, "renew")(renew)
     command(app, "peek")(peek)
+    command(app, "find")(find)
 
 
 def consume(
@@ -234,4 +237,23 @@ def peek(
     if not session.ask(look):
         session.note("no message")
         return Exit.EMPTY
+    return Exit.DONE
+
+
+def find(session: Session, id: Id, raw: Raw = False) -> Exit:
+    """Find a message by its id, whatever queue it is in.
+
+    \b
+    qrusty-trio find 3f0e9c1a-6a55-4f5b-9d0e-2b7b8f6d1c11
+    qrusty-trio find 3f0e9c1a-6a55-4f5b-9d0e-2b7b8f6d1c11 --raw
+
+    It may be available, locked or a dead letter. Nothing is locked or counted. Exits with 4 if it is in no queue.
+    """
+
+    async def look(client: HttpClient) -> None:
+        found = await message_anywhere(client, id, session.quiet)
+        with _messages(session, raw, FIND_COLUMNS) as rows:
+            rows.add(found)
+
+    session.ask(look)
     return Exit.DONE

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import Any, Literal
 
+from qrusty_trio.cli.progress import bar
 from qrusty_trio.client import HttpClient, MessageNotFound, NotFound
 
 PAGE = 100
 """Messages of a page: as many as a server gives."""
-FOUND = ("looked_at", "complete", "cursor", "before")
+FOUND = ("looked_at", "available", "complete", "cursor", "before")
 """What tells about the search for a message, not about the message."""
 
 State = Literal["available", "locked", "dead"]
@@ -60,3 +61,13 @@ async def message_of(client: HttpClient, queue: str, id: str) -> dict[str, Any]:
         cursor = found["cursor"]
         if cursor is None:
             raise MessageNotFound(f"There is no message '{id}' in queue '{queue}'", "message_not_found", 404)
+
+
+async def message_anywhere(client: HttpClient, id: str, quiet: bool) -> dict[str, Any]:
+    """A message with its queue, whatever that is. Raises MessageNotFound. `quiet`: no bar tells how far it came."""
+    found = await client.find(id)
+    with bar("looked at", found["available"], quiet) as advance:
+        while found["state"] is None and found["cursor"] is not None:
+            advance(found["looked_at"])
+            found = await client.find(id, cursor=found["cursor"])
+    return {name: value for name, value in found.items() if name not in FOUND}

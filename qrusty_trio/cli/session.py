@@ -81,6 +81,7 @@ _RESPONSES: dict[str, dict[str, Any]] = {
     "queue_list": {"queues": list, "totals": dict},
     "messages": {"messages": list, "cursor": str | None},
     "message": {"state": str | None, "cursor": str | None},
+    "find": {"state": str | None, "cursor": str | None, "looked_at": int, "available": int},
     "dead_letters": {"messages": list, "cursor": str | None},
     "stats": {"queues": list, "summary": dict},
     "server": {"state": str, "memory": dict},

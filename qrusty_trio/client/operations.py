@@ -72,6 +72,7 @@ TABLE = {
         Operation("locks", "GET", "/queues/{queue}/locks", query=(*_PAGE, "consumer"), repeatable=True),
         Operation("messages", "GET", "/queues/{queue}/messages", query=(*_PAGE, "state"), repeatable=True),
         Operation("message", "GET", "/queues/{queue}/messages/{id}", query=("cursor",), repeatable=True),
+        Operation("find", "GET", "/find", query=("id", "cursor"), repeatable=True),
         Operation("priorities", "GET", "/queues/{queue}/priorities", repeatable=True),
         Operation(
             "dead_letters",

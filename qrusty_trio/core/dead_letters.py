@@ -215,7 +215,7 @@ class DeadLetters:
             octets = 0
             for id in ids[passed : passed + PER_STEP]:
                 passed += 1
-                letter = self._by_index(queue, id)
+                letter = self.by_index(queue, id)
                 if letter is None:
                     missing.add(id)
                     continue
@@ -227,7 +227,8 @@ class DeadLetters:
         if missing:
             yield from self._before_the_index(queue, missing, looked_at, reading)
 
-    def _by_index(self, queue: Queue, id: str) -> DeadLetter | None:
+    def by_index(self, queue: Queue, id: str) -> DeadLetter | None:
+        """The letter with this message id, if it has an entry in the index. Ignores pending changes."""
         if len(id) != ID_CHARACTERS or not id.isascii():
             return None
         journal = self._journal
@@ -237,6 +238,13 @@ class DeadLetters:
     def _to_read(self, stored: StoredDeadLetter) -> int:
         """Bytes of its payload that have to be read from a file."""
         return self._payloads.octets(stored.record) if reference_of(stored.record) else 0
+
+    def may_be_before_the_index(self, queue: Queue) -> bool:
+        """Whether the queue may have letters from before the index. A look at the first one, or at a gap, tells."""
+        if not queue.dead:
+            return False
+        first = next(self.search(queue, EVERY, 0, queue.next_dead, 1), None)
+        return first is not None and all(letter.stored.died_ms is None for letter in first.letters)
 
     def _before_the_index(self, queue: Queue, missing: set[str], most: int | None, reading: bool) -> Iterator[Batch]:
         seen = 0

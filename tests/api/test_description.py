@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from qrusty_trio.api import auditing, browsing, dead_letters, locking, overview, reports, ws_requests
+from qrusty_trio.api import auditing, browsing, dead_letters, finding, locking, overview, reports, ws_requests
 from qrusty_trio.api.description import frames
 from qrusty_trio.api.description.codes import CODES, codes_of
 from qrusty_trio.api.description.model import GIVEN, ID, Described, Example
@@ -84,7 +84,7 @@ def test_every_parameter_that_is_read_is_described_and_no_other(
         asked.update(names)
         return read_query(query, names)
 
-    for module in (auditing, browsing, dead_letters, locking, overview, reports):
+    for module in (auditing, browsing, dead_letters, finding, locking, overview, reports):
         monkeypatch.setattr(module, "read_query", recorded)
     table = Table()
     carried_out(table, described, described.example)
@@ -200,6 +200,7 @@ def provocations() -> dict[str, list[tuple[str, str, str, Any]]]:
             ("queue_not_found", "", "/queues/jobs/messages/x", None),
             ("message_not_found", "queue", "/queues/jobs/messages/x", None),
         ],
+        "find": [("message_not_found", "queue", f"/find?id={'x' * 36}", None)],
         "priorities": [("queue_not_found", "", "/queues/jobs/priorities", None)],
         "dead_letters": [("queue_not_found", "", letters, None)],
         "dead_letter": [("queue_not_found", "", f"{letters}/x", None)],

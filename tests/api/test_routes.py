@@ -49,6 +49,7 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("GET", "/server", "server", ()),
     ("GET", "/queues/q/messages", "messages", ("q",)),
     ("GET", f"/queues/q/messages/{ID}", "message", ("q", ID)),
+    ("GET", "/find", "find", ()),
     ("GET", "/queues/q/priorities", "priorities", ("q",)),
     ("GET", "/queue-list", "queue_list", ()),
     ("GET", "/audit", "audit", ()),

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.conftest import folder, see
+from tests.browser.conftest import Faults, folder, see
 from tests.browser.serving import Served
 
 SCREENS = {
@@ -20,6 +20,7 @@ SCREENS = {
     "dead letters": "#/queue?name=hooks&tab=dead",
     "priorities": "#/queue?name=hooks&tab=priorities",
     "try out": "#/queue?name=hooks&tab=try",
+    "find": "#/find",
     "log": "#/log",
     "timings": "#/timings",
 }
@@ -51,7 +52,9 @@ def findings(page: Page) -> list[str]:
 
 @pytest.mark.parametrize("width", [380, 1440])
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_axe_finds_nothing(open_page: Callable[..., Page], filled: Served, theme: str, width: int) -> None:
+def test_axe_finds_nothing(
+    open_page: Callable[..., Page], filled: Served, faults: Faults, theme: str, width: int
+) -> None:
     size = {"width": width, "height": 800}
     # A colour that is still changing has any contrast.
     page = open_page(filled.url, color_scheme=theme, viewport=size, reduced_motion="reduce")
@@ -80,6 +83,12 @@ def test_axe_finds_nothing(open_page: Callable[..., Page], filled: Served, theme
             expect(page.get_by_role("dialog")).to_contain_text("1 queue to confirm")
             assert findings(page) == [], verb
             page.keyboard.press("Escape")
+    (letter,) = filled.ask("GET", "/queues/hooks/dead-letters")["messages"]
+    faults.allowed.append("404")
+    for message_id, text in ((letter["id"], "it failed"), ("0" * 36, "in any queue")):
+        see(page, f"#/find?id={message_id}")
+        expect(page.locator("main")).to_contain_text(text)
+        assert findings(page) == [], text
     see(page, SCREENS["dead letters"])
     page.get_by_role("button", name="Requeue all").click()
     expect(page.get_by_label("To queue")).to_be_visible()

@@ -121,6 +121,7 @@ def test_large_payloads(shell: Shell) -> None:
     assert shell.ok("peek", "jobs", "--raw").data == payload
     assert shell.ok("peek", "jobs", id, "--raw").data == payload
     assert shell.run("peek", "jobs", UNKNOWN).status == 4
+    assert shell.ok("find", id, "--raw").data == payload
     done = shell.run("publish", "jobs", stdin=b"x" * (2 * 1024 * 1024 + 1))
     assert (done.status, done.err.count("\n")) == (1, 1)
     done = shell.run("publish", "jobs", stdin=b"ab\xff")
@@ -165,3 +166,21 @@ def test_a_text_priority(shell: Shell) -> None:
     done = shell.run("publish", "names", "x")
     assert (done.status, "expects Text but got Numeric" in done.err) == (1, True)
     assert msgspec.json.decode(shell.ok("peek", "names", "-o", "json").data)[0]["priority"] == "7"
+
+
+# Verifies: API-0126, DLV-0061
+def test_find(shell: Shell) -> None:
+    """In whatever queue and state; a deep queue takes several requests."""
+    (first,) = publish(shell, "p", queue="mail")
+    shell.ok("publish", "jobs", "--ndjson", stdin=b'"p"\n' * 12_000)
+    (last,) = publish(shell, "last")
+    (found,) = shell.ok("find", last).rows
+    assert (found["queue"], found["state"], found["payload"]) == ("jobs", "available", "last")
+    assert not found.keys() & {"looked_at", "available", "complete", "cursor", "before"}
+    shell.ok("consume", "mail")
+    assert shell.ok("find", first).rows[0]["state"] == "locked"
+    assert shell.ok("find", first, "-o", "name").lines == [first]
+    unknown = shell.run("find", UNKNOWN)
+    assert (unknown.status, unknown.data) == (4, b"")
+    assert "in any queue" in unknown.err
+    assert shell.run("find", "short").status == 1

@@ -173,6 +173,7 @@ QUESTIONS = [
     ("queue", "delete", "jobs", "--yes"),
     ("peek", "jobs"),
     ("peek", "jobs", "id"),
+    ("find", "id"),
     ("stats",),
     ("dead", "list", "jobs"),
     ("watch", "-n", "1"),

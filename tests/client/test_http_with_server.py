@@ -134,8 +134,12 @@ async def test_locks_and_looking(fast_path: bool) -> None:
         assert [each["payload"] for each in page["messages"]] == ["p3", "p4"]
         message = await client.message("jobs", ids[3])
         assert (message["state"], message["payload"]) == ("available", "p3")
+        found = await client.find(ids[3])
+        assert (found["queue"], found["payload"], found["available"]) == ("jobs", "p3", 5)
         with pytest.raises(q.MessageNotFound):
             await client.message("jobs", UNKNOWN)
+        with pytest.raises(q.MessageNotFound):
+            await client.find(UNKNOWN)
         with pytest.raises(q.QueueNotFound):
             await client.messages("other")
         assert sum(each["count"] for each in (await client.priorities("jobs"))["priorities"]) == 5

@@ -17,6 +17,7 @@ from qrusty_trio.api.call import Call, Reply, Services, Wait
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import error_reply, resolve
 from qrusty_trio.core.ages import look_at_all
+from qrusty_trio.core.model import ID_CHARACTERS
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import QrustyError
 from tests.core.model import Dead, Message
@@ -36,6 +37,7 @@ LOOKS = st.one_of(
     st.tuples(st.just("look_at_messages"), NAMES, LIMIT),
     st.tuples(st.just("look_at_locks"), NAMES, LIMIT, st.sampled_from(["", "c", "d"])),
     st.tuples(st.just("look_at_one"), PICK),
+    st.tuples(st.just("find_anywhere"), PICK),
     st.tuples(st.just("look_at_priorities"), NAMES),
     st.tuples(st.just("look_at_ages")),
     st.tuples(st.just("look_at_stats")),
@@ -192,6 +194,24 @@ class Looks(Steps):
                 assert (status, response["state"]) == (200, "dead")
             else:
                 assert status == 404
+        self.after()
+
+    def find_anywhere(self, number: int) -> None:
+        self.before()
+        expected: dict[str, tuple[str, str, int | None]] = {}
+        for name, queue in self.model.queues.items():
+            expected |= {
+                message.id: (name, "available", i) for i, message in enumerate(queue.in_order(queue.available))
+            }
+            expected |= dict.fromkeys(queue.held, (name, "locked", None))
+            expected |= {letter.message.id: (name, "dead", None) for letter in queue.dead}
+        candidates = sorted(expected)[number % 3 :: 3]
+        for id in [self.pick(number)[1], *candidates]:
+            status, response = self.http("GET", "/find", f"id={quote(id)}")
+            if id in expected:
+                assert (response["queue"], response["state"], response.get("before")) == expected[id]
+            else:
+                assert status == (404 if len(id) == ID_CHARACTERS else 400)
         self.after()
 
     def look_at_priorities(self, name: str) -> None:

@@ -36,6 +36,7 @@ STEPS_OF = {
     "locks": "look_at_locks",
     "messages": "look_at_messages",
     "message": "look_at_one",
+    "find": "find_anywhere",
     "priorities": "look_at_priorities",
     "dead_letters": "look_at_dead",
     "dead_letter": "look_at_one_dead",

@@ -150,6 +150,8 @@ export const requests = {
   messages: (queue, filter) => get("queues/messages", { queue, ...filled(filter) }),
   /** @param {string} queue @param {string} id */
   message: (queue, id) => get("queues/messages", { queue, id }),
+  /** @param {string} id @param {string} cursor Where the search before ended; empty: it begins. */
+  find: (id, cursor) => get("find", { id, ...filled({ cursor }) }),
   /** @param {string} queue */
   priorities: (queue) => get("queues/priorities", { queue }),
   /** @param {string} queue @param {{ limit?: number, cursor?: string }} filter */

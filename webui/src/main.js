@@ -8,6 +8,7 @@ import { Notices } from "./components/notices.js";
 import { Shortcuts } from "./components/shortcuts.js";
 import { html } from "./html.js";
 import { link, route } from "./router.js";
+import { Find } from "./screens/find.js";
 import { LogScreen } from "./screens/log.js";
 import { Overview } from "./screens/overview.js";
 import { QueueScreen } from "./screens/queue.js";
@@ -20,6 +21,7 @@ const SCREENS = {
   overview: { title: () => "Overview", view: Overview },
   queues: { title: () => "Queues", view: Queues },
   queue: { title: (params) => params.name ?? "Queue", view: QueueScreen },
+  find: { title: () => "Find", view: Find },
   log: { title: () => "Log", view: LogScreen },
   timings: { title: () => "Timings", view: TimingsScreen },
 };

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from qrusty_trio.api import browsing, dead_letters
+from qrusty_trio.api import browsing, dead_letters, finding
 from qrusty_trio.api.description import shapes
 from qrusty_trio.api.description.fields import CURSOR, LIMIT, PRIORITY, U32, U64
 from qrusty_trio.api.description.model import ID, TEXT, Described, Example, Field, Parameter
-from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, U32_MAX, U64_MAX, DeathReason
+from qrusty_trio.core.model import ID_CHARACTERS, MAX_BATCH_IDS, MAX_CONSUMER_BYTES, U32_MAX, U64_MAX, DeathReason
 
-_OF = {operation.name: operation for operation in (*browsing.OPERATIONS, *dead_letters.OPERATIONS)}
+_OF = {operation.name: operation for operation in (*browsing.OPERATIONS, *finding.OPERATIONS, *dead_letters.OPERATIONS)}
 _SECONDS = f"an integer from 0 to {U32_MAX}"
 _TEXT = f"a string of 1 to {dead_letters.MAX_TEXT_BYTES:,} bytes of UTF-8"
 _REASONS = "one of " + ", ".join(DeathReason)
@@ -123,6 +123,40 @@ DESCRIBED: Final = (
         notes="Up to 10,000 messages are looked at. With `complete` false it was not among the `looked_at` first: "
         "ask "
         "again with `cursor`. A locked message and a dead letter are found at once.",
+    ),
+    Described(
+        _OF["find"],
+        "Find a message by its id, whatever its state and its queue.",
+        (shapes.LocatedMessage, shapes.LocatedDeadLetter, shapes.NotYetLocated),
+        Example(
+            f"/find?id={ID}",
+            None,
+            {
+                "queue": "jobs",
+                **_MESSAGE,
+                "before": 0,
+                "looked_at": 1,
+                "available": 1,
+                "complete": True,
+                "cursor": None,
+            },
+            "message",
+        ),
+        query=(
+            Parameter(
+                "id",
+                f"the id of a message, {ID_CHARACTERS} characters",
+                "The message.",
+                "",
+                {"type": "string", "minLength": ID_CHARACTERS, "maxLength": ID_CHARACTERS},
+            ),
+            CURSOR._replace(takes="the `cursor` of the response before", meaning="Go on with the search."),
+        ),
+        errors=("message_not_found",),
+        notes="A locked message and a dead letter are found at once. Of the available ones, about 10,000 are "
+        "looked at, queue after queue. With `complete` false it was not among them: ask again with `cursor`. How far "
+        "the search came is the sum of `looked_at` of all responses, of `available` messages. One that moves meanwhile "
+        "may be missed.",
     ),
     Described(
         _OF["priorities"],

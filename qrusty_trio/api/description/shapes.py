@@ -199,6 +199,24 @@ class NotYetFound(msgspec.Struct):
     cursor: Cursor
 
 
+LocatedIn = Annotated[str, Meta(description="The queue it is in.")]
+Searched = Annotated[int, Meta(ge=0, description="How many messages are available in all queues that are searched.")]
+
+
+class LocatedMessage(FoundMessage, kw_only=True):
+    queue: LocatedIn
+    available: Searched
+
+
+class LocatedDeadLetter(FoundDeadLetter, kw_only=True):
+    queue: LocatedIn
+    available: Searched
+
+
+class NotYetLocated(NotYetFound, kw_only=True):
+    available: Searched
+
+
 class PriorityCount(msgspec.Struct):
     priority: Priority
     priority_text: PriorityText

@@ -198,6 +198,13 @@ class HttpClient:
         """
         return object_of(self._call("message", {"queue": queue, "id": id}, named(cursor=cursor)))
 
+    def find(self, id: str, *, cursor: str | None = None) -> Json:
+        """A message, whatever "queue" it is in, as `message` describes it. Raises MessageNotFound.
+
+        With "complete": false, only "looked_at" of "available" messages were looked at: ask again with the "cursor".
+        """
+        return object_of(self._call("find", {}, {"id": id, "cursor": cursor}))
+
     def priorities(self, queue: str) -> Json:
         """How many messages have which priority: {"priorities": [...], "sampled": ...}."""
         return object_of(self._call("priorities", {"queue": queue}))

@@ -11,6 +11,7 @@ import { ThemeButton } from "./theme.js";
 const SCREENS = [
   ["overview", "Overview"],
   ["queues", "Queues"],
+  ["find", "Find"],
   ["log", "Log"],
   ["timings", "Timings"],
 ];

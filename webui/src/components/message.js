@@ -75,24 +75,32 @@ export function MessageDialog({ message, request, rate = 0, onClose, children })
       <div class="stack">
         <p class="object"><code>${full.id}</code><${Copy} compact text=${() => full.id} label="Copy the id" /></p>
         ${problem && html`<p class="problem" role="alert">${problem}</p>`}
-        <${Details} message=${full} rate=${rate} />
         ${busy && html`<p class="quiet" role="status">Looking for it …</p>`}
-        ${full.payload_error
-          ? html`<p class="problem">The payload is lost: ${full.payload_error}</p>`
-          : html`
-              <${Payload}
-                key=${full.payload === undefined || full.payload === null ? "preview" : "whole"}
-                id=${full.id}
-                text=${full.payload ?? full.payload_preview ?? ""}
-                size=${full.payload == null ? full.payload_bytes : undefined}
-                load=${full.payload == null ? async () => (await find(request, new AbortController().signal)).payload ?? "" : undefined}
-              />
-            `}
+        <${MessageFacts} message=${full} rate=${rate} load=${async () => (await find(request, new AbortController().signal)).payload ?? ""} />
         <footer class="dialog-footer"><${CopyCurl} request=${request} />${children}</footer>
       </div>
     <//>
   `;
 }
+
+/**
+ * What is known of a message, and its payload.
+ * @param {{ message: Message, rate?: number, load?: () => Promise<string> }} props `load` gets a payload that is not there in full.
+ */
+export const MessageFacts = ({ message, rate = 0, load }) => html`
+  <${Details} message=${message} rate=${rate} />
+  ${message.payload_error
+    ? html`<p class="problem">The payload is lost: ${message.payload_error}</p>`
+    : html`
+        <${Payload}
+          key=${message.payload == null ? "preview" : "whole"}
+          id=${message.id}
+          text=${message.payload ?? message.payload_preview ?? ""}
+          size=${message.payload == null ? message.payload_bytes : undefined}
+          load=${message.payload == null ? load : undefined}
+        />
+      `}
+`;
 
 /** How many are before it, and about when its turn comes. @param {number} before @param {number} rate */
 function turn(before, rate) {

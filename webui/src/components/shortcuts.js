@@ -18,6 +18,7 @@ const KEYS = [
   ["/", "Search on this screen"],
   ["g o", "Overview"],
   ["g q", "Queues"],
+  ["g f", "Find a message"],
   ["g l", "Log"],
   ["g t", "Timings"],
   ["n", "New queue, on the queues screen; publish, on a queue"],
@@ -25,7 +26,7 @@ const KEYS = [
   ["?", "These keys"],
   ["Esc", "Close a dialog or a menu"],
 ];
-const PLACES = /** @type {Record<string, string>} */ ({ o: "overview", q: "queues", l: "log", t: "timings" });
+const PLACES = /** @type {Record<string, string>} */ ({ o: "overview", q: "queues", f: "find", l: "log", t: "timings" });
 const GO_MS = 1_500;
 
 export function Shortcuts() {

@@ -37,6 +37,7 @@ const COLUMNS = [
   { sort: "", title: "", first: "", className: "actions" },
 ];
 const SEARCH_MS = 150;
+const MESSAGE_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** @param {{ params: Record<string, string> }} props */
 export function Queues({ params }) {
@@ -239,5 +240,10 @@ function Row({ row, index, open, checked, toggle }) {
 /** @param {{ search: string }} props */
 const Nothing = ({ search }) =>
   search
-    ? html`<div class="empty"><p>No queue has <bdi class="typed">${search}</bdi> in its name.</p></div>`
+    ? html`
+        <div class="empty">
+          <p>No queue has <bdi class="typed">${search}</bdi> in its name.</p>
+          ${MESSAGE_ID.test(search.trim()) && html`<p><a href=${link("find", { id: search.trim() })}>Find the message with this id</a></p>`}
+        </div>
+      `
     : html`<div class="empty"><h2>There are no queues yet</h2><p>Make one here, or publish: that makes its queue.</p></div>`;
