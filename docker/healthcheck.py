@@ -10,11 +10,26 @@ import http.client
 import json
 import os
 import socket
+import ssl
 import sys
 
 SECONDS = 4.0
 """The server has this long to answer. Less than the timeout of HEALTHCHECK, so that the reason is told."""
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
+
+
+def _connection(host: str, port: int) -> http.client.HTTPConnection:
+    certificate, key = os.environ.get("QRUSTY_TLS_CERT"), os.environ.get("QRUSTY_TLS_KEY")
+    if not certificate:
+        return http.client.HTTPConnection(host, port, timeout=SECONDS)
+    # It asks itself, within its container: its certificate is for other names.
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if os.environ.get("QRUSTY_TLS_CLIENT_CA"):
+        client = os.environ.get("QRUSTY_CLIENT_CERT")
+        context.load_cert_chain(client or certificate, os.environ.get("QRUSTY_CLIENT_KEY") if client else key)
+    return http.client.HTTPSConnection(host, port, timeout=SECONDS, context=context)
 
 
 def problem() -> str | None:
@@ -26,7 +41,7 @@ def problem() -> str | None:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(SECONDS)
     else:
-        connection = http.client.HTTPConnection(EVERYWHERE.get(host, host.strip("[]")), int(port), timeout=SECONDS)
+        connection = _connection(EVERYWHERE.get(host, host.strip("[]")), int(port))
     try:
         if host == "unix":
             connection.sock.connect(port)

@@ -10,7 +10,7 @@ from qrusty_trio.config import TABLE
 
 OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
 """An unknown variable with one of these prefixes is reported as a likely typo."""
-_OF_COMMANDS = frozenset({"QRUSTY_URL"})
+OF_COMMANDS = frozenset({"QRUSTY_URL", "QRUSTY_CA", "QRUSTY_CLIENT_CERT", "QRUSTY_CLIENT_KEY"})
 """What commands read, and a server does not."""
 _OF_KUBERNETES = re.compile(
     r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
@@ -25,7 +25,7 @@ def unknown_variables(environment: Mapping[str, str]) -> list[str]:
     """
     known = {row.variable for row in TABLE.values()}
     sentences = []
-    for variable in sorted(environment.keys() - _OF_COMMANDS):
+    for variable in sorted(environment.keys() - OF_COMMANDS):
         if variable.startswith(OWN_PREFIXES) and variable not in known and not _OF_KUBERNETES.fullmatch(variable):
             close = difflib.get_close_matches(variable, known, n=1, cutoff=0.8)
             hint = f"; is {close[0]} meant?" if close else ""

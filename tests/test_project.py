@@ -56,6 +56,7 @@ from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import audit_file, supervisor, webui_files
 from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.telemetry import served, spans, tracing
+from qrusty_trio.unknown_settings import OF_COMMANDS
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.server.running import running, settings_for, url
 from tests.wire.http_client import open_client
@@ -101,7 +102,7 @@ def test_a_setting_reads_the_same_in_code_example_and_docs(row: Setting) -> None
 
 
 def test_the_docs_name_no_setting_that_does_not_exist() -> None:
-    known = {row.variable for row in TABLE.values()}
+    known = {row.variable for row in TABLE.values()} | OF_COMMANDS
     for document in ("README.md", "ARCHITECTURE.md", *GUIDES):
         named = set(re.findall(r"\b(?:QRUSTY|ROCKSDB|WS_PING)_[A-Z_]+[A-Z]\b", text(document)))
         assert named <= known, document

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.client import (
+    BadTlsFile,
     ClientError,
     ConnectFailed,
     ConnectionLost,
@@ -50,6 +51,11 @@ def explained(error: ClientError, url: str) -> Failed:
         return Failed(_exit_of(error), f"{sentence}. {way_out}" if way_out else sentence)
     if isinstance(error, (NotSent, ConnectFailed)):
         text = str(error)
+        if "certificate is refused" in text:
+            return Failed(
+                Exit.UNREACHABLE,
+                f"{text}. QRUSTY_CA names the file with the certificate of the authority that has signed it",
+            )
         reason = text if text.startswith("can't connect") else f"can't connect to {url}: {text}"
         return Failed(
             Exit.UNREACHABLE,
@@ -61,6 +67,8 @@ def explained(error: ClientError, url: str) -> Failed:
         return Failed(Exit.UNREACHABLE, f"{url}: {error}. It may have been carried out: look before you repeat it")
     if isinstance(error, ProtocolError):
         return Failed(Exit.UNREACHABLE, f"no Qrusty server answers at {url}: {error}. Check the address")
+    if isinstance(error, BadTlsFile):
+        return Failed(Exit.USAGE, f"{error}. QRUSTY_CA, QRUSTY_CLIENT_CERT and QRUSTY_CLIENT_KEY name these files")
     return Failed(Exit.REFUSED, f"{url}: {error}")
 
 

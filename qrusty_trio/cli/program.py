@@ -88,7 +88,8 @@ def _root(
     qrusty-trio publish jobs "hello" --priority 7   # talk to http://127.0.0.1:6784
 
     Without a command it serves. The commands talk to the server of --url or --context, else of QRUSTY_URL, else of the
-    selected context, else to http://127.0.0.1:6784.
+    selected context, else to http://127.0.0.1:6784. For https, QRUSTY_CA names a file with the certificates to trust,
+    and QRUSTY_CLIENT_CERT and QRUSTY_CLIENT_KEY the certificate to show and its key, for a server that asks for one.
     """
     if context.invoked_subcommand is None:
         raise typer.Exit(serving.serve())

@@ -49,9 +49,10 @@ class Session:
                 consumer_id=consumer or self.target.consumer,
                 timeout_seconds=self.timeout,
                 patience_seconds=0,
+                **self.target.tls,
             ) as client:
                 if self.verbose:
-                    _tell_requests(client, self.target.url)
+                    _tell_requests(client, self.target)
                 _check_responses(client)
                 return await talk(client)
 
@@ -103,7 +104,7 @@ def _check_responses(client: HttpClient) -> None:
     client._call = asked
 
 
-def _tell_requests(client: HttpClient, url: str) -> None:
+def _tell_requests(client: HttpClient, target: Target) -> None:
     """Make a client print each request as the equal call of curl."""
     call = client._call
 
@@ -113,17 +114,22 @@ def _tell_requests(client: HttpClient, url: str) -> None:
         fields: Mapping[str, object] | None = None,
         **options: Any,
     ) -> Any:
-        say(curl_of(url, request_for(TABLE[name], params or {}, fields or {})))
+        say(curl_of(target, request_for(TABLE[name], params or {}, fields or {})))
         return await call(name, params, fields, **options)
 
     client._call = told
 
 
-def curl_of(url: str, request: Request) -> str:
+_CURL = {"ca_file": "--cacert", "certificate_file": "--cert", "key_file": "--key"}
+
+
+def curl_of(target: Target, request: Request) -> str:
     """The request as a command for a shell."""
     words = ["curl"]
+    for name, file in target.tls.items():
+        words += [_CURL[name], file]
     if request.method != "GET":
         words += ["-X", request.method]
     if request.body is not None:
         words += ["-H", "Content-Type: application/json", "-d", request.body.decode()]
-    return shlex.join([*words, url + request.target])
+    return shlex.join([*words, target.url + request.target])

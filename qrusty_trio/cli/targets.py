@@ -12,7 +12,8 @@ import getpass
 import os
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 from urllib.parse import urlsplit
 
 from qrusty_trio.cli import contexts
@@ -23,6 +24,8 @@ from qrusty_trio.client.addresses import address_of
 
 DEFAULT_URL = "http://127.0.0.1:6784"
 VARIABLE = "QRUSTY_URL"
+TLS_VARIABLES = {"ca_file": "QRUSTY_CA", "certificate_file": "QRUSTY_CLIENT_CERT", "key_file": "QRUSTY_CLIENT_KEY"}
+"""Files for https: whose certificates are trusted, what is shown to the server, and its key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +38,8 @@ class Target:
     consumer: str
     """For whom messages are locked."""
     read_only: bool = False
+    tls: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the client: those of `TLS_VARIABLES` that are set."""
 
     @property
     def websocket_url(self) -> str:
@@ -46,6 +51,11 @@ def target_of(url: str | None, context: str | None, environment: Mapping[str, st
     """Raises Failed for an unknown context, an address that is none, or both words at once."""
     if url is not None and context is not None:
         raise Failed(Exit.USAGE, "--url and --context name a server each: give one of them")
+    tls = {name: environment[variable] for name, variable in TLS_VARIABLES.items() if environment.get(variable)}
+    return replace(_named(url, context, environment), tls=tls)
+
+
+def _named(url: str | None, context: str | None, environment: Mapping[str, str]) -> Target:
     if url is not None:
         return Target(checked(url, "--url"), "--url", default_consumer())
     if context is not None:

@@ -89,6 +89,7 @@ def work(
                 grace_seconds=grace,
                 reconnect_seconds=reconnect,
                 stop=stop,
+                **session.target.tls,
             )
             nursery.cancel_scope.cancel()
         return ended.number if ended.number is not None else 0

@@ -16,6 +16,7 @@ Rule: the client stands alone. It speaks the wire contract and imports nothing f
 from qrusty_trio.client.client import Client, connect
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
+    BadTlsFile,
     ClientClosed,
     ClientError,
     ClosedByServer,
@@ -50,6 +51,7 @@ __all__ = [
     "UNCHANGED",
     "Acked",
     "AlreadySubscribed",
+    "BadTlsFile",
     "Client",
     "ClientClosed",
     "ClientError",

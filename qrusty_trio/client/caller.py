@@ -15,14 +15,15 @@ from qrusty_trio.client.errors import ClientError
 from qrusty_trio.client.operations import TABLE, content, outcome, request_for
 from qrusty_trio.client.pool import Pool
 from qrusty_trio.client.retries import Retries
+from qrusty_trio.client.tls import Tls
 
 
 class Caller:
     """Sends the requests of an `HttpClient`, whose docstring says what the arguments mean."""
 
-    def __init__(self, url: str, connections: int, timeout_seconds: float, patience_seconds: float) -> None:
+    def __init__(self, url: str, connections: int, timeout_seconds: float, patience_seconds: float, tls: Tls) -> None:
         address = address_of(url)
-        self._pool = Pool(address, connections)
+        self._pool = Pool(address, connections, tls)
         self._prefix = address.prefix
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds

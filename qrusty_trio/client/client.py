@@ -10,6 +10,7 @@ Requirements: SYS-0020
 from __future__ import annotations
 
 import random
+import ssl
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
@@ -31,6 +32,7 @@ from qrusty_trio.client.errors import (
 from qrusty_trio.client.results import NewMessage, Published
 from qrusty_trio.client.streams import reason as reason_of
 from qrusty_trio.client.subscription import Deliveries
+from qrusty_trio.client.tls import FilePath, Tls
 from qrusty_trio.client.transport import Refused, bare_exceptions, open_websocket
 
 BACKOFF_SECONDS = 0.1
@@ -56,9 +58,11 @@ class Client:
         *,
         timeout_seconds: float = RESPONSE_SECONDS,
         patient: bool = False,
+        tls: Tls | None = None,
     ) -> None:
         """`patient`: the first attempt to connect is like all others. It is repeated, and `run` raises nothing."""
         self._url = url
+        self._tls = tls or Tls()
         self._reconnect_seconds = reconnect_seconds
         self._timeout_seconds = timeout_seconds
         self._patient = patient
@@ -179,7 +183,7 @@ class Client:
             self._attempt = anyio.CancelScope()
             try:
                 with self._attempt:
-                    async with open_websocket(self._url) as websocket:
+                    async with open_websocket(self._url, self._tls) as websocket:
                         if self._closing.is_set():
                             break  # It was opened in the very step in which `close` was called.
                         connection = Connection(websocket, self._take, self._timeout_seconds)
@@ -227,6 +231,8 @@ class Client:
             return ConnectFailed(str(error))
         if isinstance(error, Refused):
             return ConnectionLost(str(error))
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return ConnectFailed(f"can't connect to {shown(self._url)}: {reason_of(error)}")
         return ConnectionLost(f"can't connect to {shown(self._url)}: {reason_of(error)}")
 
     def _give_up(self, reason: ClientError) -> None:
@@ -251,7 +257,13 @@ class Client:
 
 @asynccontextmanager
 async def connect(
-    url: str, *, reconnect_seconds: float = 300.0, timeout_seconds: float = RESPONSE_SECONDS
+    url: str,
+    *,
+    reconnect_seconds: float = 300.0,
+    timeout_seconds: float = RESPONSE_SECONDS,
+    ca_file: FilePath | None = None,
+    certificate_file: FilePath | None = None,
+    key_file: FilePath | None = None,
 ) -> AsyncIterator[Client]:
     """Open a connection, as `async with connect("ws://127.0.0.1:6784/ws") as client`, and close it at the end.
 
@@ -259,12 +271,16 @@ async def connect(
     and random intervals. After that every request and every subscription raises ConnectionLost. A request whose
     response takes longer than `timeout_seconds` raises TimedOut, and the connection is made anew.
 
+    The files are for wss, see `client.tls.Tls`. Raises BadTlsFile, a ValueError, if one is missing or none.
+
     Raises InvalidUrl, and ConnectFailed if the first attempt fails. An exception of the body comes out as it is, not in
     a group.
 
     Requirements: SYS-0020
     """
-    client = Client(url, reconnect_seconds, timeout_seconds=timeout_seconds)
+    client = Client(
+        url, reconnect_seconds, timeout_seconds=timeout_seconds, tls=Tls(ca_file, certificate_file, key_file)
+    )
     with bare_exceptions():
         async with anyio.create_task_group() as tasks:
             await tasks.start(client.run)

@@ -19,6 +19,12 @@ class InvalidUrl(ClientError, ValueError):
     code = "invalid_url"
 
 
+class BadTlsFile(ClientError, ValueError):
+    """A file with certificates or a key is missing, or is none."""
+
+    code = "bad_tls_file"
+
+
 class ConnectFailed(ClientError):
     """The connection could not be opened, and retrying would not help: nobody listens, a wrong path, refused."""
 

@@ -37,6 +37,7 @@ from qrusty_trio.client.results import (
     member,
     time_of,
 )
+from qrusty_trio.client.tls import FilePath, Tls
 
 
 class HttpClient:
@@ -61,15 +62,22 @@ class HttpClient:
         connections: int = 8,
         timeout_seconds: float = 30.0,
         patience_seconds: float = 10.0,
+        ca_file: FilePath | None = None,
+        certificate_file: FilePath | None = None,
+        key_file: FilePath | None = None,
     ) -> None:
         """Raises InvalidUrl, a ValueError, if `url` is not like http://host:port or https://host/prefix.
+
+        The files are for https, see `client.tls.Tls`. Raises BadTlsFile, a ValueError, if one is missing or none.
 
         Connects to nothing yet.
         """
         if connections < 1:
             raise ValueError(f"connections must be at least 1, not {connections}")
         self.consumer_id = consumer_id or f"client-{uuid.uuid4()}"
-        self._caller = Caller(url, connections, timeout_seconds, patience_seconds)
+        self._caller = Caller(
+            url, connections, timeout_seconds, patience_seconds, Tls(ca_file, certificate_file, key_file)
+        )
         self._call = self._caller.call
 
     async def __aenter__(self) -> HttpClient:

@@ -17,6 +17,7 @@ from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import Request, Response
 from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS, READ_BYTES
 from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, is_silent, open_stream, reason
+from qrusty_trio.client.tls import Tls
 
 
 class _Open:
@@ -51,8 +52,9 @@ class _Open:
 class Pool:
     """At most `size` connections to one address. Requests that find none free wait in turn."""
 
-    def __init__(self, address: Address, size: int) -> None:
+    def __init__(self, address: Address, size: int, tls: Tls) -> None:
         self._address = address
+        self._tls = tls
         self._slots = anyio.Semaphore(size)
         self._idle: list[_Open] = []
         self._closed = False
@@ -94,7 +96,7 @@ class Pool:
         address = self._address
         try:
             with anyio.fail_after(CONNECT_SECONDS):
-                stream = await open_stream(address.host, address.port, tls=address.tls)
+                stream = await open_stream(address.host, address.port, tls=self._tls.context() if address.tls else None)
         except OSError as error:
             raise NotSent(f"can't connect to {address.host}:{address.port}: {reason(error)}") from error
         return _Open(stream, address.name)

@@ -9,21 +9,24 @@ from __future__ import annotations
 
 import os
 import select
+import ssl
 
 import anyio
 from anyio.abc import ByteStream, SocketAttribute
+
+from qrusty_trio.client.tls import explained
 
 STREAM_ERRORS = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 """What reading or writing a stream raises that has ended or broken."""
 
 
-async def open_stream(host: str, port: int, *, tls: bool) -> ByteStream:
-    """Connect to a server. Raises OSError; the caller sets a time limit."""
-    if not tls:
+async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None) -> ByteStream:
+    """Connect to a server, over TLS if there is a context. Raises OSError; the caller sets a time limit."""
+    if tls is None:
         return await anyio.connect_tcp(host, port)
     try:
         # HTTP says itself where a response ends, and servers often leave out the end of TLS.
-        return await anyio.connect_tcp(host, port, tls=True, tls_standard_compatible=False)
+        return await anyio.connect_tcp(host, port, tls=True, ssl_context=tls, tls_standard_compatible=False)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         raise ConnectionResetError("the connection ended during the TLS handshake") from error
 
@@ -45,6 +48,8 @@ def reason(error: BaseException) -> str:
     cause = error.__cause__ or error
     if isinstance(cause, BaseExceptionGroup):  # one for each address of the host
         return "; ".join(dict.fromkeys(reason(each) for each in cause.exceptions))
+    if isinstance(cause, ssl.SSLError):
+        return explained(cause)
     number = cause.errno if isinstance(cause, OSError) else None
     if number is not None and number > 0:
         return os.strerror(number)

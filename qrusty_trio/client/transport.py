@@ -25,6 +25,7 @@ from websockets.uri import parse_uri
 from qrusty_trio.client.addresses import websocket_address_of
 from qrusty_trio.client.errors import InvalidUrl, ProtocolError
 from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, open_stream
+from qrusty_trio.client.tls import Tls
 
 HANDSHAKE_SECONDS = 10.0
 CLOSE_SECONDS = 2.0
@@ -57,7 +58,7 @@ class Closed(Exception):
 
 
 @asynccontextmanager
-async def open_websocket(url: str) -> AsyncIterator[WebSocket]:
+async def open_websocket(url: str, tls: Tls) -> AsyncIterator[WebSocket]:
     """Connect to a ws:// or wss:// URL. On exit, however it comes about, do the closing handshake in CLOSE_SECONDS.
 
     Raises InvalidUrl for any other URL, OSError (TimeoutError is one) if it can't connect, and Refused.
@@ -69,7 +70,7 @@ async def open_websocket(url: str) -> AsyncIterator[WebSocket]:
         raise InvalidUrl("not a WebSocket URL") from None
     protocol = ClientProtocol(uri, max_size=MAX_RECEIVED_BYTES, logger=_logger)
     with anyio.fail_after(HANDSHAKE_SECONDS):
-        stream = await open_stream(address.host, address.port, tls=address.tls)
+        stream = await open_stream(address.host, address.port, tls=tls.context() if address.tls else None)
     websocket = WebSocket(stream, protocol)
     try:
         with anyio.fail_after(HANDSHAKE_SECONDS):

@@ -29,6 +29,7 @@ from anyio.abc import TaskGroup, TaskStatus
 from qrusty_trio.client.client import UNSUBSCRIBE_SECONDS, Client
 from qrusty_trio.client.errors import ClientError, RequestError, Unavailable
 from qrusty_trio.client.subscription import MAX_PREFETCH, Deliveries, Delivery
+from qrusty_trio.client.tls import FilePath, Tls
 from qrusty_trio.client.transport import bare_exceptions
 
 RENEWALS = 3
@@ -79,6 +80,9 @@ async def worker(
     reconnect_seconds: float = 300.0,
     stop: Stop | None = None,
     signals: Collection[Signals] = (),
+    ca_file: FilePath | None = None,
+    certificate_file: FilePath | None = None,
+    key_file: FilePath | None = None,
 ) -> None:
     """Call `handler` for each message of a queue, up to `concurrency` (1 to 10,000) at a time.
 
@@ -97,6 +101,8 @@ async def worker(
     signal ends the wait. If the caller is cancelled, handlers are cancelled at once. Either way, messages that were
     not settled go back to the queue, uncounted. Signals can be received in the main thread only.
 
+    The files are for wss, see `client.tls.Tls`. Raises BadTlsFile, a ValueError, if one is missing or none.
+
     Raises QueueNotFound and the other `RequestError`s, ConnectFailed if the server refuses the connection,
     ConnectionLost after `reconnect_seconds` without a connection, and ClosedByServer or ProtocolError if reconnecting
     would not help. Its handlers have ended by then.
@@ -107,10 +113,11 @@ async def worker(
         raise ValueError(f"concurrency must be from 1 to {MAX_PREFETCH}, not {concurrency}")
     if lock_seconds < 1:
         raise ValueError(f"lock_seconds must be at least 1, not {lock_seconds}")
+    tls = Tls(ca_file, certificate_file, key_file)
     work = _Work(queue, handler, concurrency, lock_seconds)
     with bare_exceptions():
         async with anyio.create_task_group() as tasks:
-            client = Client(url, reconnect_seconds, patient=True)
+            client = Client(url, reconnect_seconds, patient=True, tls=tls)
             client.add(work.deliveries)
             tasks.start_soon(client.run)
             if stop is not None:

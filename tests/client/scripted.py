@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -104,8 +105,8 @@ class ScriptedServer:
         while len(self.opened) < count:
             await self._another.wait()
 
-    async def open_stream(self, host: str, port: int, *, tls: bool) -> MemoryStream:
-        assert (host, port, tls) == ("broker.test", 6784, False)
+    async def open_stream(self, host: str, port: int, *, tls: ssl.SSLContext | None) -> MemoryStream:
+        assert (host, port, tls) == ("broker.test", 6784, None)
         self.opened.append(trio.current_time())
         self._another.set()
         self._another = trio.Event()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -82,8 +83,8 @@ class ScriptedHttp:
         self.sockets: list[socket.socket] = []
         self._nursery = nursery
 
-    async def open_stream(self, host: str, port: int, *, tls: bool) -> MemoryStream:
-        assert (host, port, tls) == ("broker.test", 6784, False)
+    async def open_stream(self, host: str, port: int, *, tls: ssl.SSLContext | None) -> MemoryStream:
+        assert (host, port, tls) == ("broker.test", 6784, None)
         self.opened.append(trio.current_time())
         await trio.lowlevel.checkpoint()
         script = self.scripts.pop(0) if self.scripts else None

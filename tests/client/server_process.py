@@ -21,8 +21,9 @@ on_both_loops = pytest.mark.parametrize("backend", BACKENDS)
 class ServerProcess:
     """A server that can be killed and started again, on the same port, with the same store."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, **variables: str) -> None:
         self._path = path
+        self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
@@ -35,7 +36,7 @@ class ServerProcess:
         return f"ws://127.0.0.1:{self.port}/ws"
 
     def start(self) -> None:
-        environment = child_environment(self._path / "data", BIND_ADDR=f"127.0.0.1:{self.port}")
+        environment = child_environment(self._path / "data", BIND_ADDR=f"127.0.0.1:{self.port}", **self._variables)
         log = self._path / "log"
         with log.open("wb") as stderr:
             self._process = subprocess.Popen(
@@ -56,8 +57,8 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(path: Path) -> Iterator[ServerProcess]:
-    server = ServerProcess(path)
+def server_process(path: Path, **variables: str) -> Iterator[ServerProcess]:
+    server = ServerProcess(path, **variables)
     try:
         server.start()
         yield server

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -78,7 +79,7 @@ def test_before_tcp_answers(monkeypatch: pytest.MonkeyPatch, backend: str) -> No
     async def main() -> None:
         asked = anyio.Event()
 
-        async def seen(host: str, port: int, *, tls: bool) -> ByteStream:
+        async def seen(host: str, port: int, *, tls: ssl.SSLContext | None) -> ByteStream:
             if listener.getsockname()[1] in full:
                 asked.set()
             return await open_stream(host, port, tls=tls)

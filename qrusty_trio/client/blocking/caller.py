@@ -20,14 +20,15 @@ from qrusty_trio.client.errors import ClientClosed, ClientError, ConnectionLost,
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import TABLE, Request, Response, content, outcome, request_for
 from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS, READ_BYTES, Retries
+from qrusty_trio.client.tls import Tls, explained
 
 
 class Caller:
     """Sends the requests of an `HttpClient`, whose docstring says what the arguments mean."""
 
-    def __init__(self, url: str, connections: int, timeout_seconds: float, patience_seconds: float) -> None:
+    def __init__(self, url: str, connections: int, timeout_seconds: float, patience_seconds: float, tls: Tls) -> None:
         address = address_of(url)
-        self._pool = _Pool(address, connections)
+        self._pool = _Pool(address, connections, tls)
         self._prefix = address.prefix
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds
@@ -91,7 +92,7 @@ class _Open:
             except ssl.SSLEOFError:
                 data = b""
             except OSError as error:
-                raise ConnectionLost(f"the connection broke: {error.strerror or error}") from error
+                raise ConnectionLost(f"the connection broke: {explained(error)}") from error
             response = self._exchange.receive(data)
             if response is not None:
                 return response, self._exchange.next()
@@ -114,8 +115,9 @@ class _Open:
 class _Pool:
     """At most `size` connections to one address. Threads that find none free wait in turn."""
 
-    def __init__(self, address: Address, size: int) -> None:
+    def __init__(self, address: Address, size: int, tls: Tls) -> None:
         self._address = address
+        self._tls = tls
         self._slots = threading.Semaphore(size)
         self._lock = threading.Lock()
         """Held for the two below, never while waiting."""
@@ -165,12 +167,12 @@ class _Pool:
             try:
                 peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if address.tls:
-                    peer = ssl.create_default_context().wrap_socket(peer, server_hostname=address.host)
+                    peer = self._tls.context().wrap_socket(peer, server_hostname=address.host)
             except BaseException:
                 peer.close()
                 raise
         except OSError as error:
-            raise NotSent(f"can't connect to {address.host}:{address.port}: {error.strerror or error}") from error
+            raise NotSent(f"can't connect to {address.host}:{address.port}: {explained(error)}") from error
         return _Open(peer, address.name)
 
     def close(self) -> None:

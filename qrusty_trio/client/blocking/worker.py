@@ -21,6 +21,7 @@ from collections.abc import Callable
 import anyio
 from anyio.to_thread import run_sync
 
+from qrusty_trio.client.tls import FilePath
 from qrusty_trio.client.worker import Message
 from qrusty_trio.client.worker import worker as on_the_loop
 
@@ -40,6 +41,9 @@ def worker(
     grace_seconds: float = 30.0,
     reconnect_seconds: float = 300.0,
     stop: threading.Event | None = None,
+    ca_file: FilePath | None = None,
+    certificate_file: FilePath | None = None,
+    key_file: FilePath | None = None,
 ) -> None:
     """Call `handler` for each message of a queue, in up to `concurrency` threads at a time. Blocks until it is stopped.
 
@@ -68,6 +72,9 @@ def worker(
             reconnect_seconds=reconnect_seconds,
             stop=None if stop is None else _Polled(stop),
             signals=SIGNALS if in_main_thread else (),
+            ca_file=ca_file,
+            certificate_file=certificate_file,
+            key_file=key_file,
         )
 
     # Trio's threads give back their place when they end, also if nobody waits for them any more, and end with the
