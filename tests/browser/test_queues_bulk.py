@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from playwright.sync_api import Page, Route, expect
 
-from tests.browser.conftest import see
+from tests.browser.conftest import Faults, see
 from tests.browser.serving import Served
 
 
@@ -63,3 +63,56 @@ def test_it_stops_between_two_queues(page: Page, server: Served) -> None:
     held[0].continue_()
     expect(page.locator(".notice").last).to_contain_text("1 queue purged")
     assert server.ask("GET", "/queue-list")["totals"]["available"] == 2
+
+
+def test_all_that_match_are_purged_and_no_other(page: Page, server: Served) -> None:
+    """More than can be checked. A queue that is made after the count stays as it is."""
+    for number in range(230):
+        server.publish(f"old.{number}")
+    server.publish("new")
+    server.create("old.kept", protected=True)
+    server.publish("old.kept")
+    try:
+        see(page, "#/queues?search=old.")
+        page.get_by_label("Check all queues that match").check()
+        expect(page.get_by_role("button", name="Purge 200 …")).to_be_visible()
+        page.get_by_role("button", name="Check all 231 that match").click()
+        page.get_by_role("button", name="Purge 231 …").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog).to_contain_text("and 222 more")
+        expect(dialog).to_contain_text("old.kept: it is protected")
+        server.publish("old.later")
+        dialog.get_by_label("Type purge 230 queues to confirm").fill("purge 230 queues")
+        dialog.get_by_role("button", name="Purge 230 messages of 230 queues").click()
+        expect(page.locator(".notice").last).to_contain_text("230 queues purged")
+        left = server.ask("GET", "/queue-list", sort="available", order="desc", limit="4")["queues"]
+        assert {row["name"]: row["available"] for row in left[:3]} == {"new": 1, "old.kept": 1, "old.later": 1}
+        assert left[3]["available"] == 0
+        # Another search is another choice.
+        page.get_by_label("Search queues").fill("new")
+        expect(page.locator("tbody th.name")).to_have_count(1)
+        expect(page.get_by_role("button", name="Purge 231 …")).to_have_count(0)
+    finally:
+        server.ask("POST", "/update-queue", {"name": "old.kept", "config": {"protected": False}})
+
+
+def test_it_ends_when_the_server_does_not_answer(page: Page, server: Served, faults: Faults) -> None:
+    for number in range(3):
+        server.publish(f"q{number}")
+    see(page, "#/queues")
+    expect(page.locator("tbody th.name")).to_have_count(3)
+    page.get_by_label("Check all queues that match").check()
+    page.get_by_role("button", name="Purge 3 …").click()
+    faults.allowed.append("Failed to load resource")
+    asked: list[str] = []
+
+    def lose(route: Route) -> None:
+        asked.append(route.request.url)
+        route.abort()
+
+    page.route("**/purge-queue**", lose)
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Type purge 3 queues to confirm").fill("purge 3 queues")
+    dialog.get_by_role("button", name="Purge 3 messages of 3 queues").click()
+    expect(dialog).to_contain_text("q0: The server does not answer")
+    assert len(asked) == 1

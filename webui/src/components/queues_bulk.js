@@ -1,12 +1,13 @@
 /**
- * Purges or deletes the checked queues.
+ * Purges or deletes the checked queues, or all that match.
  *
  * Rule: first each queue is asked for anew, so the count is that of now, and what is protected or gone is named and left
- * out. Then one request follows the other: it can be stopped between two, and whatever failed is told with its reason.
+ * out. Only what was shown then is touched: queues made meanwhile are not. Then one request follows the other: it can be
+ * stopped between two, and whatever failed is told with its reason.
  */
 
 import { useEffect, useRef, useState } from "../../vendor/hooks.js";
-import { requests, send } from "../api.js";
+import { Unreachable, requests, send } from "../api.js";
 import { count, counted } from "../format.js";
 import { html } from "../html.js";
 import { notify, readOnly, sentence } from "../store.js";
@@ -14,9 +15,12 @@ import { Dialog } from "./dialog.js";
 
 /** @typedef {import("../types.js").QueueRow} QueueRow */
 /** @typedef {{ name: string, why: string }} Left */
+/** What the queues have now. @typedef {(signal: AbortSignal) => Promise<{ rows: QueueRow[], left: Left[] }>} Look */
 
 /** Queues that are named before the rest is only counted. */
 const NAMED = 8;
+/** Queues of a page of the list. */
+const PAGE = 200;
 
 /** @param {QueueRow} row @param {"purge" | "delete"} verb */
 const touched = (row, verb) => row.available + row.locked + (verb === "delete" ? row.dead : 0);
@@ -24,18 +28,18 @@ const touched = (row, verb) => row.available + row.locked + (verb === "delete" ?
 /**
  * @param {object} props
  * @param {"purge" | "delete"} props.verb
- * @param {string[]} props.names
+ * @param {Look} props.look
  * @param {() => void} props.onClose
- * @param {(done: string[]) => void} props.onDone With the names that are done.
+ * @param {(done: Set<string>) => void} props.onDone With the names that are done.
  */
-export function QueuesBulk({ verb, names, onClose, onDone }) {
+export function QueuesBulk({ verb, look, onClose, onDone }) {
   const [rows, setRows] = useState(/** @type {QueueRow[] | null} */ (null));
   const [left, setLeft] = useState(/** @type {Left[]} */ ([]));
   const [problem, setProblem] = useState("");
   const title = verb === "purge" ? "Purge queues" : "Delete queues";
   useEffect(() => {
     const ending = new AbortController();
-    look(names, ending.signal).then(
+    look(ending.signal).then(
       (seen) => {
         setRows(seen.rows);
         setLeft(seen.left);
@@ -53,8 +57,8 @@ export function QueuesBulk({ verb, names, onClose, onDone }) {
   `;
 }
 
-/** What the queues have now. @param {string[]} names @param {AbortSignal} signal */
-async function look(names, signal) {
+/** Those with these names. @param {string[]} names @returns {Look} */
+export const named = (names) => async (signal) => {
   /** @type {QueueRow[]} */
   const rows = [];
   /** @type {Left[]} */
@@ -67,9 +71,25 @@ async function look(names, signal) {
     else rows.push(row);
   }
   return { rows, left };
-}
+};
 
-/** @param {{ verb: "purge" | "delete", rows: QueueRow[], left: Left[], onClose: () => void, onDone: (done: string[]) => void }} props */
+/** All that match, page by page. @param {string} search @returns {Look} */
+export const matching = (search) => async (signal) => {
+  // By name: where queues come and go between two pages, one may be in both.
+  /** @type {Map<string, QueueRow>} */
+  const found = new Map();
+  for (let offset = 0; ; offset += PAGE) {
+    /** @type {import("../types.js").QueueList} */
+    const page = await send(requests.queueList({ search, offset, limit: PAGE }), { signal });
+    for (const row of page.queues) found.set(row.name, row);
+    if (page.queues.length < PAGE) break;
+  }
+  const rows = [...found.values()];
+  const left = rows.filter((row) => row.config.protected).map(({ name }) => ({ name, why: "it is protected" }));
+  return { rows: rows.filter((row) => !row.config.protected), left };
+};
+
+/** @param {{ verb: "purge" | "delete", rows: QueueRow[], left: Left[], onClose: () => void, onDone: (done: Set<string>) => void }} props */
 function Ask({ verb, rows, left, onClose, onDone }) {
   const [text, setText] = useState("");
   const [at, setAt] = useState(/** @type {number | null} */ (null));
@@ -103,9 +123,10 @@ function Ask({ verb, rows, left, onClose, onDone }) {
         done.push(row.name);
       } catch (error) {
         refused.push({ name: row.name, why: sentence(error) });
+        if (error instanceof Unreachable) break; // Nor would it answer for the others.
       }
     }
-    onDone(done);
+    onDone(new Set(done));
     notify(`${counted(done.length, "queue")} ${verb === "purge" ? "purged" : "deleted"}${refused.length ? `, ${count(refused.length)} not` : ""}`);
     if (refused.length === 0) return onClose();
     setFailed(refused);

@@ -128,9 +128,9 @@ async function search(id, from, signal, tell) {
 /** @param {{ message: Message & { queue: string } }} props */
 const Found = ({ message }) => html`
   <section class="card roomy stack" aria-label="The message">
-    <p class="object">
+    <p class="object wrapping">
       <code>${message.id}</code><${Copy} compact text=${() => message.id} label="Copy the id" />
-      in <a href=${link("queue", { name: message.queue, tab: TABS[message.state ?? ""] ?? "" })}><bdi>${message.queue}</bdi></a>
+      <span>in <a href=${link("queue", { name: message.queue, tab: TABS[message.state ?? ""] ?? "" })}><bdi>${message.queue}</bdi></a></span>
     </p>
     <${MessageFacts} message=${message} />
     <footer class="dialog-footer"><${CopyCurl} request=${requests.find(message.id, "")} /></footer>

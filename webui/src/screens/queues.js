@@ -8,7 +8,7 @@ import { Menu } from "../components/menu.js";
 import { Problem } from "../components/problem.js";
 import { DeleteQueue, PurgeQueue, QueueForm } from "../components/queue_dialogs.js";
 import { QueueTags } from "../components/queue_tags.js";
-import { QueuesBulk } from "../components/queues_bulk.js";
+import { QueuesBulk, matching, named } from "../components/queues_bulk.js";
 import { Sparkline } from "../components/sparkline.js";
 import { TrendPill } from "../components/trend.js";
 import { useAnswer } from "../components/use_answer.js";
@@ -47,6 +47,8 @@ export function Queues({ params }) {
   const [total, setTotal] = useState(0);
   const [open, setOpen] = useState(/** @type {Open | null} */ (null));
   const [chosen, setChosen] = useState(/** @type {Set<string>} */ (new Set()));
+  /** Whether all that match are chosen, those that have no check box on the page among them. */
+  const [everything, setEverything] = useState(false);
   const [bulk, setBulk] = useState(/** @type {"purge" | "delete" | null} */ (null));
   const rows = useRows(total);
   const request = requests.queueList({ search, sort, order, offset: rows.offset, limit: rows.limit });
@@ -59,11 +61,14 @@ export function Queues({ params }) {
     rows.box.current?.scrollTo({ top: 0 });
   }, [search, sort, order]);
 
+  useEffect(() => setEverything(false), [search]);
+
   const first = list ? Math.max(rows.first, list.offset) : 0;
   const shown = list ? list.queues.slice(first - list.offset, Math.max(0, rows.last - list.offset)) : [];
   const close = () => setOpen(null);
   /** @param {string} name */
   const toggle = (name) => {
+    setEverything(false);
     const next = new Set(chosen);
     if (!next.delete(name)) next.add(name);
     if (next.size > MAX_CHECKED) return notify(`At most ${count(MAX_CHECKED)} queues can be checked`, true);
@@ -74,12 +79,16 @@ export function Queues({ params }) {
       /** @type {import("../types.js").QueueList} */
       const all = await send(requests.queueList({ search, sort, order, limit: MAX_CHECKED }));
       setChosen(new Set(all.queues.map((row) => row.name)));
-      if (all.totals.queues > all.queues.length) notify(`The first ${count(all.queues.length)} of ${counted(all.totals.queues, "queue")} are checked`);
     } catch (error) {
       notify(sentence(error), true);
     }
   };
-  const checks = { some: chosen.size > 0, all: matched > 0 && chosen.size >= Math.min(matched, MAX_CHECKED), check: checkAll, uncheck: () => setChosen(new Set()) };
+  const uncheck = () => {
+    setEverything(false);
+    setChosen(new Set());
+  };
+  const checks = { some: chosen.size > 0, all: matched > 0 && chosen.size >= Math.min(matched, MAX_CHECKED), check: checkAll, uncheck };
+  const picked = everything ? matched : chosen.size;
 
   return html`
     <section class="fill" aria-labelledby="title">
@@ -90,9 +99,13 @@ export function Queues({ params }) {
         <div class="toolbar-end">
           ${chosen.size > 0 &&
           html`
-            <button type="button" class="button quiet" onClick=${checks.uncheck}>Uncheck ${count(chosen.size)}</button>
-            <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("purge")}>Purge ${count(chosen.size)} …</button>
-            <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("delete")}>Delete ${count(chosen.size)} …</button>
+            ${checks.all &&
+            matched > chosen.size &&
+            !everything &&
+            html`<button type="button" class="button quiet" onClick=${() => setEverything(true)}>Check all ${count(matched)} that match</button>`}
+            <button type="button" class="button quiet" onClick=${uncheck}>Uncheck ${count(picked)}</button>
+            <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("purge")}>Purge ${count(picked)} …</button>
+            <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("delete")}>Delete ${count(picked)} …</button>
           `}
           <${CopyCurl} request=${request} />
           <button type="button" class="button primary" data-new disabled=${readOnly.value} onClick=${() => setOpen({ kind: "new" })}>
@@ -110,7 +123,7 @@ export function Queues({ params }) {
           </thead>
           <tbody>
             <${Space} rows=${first} />
-            ${shown.map((row, index) => html`<${Row} key=${row.name} row=${row} index=${first + index} open=${setOpen} checked=${chosen.has(row.name)} toggle=${toggle} />`)}
+            ${shown.map((row, index) => html`<${Row} key=${row.name} row=${row} index=${first + index} open=${setOpen} checked=${everything || chosen.has(row.name)} toggle=${toggle} />`)}
             <${Space} rows=${Math.max(0, total - first - shown.length)} />
           </tbody>
         </table>
@@ -120,10 +133,11 @@ export function Queues({ params }) {
       html`
         <${QueuesBulk}
           verb=${bulk}
-          names=${[...chosen]}
+          look=${everything ? matching(search) : named([...chosen])}
           onClose=${() => setBulk(null)}
-          onDone=${(/** @type {string[]} */ done) => {
-            setChosen(new Set([...chosen].filter((name) => !done.includes(name))));
+          onDone=${(/** @type {Set<string>} */ done) => {
+            setEverything(false);
+            setChosen(new Set([...chosen].filter((name) => !done.has(name))));
             refresh();
           }}
         />
