@@ -321,6 +321,13 @@ class Settings:
         "",
         "Certificates in PEM form. With it, every client must show a certificate that one of them has signed.",
     )
+    tokens_file: Path | None = _row(
+        "QRUSTY_TOKENS_FILE",
+        "",
+        file(),
+        "",
+        "Tokens and what each may do, as TOML, read anew when it changes. Without it, anyone may do everything.",
+    )
     unknown_queue: UnknownQueue = _row(
         "QRUSTY_UNKNOWN_QUEUE",
         "create",

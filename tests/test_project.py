@@ -12,6 +12,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
+from qrusty_trio.access import failures, sessions, tokens_file
 from qrusty_trio.api import browsing, dead_letters
 from qrusty_trio.api.batches import MAX_RESPONSE_BYTES
 from qrusty_trio.api.identity import MAX_REQUEST_ID_BYTES
@@ -32,7 +33,7 @@ from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
-from qrusty_trio.http import access_log, byte_budget, websocket
+from qrusty_trio.http import access_log, byte_budget, websocket, websocket_auth
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
@@ -112,6 +113,10 @@ def documented_limits() -> dict[str, str]:
     """What the table of limits has to say: what -> limit."""
     return {
         "body of a request, WebSocket frame": f"{MAX_BODY_BYTES // 2**20} MiB",
+        "tokens; grants of one": f"{tokens_file.MAX_TOKENS}; {tokens_file.MAX_GRANTS}",
+        "sessions of browsers, of a token": f"{sessions.MAX_OF_A_TOKEN}",
+        "addresses whose failed tokens are remembered": f"{failures.MAX_ADDRESSES:,}",
+        "time for the first frame of a WebSocket that showed no token": f"{websocket_auth.AUTH_SECONDS:g} s",
         "connections being turned away at a time": f"{MAX_TURNED_AWAY}",
         "requests of an HTTP connection run together": f"{REQUESTS_PER_STEP}",
         "body that repeats a field or escapes its name": f"{MAX_DOUBTFUL_BYTES:,} bytes and its strings",

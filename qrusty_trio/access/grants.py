@@ -36,6 +36,8 @@ class Grant(enum.StrEnum):
     ADMIN = "admin"
     """All of these. On every queue also what is the whole server's: purge-all, delete-all, the log."""
 
+    __hash__ = str.__hash__  # An enum's own is in Python, and takes 0.2 µs for each look into a dict.
+
 
 class Granted(NamedTuple):
     """A grant on a pattern of queue names."""
@@ -79,12 +81,19 @@ def matches(pattern: str, name: str) -> bool:
 class Principal:
     """Whom a request speaks for: a token. Made anew whenever the tokens are read."""
 
-    __slots__ = ("_known", "_patterns", "expires_ms", "grants", "limit", "name")
+    __slots__ = ("_known", "_patterns", "expires_ms", "grants", "key", "limit", "name")
 
     def __init__(
-        self, name: str, grants: tuple[Granted, ...], expires_ms: float = FOREVER, limit: Limit | None = None
+        self,
+        name: str,
+        grants: tuple[Granted, ...],
+        expires_ms: float = FOREVER,
+        limit: Limit | None = None,
+        key: bytes = b"",
     ) -> None:
+        """`key`: the SHA-256 of the token."""
         self.name = name
+        self.key = key
         self.grants = grants
         self.expires_ms = expires_ms
         """When the token ends, wall milliseconds."""
@@ -112,7 +121,7 @@ class Principal:
 
     def require(self, grant: Grant, queue: str) -> None:
         """Raise Forbidden unless it has this grant on this queue."""
-        if not self.may(grant, queue):
+        if not (self._known[grant].get(queue) or self.may(grant, queue)):
             raise Forbidden(f"The token '{self.name}' has no grant {grant} on queue '{queue[:MAX_PATTERN_CHARACTERS]}'")
 
     def everywhere(self, grant: Grant) -> bool:

@@ -39,6 +39,8 @@ _encode = msgspec.json.encode
 
 def server(services: Services, call: Call, now: int) -> Reply:
     about, gate, memory = services.about, services.gate, services.memory
+    principal = call.principal
+    token = {} if principal is None else {"token": {"name": principal.name, "grants": list(map(str, principal.grants))}}
     return Reply(
         200,
         _encode(
@@ -72,6 +74,7 @@ def server(services: Services, call: Call, now: int) -> Reply:
                     },
                 },
                 "limits": about.limits,
+                **token,
             }
         ),
     )

@@ -40,6 +40,17 @@ class BadFrame(Exception):
     """
 
 
+class Refusal(Exception):
+    """The request gets an error response. `str()` is its sentence.
+
+    Requirements: WS-0006
+    """
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
 class Request(msgspec.Struct):
     """A decoded frame of any type. None means that a field was not sent, or was sent as null.
 

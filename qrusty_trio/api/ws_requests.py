@@ -12,12 +12,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
+from qrusty_trio.access.grants import Grant, Principal
+from qrusty_trio.access.needs import ANY_TOKEN, SETTLES, Needs, in_body, on_every
 from qrusty_trio.api import ws_frames
 from qrusty_trio.api.batch_bodies import TOO_MANY_MESSAGES
 from qrusty_trio.api.batches import BatchPublisher
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.json_bodies import TOO_MANY_IDS, check_error
-from qrusty_trio.api.ws_frames import Misshapen, Request
+from qrusty_trio.api.ws_auth import refusal_of
+from qrusty_trio.api.ws_frames import Misshapen, Refusal, Request
 from qrusty_trio.core.deadlines import MAX_SECONDS as MAX_WARN_SECONDS
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.locks import LockIndex
@@ -114,7 +117,7 @@ class QueueSubscription(Subscription):
 class Burst:
     """Frames that arrived together, while the engine runs them."""
 
-    __slots__ = ("changes", "counts", "next", "position", "publisher", "requests", "responses", "weight")
+    __slots__ = ("admitted", "changes", "counts", "next", "position", "publisher", "requests", "responses", "weight")
 
     def __init__(self, requests: list[Request | Misshapen]) -> None:
         self.requests = requests
@@ -123,6 +126,8 @@ class Burst:
         self.weight = sum(1 + len(each.ids or each.messages or ()) if type(each) is Request else 1 for each in requests)
         """Approximate number of operations."""
         self.next = 0
+        self.admitted = False
+        """The next request has been authorized: it is a long batch that has begun."""
         """Index of the next request to run."""
         self.position = 0
         """Ids done so far of a batch-ack or batch-nack that is too long for one step."""
@@ -139,6 +144,8 @@ class Session(Protocol):
 
     consumer: str
     gate: Gate
+    principal: Principal | None
+    guarded: bool
     dispatcher: Dispatcher
     subscriptions: dict[str, QueueSubscription]
 
@@ -166,17 +173,6 @@ class Session(Protocol):
     def ignore_logs(self) -> None: ...
 
 
-class Refusal(Exception):
-    """The request gets an error response. `str()` is its sentence.
-
-    Requirements: WS-0006
-    """
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-
-
 def run(session: Session, burst: Burst, request: Request | Misshapen, broker: SessionBroker, now: int) -> bytes | None:
     """Run one request. Returns its response, or None if it is a long batch that must be continued.
 
@@ -189,11 +185,17 @@ def run(session: Session, burst: Burst, request: Request | Misshapen, broker: Se
     assert type(request) is Request
     if request.type is None:
         raise Refusal("invalid_request", "'type' is missing")
-    function = _FUNCTIONS.get(request.type)
-    if function is None:
+    known = _FUNCTIONS.get(request.type)
+    if known is None:
         raise Refusal("unknown_type", f"'{request.type[:100]}' is no frame type")
-    refusal = session.gate.refusal()
-    if refusal is not None and request.type in TOUCHING:
+    function, needs = known
+    refusal: QrustyError | None = None
+    if session.guarded and not burst.admitted:
+        refusal = refusal_of(session.principal, needs, request, now)
+        burst.admitted = True
+    if refusal is None and request.type in TOUCHING:
+        refusal = session.gate.refusal()
+    if refusal is not None:
         raise Refusal(refusal.code, str(refusal))
     return function(session, burst, request, broker, now)
 
@@ -420,17 +422,18 @@ def _warn_seconds(request: Request, lock_seconds: int) -> int | None:
     return seconds
 
 
-_FUNCTIONS: dict[str, Callable[[Session, Burst, Request, SessionBroker, int], bytes | None]] = {
-    "publish": _publish,
-    "batch-publish": _batch_publish,
-    "subscribe": _subscribe,
-    "unsubscribe": _unsubscribe,
-    "ack": _ack,
-    "nack": _nack,
-    "batch-ack": _batch_ack,
-    "batch-nack": _batch_nack,
-    "credit": _credit,
-    "renew": _renew,
-    "subscribe-logs": _subscribe_logs,
-    "unsubscribe-logs": _unsubscribe_logs,
+_Function = Callable[[Session, Burst, Request, SessionBroker, int], bytes | None]
+_FUNCTIONS: dict[str, tuple[_Function, Needs]] = {
+    "publish": (_publish, in_body(Grant.PUBLISH)),
+    "batch-publish": (_batch_publish, in_body(Grant.PUBLISH)),
+    "subscribe": (_subscribe, in_body(Grant.CONSUME)),
+    "unsubscribe": (_unsubscribe, ANY_TOKEN),
+    "ack": (_ack, SETTLES),
+    "nack": (_nack, SETTLES),
+    "batch-ack": (_batch_ack, SETTLES),
+    "batch-nack": (_batch_nack, SETTLES),
+    "credit": (_credit, in_body(Grant.CONSUME)),
+    "renew": (_renew, SETTLES),
+    "subscribe-logs": (_subscribe_logs, on_every(Grant.ADMIN)),
+    "unsubscribe-logs": (_unsubscribe_logs, ANY_TOKEN),
 }

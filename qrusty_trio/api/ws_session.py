@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from qrusty_trio.access.grants import Grant, Principal
 from qrusty_trio.api import ws_frames, ws_requests
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
-from qrusty_trio.api.ws_frames import Misshapen, Request
+from qrusty_trio.api.ws_frames import Misshapen, Refusal, Request
 from qrusty_trio.api.ws_logs import LogReader, LogRing
 from qrusty_trio.api.ws_outbox import Outbox
-from qrusty_trio.api.ws_requests import Burst, QueueSubscription, Refusal, SessionBroker
+from qrusty_trio.api.ws_requests import Burst, QueueSubscription, SessionBroker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.core.queue import Lock
@@ -48,6 +49,7 @@ NORMAL = 1000
 GOING_AWAY = 1001
 UNSUPPORTED_DATA = 1003
 INVALID_DATA = 1007
+POLICY_VIOLATION = 1008
 TOO_BIG = 1009
 INTERNAL_ERROR = 1011
 TRY_AGAIN_LATER = 1013
@@ -67,7 +69,12 @@ class WsSession:
         logs: LogRing,
         wake: Callable[[], None],
         budget: Budget | None = None,
+        principal: Principal | None = None,
     ) -> None:
+        """`principal`: whom the connection speaks for; None where the server has no tokens."""
+        self.principal = principal
+        self.guarded = principal is not None
+        """Whether frames need a token."""
         self.consumer = consumer
         self.dispatcher = dispatcher
         self.gate = gate
@@ -135,6 +142,7 @@ class WsSession:
                 continue
             budget -= 1
             burst.next += 1
+            burst.admitted = False
             burst.responses.append(None if request.no_reply else response)
         return False
 
@@ -243,6 +251,21 @@ class WsSession:
     def follow_logs(self) -> None:
         if self._log_reader is None:
             self._log_reader = LogReader(self._logs, self._wake)
+
+    def replace_principal(self, principal: Principal | None) -> None:
+        """The tokens were read anew: this is what the connection's token may do now; None: nothing any more.
+
+        The connection is closed if the token is gone, or lacks a grant for what it is subscribed to.
+
+        Requirements: API-0189
+        """
+        self.principal = principal
+        if principal is None:
+            self.end(POLICY_VIOLATION, "the token was revoked or has expired")
+        elif not all(principal.may(Grant.CONSUME, name) for name in self.subscriptions) or (
+            self._log_reader is not None and not principal.everywhere(Grant.ADMIN)
+        ):
+            self.end(POLICY_VIOLATION, "the token has lost a grant")
 
     def ignore_logs(self) -> None:
         if self._log_reader is not None:

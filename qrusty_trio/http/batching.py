@@ -56,11 +56,11 @@ class BatchedConnection(ParkedConnection, Protocol):
     phase: int
     since: float
     """When the phase began."""
+    peer: Peer
     served_parked: bool
     """A request was served here since it was parked."""
     given: Sequence[Reply]
     """What the last response handed out."""
-    peer: Peer
     unsent: Holding
     """Its share of the budget for unsent responses."""
 
@@ -149,6 +149,7 @@ class Batching:
     def _read(self, events: list[tuple[int, int]]) -> PendingCalls:
         """Read from the ready connections. Returns the requests to serve here."""
         shared = self._shared
+        access = shared.context.tokens
         connections: list[BatchedConnection] = []
         calls: list[Call] = []
         most = SMALL_BYTES if self._received.short or self._unsent.short else READ_BYTES
@@ -164,7 +165,9 @@ class Batching:
                 continue
             try:
                 data = connection.read_now(most)
-                call = None if shared.stopping else read_batchable_call(data, shared.lines)
+                call = None
+                if not shared.stopping:
+                    call = read_batchable_call(data, shared.lines, access, connection.peer.certificate)
             except BlockingIOError:
                 continue
             except OSError as error:

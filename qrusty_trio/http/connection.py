@@ -20,15 +20,18 @@ from time import perf_counter
 
 import trio
 
+from qrusty_trio.access.access import Access
+from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.operations import check_content_type, error_reply
 from qrusty_trio.errors import MethodNotAllowed, QrustyError
 from qrusty_trio.http import peers
 from qrusty_trio.http.access_log import path_of
+from qrusty_trio.http.authenticating import find_for_block, hold, missing
 from qrusty_trio.http.batching import Batching, Unsent
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
-from qrusty_trio.http.header_block import MAX_HEADER_BYTES, RequestTimedOut
+from qrusty_trio.http.header_block import MAX_HEADER_BYTES, HeaderBlock, RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pauses import EventPause, SocketPause
@@ -54,7 +57,10 @@ class FastConnection:
         self._shared = shared
         self._context = shared.context
         self._engine = shared.context.engine
+        self._access = shared.context.access
         self._stream = stream
+        self._delay = 0.0
+        """Seconds to wait before this burst is run or answered."""
         self._pipe = pipe_over(stream)
         self._batching: Batching | None = None
         self._parser = RequestParser(shared.lines)
@@ -71,7 +77,7 @@ class FastConnection:
         self._has_read_ahead = False
         """The parser was fed while a call waited."""
         self.peer = peers.current()
-        self._access = shared.context.access
+        self._tokens = shared.context.tokens
         self._begun = 0.0
         """`perf_counter()` when the planned requests began to be served; for the access log only."""
         self.given: Sequence[Reply] = ()
@@ -266,7 +272,8 @@ class FastConnection:
     def _plan_request(self, request: Request[Target]) -> None:
         target, block = request.line, request.block
         operation = target.operation
-        if target.batchable and block.batchable and block.json and operation is not None:
+        plain = target.batchable and block.batchable and block.json
+        if plain and operation is not None and self._tokens is None:
             # The usual request: nothing is to be checked, and the response has no headers of its own.
             self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
             self._pending.append(PLAIN)
@@ -290,6 +297,9 @@ class FastConnection:
             if operation is None:
                 assert target.refusal is not None
                 raise target.refusal
+            principal = None
+            if self._tokens is not None and operation.needs.token:
+                principal = self._principal(self._tokens, block)
             if browser is not None and operation.mutating:
                 check_origin(browser, self._context.allowed_origins)
             if not block.json:
@@ -306,8 +316,17 @@ class FastConnection:
             )
             self._pending.append(PendingResponse(reply, extra, target.head_only, asked=asked))
             return
-        self._calls.append(Call(operation, target.params, request.body, target.query, None, block.identity))
+        call = Call(operation, target.params, request.body, target.query, None, block.identity, principal)
+        self._calls.append(call)
         self._pending.append(PendingResponse(None, extra, target.head_only))
+
+    def _principal(self, access: Access, block: HeaderBlock) -> Principal:
+        """Whom a request speaks for. Raises Unauthenticated and TooManyFailures."""
+        found = find_for_block(access, block, self.peer)
+        self._delay = max(self._delay, found.wait)
+        if found.principal is None:
+            raise found.refusal or missing()
+        return found.principal
 
     async def _run_fallback(self, data: bytes) -> None:
         self.phase = WORKING
@@ -323,6 +342,10 @@ class FastConnection:
         """Run the planned calls and send the responses."""
         sent: list[Reply] = []
         self.given = sent
+        if self._delay:
+            self.phase = WORKING
+            delay, self._delay = self._delay, 0.0
+            await hold(delay, self._context.stopping)
         while self._pending:
             self.phase = WORKING
             if self._sends_file or any(call.operation.large for call in self._calls):

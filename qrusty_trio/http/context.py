@@ -12,6 +12,7 @@ from pathlib import Path
 
 import trio
 
+from qrusty_trio.access.access import Access
 from qrusty_trio.api.about import Gauge
 from qrusty_trio.api.call import Engine
 from qrusty_trio.http.access_log import AccessLog
@@ -72,5 +73,7 @@ class HttpContext:
     """Renders the response to `GET /metrics` from its query. Raises BadRequest."""
     tls: TlsContexts | None = None
     """None: plain HTTP."""
+    tokens: Access | None = None
+    """The tokens; None: whoever connects may do everything."""
     files: Files = field(default_factory=dict)
     """The files of the web UI that are kept in memory. The others are read when they are asked for."""

@@ -25,20 +25,25 @@ from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
+from qrusty_trio.http.authenticating import find_for_headers, hold
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
+from qrusty_trio.http.peers import Peer, current
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.responses import reason_phrase
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
     check_handshake,
     serve_connection,
 )
+from qrusty_trio.http.websocket_auth import admitted
 from qrusty_trio.http.websocket_transport import Finished
 from qrusty_trio.wording import shortened
 
@@ -78,11 +83,13 @@ async def serve_fast_websocket(
 
     Requirements: WS-0030
     """
+    peer = current()
     protocol = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=logger)
     try:
         rest = b""
+        principal = None
         with trio.move_on_after(HANDSHAKE_SECONDS):
-            rest = await _handshake(stream, data, protocol, services)
+            rest, principal = await _handshake(stream, data, protocol, services, peer)
         if protocol.state is not OPEN:
             return
         transport = FastWebSocketTransport(stream, protocol, services.budget)
@@ -92,7 +99,7 @@ async def serve_fast_websocket(
             return
         transport.first = rest
         del data, rest  # else they are kept as long as the connection
-        await serve_connection(transport, services)
+        await serve_connection(transport, services, principal)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # The peer left during the handshake: there is nobody to respond to.
     finally:
@@ -101,48 +108,61 @@ async def serve_fast_websocket(
 
 
 async def _handshake(
-    stream: trio.abc.Stream, data: bytes, protocol: ServerProtocol, services: WebSocketServices
-) -> bytes:
-    """Answer the upgrade request. Returns the bytes that followed it."""
+    stream: trio.abc.Stream, data: bytes, protocol: ServerProtocol, services: WebSocketServices, peer: Peer
+) -> tuple[bytes, Principal | None]:
+    """Answer the upgrade request. Returns the bytes that followed it, and whom it speaks for."""
     while (end := data.find(b"\r\n\r\n")) < 0:
         more = await stream.receive_some(READ_BYTES)
         if not more or len(data) > MAX_HANDSHAKE_BYTES:
-            return b""
+            return b"", None
         data += more
     protocol.receive_data(data[: end + 4])
     response = _refusal(400, "Bad Request", "bad_request", "The request can't be read")
+    principal: Principal | None = None
     for event in protocol.events_received():
         if not isinstance(event, Request):
             break
-        response = _respond(event, protocol, services)
+        response, principal, wait = _respond(event, protocol, services, peer)
+        await hold(wait, services.stopping)
         protocol.send_response(response)
     await stream.send_all(response.serialize())
     protocol.data_to_send()  # Discard the protocol's own copy of the response.
     if protocol.state is not OPEN:
         await linger(stream)
-    return data[end + 4 :]
+    return data[end + 4 :], principal
 
 
-def _respond(request: Request, protocol: ServerProtocol, services: WebSocketServices) -> Response:
+def _respond(
+    request: Request, protocol: ServerProtocol, services: WebSocketServices, peer: Peer
+) -> tuple[Response, Principal | None, float]:
+    """The response to an upgrade, whom it speaks for, and how many seconds the response has to wait."""
+    principal, wait = None, 0.0
     origins = request.headers.get_all("Origin")
     hosts = request.headers.get_all("Host")
     if len(hosts) != 1 or len(origins) > 1:
-        return _refusal(400, "Bad Request", "bad_request", "One Host and at most one Origin are needed")
+        return _refusal(400, "Bad Request", "bad_request", "One Host and at most one Origin are needed"), None, 0.0
     try:
-        check_handshake(read_browser(request.headers.raw_items()), services)
+        browser = read_browser(request.headers.raw_items())
+        check_handshake(browser, services)
+        if services.tokens is not None:
+            found = find_for_headers(services.tokens, request.headers.raw_items(), browser, peer)
+            wait = found.wait
+            principal = admitted(services.tokens, found)
     except QrustyError as error:
-        return _refusal(error.status, "Forbidden", error.code, shortened(str(error)))
+        phrase = reason_phrase(error.status).decode()
+        return _refusal(error.status, phrase, error.code, shortened(str(error))), None, wait
     response = protocol.accept(request)
     if response.status_code != 101:
         sentence = (response.body or b"").decode().strip()
-        return _refusal(response.status_code, response.reason_phrase, "handshake_failed", sentence)
-    return response
+        return _refusal(response.status_code, response.reason_phrase, "handshake_failed", sentence), None, wait
+    return response, principal, wait
 
 
 def _refusal(status: int, phrase: str, code: str, sentence: str) -> Response:
     body = msgspec.json.encode({"error": sentence, "code": code})
     headers = Headers(
         {"Content-Type": "application/json", "Content-Length": str(len(body)), "Connection": "close"}
+        | ({"WWW-Authenticate": "Bearer"} if status == 401 else {})
         | ({"Upgrade": "websocket", "Sec-WebSocket-Version": "13"} if status == 426 else {})
     )
     return Response(status, phrase, headers, body)

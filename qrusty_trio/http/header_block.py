@@ -18,9 +18,11 @@ import base64
 import copy
 import re
 import struct
+from collections.abc import Sequence
 
 import msgspec
 
+from qrusty_trio.access.sessions import COOKIE
 from qrusty_trio.api.identity import Identity, is_plain, read_identity
 from qrusty_trio.api.operations import is_json
 from qrusty_trio.errors import BadRequest, QrustyError
@@ -55,6 +57,7 @@ MAX_BATCHABLE_HEADERS = 32
 _BLOCK = re.compile(rb"\r\n(?:[-!#$%&'*+.^_`|~0-9A-Za-z]++:[^\x00-\x08\x0a-\x1f\x7f]*+\r\n)*+\r\n")
 _REQUEST_ID, _TRACEPARENT = b"\r\nx-request-id:", b"\r\ntraceparent:"
 _HOST = re.compile(rb"(?:[-A-Za-z0-9._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
+_SESSION = COOKIE.encode()
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _BASE64URL = re.compile(rb"[-_A-Za-z0-9]*")
 _WEBSOCKET_KEY = re.compile(rb"[A-Za-z0-9+/]{22}==")
@@ -106,6 +109,10 @@ class HeaderBlock(msgspec.Struct, gc=False):
     """Who the request is; None if its client did not say."""
     settings_fault: str = ""
     """What is wrong with an upgrade to HTTP/2; '' if nothing."""
+    authorization: bytes = b""
+    """The value of Authorization; b"" if it was not given. Given twice, it is joined, and fits nothing."""
+    session: bytes = b""
+    """The cookie of a session; b"" if there is none."""
     none_match: str = ""
     """If-None-Match; '' if it was not given."""
     takes_gzip: bool = False
@@ -222,8 +229,20 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
     if request_ids is not None or traceparents is not None:
         result.identity = read_identity(request_ids, traceparents)
-    result.batchable = result.plain and result.keep_alive and result.browser is None
+    result.authorization = b", ".join(values.get(b"authorization", ()))
+    result.session = read_session(values.get(b"cookie", ()))
+    result.batchable = result.plain and result.keep_alive and result.browser is None and not result.session
     return result
+
+
+def read_session(cookies: Sequence[bytes]) -> bytes:
+    """The cookie of a session in the values of Cookie; b"" if there is none. The first one counts."""
+    for each in cookies:
+        for cookie in each.split(b";"):
+            name, _, value = cookie.strip(b" \t").partition(b"=")
+            if name == _SESSION:
+                return value
+    return b""
 
 
 def accepts_gzip(accept: str) -> bool:

@@ -33,6 +33,7 @@ from qrusty_trio.http.proxy_header import BadProxyHeader
 from qrusty_trio.http.request_line import NOT_KNOWN, WEBSOCKET_PATH, read_line
 from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections, too_many_from_there
 from qrusty_trio.http.tls import TlsStream
+from qrusty_trio.http.websocket_auth import watch_tokens
 from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.wording import counted
 
@@ -85,6 +86,8 @@ class _Server:
             background.start_soon(self._fast_path.watch)
             background.start_soon(self._fast_path.batching.run)
             background.start_soon(watch_budget, self._context.websocket)
+            if self._context.tokens is not None:
+                background.start_soon(watch_tokens, self._context.tokens, self._context.websocket.connections)
             async with trio.open_nursery() as connections:
                 async with trio.open_nursery() as accepting:
                     for listener in listeners:
@@ -150,6 +153,8 @@ class _Server:
                 secured = await self._secured(stream, admitted)
                 if secured is None:
                     return
+                if self._context.tokens is not None and isinstance(secured, TlsStream):
+                    peers.enter(admitted._replace(certificate=secured.subject or ""))
                 if self._context.fast_path:
                     await self._fast_path.serve(secured)
                 else:

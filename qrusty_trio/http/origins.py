@@ -107,6 +107,18 @@ def check_origin(browser: Browser | None, allowed: Collection[str]) -> None:
         raise _foreign()
 
 
+def is_own_page(browser: Browser | None) -> bool:
+    """Whether a request is not one of a page of another origin, allowed or not. Only then does a cookie count.
+
+    Requirements: API-0191
+    """
+    try:
+        check_origin(browser, ())
+    except OriginNotAllowed:
+        return False
+    return True
+
+
 def _foreign() -> OriginNotAllowed:
     return OriginNotAllowed("Pages of another origin may not do this; QRUSTY_ALLOWED_ORIGINS names those that may")
 

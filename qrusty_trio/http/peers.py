@@ -28,6 +28,8 @@ class Peer(NamedTuple):
     host: str = ""
     """An IP address; '' on a Unix socket, or if it is not known."""
     port: int = 0
+    certificate: str = ""
+    """The name of the token that its client certificate stands for; '' if none."""
     name: str = "-"
     """For logs: 192.0.2.1:5000, [2001:db8::1]:5000, unix:uid=1000, or - if it is not known."""
 
@@ -59,7 +61,7 @@ def peer_at(host: str, port: int) -> Peer:
         address: IPv4Address | IPv6Address = ip_address(host)
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             host = str(address.ipv4_mapped)
-    return Peer(host, port, f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
+    return Peer(host, port, name=f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
 
 
 def peer_of(stream: trio.SocketStream) -> Peer:

@@ -27,11 +27,16 @@ BATCHABLE = frozenset({"publish", "consume", "consume_from", "ack", "nack", "hea
 ROOT_PATH = b"/"
 WEBSOCKET_PATH = b"/ws"
 METRICS_PATH = b"/metrics"
+LOGIN_PATH = b"/login"
+LOGOUT_PATH = b"/logout"
+SESSION_PATHS = frozenset({LOGIN_PATH, LOGOUT_PATH})
 DOCUMENT_PATHS = frozenset({b"/openapi.json", b"/asyncapi.json"})
 DOCS_PATH = b"/docs"
 
 _OWN_PATHS = frozenset(
-    {ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", DOCS_PATH, DOCS_PATH + b"/", b"/favicon.ico", *DOCUMENT_PATHS}
+    {ROOT_PATH, WEBSOCKET_PATH, METRICS_PATH, b"/ui", DOCS_PATH, DOCS_PATH + b"/", b"/favicon.ico"}
+    | SESSION_PATHS
+    | DOCUMENT_PATHS
 )
 _OWN_PREFIXES = (b"/ui/", b"/assets/")
 _LINE = re.compile(rb"([A-Z]{1,20}) (/[!-~]*) HTTP/1\.([01])")
@@ -89,7 +94,7 @@ class Target(msgspec.Struct, gc=False):
 
 
 def app_serves(path: bytes) -> bool:
-    """Whether only the app serves this undecoded path: root, WebSocket, metrics, documents, web UI."""
+    """Whether only the app serves this undecoded path: root, WebSocket, metrics, login, documents, web UI."""
     return path.startswith(_OWN_PREFIXES) or path in _OWN_PATHS
 
 

@@ -21,6 +21,7 @@ from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
+from qrusty_trio.access.access import Access
 from qrusty_trio.api.call import Call
 from qrusty_trio.api.identity import Identity
 from qrusty_trio.api.operations import MAX_BODY_BYTES, check_content_type
@@ -288,8 +289,14 @@ class RequestParser:
         self._headers.request_read()
 
 
-def read_batchable_call(data: bytes, lines: RequestLines) -> Call | None:
-    """The call, if `data` is exactly one plain request for a batchable operation, with short headers; else None."""
+def read_batchable_call(
+    data: bytes, lines: RequestLines, access: Access | None = None, certificate: str = ""
+) -> Call | None:
+    """The call, if `data` is exactly one plain request for a batchable operation, with short headers; else None.
+
+    `access`: the tokens of a server that has some. Then None, too, unless it shows a token that was accepted before, or
+    nothing but its `certificate`.
+    """
     end = data.find(b"\r\n\r\n") + 4
     line_end = data.find(b"\r\n")
     if end < 4 or line_end > MAX_KEPT_LINE_BYTES:
@@ -306,4 +313,12 @@ def read_batchable_call(data: bytes, lines: RequestLines) -> Call | None:
             check_content_type(operation, block.content_type, not block.length)
     except QrustyError:
         return None  # The connection's own task refuses it.
-    return Call(operation, target.params, data[end:], target.query, None, block.identity)
+    principal = None
+    if access is not None and operation.needs.token:
+        if block.authorization:
+            principal = access.known.get(block.authorization)
+        elif certificate:
+            principal = access.tokens.by_name.get(certificate)
+        if principal is None:
+            return None  # The connection's own task finds out more.
+    return Call(operation, target.params, data[end:], target.query, None, block.identity, principal)

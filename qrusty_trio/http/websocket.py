@@ -24,6 +24,8 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from qrusty_trio.access.access import Access
+from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
@@ -40,10 +42,11 @@ from qrusty_trio.api.ws_session import (
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.http import peers
 from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.origins import Browser, check_host, check_origin
+from qrusty_trio.http.peers import current
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.websocket_auth import authenticate
 from qrusty_trio.http.websocket_transport import Finished, WebSocketTransport
 
 REQUESTS_PER_STEP = 128
@@ -121,6 +124,8 @@ class WebSocketServices:
     allowed_origins: Collection[str] = ()
     allowed_hosts: Collection[str] = ()
     """See `HttpContext`."""
+    tokens: Access | None = None
+    """The tokens; None: whoever connects may do everything."""
     stopping: trio.Event = field(default_factory=trio.Event)
     """Set when the server shuts down: connections close with 1001."""
     budget: Budget = field(default_factory=Budget)
@@ -143,17 +148,21 @@ def check_handshake(browser: Browser | None, services: WebSocketServices) -> Non
     check_origin(browser, services.allowed_origins)
 
 
-async def serve_connection(transport: WebSocketTransport, services: WebSocketServices) -> None:
+async def serve_connection(
+    transport: WebSocketTransport, services: WebSocketServices, principal: Principal | None = None
+) -> None:
     """Serve one connection from its handshake to its end. The caller closes the stream.
+
+    `principal`: whom it speaks for; None if its handshake did not say, or the server has no tokens.
 
     Requirements: WS-0027
     """
-    connection = WsConnection(transport, services)
+    connection = WsConnection(transport, services, principal)
     access = services.access
     if access is None:
         await connection.run()
         return
-    peer, begun = peers.current(), perf_counter()
+    peer, begun = current(), perf_counter()
     access.websocket(peer, SWITCHING_PROTOCOLS, begun)
     try:
         await connection.run()
@@ -184,7 +193,12 @@ class WsConnection:
     Requirements: WS-0023
     """
 
-    def __init__(self, transport: WebSocketTransport, services: WebSocketServices) -> None:
+    def __init__(
+        self,
+        transport: WebSocketTransport,
+        services: WebSocketServices,
+        principal: Principal | None = None,
+    ) -> None:
         self._transport = transport
         self._services = services
         self._engine = services.engine
@@ -199,8 +213,15 @@ class WsConnection:
         """Bursts served so far."""
         self.consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
         self.session = WsSession(
-            self.consumer, services.dispatcher, services.gate, services.logs, self._output.set, services.budget
+            self.consumer,
+            services.dispatcher,
+            services.gate,
+            services.logs,
+            self._output.set,
+            services.budget,
+            principal,
         )
+        self.session.guarded = services.tokens is not None
 
     async def run(self) -> None:
         session = self.session
@@ -275,12 +296,14 @@ class WsConnection:
         session = self.session
         transport = self._transport
         try:
+            frames = await authenticate(transport, session, self._services.tokens, self._services.stopping)
             while True:
                 while session.outbox.full() or transport.control_bytes() > CONTROL_BYTES:
                     await self._drained.wait()
                 if session.close_code is not None:
                     return
-                burst = session.receive(await transport.receive())
+                burst = session.receive(frames or await transport.receive())
+                frames = []
                 if burst.requests:
                     await self._serve(burst)
                 # Do not keep the burst while waiting for more.

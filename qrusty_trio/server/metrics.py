@@ -159,6 +159,13 @@ class Metrics:
             yield _gauge(
                 "qrusty_audit_failing", "Whether records of the audit wait for their file", services.audit.file.failing
             )
+        if context.tokens is not None:
+            yield _counter(
+                "qrusty_tokens_refused",
+                "Tokens and logins that were none, since the start",
+                context.tokens.failures.count,
+            )
+            yield _gauge("qrusty_sessions", "Open sessions of browsers", len(context.tokens.sessions))
         yield _gauge("qrusty_loop_lag_seconds", "How late the event loop ran its last timer", self._lag.last)
         yield _gauge("qrusty_loop_lag_highest_seconds", "The same, the highest since the start", self._lag.highest)
 

@@ -25,6 +25,7 @@ from functools import partial
 import trio
 
 from qrusty_trio import __version__
+from qrusty_trio.access.access import Access
 from qrusty_trio.addresses import Address
 from qrusty_trio.api.about import About
 from qrusty_trio.api.call import Services
@@ -71,6 +72,7 @@ from qrusty_trio.server.retention import retain
 from qrusty_trio.server.sampler import Lag, sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
+from qrusty_trio.server.tokens import OPEN_TO_ALL, TokensFile, beyond_this_machine
 from qrusty_trio.server.upkeep import Collector, Upkeep
 from qrusty_trio.server.watch import watch
 from qrusty_trio.server.webui_files import read_files
@@ -98,6 +100,8 @@ class Server:
     engine: Engine
     stopping: trio.Event
     """Set it to stop the server as SIGTERM does."""
+    access: Access | None = None
+    """Its tokens; None if it has none."""
 
 
 async def serve(
@@ -133,12 +137,16 @@ async def serve(
             certificates = await trio.to_thread.run_sync(certificates_of, fitted.settings)
             if certificates is not None:
                 reloaders.append(Reloader("the certificate", certificates.files.paths, certificates.read_again))
+            tokens = None
+            if settings.tokens_file is not None:
+                tokens = await trio.to_thread.run_sync(TokensFile, settings.tokens_file)
+                reloaders.append(Reloader("the tokens file", [tokens.path], tokens.read_again))
             stores = await trio.to_thread.run_sync(startup.open_stores, fitted.settings)
             for reloader in reloaders:
                 await nursery.start(reloader.run)
             tls = certificates.context if certificates is not None else None
             with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
-                await _serve(fitted, stores, ring, memory or own, notifier, passed, stopping, tls, task_status)
+                await _serve(fitted, stores, ring, memory or own, notifier, passed, stopping, tls, tokens, task_status)
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -152,6 +160,7 @@ async def _serve(
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
     tls: TlsContexts | None,
+    tokens: TokensFile | None,
     task_status: trio.TaskStatus[Server],
 ) -> None:
     """Run with open stores, and close them at the end."""
@@ -161,7 +170,7 @@ async def _serve(
         notes = await trio.to_thread.run_sync(Notes, fitted.settings)
         if fitted.settings.tracing:
             spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
-        await _run(fitted, stores, ring, memory, notifier, passed, stopping, tls, spans, notes, task_status)
+        await _run(fitted, stores, ring, memory, notifier, passed, stopping, tls, tokens, spans, notes, task_status)
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
@@ -186,6 +195,7 @@ async def _run(
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
     tls: TlsContexts | None,
+    tokens: TokensFile | None,
     spans: Tracing | None,
     notes: Notes,
     task_status: trio.TaskStatus[Server],
@@ -218,8 +228,9 @@ async def _run(
                 await background.start(watch, engine, stores)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)
+                access = tokens.open(engine.clock.now_ms) if tokens is not None else None
                 limit = memory.read().limit_bytes
-                context = await _context(fitted, engine, ring, stopping, tls, limit, metrics, spans, notes)
+                context = await _context(fitted, engine, ring, stopping, tls, limit, metrics, spans, access, notes)
                 front.start_soon(_note_stopping, stopping, engine.services.gate)
                 await front.start(listener.serve, listening.listeners, context)
                 port = listening.port
@@ -227,7 +238,9 @@ async def _run(
                     log.log(level, "%s", note)
                 for each in described:
                     log.info("listening on %s", each)
-                task_status.started(Server(port, engine, stopping))
+                if access is None and beyond_this_machine(listening.listeners):
+                    log.warning("%s", OPEN_TO_ALL)
+                task_status.started(Server(port, engine, stopping, access))
                 await _load(engine, compactor, stopping)
                 if not stopping.is_set():
                     await background.start(engine.reap)
@@ -297,6 +310,7 @@ def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> E
         status,
         payloads.disk_bytes if payloads is not None else lambda: 0,
         _about(settings, clock.now_ms()),
+        guarded=settings.tokens_file is not None,
     )
     engine = Engine(services, Dispatcher(), clock)
     engine.committer = Committer(stores.storage, payloads, settings.fsync, engine.write, engine.fail)
@@ -341,6 +355,7 @@ async def _context(
     memory_limit: int,
     metrics: Metrics,
     spans: Tracing | None,
+    access: Access | None,
     notes: Notes,
 ) -> HttpContext:
     settings = fitted.settings
@@ -358,6 +373,7 @@ async def _context(
         ping_timeout=settings.ws_ping_timeout_secs,
         allowed_origins=settings.allowed_origins,
         allowed_hosts=hosts,
+        tokens=access,
         stopping=stopping,
         access=notes.access,
         return_freed=return_freed,
@@ -370,6 +386,7 @@ async def _context(
         webui if webui is not None else settings.webui_dir,
         settings.max_connections,
         access=notes.access,
+        tokens=access,
         admission=Admission(settings.max_connections_per_address, settings.trusted_proxies),
         tls=tls,
         files=files,

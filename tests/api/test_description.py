@@ -11,7 +11,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from qrusty_trio.api import auditing, browsing, dead_letters, finding, locking, overview, reports, ws_requests
+from qrusty_trio.api import (
+    auditing,
+    browsing,
+    dead_letters,
+    finding,
+    locking,
+    overview,
+    reports,
+    ws_frames,
+    ws_requests,
+)
 from qrusty_trio.api.description import frames
 from qrusty_trio.api.description.codes import CODES, codes_of
 from qrusty_trio.api.description.model import GIVEN, ID, Described, Example
@@ -288,10 +298,10 @@ def names_read(type_: str, fields: set[str], world: World) -> None:
     peer = Peer(world)
     peer.ask(*[each for each in described.given if each["type"] != "publish"])
     burst = ws_requests.Burst([request])
-    function = ws_requests._FUNCTIONS[type_]
+    function, _ = ws_requests._FUNCTIONS[type_]
     try:
         function(peer.session, burst, Recording(), world.broker, world.now)  # type: ignore[arg-type]  # stands in for one
-    except ws_requests.Refusal as refusal:
+    except ws_frames.Refusal as refusal:
         assert refusal.code == "not_locked"  # noqa: PT017  # only where a message is needed
 
 
@@ -323,7 +333,7 @@ def test_every_code_of_a_frame_is_described_and_no_other() -> None:
         and isinstance(node.args[0], ast.Constant)
     }
     # Those of the gate are in a variable, and the session's is for a burst that was not stored.
-    assert refused | {"starting", "read_only", "storage_error"} == set(frames.ERRORS)
+    assert refused | {"starting", "read_only", "storage_error", *frames.OF_TOKENS} == set(frames.ERRORS)
     for each in frames.FRAMES:
         assert set(each.errors) <= set(frames.ERRORS)
         assert ("storage_error" in each.errors) == (each.type in ws_requests.STORING)

@@ -301,6 +301,10 @@ PUSHES: Final = (
 ERRORS: Final = {
     "invalid_request": "The frame is JSON of the wrong shape, or a value is not allowed: the sentence names the field.",
     "unknown_type": "There is no such type.",
+    "unauthenticated": "The server has tokens, and none that counts was shown.",
+    "forbidden": "The token lacks the grant that the sentence names.",
+    "rate_limited": "The token asks for more than it may have a second.",
+    "too_many_failures": "From this address came too many tokens that are none.",
     "queue_not_found": "There is no such queue.",
     "not_subscribed": "This connection has no subscription to the queue.",
     "not_locked": "This connection does not hold the message.",
@@ -311,6 +315,8 @@ ERRORS: Final = {
     "read_only": "The operator allows no change; a subscribe is one.",
 }
 """The codes of `error` frames."""
+OF_TOKENS: Final = ("unauthenticated", "forbidden", "rate_limited", "too_many_failures")
+"""Codes that any frame may get where the server has tokens."""
 EVERYWHERE: Final = ("invalid_request", "unknown_type")
 """Codes that any frame may get."""
 OF_TOUCHING: Final = ("starting", "read_only")
@@ -322,6 +328,7 @@ CLOSES: Final = {
     1002: "The client broke the protocol.",
     1003: "The client sent a binary frame.",
     1007: "The client sent a text that is not JSON, or not UTF-8.",
+    1008: "The server has tokens: none that counts was shown in time, or it was revoked, has expired or lost a grant.",
     1009: "The client sent a frame over 2 MiB.",
     1011: "The server failed to serve this client.",
     1013: "Too many connections, a store that failed, or a client that took nothing while memory was short.",

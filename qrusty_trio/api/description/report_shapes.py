@@ -145,6 +145,11 @@ class MemoryFacts(msgspec.Struct):
     thresholds: Thresholds
 
 
+class AskingToken(msgspec.Struct):
+    name: Annotated[str, Meta(description="Its name.")]
+    grants: Annotated[list[str], Meta(description="What it may do, such as `read:orders.*`.")]
+
+
 class Server(msgspec.Struct):
     version: Annotated[str, Meta(description="Of the server.")]
     state: Annotated[State, Meta(description="What it does.")]
@@ -158,6 +163,9 @@ class Server(msgspec.Struct):
     connections: Connections
     memory: MemoryFacts
     limits: Annotated[dict[str, int], Meta(description="Limits of the server by name.")]
+    token: Annotated[AskingToken | UnsetType, Meta(description="The token that asks, where the server has tokens.")] = (
+        UNSET
+    )
 
 
 class AuditRecord(msgspec.Struct):

@@ -22,6 +22,7 @@ from quart import Quart, Response, request, websocket
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge, RequestTimeout
 
+from qrusty_trio.access.grants import Grant, Principal
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.identity import Identity, read_identity
 from qrusty_trio.api.operations import (
@@ -33,23 +34,27 @@ from qrusty_trio.api.operations import (
     resolve,
 )
 from qrusty_trio.api.routes import NOTHING_THERE
-from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
+from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unauthenticated, Unavailable
 from qrusty_trio.http import peers
 from qrusty_trio.http.access_log import AccessLog
+from qrusty_trio.http.authenticating import find_for_headers, hold, missing
 from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.documents import DOCUMENTS
+from qrusty_trio.http.fallback.login import log_in, log_out
 from qrusty_trio.http.fallback.root import DESCRIPTION, UI_ADDRESS, is_browser
 from qrusty_trio.http.fallback.share import Share
 from qrusty_trio.http.fallback.websocket import AsgiWebsocketConnection, serve_quart_websocket
-from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, accepts_gzip
+from qrusty_trio.http.header_block import BODY_SECONDS, RequestTimedOut, accepts_gzip, read_session
 from qrusty_trio.http.origins import Browser, check_host, check_origin, read_browser
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.request_line import (
     DOCS_PATH,
+    LOGOUT_PATH,
     METRICS_PATH,
     NOT_KNOWN,
     ROOT_PATH,
+    SESSION_PATHS,
     WEBSOCKET_PATH,
     app_serves,
     split_target,
@@ -189,9 +194,13 @@ async def _serve(context: HttpContext, identity: Identity | None) -> Response:
             check_host(browser, context.allowed_hosts)
             check_origin(browser, context.allowed_origins)
             if cors:
-                return _preflight(cors)
+                return _preflight(cors, context.tokens is not None)
         if app_serves(path):
             check_host(browser, context.allowed_hosts)
+            if path in SESSION_PATHS:
+                return await _serve_login(context, path, browser)
+            if path == METRICS_PATH and context.tokens is not None:
+                await _check_metrics(context, browser)
             return await _serve_own(context, path, cors)
         call, reply = await _run(context, path, browser, identity)
         noted = context.requests.note(call.operation.name, call.identity, reply)
@@ -220,16 +229,11 @@ async def _run(
     context: HttpContext, path: bytes, browser: Browser | None, identity: Identity | None
 ) -> tuple[Call, Reply]:
     # Read the body even when it is not needed, so that the connection can be reused.
-    try:
-        body = await request.get_data(cache=False, as_text=False, parse_form_data=False)
-    except RequestEntityTooLarge:
-        raise _Last(body_too_large()) from None
-    except RequestTimeout:
-        raise _Last(RequestTimedOut("The request did not arrive in time")) from None
-    _check_trusted(None)
+    body = await _body()
     check_host(browser, context.allowed_hosts)
     query = request.scope["query_string"].decode("latin-1")
     operation, params = resolve(request.method, path, query)
+    principal = await _principal(context, browser) if operation.needs.token else None
     if operation.mutating:
         check_origin(browser, context.allowed_origins)
     check_content_type(operation, request.headers.get("Content-Type"), not body)
@@ -239,7 +243,7 @@ async def _run(
     if operation.large:
         await share.unsent.reserve(LARGE_BYTES)
     pause: EventPause = scope[PAUSE_KEY]
-    call = Call(operation, params, body, query, None, identity)
+    call = Call(operation, params, body, query, None, identity, principal)
     begun = perf_counter()
     (reply,) = await context.engine.run([call], pause)
     if not pause.waited:
@@ -249,6 +253,55 @@ async def _run(
         scope[CALL_KEY] = call
     share.unsent.set(len(reply.body))
     return call, reply
+
+
+async def _principal(context: HttpContext, browser: Browser | None) -> Principal | None:
+    """Whom the current request speaks for. Raises Unauthenticated and TooManyFailures; None without tokens."""
+    access = context.tokens
+    if access is None:
+        return None
+    found = find_for_headers(access, request.headers.items(), browser, peers.current())
+    await hold(found.wait, context.stopping)
+    if found.principal is None:
+        raise found.refusal or missing()
+    return found.principal
+
+
+async def _check_metrics(context: HttpContext, browser: Browser | None) -> None:
+    """Metrics name queues, so they need the grant to read on all of them. Raises QrustyError."""
+    principal = await _principal(context, browser)
+    assert principal is not None
+    if context.tokens is None or context.tokens.current(principal) is None:
+        raise Unauthenticated(f"The token '{principal.name}' has expired")
+    principal.require_everywhere(Grant.READ)
+
+
+async def _serve_login(context: HttpContext, path: bytes, browser: Browser | None) -> Response:
+    body = await _body()
+    access = context.tokens
+    if access is None:
+        raise NotFound(NOTHING_THERE)
+    if request.method != "POST":
+        refusal = MethodNotAllowed("this path takes POST")
+        refusal.allow = "POST"
+        raise refusal
+    if path == LOGOUT_PATH:
+        cookies = [value.encode("latin-1", "replace") for value in request.headers.getlist("Cookie")]
+        return log_out(access, read_session(cookies), browser)
+    content_type, https = request.headers.get("Content-Type"), request.scheme == "https"
+    return await log_in(access, body, content_type, browser, peers.current(), https, context.stopping)
+
+
+async def _body() -> bytes:
+    """The body of the current request. Raises _Last."""
+    try:
+        body: bytes = await request.get_data(cache=False, as_text=False, parse_form_data=False)
+    except RequestEntityTooLarge:
+        raise _Last(body_too_large()) from None
+    except RequestTimeout:
+        raise _Last(RequestTimedOut("The request did not arrive in time")) from None
+    _check_trusted(None)
+    return body
 
 
 def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
@@ -265,11 +318,11 @@ def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
     return response
 
 
-def _preflight(cors: dict[str, str]) -> Response:
+def _preflight(cors: dict[str, str], tokens: bool) -> Response:
     response = Response(b"", 204, headers=cors)
     del response.headers["Content-Type"]
     response.headers["Access-Control-Allow-Methods"] = PREFLIGHT_METHODS
-    response.headers["Access-Control-Allow-Headers"] = PREFLIGHT_HEADERS
+    response.headers["Access-Control-Allow-Headers"] = PREFLIGHT_HEADERS + (", Authorization" if tokens else "")
     response.headers["Access-Control-Max-Age"] = str(PREFLIGHT_SECONDS)
     return response
 

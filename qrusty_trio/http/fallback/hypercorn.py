@@ -142,7 +142,11 @@ class Fallback:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
         guarded = GuardedStream(stream, data, self._engine, share)
-        state = {GUARD_KEY: guarded, ACTIVITY_KEY: guarded.progress, REFUSAL_KEY: guarded.filter.refusal_of}
+        state = {
+            GUARD_KEY: guarded,
+            ACTIVITY_KEY: guarded.progress,
+            REFUSAL_KEY: guarded.filter.refusal_of,
+        }
         server = None
         try:
             server = _Server(

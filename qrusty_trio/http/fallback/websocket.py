@@ -19,13 +19,17 @@ from quart_trio import QuartTrio
 from quart_trio.asgi import TrioASGIWebsocketConnection
 from wsproto.connection import ConnectionState
 
+from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.errors import QrustyError
+from qrusty_trio.http.authenticating import find_for_headers, hold
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import AnySocket, acked_bytes, shut_down, unread_bytes
+from qrusty_trio.http.peers import current
 from qrusty_trio.http.websocket import WebSocketServices, check_handshake, serve_connection
+from qrusty_trio.http.websocket_auth import admitted
 
 ACTIVITY_KEY = "qrusty.activity"
 STREAM_KEY = "qrusty.stream"
@@ -82,19 +86,29 @@ async def serve_quart_websocket(services: WebSocketServices) -> Response | None:
 
     Returns a response if the upgrade is refused.
     """
+    headers = list(websocket.headers.items())
     try:
-        check_handshake(read_browser(websocket.headers.items()), services)
+        browser = read_browser(headers)
+        check_handshake(browser, services)
+        principal = None
+        if services.tokens is not None:
+            found = find_for_headers(services.tokens, headers, browser, current())
+            await hold(found.wait, services.stopping)
+            principal = admitted(services.tokens, found)
     except QrustyError as error:
         refusal = error_reply(error)
-        return Response(refusal.body, refusal.status, content_type="application/json")
+        response = Response(refusal.body, refusal.status, content_type="application/json")
+        if refusal.status == 401:
+            response.headers["WWW-Authenticate"] = "Bearer"
+        return response
     await websocket.accept()
-    await _serve(services)
+    await _serve(services, principal)
     # If a cancellation ended `_serve`, raise it again here; see there.
     await trio.lowlevel.checkpoint_if_cancelled()
     return None
 
 
-async def _serve(services: WebSocketServices) -> None:
+async def _serve(services: WebSocketServices, principal: Principal | None) -> None:
     """Serve the connection. Returns even when it was cancelled.
 
     An exception refers to the stack frames it passed through, and so to all that the connection held. Hypercorn and
@@ -105,7 +119,7 @@ async def _serve(services: WebSocketServices) -> None:
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.collect)
-            await serve_connection(transport, services)
+            await serve_connection(transport, services, principal)
             nursery.cancel_scope.cancel()
     except trio.Cancelled:
         pass

@@ -1,0 +1,132 @@
+"""Who asks: from what a request shows to the principal it speaks for.
+
+Rule: a token is looked up by its SHA-256. How long that takes tells nothing of any token: who guesses does not know the
+digest of a guess's neighbour. Header values that were accepted are kept, so a further request with the same costs one
+look into a dict. Its hash is keyed at random for each process, so its time tells nothing either. When the tokens are
+read anew, what is kept is looked up again.
+
+Nothing here waits: whoever asks is told how long to wait before the response.
+
+Requirements: API-0136, API-0189, API-0190
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from qrusty_trio.access.failures import Failures
+from qrusty_trio.access.grants import Principal
+from qrusty_trio.access.sessions import Sessions
+from qrusty_trio.access.tokens_file import Tokens, digest
+from qrusty_trio.errors import Unauthenticated
+
+MAX_KEPT = 2 * 1024
+"""Header values kept. When there are more, all are forgotten."""
+MAX_TOKEN_BYTES = 256
+_SCHEME = b"bearer "
+
+NO_SUCH_TOKEN = "This token is none of this server's, or no longer"
+
+
+def token_in(authorization: bytes) -> bytes:
+    """The token in a value of Authorization; b"" if it has another scheme."""
+    scheme, token = authorization[: len(_SCHEME)], authorization[len(_SCHEME) :]
+    return token.strip(b" ") if scheme.lower() == _SCHEME else b""
+
+
+class Credentials(NamedTuple):
+    """What a request shows."""
+
+    authorization: bytes = b""
+    """The value of its header Authorization; b"" if there is none."""
+    session: bytes = b""
+    """The cookie of its session; b"" if there is none, or if it does not count."""
+    certificate: str = ""
+    """The name of the token that its client certificate stands for; '' if none."""
+
+
+class Found(NamedTuple):
+    """Whom a request speaks for."""
+
+    principal: Principal | None
+    """None: it shows nothing."""
+    wait: float = 0.0
+    """Seconds to wait before anything is done or answered."""
+    refusal: Unauthenticated | None = None
+    """What it shows does not count."""
+
+
+class Access:
+    """The tokens and sessions of a server."""
+
+    def __init__(self, tokens: Tokens, now_ms: Callable[[], int]) -> None:
+        """`now_ms`: the time in wall milliseconds."""
+        self._now_ms = now_ms
+        self._looked_ms = now_ms()
+        self.tokens = tokens
+        self.sessions = Sessions()
+        self.failures = Failures()
+        self.known: dict[bytes, Principal] = {}
+        """Values of Authorization that were accepted."""
+        self._digests: dict[bytes, bytes] = {}
+        """The digests of their tokens."""
+        self.on_change: list[Callable[[], None]] = []
+        """Called after the tokens were replaced."""
+
+    def replace(self, tokens: Tokens) -> None:
+        """The tokens were read anew."""
+        self.tokens = tokens
+        found = tokens.by_digest
+        self._digests = {value: key for value, key in self._digests.items() if key in found}
+        self.known = {value: found[key] for value, key in self._digests.items()}
+        self.sessions.keep(dict(found))
+        for call in self.on_change:
+            call()
+
+    def find(self, shown: Credentials, address: str, now: float) -> Found:
+        """Whom a request speaks for. Raises TooManyFailures. `now`: monotonic seconds."""
+        if shown.authorization:
+            principal = self.known.get(shown.authorization)
+            if principal is not None:
+                return Found(principal)
+            token = token_in(shown.authorization)
+            found = self.try_token(token, address, now)
+            if found.principal is not None:
+                if len(self.known) >= MAX_KEPT:
+                    self.known.clear()
+                    self._digests.clear()
+                self.known[shown.authorization] = found.principal
+                self._digests[shown.authorization] = found.principal.key
+            return found
+        if shown.session:
+            key = self.sessions.token_of(shown.session, self._now_ms())
+            if key is not None and (principal := self.tokens.by_digest.get(key)) is not None:
+                return Found(principal)
+            return Found(None, refusal=Unauthenticated("The session is over: log in again"))
+        if shown.certificate:
+            return Found(self.tokens.by_name.get(shown.certificate))
+        return Found(None)
+
+    def try_token(self, token: bytes, address: str, now: float) -> Found:
+        """Whom a token stands for. Raises TooManyFailures."""
+        wait = self.failures.turn(address, now)
+        principal = self.tokens.by_digest.get(digest(token)) if len(token) <= MAX_TOKEN_BYTES else None
+        if principal is None:
+            self.failures.failed(address, now)
+            return Found(None, wait, Unauthenticated(NO_SUCH_TOKEN))
+        return Found(principal, wait)
+
+    def current(self, principal: Principal) -> Principal | None:
+        """What the token of a principal may do now; None if it was revoked or has expired."""
+        found = self.tokens.by_digest.get(principal.key)
+        return found if found is not None and self._now_ms() < found.expires_ms else None
+
+    def newly_expired(self) -> bool:
+        """Whether a token has expired since this was asked last."""
+        before, self._looked_ms = self._looked_ms, self._now_ms()
+        return any(before < each.expires_ms <= self._looked_ms for each in self.tokens.by_name.values())
+
+    def begin_session(self, principal: Principal) -> str:
+        """The value of the cookie of a new session."""
+        return self.sessions.begin(principal.key, self._now_ms())
