@@ -9,8 +9,11 @@ Requirements: API-0121, API-0122
 from __future__ import annotations
 
 import inspect
+import signal
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 from typing import Annotated, Any, Concatenate, ParamSpec
 
@@ -80,7 +83,8 @@ def command(
                 options.update(checked(options, shared))
                 return function(_session(options, server), **checked(given, own))  # type: ignore[call-arg]
 
-            status = guarded(body, options, on_failure)
+            with _interrupted_by_sigterm():
+                status = guarded(body, options, on_failure)
             if status:
                 raise typer.Exit(int(status))
 
@@ -92,6 +96,25 @@ def command(
         return function
 
     return register
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does, so that a command that it ends says how far it came.
+
+    Without effect where Ctrl-C is ignored, as it is for what a shell starts in the background, and in other threads.
+    """
+    heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    unset = signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    if threading.current_thread() is not threading.main_thread() or not (heard and unset):
+        yield
+        return
+    # Trio waits for SIGINT, and can't be interrupted anywhere else.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _session(options: dict[str, Any], server: bool) -> Session:

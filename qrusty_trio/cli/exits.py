@@ -33,6 +33,6 @@ MEANINGS = {
     Exit.NOT_FOUND: "not found: the queue, the message, or its lock",
     Exit.UNREACHABLE: "the server can't be reached, or is starting",
     Exit.EMPTY: "no message (`consume`, `peek`, `dead list`)",
-    Exit.INTERRUPTED: "interrupted by Ctrl-C",
+    Exit.INTERRUPTED: "interrupted by Ctrl-C or SIGTERM",
     Exit.BROKEN_PIPE: "whoever read the output ended first",
 }

@@ -35,15 +35,13 @@ class Address:
 def address_of(url: str) -> Address:
     """Read an http:// or https:// URL. Raises InvalidUrl for any other, and for one with a user or a password."""
     parts = _parts(url, "http", "an HTTP URL")
-    if "@" in parts.netloc:
-        raise InvalidUrl("a URL with a user or a password in it is refused: this client would not send them")
     if parts.query:
         raise _none(url, "an HTTP URL")
     return _address(parts)
 
 
 def websocket_address_of(url: str) -> Address:
-    """Read a ws:// or wss:// URL. Raises InvalidUrl for any other."""
+    """Read a ws:// or wss:// URL. Raises InvalidUrl for any other, and for one with a user or a password."""
     return _address(_parts(url, "ws", "a WebSocket URL"))
 
 
@@ -63,6 +61,8 @@ def _parts(url: str, scheme: str, what: str) -> SplitResult:
     plain = url.isascii() and url.isprintable() and " " not in url
     if parts.scheme not in (scheme, f"{scheme}s") or wrong_host or parts.fragment or not plain:
         raise _none(url, what)
+    if "@" in parts.netloc:
+        raise InvalidUrl("a URL with a user or a password in it is refused: this client would not send them")
     return parts
 
 

@@ -61,10 +61,11 @@ def feed(shell: Shell, process: subprocess.Popen[bytes]) -> IO[bytes]:
 
 
 # Verifies: API-0131
-def test_an_interrupted_import_says_how_far_it_came(shell: Shell) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_import_says_how_far_it_came(shell: Shell, number: signal.Signals) -> None:
     with shell.popen("import") as process:
         feed(shell, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, err = process.communicate(timeout=PATIENCE)
     said = err.decode().splitlines()[-1]
     assert (process.returncode, available(shell)) == (130, 500)

@@ -182,7 +182,7 @@ def test_no_warning_of_a_lock_that_somebody_ended(server: ServerProcess, queue: 
     anyio.run(main, backend=backend)
 
 
-# Verifies: WS-0040, WS-0047
+# Verifies: WS-0039, WS-0047
 @on_both_loops
 def test_what_is_held_goes_back_uncounted(server: ServerProcess, queue: str, backend: str) -> None:
     """However the client ends, the connection is closed in order."""
@@ -206,7 +206,7 @@ def test_what_is_held_goes_back_uncounted(server: ServerProcess, queue: str, bac
     anyio.run(main, backend=backend)
 
 
-# Verifies: WS-0040
+# Verifies: WS-0039
 def test_a_task_that_asyncio_cancels_closes_in_order(server: ServerProcess, queue: str) -> None:
     async def main() -> None:
         async with q.HttpClient(server.url) as http:
