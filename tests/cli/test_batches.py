@@ -66,6 +66,7 @@ def test_an_interrupted_import_says_how_far_it_came(shell: Shell, number: signal
     with shell.popen("import") as process:
         feed(shell, process)
         process.send_signal(number)
+        process.wait(PATIENCE)  # With its stdin still open: at its end it would import the rest.
         _, err = process.communicate(timeout=PATIENCE)
     said = err.decode().splitlines()[-1]
     assert (process.returncode, available(shell)) == (130, 500)
