@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -151,13 +152,21 @@ class Running:
             if not self.server.speaks_http:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()
                 return True
-            connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+            connection = self._connection()
             connection.request("GET", "/health")
             answer: dict[str, object] = json.loads(connection.getresponse().read())
             connection.close()
         except (OSError, http.client.HTTPException, json.JSONDecodeError):
             return False
         return answer.get("status") == "ok"
+
+    def _connection(self) -> http.client.HTTPConnection:
+        if "QRUSTY_TLS_CERT" not in self.extra:
+            return http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=5, context=context)
 
     def _last_words(self) -> str:
         return (self.directory / "output.log").read_text(errors="replace")[-2000:]

@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -174,6 +175,9 @@ type wire struct {
 	out  []byte
 }
 
+// secured: connections speak TLS. Whose certificate the server shows does not matter here.
+var secured bool
+
 func dial(addr string) (*wire, error) {
 	conn, err := net.DialTimeout("tcp", addr, 5*time.Second)
 	if err != nil {
@@ -182,6 +186,9 @@ func dial(addr string) (*wire, error) {
 	// Setting up and filling must not hang either; the measured part sets its own deadline.
 	if err := conn.SetDeadline(time.Now().Add(30 * time.Minute)); err != nil {
 		return nil, err
+	}
+	if secured {
+		conn = tls.Client(conn, &tls.Config{InsecureSkipVerify: true})
 	}
 	return &wire{conn: conn, in: bufio.NewReaderSize(conn, 64*1024)}, nil
 }
