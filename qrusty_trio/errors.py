@@ -237,6 +237,16 @@ class QueueProtected(QrustyError):
     code = "queue_protected"
 
 
+class UndoNotPossible(QrustyError):
+    """Nothing can be kept aside here, or what is kept aside has no place to go back to (status 409).
+
+    Requirements: DLV-0062
+    """
+
+    status = 409
+    code = "undo_not_possible"
+
+
 class Unavailable(QrustyError):
     """The server can't do this now; the client may try again (status 503 with Retry-After)."""
 

@@ -33,6 +33,7 @@ from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
+from qrusty_trio.core.trash import MAX_KEPT
 from qrusty_trio.http import access_log, byte_budget, websocket, websocket_auth
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
@@ -159,6 +160,8 @@ def documented_limits() -> dict[str, str]:
         "payload of a dead letter in a page": f"{dead_letters.MAX_SHOWN_BYTES // 1024} KiB",
         "dead letters that one filtered page looks at": f"{dead_letters.LOOKED_AT:,}",
         "dead letters from before schema 2 that are looked at for an id": f"{LOOKED_AT_WITHOUT_INDEX:,}",
+        "`undo_seconds`": f"{model.MAX_UNDO_SECONDS:,}",
+        "purges and deletes that are kept aside": f"{MAX_KEPT:,}",
         "`dead_letter_max`": f"{RETENTION['dead_letter_max']:,}",
         "payload that a waiting batch of consumes is handed out": f"{FULL_CHARACTERS // 1024} KiB and one message",
         "`text` to look for in dead letters": f"{dead_letters.MAX_TEXT_BYTES:,} bytes of UTF-8",

@@ -22,6 +22,7 @@ class Named(enum.Enum):
     BODY = "each queue in the body"
     EVERY = "every queue there may be, which is the pattern `*`"
     SHOWN = "only the queues on which the token has the grant are shown"
+    KEPT = "the queue of what is kept aside; without the grant on it, there is no such thing"
     NONE = "it concerns no queue"
 
 
@@ -54,6 +55,10 @@ def in_body(grant: Grant) -> Needs:
 
 def on_every(grant: Grant) -> Needs:
     return Needs(grant, Named.EVERY)
+
+
+def on_kept(grant: Grant) -> Needs:
+    return Needs(grant, Named.KEPT)
 
 
 def shown(grant: Grant) -> Needs:

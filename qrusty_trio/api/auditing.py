@@ -32,6 +32,8 @@ AUDITED: Final = frozenset(
         "delete_all",
         "requeue_dead_letters",
         "purge_dead_letters",
+        "restore",
+        "erase",
         "force_unlock",
     }
 )
@@ -131,9 +133,9 @@ class AuditTrail:
 
 
 def queue_of(call: Call) -> str | None:
-    """The queue that a call names; None if it is about all of them."""
+    """The queue that a call names; None if it is about all of them, or names one only in its response."""
     if call.params:
-        return call.params[0]
+        return call.params[0] if "{queue}" in call.operation.path else None
     named = _shown(call.body)
     name = named.get("name") if isinstance(named, dict) else None
     return name if isinstance(name, str) else None

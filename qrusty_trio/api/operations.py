@@ -29,6 +29,7 @@ from qrusty_trio.api import (
     probes,
     queues,
     reports,
+    trash,
 )
 from qrusty_trio.api.call import Operation, Reply
 from qrusty_trio.api.json_faults import MISSING_BODY
@@ -46,6 +47,7 @@ OPERATIONS: Final = (
     *batches.OPERATIONS,
     *locking.OPERATIONS,
     *queues.OPERATIONS,
+    *trash.OPERATIONS,
     *dead_letters.OPERATIONS,
     *reports.OPERATIONS,
     *overview.OPERATIONS,

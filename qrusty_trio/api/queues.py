@@ -11,7 +11,7 @@ import msgspec
 
 from qrusty_trio.access.grants import Grant
 from qrusty_trio.access.needs import in_body, in_path, on_every
-from qrusty_trio.api import schema
+from qrusty_trio.api import schema, trash
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import QueueConfig, Retention
@@ -60,13 +60,21 @@ def _update_queue(services: Services, call: Call, now: int) -> Generator[None, N
 
 
 def _purge_queue(services: Services, call: Call, now: int) -> Reply:
-    purged = services.broker.catalog.purge(call.params[0])
-    return Reply(200, _encode({"queue": call.params[0], "purged_messages": purged}), True)
+    name = call.params[0]
+    if seconds := trash.undo_seconds(call):
+        purged, kept = services.broker.trash.purge(name, seconds, now)
+        return Reply(200, _encode({"queue": name, "purged_messages": purged, "undo": trash.undo(kept)}), True)
+    purged = services.broker.catalog.purge(name)
+    return Reply(200, _encode({"queue": name, "purged_messages": purged}), True)
 
 
 def _delete_queue(services: Services, call: Call, now: int) -> Reply:
-    deleted = services.broker.catalog.delete(call.params[0])
-    return Reply(200, _encode({"queue": call.params[0], "deleted_messages": deleted}), True)
+    name = call.params[0]
+    if seconds := trash.undo_seconds(call):
+        deleted, kept = services.broker.trash.delete(name, seconds, now)
+        return Reply(200, _encode({"queue": name, "deleted_messages": deleted, "undo": trash.undo(kept)}), True)
+    deleted = services.broker.catalog.delete(name)
+    return Reply(200, _encode({"queue": name, "deleted_messages": deleted}), True)
 
 
 def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:

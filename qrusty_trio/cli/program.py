@@ -28,6 +28,7 @@ from qrusty_trio.cli import (
     smoke,
     stores,
     transfer,
+    trash,
     working,
 )
 from qrusty_trio.cli.exits import Exit
@@ -53,6 +54,7 @@ def make_app() -> typer.Typer:
     queues.register(queue)
     removing.register(queue)
     letters.register(_group(app, "dead", "Dead letters: list, show, requeue, purge."))
+    trash.register(_group(app, "trash", "What purges and deletes have kept aside: list, restore, erase."))
     reports.register(app)
     live.register(app)
     transfer.register(app)

@@ -1,4 +1,4 @@
-"""`queue purge` and `queue delete`.
+"""`queue purge` and `queue delete`. What `--undo` keeps aside is in `trash.py`.
 
 Rule: a dry run and the real one choose by the same code. Patterns are shown expanded before anything is asked.
 
@@ -30,6 +30,9 @@ def register(app: typer.Typer) -> None:
     command(app, "delete")(delete)
 
 
+UndoSeconds = Annotated[
+    int, typer.Option("--undo", min=0, help="Keep it aside for so many seconds, so that it can be put back.")
+]
 IfExists = Annotated[bool, typer.Option("--if-exists", help="No error for a queue that does not exist.")]
 
 
@@ -40,6 +43,7 @@ def purge(
     all_queues: EveryQueue = False,
     if_exists: IfExists = False,
     dry_run: DryRun = False,
+    undo: UndoSeconds = 0,
     yes: Yes = False,
 ) -> Exit:
     """Remove all messages of queues, locked ones too. Dead letters stay.
@@ -50,7 +54,7 @@ def purge(
 
     It asks for the queue's name, or for the number of queues. Protected queues are skipped.
     """
-    return _remove(session, "purge", queues or [], match, all_queues, if_exists, dry_run, yes)
+    return _remove(session, "purge", queues or [], match, all_queues, if_exists, dry_run, undo, yes)
 
 
 def delete(
@@ -60,17 +64,18 @@ def delete(
     all_queues: EveryQueue = False,
     if_exists: IfExists = False,
     dry_run: DryRun = False,
+    undo: UndoSeconds = 0,
     yes: Yes = False,
 ) -> Exit:
     """Remove queues with their messages and dead letters.
 
     \b
     qrusty-trio queue delete jobs
-    qrusty-trio queue delete jobs --if-exists --yes
+    qrusty-trio queue delete jobs --undo 600
 
     It asks for the queue's name, or for the number of queues. Protected queues are skipped.
     """
-    return _remove(session, "delete", queues or [], match, all_queues, if_exists, dry_run, yes)
+    return _remove(session, "delete", queues or [], match, all_queues, if_exists, dry_run, undo, yes)
 
 
 def _remove(
@@ -81,6 +86,7 @@ def _remove(
     all_queues: bool,
     if_exists: bool,
     dry_run: bool,
+    undo: int,
     yes: bool,
 ) -> Exit:
     if bool(names) + (match is not None) + all_queues != 1:
@@ -112,9 +118,11 @@ def _remove(
     if dry_run or not chosen:
         return Exit.DONE
     answer = chosen[0]["name"] if len(chosen) == 1 else str(len(chosen))
-    confirm(f"{verb} {what} of {session.target.url}", answer, yes)
-    done, refused = session.ask(lambda client: _apply(client, verb, chosen), changes=True)
+    confirm(f"{verb} {what} of {session.target.url}", answer, yes, undo)
+    done, refused = session.ask(lambda client: _apply(client, verb, chosen, undo), changes=True)
     session.tell(f"{counted(len(chosen) - refused, 'queue')} {verb}d, {counted(done, 'message')} gone")
+    if undo:
+        session.note(f"kept aside for {counted(undo, 'second')}: see `qrusty-trio trash list`")
     return Exit.PARTLY if refused else Exit.DONE
 
 
@@ -129,13 +137,13 @@ async def _chosen(client: HttpClient, names: list[str], match: str | None) -> tu
     return list(found.values()), [name for name in names if name not in found]
 
 
-async def _apply(client: HttpClient, verb: str, chosen: list[dict[str, Any]]) -> tuple[int, int]:
+async def _apply(client: HttpClient, verb: str, chosen: list[dict[str, Any]], undo: int) -> tuple[int, int]:
     """How many messages are gone, and how many queues were protected meanwhile."""
     done = refused = 0
     for each in chosen:
         try:
             remove = client.purge_queue if verb == "purge" else client.delete_queue
-            done += await remove(each["name"])
+            done += await remove(each["name"], undo_seconds=undo or None)
         except QueueProtected as error:
             say(error.message)
             refused += 1

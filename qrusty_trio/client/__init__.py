@@ -41,6 +41,7 @@ from qrusty_trio.client.errors import (
     StorageError,
     TimedOut,
     Unavailable,
+    UndoNotPossible,
 )
 from qrusty_trio.client.http import HttpClient
 from qrusty_trio.client.results import UNCHANGED, Acked, Nacked, NewMessage, Published, Rejected, Renewed, Taken
@@ -88,6 +89,7 @@ __all__ = [
     "Taken",
     "TimedOut",
     "Unavailable",
+    "UndoNotPossible",
     "connect",
     "worker",
 ]

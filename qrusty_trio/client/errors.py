@@ -156,6 +156,12 @@ class QueueProtected(RequestError):
     code = "queue_protected"
 
 
+class UndoNotPossible(RequestError):
+    """The server keeps nothing aside, or what it has kept has no queue to go back to."""
+
+    code = "undo_not_possible"
+
+
 class PublishFailed(RequestError):
     """The queue refuses this message: it is a duplicate, or its priority is of the wrong kind."""
 
@@ -210,6 +216,7 @@ _CODES: dict[type[RequestError], tuple[str, ...]] = {
     NotLocked: ("not_locked", "message_not_locked"),
     QueueExists: ("queue_exists",),
     QueueProtected: ("queue_protected",),
+    UndoNotPossible: ("undo_not_possible",),
     PublishFailed: ("publish_failed", "duplicate_payload", "priority_kind_mismatch", "payload_lost"),
     ReadOnly: ("read_only",),
     Unavailable: ("unavailable",),

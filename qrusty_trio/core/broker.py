@@ -42,6 +42,7 @@ from qrusty_trio.core.records import (
     reference_of,
     unpack_message,
 )
+from qrusty_trio.core.trash import Trash
 from qrusty_trio.errors import DuplicatePayload, MessageNotLocked, PayloadNotStored
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadStore
@@ -92,6 +93,9 @@ class Broker:
         self.dead_letters = DeadLetters(self.journal, self.catalog, self.payloads, self.deduplication)
         self.dead_letter_moves = DeadLetterMoves(
             self.journal, self.catalog, self.payloads, self.deduplication, self.dead_letters, self._put_back
+        )
+        self.trash = Trash(
+            self.journal, self.catalog, self.locks, self.payloads, self.deduplication, tiers, self._put_back
         )
         self._loader = Loader(self.journal, self.catalog, self.locks, self.payloads, self.deduplication, tiers)
         self.clock_frame = NO_CLOCK.pack()

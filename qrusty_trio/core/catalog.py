@@ -42,6 +42,10 @@ class Catalog:
         self._tiers = tiers
         self.by_name: dict[str, Queue] = {}
         self.by_number: dict[int, Queue] = {}
+        self.by_dead_number: dict[int, Queue] = {}
+        """The queue whose dead letters have this number in their keys; one that was deleted and is kept aside, too."""
+        self.kept: dict[int, Queue] = {}
+        """Queues that are kept aside, by number, in the order in which they were; see `trash.py`."""
         self._names: list[str] = []
         """Sorted."""
         self.next_number = 1
@@ -53,7 +57,7 @@ class Catalog:
         self._loading = False
         self.before: dict[int, Queue] = {}
         """The queues from before a load, by number. Kept until a load completes."""
-        self.named: list[tuple[int, str | None]] = []
+        self.named: list[tuple[int, str | int | None]] = []
         """What `take_named` would return."""
         self._emptied: dict[int, int] = {}
 
@@ -80,19 +84,25 @@ class Catalog:
     def _make(self, name: str, config: QueueConfig) -> Queue:
         if len(self.by_name) >= MAX_QUEUES:
             raise LimitReached(f"There are {MAX_QUEUES} queues already, which is the limit")
-        queue = Queue(self.next_number, name, config, self._tiers.limits)
+        queue = Queue(self.new_number(), name, config, self._tiers.limits)
+        queue.write_config(self._journal)
+        self.enter(queue)
+        return queue
+
+    def new_number(self) -> int:
+        """A number that no key has. The caller marks something."""
+        number = self.next_number
         self.next_number += 1
         journal = self._journal
         journal.put(NEXT_QUEUE, prefix(self.next_number), journal.meta)
-        queue.write_config(journal)
-        self.enter(queue)
-        return queue
+        return number
 
     def forget_all(self) -> list[Queue]:
         """Forget all queues, at the start of a load. Returns them; their locks are still in the index."""
         before = list(self.by_number.values())
         self.before.update(self.by_number)
         self.by_name, self.by_number, self._names = {}, {}, []
+        self.by_dead_number, self.kept = {}, {}
         self.named = []
         self._loading = True
         return before
@@ -103,29 +113,62 @@ class Catalog:
         self.before.clear()
         self.named = []
 
-    def take_named(self) -> list[tuple[int, str | None]]:
+    def take_named(self) -> list[tuple[int, str | int | None]]:
         """(queue number, name) of each queue created or renamed since the last call; the name of a deleted one is None.
-        In the order in which it happened."""
+        With a number in place of the name, the queue goes on under that. In the order in which it happened."""
         named, self.named = self.named, []
         return named
 
     def take_emptied(self) -> dict[int, int]:
-        """Queue number -> messages purged since the last call, for at most `MAX_QUEUES` queues."""
+        """Number in keys -> messages purged since the last call, for at most `MAX_QUEUES` queues."""
         emptied, self._emptied = self._emptied, {}
         return emptied
 
-    def note_emptied(self, queue: Queue, removed: int) -> None:
-        """Note that messages or dead letters of a queue were removed, for `take_emptied`."""
+    def note_emptied(self, number: int, removed: int) -> None:
+        """Note that messages or dead letters with this number in their keys were removed, for `take_emptied`."""
         if len(self._emptied) < MAX_QUEUES:
-            self._emptied[queue.number] = self._emptied.get(queue.number, 0) + removed
+            self._emptied[number] = self._emptied.get(number, 0) + removed
 
     def enter(self, queue: Queue) -> None:
         """Register a queue that was created or loaded."""
         self.by_name[queue.name] = queue
         self.by_number[queue.number] = queue
+        self.by_dead_number[queue.dead_number] = queue
         insort(self._names, queue.name)
         self.named.append((queue.number, queue.name))
         self._tiers.divide(len(self.by_name))
+
+    def leave(self, queue: Queue) -> None:
+        """Forget a queue that was deleted, kept aside or given another number. The store is up to the caller."""
+        self._leave(queue.name)
+        del self.by_number[queue.number]
+        self.lock_floor = max(self.lock_floor, queue.next_lock)
+        self.named.append((queue.number, None))
+        self._deduplication.stop(queue)
+        self._tiers.divide(len(self.by_name))
+
+    def keep(self, queue: Queue) -> None:
+        """Note a queue that is kept aside. It has left the catalog, or was never in it."""
+        assert queue.kept is not None
+        self.kept[queue.number] = queue
+        if not queue.kept.purged:
+            self.by_dead_number[queue.dead_number] = queue
+        queue.tier.reset(None)
+
+    def holder(self, number: int, kind: int) -> Queue | None:
+        """The queue with this number in the keys of its messages (LIVE) or of its dead letters; None if there is none.
+
+        It may be one that is kept aside.
+        """
+        if kind == DEAD_LETTER:
+            return self.by_dead_number.get(number)
+        return self.by_number.get(number) or self.kept.get(number)
+
+    def replace(self, queue: Queue, successor: Queue) -> None:
+        """Let a queue go on as `successor`, which has its name and dead letters, and another number."""
+        self.leave(queue)
+        self.enter(successor)
+        self.named[-2:] = [(queue.number, successor.number)]
 
     def _leave(self, name: str) -> None:
         del self.by_name[name]
@@ -213,7 +256,7 @@ class Catalog:
         removed = queue.available + queue.locked
         if removed:
             queue.empty(self._journal)
-            self.note_emptied(queue, removed)
+            self.note_emptied(queue.number, removed)
             if self._payloads.index is not None:
                 self._payloads.index.free_all(queue, LIVE)
             self._deduplication.emptied(queue)
@@ -233,25 +276,27 @@ class Catalog:
 
     def delete_queue(self, queue: Queue) -> int:
         """Like `delete`, for a known queue."""
+        removed = self.erase(queue)
+        self.leave(queue)
+        return removed
+
+    def erase(self, queue: Queue) -> int:
+        """Remove a queue and everything in it from the store. Returns how many messages were removed."""
         removed = self._empty(queue)
         journal = self._journal
         journal.forget(queue)
         if queue.dead:
-            journal.delete_range(queue.prefix, queue.end, journal.dead)
-            self.note_emptied(queue, queue.dead)
+            journal.delete_range(queue.dead_prefix, queue.dead_end, journal.dead)
+            self.note_emptied(queue.dead_number, queue.dead)
+        if self._payloads.index is not None and (queue.kept is None or not queue.kept.purged):
+            self._payloads.index.free_all(queue, DEAD_LETTER)
         journal.delete(QUEUE_CONFIG + queue.prefix, journal.meta)
         journal.delete(COUNTERS + queue.prefix, journal.meta)
         journal.delete(LOCKS_FROM + queue.prefix, journal.meta)
         journal.delete(DEAD_FROM + queue.prefix, journal.meta)
-        if self._payloads.index is not None:
-            self._payloads.index.free_all(queue, DEAD_LETTER)
         journal.touch()
-        self._leave(queue.name)
-        del self.by_number[queue.number]
-        self.lock_floor = max(self.lock_floor, queue.next_lock)
-        self.named.append((queue.number, None))
-        self._deduplication.stop(queue)
-        self._tiers.divide(len(self.by_name))
+        if self.by_dead_number.get(queue.dead_number) is queue:
+            del self.by_dead_number[queue.dead_number]
         return removed
 
     def everything(self) -> list[Queue]:

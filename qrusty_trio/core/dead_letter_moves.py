@@ -20,7 +20,7 @@ from qrusty_trio.core.dead_letters import EVERY, PER_STEP, Batch, DeadLetter, De
 from qrusty_trio.core.deduplication import Deduplication
 from qrusty_trio.core.externals import DEAD_LETTER
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import lock_key
+from qrusty_trio.core.keys import PREFIX_BYTES, lock_key
 from qrusty_trio.core.model import NEVER, Priority
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Queue
@@ -148,7 +148,7 @@ class DeadLetterMoves:
     def _purge_all(self, queue: Queue) -> None:
         if not queue.dead:
             return
-        self._catalog.note_emptied(queue, queue.dead)
+        self._catalog.note_emptied(queue.dead_number, queue.dead)
         queue.exhume(self._journal)
         if self._payloads.index is not None:
             self._payloads.index.free_all(queue, DEAD_LETTER)
@@ -205,14 +205,15 @@ class DeadLetterMoves:
         if dry_run:
             return None
         if to is queue:
-            key = letter.stored.key
+            # It may have died under an earlier number of the queue.
+            key = to.prefix + letter.stored.key[PREFIX_BYTES:]
             if priority is not None:
                 key = to.encode(priority, to.coder.sequence(key))
         else:
             key = to.encode(letter.priority if priority is None else priority, to.next_sequence)
             to.next_sequence += 1
             to.oldest = None  # It may be older than all that are there.
-        queue.unbury(self._journal, lock_key(queue.number, letter.number), letter.id)
+        queue.unbury(self._journal, lock_key(queue.dead_number, letter.number), letter.id)
         if reference:
             externals = self._payloads.externals
             externals.free(queue, reference, DEAD_LETTER)
@@ -227,10 +228,10 @@ class DeadLetterMoves:
 
     def _remove(self, queue: Queue, batch: Batch) -> None:
         for letter in batch.letters:
-            queue.unbury(self._journal, lock_key(queue.number, letter.number), letter.id)
+            queue.unbury(self._journal, lock_key(queue.dead_number, letter.number), letter.id)
             if reference := reference_of(letter.stored.record):
                 self._payloads.externals.free(queue, reference, DEAD_LETTER)
-        self._catalog.note_emptied(queue, len(batch.letters))
+        self._catalog.note_emptied(queue.dead_number, len(batch.letters))
         self._passed(queue, batch)
 
     def _passed(self, queue: Queue, batch: Batch) -> None:

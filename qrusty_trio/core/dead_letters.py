@@ -136,7 +136,7 @@ class DeadLetters:
 
     def get(self, queue: Queue, number: int) -> DeadLetter | None:
         """A dead letter by its number, ignoring pending changes."""
-        value = self._journal.get(self._journal.dead, lock_key(queue.number, number))
+        value = self._journal.get(self._journal.dead, lock_key(queue.dead_number, number))
         return _read(queue, number, records.unpack_dead_letter(value)) if value is not None else None
 
     def search(
@@ -159,7 +159,7 @@ class DeadLetters:
     def _step(self, queue: Queue, wanted: Filter, begin: int, end: int, per_step: int, reading: bool) -> Batch:
         journal = self._journal
         end = min(begin + NUMBERS_PER_STEP, end)
-        keys = lock_key(queue.number, begin), lock_key(queue.number, end)
+        keys = lock_key(queue.dead_number, begin), lock_key(queue.dead_number, end)
         pairs = journal.scan(journal.dead, *keys, per_step, STEP_BYTES)
         if begin <= queue.dead_from:
             queue.dead_from = _number(pairs[0][0]) if pairs else end
@@ -232,7 +232,7 @@ class DeadLetters:
         if len(id) != ID_CHARACTERS or not id.isascii():
             return None
         journal = self._journal
-        number = journal.get(journal.dead, dead_index_key(queue.prefix, id))
+        number = journal.get(journal.dead, dead_index_key(queue.dead_prefix, id))
         return self.get(queue, int.from_bytes(number, "big")) if number is not None else None
 
     def _to_read(self, stored: StoredDeadLetter) -> int:

@@ -47,9 +47,9 @@ class Locks(Protocol):
 class Names(Protocol):
     """What the dispatcher needs of the catalog of queues."""
 
-    named: list[tuple[int, str | None]]
+    named: list[tuple[int, str | int | None]]
 
-    def take_named(self) -> list[tuple[int, str | None]]: ...
+    def take_named(self) -> list[tuple[int, str | int | None]]: ...
 
 
 class Source(Protocol):
@@ -276,12 +276,16 @@ class Dispatcher:
         else:
             self._turns[number] = None
 
-    def _follow(self, named: list[tuple[int, str | None]]) -> None:
-        """Move subscriptions from deleted queues to the queues that have their names now.
+    def _follow(self, named: list[tuple[int, str | int | None]]) -> None:
+        """Move subscriptions from deleted queues to the queues that have their names now, and with those that go on
+        under another number.
 
         Requirements: DLV-0029
         """
         for number, name in named:
+            if isinstance(name, int):
+                self._renumber(number, name)
+                continue
             if self._adopting:
                 # Whatever that queue was called before, it is not any more.
                 self._adopting = deque(each for each in self._adopting if each[1] != number)
@@ -294,6 +298,21 @@ class Dispatcher:
                 self._starved.pop(number, None)
             elif name in self._orphans:
                 self._adopting.append((name, number))
+
+    def _renumber(self, number: int, successor: int) -> None:
+        self._adopting = deque((name, successor if each == number else each) for name, each in self._adopting)
+        members = self._members.pop(number, None)
+        if members is not None:
+            for subscription in members:
+                subscription.queue_number = successor
+            self._members[successor] = members
+        self._turns.pop(number, None)
+        self._starved.pop(number, None)
+        ring = self._rings.pop(number, None)
+        if ring is not None:
+            self._rings[successor] = ring
+            self._changed.update((number, successor))
+            self._line_up(successor)
 
     def _adopt(self) -> None:
         """Let subscribers join the new queue of their name, up to ADOPTED_PER_STEP."""

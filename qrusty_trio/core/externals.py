@@ -105,9 +105,10 @@ class Externals:
         """Note a new record with this reference."""
         ref = PayloadRef.unpack(packed)
         journal = self._journal
-        index_key = _KEY.pack(ref.segment, queue.number, kind, ref.offset)
+        number = _number(queue, kind)
+        index_key = _KEY.pack(ref.segment, number, kind, ref.offset)
         journal.put(index_key, id.encode() + key, journal.external)
-        sums = self._of(ref.segment, queue.number, kind)
+        sums = self._of(ref.segment, number, kind)
         sums.count += 1
         sums.octets += ref.length
         sums.end = max(sums.end, ref.offset + ref.length)
@@ -117,8 +118,9 @@ class Externals:
         """Note that the record with this reference is gone."""
         ref = PayloadRef.unpack(packed)
         journal = self._journal
-        journal.delete(_KEY.pack(ref.segment, queue.number, kind, ref.offset), journal.external)
-        self._less(ref.segment, queue.number, kind, ref.length)
+        number = _number(queue, kind)
+        journal.delete(_KEY.pack(ref.segment, number, kind, ref.offset), journal.external)
+        self._less(ref.segment, number, kind, ref.length)
 
     def forget(self, owned: Owned) -> None:
         """Delete an entry without a record. The length of its payload is unknown, so no bytes are subtracted."""
@@ -128,10 +130,11 @@ class Externals:
     def free_all(self, queue: Queue, kind: int) -> None:
         """Note that all records of a queue are gone. Costs one range delete for each segment with its payloads."""
         journal = self._journal
-        for segment in [segment for segment, groups in self._sums.items() if (queue.number, kind) in groups]:
-            sums = self._sums[segment][queue.number, kind]
+        number = _number(queue, kind)
+        for segment in [segment for segment, groups in self._sums.items() if (number, kind) in groups]:
+            sums = self._sums[segment][number, kind]
             sums.count = 0
-            self._remove(segment, queue.number, kind)
+            self._remove(segment, number, kind)
             journal.mark(sums)
             journal.delete_range(sums.group, sums.group + b"\xff" * 9, journal.external)
 
@@ -197,3 +200,8 @@ class Externals:
             id = value[:ID_BYTES].decode()
             found.append(Owned(index_key, segment, queue_number, kind, offset, id, value[ID_BYTES:]))
         return found
+
+
+def _number(queue: Queue, kind: int) -> int:
+    """The number in the keys of the queue's messages or of its dead letters."""
+    return queue.number if kind == LIVE else queue.dead_number

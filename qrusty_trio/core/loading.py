@@ -96,6 +96,10 @@ class Loader:
         dead_bounds = journal.get(journal.meta, DEAD_FROM + number)
         limits = self._tiers.limits
         queue = Queue.stored(int.from_bytes(number, "big"), config, counters, limits, locks_from, dead_bounds)
+        if queue.kept is not None:
+            queue.next_lock = max(queue.next_lock, self._catalog.lock_floor)
+            self._catalog.keep(queue)
+            return
         known = self._catalog.before.get(queue.number)
         if known is not None:
             queue.rates = known.rates
@@ -111,7 +115,9 @@ class Loader:
         """
         journal = self._journal
         after = 0
-        for index, number in enumerate([*sorted(self._catalog.by_number), 2**32 - 1], 1):
+        for index, number in enumerate(
+            [*sorted(self._catalog.by_number.keys() | self._catalog.kept.keys()), 2**32 - 1], 1
+        ):
             if number > after and journal.scan(journal.locks, prefix(after), prefix(number), 1):
                 raise journal.damaged(f"there is a lock of a queue before number {number}, but no such queue")
             after = number + 1

@@ -33,6 +33,8 @@ MAX_DEAD_LETTER_SECONDS = 10 * 365 * 86_400
 """Longest time to live of dead letters: ten years."""
 MAX_ERROR_BYTES = 1024
 """Longest text that a nack may give as its reason, bytes of UTF-8."""
+MAX_UNDO_SECONDS = 86_400
+"""Longest time for which purged messages and deleted queues are kept aside."""
 MAX_LOCK_SECONDS = 10 * 365 * 86_400
 """Ten years. Longer lock timeouts are accepted but capped at this."""
 

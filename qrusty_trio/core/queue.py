@@ -26,7 +26,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from qrusty_trio.core.configuration import pack_config, unpack_config
+from qrusty_trio.core.configuration import Kept, pack_config, unpack_config
 from qrusty_trio.core.hot_tier import HotTier, TierLimits
 from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.keys import (
@@ -109,7 +109,10 @@ class Queue:
         "config",
         "dead",
         "dead_due",
+        "dead_end",
         "dead_from",
+        "dead_number",
+        "dead_prefix",
         "dead_purged",
         "dead_trimmed",
         "dedup_generation",
@@ -118,6 +121,7 @@ class Queue:
         "encode",
         "end",
         "head",
+        "kept",
         "locked",
         "locks",
         "locks_from",
@@ -148,6 +152,9 @@ class Queue:
         self.encode = self.coder.encode
         self.prefix = prefix(number)
         self.end = prefix_end(number)
+        self.keep_dead_under(number)
+        self.kept: Kept | None = None
+        """Set while it is kept aside (`trash.py`)."""
         self.available = 0
         self.locked = 0
         self.locks: LockTable[Lock] = LockTable()
@@ -198,9 +205,12 @@ class Queue:
 
         Requirements: PER-0019
         """
-        name, settings, deduplicating = unpack_config(config)
-        queue = cls(number, name, settings, limits)
-        queue.deduplicating = deduplicating
+        restored = unpack_config(config)
+        queue = cls(number, restored.name, restored.config, limits)
+        queue.deduplicating = restored.deduplicating
+        queue.kept = restored.kept
+        if restored.dead_number is not None:
+            queue.keep_dead_under(restored.dead_number)
         (
             queue.available,
             queue.locked,
@@ -233,9 +243,20 @@ class Queue:
         journal.put(COUNTERS + self.prefix, b"%b%b%b" % (counters, self.head, self.trimmed_to), journal.meta)
 
     def write_config(self, journal: Journal) -> None:
-        config = pack_config(self.name, self.config, self.deduplicating)
+        dead_number = self.dead_number if self.dead_number != self.number else None
+        config = pack_config(self.name, self.config, self.deduplicating, dead_number, self.kept)
         journal.put(QUEUE_CONFIG + self.prefix, config, journal.meta)
         journal.mark(self)
+
+    def keep_dead_under(self, number: int) -> None:
+        """Set the number in the keys of its dead letters. It stays when the queue gets a new one (`trash.py`)."""
+        self.dead_number = number
+        self.dead_prefix = prefix(number)
+        self.dead_end = prefix_end(number)
+
+    def write_dead_bounds(self, journal: Journal) -> None:
+        bounds = _DEAD_BOUNDS.pack(self.dead_trimmed, self.dead_purged)
+        journal.put(DEAD_FROM + self.prefix, bounds, journal.meta)
 
     def unload(self) -> None:
         """Empty the tier. Available messages will be read again, starting at `head`."""
@@ -332,41 +353,38 @@ class Queue:
 
         Requirements: DLV-0010
         """
-        dead_key = lock_key(self.number, self.next_dead)
+        dead_key = lock_key(self.dead_number, self.next_dead)
         self.next_dead += 1
         self.dead += 1
         journal.put(dead_key, value, journal.dead)
-        journal.put(b"%b%b%b" % (self.prefix, DEAD_INDEX, id), dead_key[4:], journal.dead)
+        journal.put(b"%b%b%b" % (self.dead_prefix, DEAD_INDEX, id), dead_key[4:], journal.dead)
         journal.mark(self)
         return dead_key
 
     def unbury(self, journal: Journal, dead_key: bytes, id: str) -> None:
         """Remove a dead letter."""
         journal.delete(dead_key, journal.dead)
-        journal.delete(dead_index_key(self.prefix, id), journal.dead)
+        journal.delete(dead_index_key(self.dead_prefix, id), journal.dead)
         self.dead -= 1
         journal.mark(self)
 
     def exhume(self, journal: Journal) -> None:
         """Remove all dead letters. Their payloads are up to the caller."""
-        journal.delete_range(lock_key(self.number, self.dead_trimmed), self.end, journal.dead)
+        journal.delete_range(lock_key(self.dead_number, self.dead_trimmed), self.dead_end, journal.dead)
         self.dead = 0
         self.dead_from = self.dead_purged = self.next_dead
-        self._write_dead_bounds(journal)
+        self.dead_trimmed = self.dead_from
+        self.write_dead_bounds(journal)
         journal.mark(self)
 
     def trim_dead(self, journal: Journal) -> None:
         """Range-delete the prefix of removed dead letters if it is long. Call this when nothing is half done."""
         if self.dead_from - self.dead_trimmed >= TRIM_EVERY:
-            begin, end = lock_key(self.number, self.dead_trimmed), lock_key(self.number, self.dead_from)
+            begin, end = lock_key(self.dead_number, self.dead_trimmed), lock_key(self.dead_number, self.dead_from)
             journal.delete_range(begin, end, journal.dead)
-            self._write_dead_bounds(journal)
+            self.dead_trimmed = self.dead_from
+            self.write_dead_bounds(journal)
             journal.mark(self)
-
-    def _write_dead_bounds(self, journal: Journal) -> None:
-        self.dead_trimmed = self.dead_from
-        bounds = _DEAD_BOUNDS.pack(self.dead_from, self.dead_purged)
-        journal.put(DEAD_FROM + self.prefix, bounds, journal.meta)
 
     def empty(self, journal: Journal) -> None:
         """Remove all messages, including locked ones but not dead letters. The caller voids their locks in the index.

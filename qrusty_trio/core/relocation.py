@@ -41,7 +41,9 @@ def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], byt
     for owned in entries:
         record = _record(broker, owned)
         if record is None:
-            externals.forget(owned)
+            # What was locked when its queue was put aside is not looked for.
+            if owned.kind == DEAD_LETTER or owned.queue_number not in broker.catalog.kept:
+                externals.forget(owned)
             continue
         reference = records.reference_of(record)
         length = PayloadRef.unpack(reference).length
@@ -64,7 +66,8 @@ def refer(broker: Broker, place: Place, reference: bytes) -> None:
         return
     externals = broker.payloads.externals
     owned = place.owned
-    queue = broker.catalog.by_number[owned.queue_number]
+    queue = broker.catalog.holder(owned.queue_number, owned.kind)
+    assert queue is not None, "it has the record"
     _rewrite(broker, queue, owned, records.with_reference(record, reference), reference)
     externals.free(queue, place.reference, owned.kind)
     externals.own(queue, reference, owned.id, owned.key, owned.kind)
@@ -82,7 +85,8 @@ def drop(broker: Broker, place: Place, reason: str) -> None:
     if record is None or not _refers(record, place.reference):
         return
     owned = place.owned
-    queue = broker.catalog.by_number[owned.queue_number]
+    queue = broker.catalog.holder(owned.queue_number, owned.kind)
+    assert queue is not None, "it has the record"
     journal = broker.journal
     key = owned.key
     if owned.kind == DEAD_LETTER:
@@ -104,7 +108,7 @@ def _refers(record: bytes, reference: bytes) -> bool:
 
 def _record(broker: Broker, owned: Owned) -> bytes | None:
     """The record that belongs to an index entry, in whichever family the message is now; None if it is gone."""
-    queue = broker.catalog.by_number.get(owned.queue_number)
+    queue = broker.catalog.holder(owned.queue_number, owned.kind)
     if queue is None:
         return None
     journal = broker.journal

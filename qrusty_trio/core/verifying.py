@@ -20,7 +20,7 @@ from typing import NamedTuple
 import msgspec
 
 from qrusty_trio.core import records
-from qrusty_trio.core.configuration import unpack_config
+from qrusty_trio.core.configuration import Restored, unpack_config
 from qrusty_trio.core.externals import DEAD_LETTER, LIVE
 from qrusty_trio.core.keys import (
     COUNTERS,
@@ -35,7 +35,7 @@ from qrusty_trio.core.keys import (
     dead_index_key,
     prefix,
 )
-from qrusty_trio.core.model import ID_CHARACTERS, QueueConfig
+from qrusty_trio.core.model import ID_CHARACTERS
 from qrusty_trio.core.records import EXTERNAL, PAYLOAD_AT
 from qrusty_trio.core.verifying_sums import GROUP_BYTES, PAIRS_PER_STEP, PayloadSums, Source
 from qrusty_trio.errors import InvalidPriority, StorageFault
@@ -64,11 +64,12 @@ class Problem(NamedTuple):
 class _Queue:
     """A queue, and what was found of it."""
 
-    def __init__(self, number: int, name: str, config: QueueConfig, searching: bool) -> None:
-        self.name = name
+    def __init__(self, number: int, restored: Restored) -> None:
+        self.name, config, self.searching, dead_number, self.kept = restored
+        self.prefix = prefix(number)
         self.coder = KeyCoder(number, config)
         self.refuses_duplicates = not config.allow_duplicates
-        self.searching = searching
+        self.dead_number = number if dead_number is None else dead_number
         self.counted = (0, 0, 0)
         self.next_sequence = self.next_lock = self.next_dead = 0
         self.head = b""
@@ -91,6 +92,8 @@ class Verifier:
         self._read_payload = read_payload
         self._found = found
         self._queues: dict[int, _Queue] = {}
+        self._with_letters: dict[int, _Queue] = {}
+        """By the number in the keys of their dead letters."""
         self._sums = PayloadSums(source)
         self.messages = 0
 
@@ -110,7 +113,8 @@ class Verifier:
 
     @property
     def queues(self) -> int:
-        return len(self._queues)
+        """Those that are kept aside do not count."""
+        return sum(queue.kept is None for queue in self._queues.values())
 
     def _problem(self, code: str, queue: _Queue | None, sentence: str) -> None:
         self._found(Problem(code, None if queue is None else queue.name, sentence))
@@ -147,24 +151,29 @@ class Verifier:
             self._problem("unknown_key", None, f"META has a key that means nothing: {key[:64].hex()}")
             return
         if kind == QUEUE_CONFIG:
-            name, config, searching = unpack_config(value)
             queue_number = int.from_bytes(number, "big")
-            self._queues[queue_number] = _Queue(queue_number, name, config, searching)
+            queue = self._queues[queue_number] = _Queue(queue_number, unpack_config(value))
+            if queue.kept is not None and queue.kept.purged:
+                return  # its dead letters stayed with the queue that goes on
+            if queue.dead_number in self._with_letters:
+                self._problem("dead_number", queue, "another queue has its dead letters, too")
+            self._with_letters[queue.dead_number] = queue
         elif self._source.get(Family.META, QUEUE_CONFIG + number) is None:
             self._problem("no_queue", None, f"META has {kind.decode()} of queue {number.hex()}, but no such queue")
 
     def _check_queues(self) -> None:
         names: set[str] = set()
         for number, queue in self._queues.items():
-            if queue.name in names:
-                self._problem("same_name", queue, "two queues have this name")
-            names.add(queue.name)
+            if queue.kept is None:
+                if queue.name in names:
+                    self._problem("same_name", queue, "two queues have this name")
+                names.add(queue.name)
             try:
                 self._read_counters(queue, prefix(number))
             except (struct.error, ValueError) as error:
                 self._problem("unreadable", queue, f"its counters can't be read: {error}")
         following = int.from_bytes(self._source.get(Family.META, NEXT_QUEUE) or b"", "big")
-        highest = max(self._queues, default=0)
+        highest = max((*self._queues, *self._with_letters), default=0)
         if self._queues and following <= highest:
             self._problem("next_queue", None, f"the next queue would get number {following}, but {highest} is in use")
 
@@ -233,8 +242,10 @@ class Verifier:
             queue.letters_with_index += 1
             if self._source.get(Family.DEAD, dead_index_key(key[:PREFIX_BYTES], id)) != key[PREFIX_BYTES:]:
                 self._problem("dead_index", queue, f"dead letter {id} is not found by its id")
-        self._elsewhere(queue, key, letter.key, id)
-        self._message(queue, letter.key, letter.record, DEAD_LETTER, key)
+        # It may have died under an earlier number of the queue.
+        message_key = queue.prefix + letter.key[PREFIX_BYTES:]
+        self._elsewhere(queue, key, message_key, id)
+        self._message(queue, message_key, letter.record, DEAD_LETTER, key)
 
     def _indexed(self, queue: _Queue, key: bytes, value: bytes) -> None:
         queue.indexed += 1
@@ -243,7 +254,8 @@ class Verifier:
             self._problem("dead_index", queue, f"the index leads from {id} to a dead letter that is not there")
 
     def _owner(self, family: Family, key: bytes) -> _Queue | None:
-        queue = self._queue_of(key)
+        queues = self._with_letters if family is Family.DEAD else self._queues
+        queue = queues.get(int.from_bytes(key[:PREFIX_BYTES], "big"))
         if queue is None:
             self._problem("no_queue", None, f"{family.name} has {key[:64].hex()}, but there is no such queue")
         return queue
@@ -300,7 +312,7 @@ class Verifier:
 
     def _external(self, key: bytes, value: bytes) -> None:
         segment, number, kind, offset = KEY.unpack(key)
-        queue = self._queues.get(number)
+        queue = (self._with_letters if kind == DEAD_LETTER else self._queues).get(number)
         if queue is None:
             self._problem("no_queue", None, f"EXTERNAL has a payload of queue number {number}, but no such queue")
         elif not self._owned(kind, value[ID_CHARACTERS:], segment, offset):

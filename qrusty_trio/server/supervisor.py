@@ -73,6 +73,7 @@ from qrusty_trio.server.sampler import Lag, sample
 from qrusty_trio.server.shedding import Shedding
 from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.tokens import OPEN_TO_ALL, TokensFile, beyond_this_machine
+from qrusty_trio.server.trash import empty_trash, little_room
 from qrusty_trio.server.upkeep import Collector, Upkeep
 from qrusty_trio.server.watch import watch
 from qrusty_trio.server.webui_files import read_files
@@ -249,6 +250,8 @@ async def _run(
                     await background.start(watch_ages, engine)
                     if not settings.read_only:
                         await background.start(retain, engine)
+                        if stores.storage.persistent:
+                            await background.start(empty_trash, engine, partial(little_room, settings.data_path))
                     await background.start(
                         monitor,
                         memory,

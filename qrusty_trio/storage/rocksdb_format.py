@@ -28,7 +28,7 @@ from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.files import sync_directory
 from qrusty_trio.storage.place import removed
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 OLDEST_SCHEMA = 1
 """Stores since this schema are read. They are marked with ours when they are opened, before anything of it is written;
 what an earlier one has in another form is told from ours record by record."""

@@ -43,7 +43,7 @@ def _renamed(value: Any, queue: str) -> Any:
 def allowed(operation: Operation, grant: Grant | None, everywhere: bool, own: bool) -> bool:
     """Whether a token with this one grant, on every queue or on one's own, may do this."""
     needs = operation.needs
-    if needs.grant is None or needs.named is Named.SHOWN:
+    if needs.grant is None or needs.named in (Named.SHOWN, Named.KEPT):
         return True
     fits = grant in (needs.grant, Grant.ADMIN)
     return fits and (everywhere or (own and needs.named is not Named.EVERY))

@@ -16,7 +16,9 @@ from qrusty_trio.access.limits import Limit
 from qrusty_trio.access.needs import Named, Needs
 from qrusty_trio.api.call import Operation
 from qrusty_trio.api.operations import OPERATIONS
+from qrusty_trio.storage.memory import MemoryStorage
 from tests.access.asking import FOREIGN, OWN, allowed, principal, request_of
+from tests.core.brokers import exhaust
 from tests.wire.table import Table
 
 IDS = [each.name for each in OPERATIONS]
@@ -153,3 +155,22 @@ def test_a_token_that_asks_for_too_much() -> None:
     assert table.post(f"/ack-batch/{OWN}", {"consumer_id": "c", "message_ids": ["x"]}).status == 200
     table.now += 1000
     assert table.post("/publish", {"queue": OWN, "priority": 1, "payload": "p"}).status == 200
+
+
+# Verifies: API-0137
+def test_what_is_kept_aside_is_there_for_whoever_manages_its_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = world(["manage:team.*"])
+    monkeypatch.setattr(MemoryStorage, "persistent", True)
+    kept = {name: table.broker.trash.delete(name, 600, table.now)[1] for name in (OWN, FOREIGN)}
+    numbers = {name: queue.number for name, queue in kept.items() if queue is not None}
+    assert [each["queue"] for each in table.get("/trash")["trash"]] == [OWN]
+    for verb in ("restore", "erase"):
+        assert table.post(f"/trash/{numbers[FOREIGN]}/{verb}").status == 404
+    assert table.post(f"/trash/{numbers[OWN]}/restore?to=other.taken").status == 403
+    assert table.post(f"/trash/{numbers[OWN]}/restore").status == 200
+    # Its messages go back into a queue that is somebody else's by now.
+    _, purged = table.broker.trash.purge(OWN, 600, table.now)
+    assert purged is not None
+    exhaust(table.broker.catalog.update(OWN, "other.renamed", None, table.now))
+    assert table.post(f"/trash/{purged.number}/restore").status == 403
+    assert table.post(f"/trash/{purged.number}/erase").status == 200

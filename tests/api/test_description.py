@@ -22,18 +22,21 @@ from qrusty_trio.api import (
     ws_frames,
     ws_requests,
 )
+from qrusty_trio.api import trash as api_trash
 from qrusty_trio.api.description import frames
 from qrusty_trio.api.description.codes import CODES, codes_of
-from qrusty_trio.api.description.model import GIVEN, ID, Described, Example
+from qrusty_trio.api.description.model import GIVEN, ID, KEPT, Described, Example
 from qrusty_trio.api.description.schemas import Schemas, responses_of
 from qrusty_trio.api.description.table import DESCRIBED
 from qrusty_trio.api.operations import OPERATIONS
 from qrusty_trio.api.routes import read_query
 from qrusty_trio.api.ws_frames import Request
-from qrusty_trio.core import catalog
+from qrusty_trio.core import catalog, trash
 from qrusty_trio.errors import QrustyError, StartupRefused
 from qrusty_trio.http.fallback import app  # noqa: F401  # its errors are among those to describe
+from qrusty_trio.storage.memory import MemoryStorage
 from tests.api.ws_peer import Peer, World
+from tests.core.brokers import Keeping
 from tests.wire.table import Table
 
 LATER = {"unavailable"}
@@ -72,19 +75,23 @@ def test_every_field_of_a_body_is_described_and_no_other(described: Described) -
         assert example is None
 
 
-def carried_out(table: Table, described: Described, example: Example, state: str = "") -> None:
-    """Run what an example needs, and then the example."""
+def carried_out(
+    table: Table, described: Described, example: Example, state: str = "", asked: set[str] | None = None
+) -> None:
+    """Run what an example needs, and then the example. `asked`: is cleared in between."""
     id = ID
     for method, target, body in (*GIVEN[example.given], (described.operation.method, example.target, example.body)):
+        if asked is not None:
+            asked.clear()
         text = json.dumps(body).replace(ID, id).encode() if body is not None else b""
-        reply = table.run(method, target.replace(ID, id) + state, text)
+        reply = table.run(method, target.replace(ID, id).replace(f"/trash/{KEPT}", "/trash/1") + state, text)
         assert reply.status == 200, reply.body
         if target == "/publish":
             id = json.loads(reply.body)["id"]
 
 
 # Verifies: API-0111
-@pytest.mark.parametrize("described", [each for each in DESCRIBED if each.operation.method == "GET"], ids=name_of)
+@pytest.mark.parametrize("described", [each for each in DESCRIBED if each.operation.request is None], ids=name_of)
 def test_every_parameter_that_is_read_is_described_and_no_other(
     described: Described, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,17 +101,17 @@ def test_every_parameter_that_is_read_is_described_and_no_other(
         asked.update(names)
         return read_query(query, names)
 
-    for module in (auditing, browsing, dead_letters, finding, locking, overview, reports):
+    for module in (auditing, browsing, dead_letters, finding, locking, overview, reports, api_trash):
         monkeypatch.setattr(module, "read_query", recorded)
-    table = Table()
-    carried_out(table, described, described.example)
+    table = Table(Keeping())
+    carried_out(table, described, described.example, asked=asked)
     if name_of(described) == "messages":
         table.run("GET", "/queues/jobs/messages?state=dead")
     assert asked == {each.name for each in described.query}
 
 
-def test_only_routes_that_read_have_parameters() -> None:
-    assert not [name_of(each) for each in DESCRIBED if each.query and each.operation.method != "GET"]
+def test_only_routes_without_a_body_have_parameters() -> None:
+    assert not [name_of(each) for each in DESCRIBED if each.query and each.operation.request is not None]
 
 
 def every_error() -> Iterator[type[QrustyError]]:
@@ -139,6 +146,7 @@ def provocations() -> dict[str, list[tuple[str, str, str, Any]]]:
     name = "n" * 256
     create = {"name": "jobs", "config": {"ordering": "MaxFirst"}}
     letters = "/queues/jobs/dead-letters"
+    undo = "?undo_seconds=600"
     return {
         "publish": [
             ("invalid_queue_name", "", "/publish", publish | {"queue": name}),
@@ -203,8 +211,24 @@ def provocations() -> dict[str, list[tuple[str, str, str, Any]]]:
             ("invalid_queue_name", "", "/update-queue", {"name": " ", "config": {}}),
             ("queue_protected", "protected", "/update-queue", {"name": "jobs", "config": {"name": "other"}}),
         ],
-        "purge_queue": [("queue_protected", "protected", "/purge-queue/jobs", None)],
-        "delete_queue": [("queue_protected", "protected", "/delete-queue/jobs", None)],
+        "purge_queue": [
+            ("queue_protected", "protected", "/purge-queue/jobs", None),
+            ("undo_not_possible", "queue", f"/purge-queue/jobs{undo}", None),
+            ("limit_reached", "full trash", f"/purge-queue/jobs{undo}", None),
+        ],
+        "delete_queue": [
+            ("queue_protected", "protected", "/delete-queue/jobs", None),
+            ("undo_not_possible", "queue", f"/delete-queue/jobs{undo}", None),
+            ("limit_reached", "full trash", f"/delete-queue/jobs{undo}", None),
+        ],
+        "restore": [
+            ("not_found", "", "/trash/1/restore", None),
+            ("queue_exists", "kept", "/trash/1/restore?to=other", None),
+            ("undo_not_possible", "kept purge", "/trash/1/restore", None),
+            ("invalid_queue_name", "kept", "/trash/1/restore?to=", None),
+            ("limit_reached", "kept at the limit", "/trash/1/restore", None),
+        ],
+        "erase": [("not_found", "", "/trash/1/erase", None)],
         "messages": [("queue_not_found", "", "/queues/jobs/messages", None)],
         "message": [
             ("queue_not_found", "", "/queues/jobs/messages/x", None),
@@ -239,6 +263,20 @@ def prepare(table: Table, given: str, monkeypatch: pytest.MonkeyPatch) -> None:
         return
     if given == "full":
         monkeypatch.setattr(catalog, "MAX_QUEUES", 0)
+        return
+    if "trash" in given or "kept" in given:
+        monkeypatch.setattr(MemoryStorage, "persistent", True)
+        assert table.post("/publish", {"queue": "jobs", "priority": 5, "payload": "hello"}).status == 200
+    if given == "full trash":
+        monkeypatch.setattr(trash, "MAX_KEPT", 0)
+        return
+    if given.startswith("kept"):
+        if given == "kept purge":
+            assert table.post("/purge-queue/jobs?undo_seconds=600").status == 200
+        assert table.run("DELETE", "/delete-queue/jobs?undo_seconds=600").status == 200
+        assert table.post("/create-queue", {"name": "other", "config": config}).status == 200
+        if given == "kept at the limit":
+            monkeypatch.setattr(trash, "MAX_QUEUES", 1)
         return
     if not given:
         return

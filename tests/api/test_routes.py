@@ -38,6 +38,9 @@ ROUTES: list[tuple[str, str, str, tuple[str, ...]]] = [
     ("POST", "/purge-queue/q", "purge_queue", ("q",)),
     ("DELETE", "/delete-queue/q", "delete_queue", ("q",)),
     ("POST", "/purge-all", "purge_all", ()),
+    ("GET", "/trash", "trash", ()),
+    ("POST", "/trash/7/restore", "restore", ("7",)),
+    ("POST", "/trash/7/erase", "erase", ("7",)),
     ("POST", "/delete-all", "delete_all", ()),
     ("GET", "/queues", "queues", ()),
     ("GET", "/queue-stats/q", "queue_stats", ("q",)),
@@ -146,7 +149,7 @@ def test_longest_name(prefix: str) -> None:
             resolve("POST", prefix.format(name).encode())
 
 
-WITH_PARAMETERS = [operation for operation in OPERATIONS if "{" in operation.path]
+WITH_PARAMETERS = [operation for operation in OPERATIONS if "{queue}" in operation.path]
 
 
 def by_query(operation: Operation, **values: str) -> tuple[bytes, str]:
@@ -361,3 +364,11 @@ def test_templates_that_share_a_beginning() -> None:
             find("GET", b"/queues/dead")
         with pytest.raises(MethodNotAllowed):
             find("GET", b"/queues/q/dead/requeue")
+
+
+# Verifies: API-0014
+@pytest.mark.parametrize("name", ["restore", "erase"])
+def test_the_id_of_what_is_kept_aside_may_be_in_the_query(name: str) -> None:
+    assert resolve("POST", f"/trash/{name}".encode(), "id=7&to=q") == (TABLE[name], ("7",))
+    with pytest.raises(NotFound, match=rf"/trash/{name}\?id=\.\.\."):
+        resolve("POST", f"/trash/{name}".encode())

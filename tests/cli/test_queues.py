@@ -149,3 +149,25 @@ def test_wait(shell: Shell) -> None:
     with shell.popen("queue", "wait", "jobs", "--empty", stdin=subprocess.DEVNULL) as waiting:
         threading.Thread(target=shell.popen("queue", "purge", "jobs", "--yes").communicate).start()
         assert waiting.wait(60) == 0
+
+
+# Verifies: API-0188
+def test_purge_and_delete_are_undone(shell: Shell) -> None:
+    fill(shell, "jobs", "mail")
+    shell.ok("queue", "update", "mail", "--no-duplicates")
+    assert shell.run("trash", "list").status == 6
+    asked = shell.ok("queue", "delete", "jobs", "--undo", "600", typed="jobs\n")
+    assert "can be undone for 600 seconds" in asked.err
+    assert "trash list" in asked.err
+    (kept,) = shell.ok("trash", "list", "-o", "json").json
+    assert (kept["queue"], kept["what"], kept["messages"]) == ("jobs", "deleted", 2)
+    assert "2 messages put back into 'other'" in shell.ok("trash", "restore", str(kept["id"]), "--to", "other").err
+    assert names(shell) == ["mail", "other"]
+    shell.ok("queue", "purge", "mail", "other", "--undo", "600", "--yes")
+    mail, other = shell.ok("trash", "list", "-o", "name").lines
+    fill(shell, "mail", messages=1)
+    assert shell.run("trash", "restore", mail).status == 3
+    assert shell.run("trash", "erase", other, typed="nothing\n").status == 1
+    assert "2 messages of 'other' erased" in shell.ok("trash", "erase", other, "--yes").err
+    assert shell.run("trash", "erase", other, "--yes").status == 4
+    assert shell.run("trash", "restore", other).status == 4

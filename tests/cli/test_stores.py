@@ -299,6 +299,6 @@ def test_dump(nowhere: Shell, store: Path) -> None:
     meta = nowhere.ok("store", "dump", str(store), "--family", "meta", "--limit", "3").rows
     assert [row["family"] for row in meta] == ["meta"] * 3
     found = {bytes.fromhex(row["key"]): base64.b64decode(row["value"]) for row in rows}
-    assert found[b"schema_version"] == (2).to_bytes(4, "big")
+    assert found[b"schema_version"] == (3).to_bytes(4, "big")
     assert b'"jobs"' in found[b"Q" + JOBS]
     assert fingerprint(store) == before

@@ -295,3 +295,26 @@ async def test_a_hundred_tasks_share_it(fast_path: bool) -> None:
 def test_every_operation_is_tested_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [each.name for each in OPERATIONS if f"client.{each.name}" not in text] == []
+
+
+@both_paths
+async def test_what_is_kept_aside(fast_path: bool, tmp_path: Path) -> None:
+    async with running(fast_path, data_path=tmp_path) as server, client_of(server) as client:
+        await client.publish("jobs", "p")
+        assert await client.purge_queue("jobs", undo_seconds=600) == 1
+        (kept,) = await client.trash()
+        assert await client.restore(kept["id"]) == {"queue": "jobs", "restored_messages": 1, "refused": 0}
+        assert await client.delete_queue("jobs", undo_seconds=600) == 1
+        (kept,) = await client.trash()
+        assert (await client.restore(kept["id"], to="ü/")) == {"queue": "ü/", "restored_messages": 1, "refused": 0}
+        assert await client.delete_queue("ü/", undo_seconds=600) == 1
+        (kept,) = await client.trash()
+        assert await client.erase(kept["id"]) == 1
+        with pytest.raises(q.NotFound):
+            await client.restore(kept["id"])
+        assert await client.trash() == []
+    async with running(fast_path) as server, client_of(server) as client:
+        await client.publish("jobs", "p")
+        with pytest.raises(q.UndoNotPossible):
+            await client.purge_queue("jobs", undo_seconds=1)
+        assert await client.purge_queue("jobs", undo_seconds=0) == 1

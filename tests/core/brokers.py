@@ -50,6 +50,12 @@ class Disk(MemoryStorage):
             self.reads_left -= 1
 
 
+class Keeping(MemoryStorage):
+    """A store in memory that counts as one on disk, so that something can be kept aside in it."""
+
+    persistent = True
+
+
 def restarted(broker: Broker, payloads: PayloadStore | None = None) -> Broker:
     """What a new process finds."""
     again = Broker(broker.journal.storage, payloads=payloads, externalize_min_bytes=broker.payloads.min_bytes)

@@ -24,6 +24,7 @@ from qrusty_trio.core import deduplication as deduplication_module
 from qrusty_trio.core import hot_tier as hot_tier_module
 from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core import records
+from qrusty_trio.core import trash as trash_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import U64_MAX, Kind, Ordering, Priority, QueueConfig
 from qrusty_trio.errors import QrustyError
@@ -36,6 +37,7 @@ from tests.core.brokers import exhaust, search_to_the_end
 from tests.core.dead_letter_steps import DeadLetterSteps
 from tests.core.looks import LOCKING, LOOKS, Looks
 from tests.core.model import Held, Model, ModelQueue
+from tests.core.trash_steps import TrashSteps
 
 EXTERNALIZE_MIN_BYTES = 8
 SEGMENT_MAX_BYTES = 200
@@ -89,15 +91,22 @@ MANAGE = st.one_of(
     st.tuples(st.just("wait"), st.sampled_from([1, 1, 1, 999, 1000, 1000, 5000, 400_000])),
     st.tuples(st.just("restart"), st.booleans()),
 )
+TRASH = st.one_of(
+    st.tuples(st.just("put_aside"), st.sampled_from(["purge", "purge", "delete"]), NAMES, st.sampled_from([600, 1])),
+    st.tuples(st.just("restore"), PICK, st.none() | NAMES),
+    st.tuples(st.just("restore"), PICK, st.none()),
+    st.tuples(st.just("erase"), PICK),
+    st.tuples(st.just("erase_what_is_over")),
+)
 # One rule draws among them all, so that how often each comes is said here.
 STEP = st.sampled_from(
-    [PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [DEAD] + [MANAGE] * 2 + [BATCHES, WAITS, LOCKING, LOOKS]
+    [PUBLISH] * 3 + [CONSUME] * 3 + [SETTLE] * 4 + [DEAD] + [MANAGE] * 2 + [TRASH, BATCHES, WAITS, LOCKING, LOOKS]
 ).flatmap(lambda kind: kind)
 
 T = TypeVar("T")
 
 
-class BrokerMachine(Looks, BatchSteps, DeadLetterSteps, RuleBasedStateMachine):
+class BrokerMachine(Looks, BatchSteps, DeadLetterSteps, TrashSteps, RuleBasedStateMachine):
     storage: Storage
     directory: Path
 
@@ -130,6 +139,8 @@ class BrokerMachine(Looks, BatchSteps, DeadLetterSteps, RuleBasedStateMachine):
         self.patch.setattr(moves_module, "PER_STEP", 2)
         self.patch.setattr(letters_module, "PER_STEP", 2)
         self.patch.setattr(letters_module, "NUMBERS_PER_STEP", 3)
+        self.patch.setattr(trash_module, "PER_STEP", 2)
+        self.patch.setattr(trash_module, "LOCK_NUMBERS_PER_STEP", 3)
         self.patch.setattr(deduplication_module, "TRIM_EVERY", 3)
         self.sizes = {"hot_tier_size": tier, "refill_threshold": low, "max_locked_index": max_locked}
         if external and self.storage.persistent:
@@ -140,7 +151,7 @@ class BrokerMachine(Looks, BatchSteps, DeadLetterSteps, RuleBasedStateMachine):
             end = b"a" if family is Family.META else b"\xff" * 3000
             batch.delete_range(b"", end, self.storage.families[family])
         self.storage.write(batch)
-        self.model = Model(max_locked)
+        self.model = Model(max_locked, keeps=self.storage.persistent)
         self.broker = self.new_broker()
         self.nobody_waits()
         self.model.create("a", config)

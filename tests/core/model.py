@@ -17,6 +17,7 @@ from qrusty_trio.errors import (
     QueueExists,
     QueueNotFound,
     QueueProtected,
+    UndoNotPossible,
 )
 
 
@@ -68,6 +69,11 @@ class ModelQueue:
     dead: list[Dead] = field(default_factory=list)
     owners: dict[str, str] = field(default_factory=dict)
     """Payload -> the message that keeps equal ones out."""
+    origin: int = 0
+    """The number in the keys of its dead letters."""
+
+    def __post_init__(self) -> None:
+        self.origin = self.origin or self.number
 
     def copy(self) -> ModelQueue:
         """Nothing in it changes with this one."""
@@ -105,14 +111,29 @@ class ModelQueue:
         return NackOutcome.UNLOCKED
 
 
+class KeptAside(NamedTuple):
+    """A purged or deleted queue that can be put back."""
+
+    name: str
+    queue: ModelQueue
+    purged: bool
+    at: int
+    until: int
+
+
 @dataclass
 class Model:
     max_locked: int
     queues: dict[str, ModelQueue] = field(default_factory=dict)
     next_number: int = 1
+    kept: dict[int, KeptAside] = field(default_factory=dict)
+    keeps: bool = True
+    """Whether anything can be kept aside."""
 
     def copy(self) -> Model:
-        return Model(self.max_locked, {name: queue.copy() for name, queue in self.queues.items()}, self.next_number)
+        queues = {name: queue.copy() for name, queue in self.queues.items()}
+        kept = {number: each._replace(queue=each.queue.copy()) for number, each in self.kept.items()}
+        return Model(self.max_locked, queues, self.next_number, kept, self.keeps)
 
     def create(self, name: str, config: QueueConfig) -> ModelQueue:
         if name in self.queues:
@@ -302,3 +323,76 @@ class Model:
         removed = self.purge(name)
         self.queues.pop(name, None)
         return removed
+
+    # Kept aside
+
+    def _aside(self, name: str) -> ModelQueue | None:
+        queue = self.queues.get(name)
+        if queue is not None and queue.config.protected:
+            raise QueueProtected
+        if queue is not None and not self.keeps:
+            raise UndoNotPossible
+        return queue
+
+    def purge_aside(self, name: str, seconds: int, now: int) -> int:
+        queue = self._aside(name)
+        if queue is None or not (queue.available or queue.held):
+            return 0
+        kept = queue.copy()
+        kept.dead.clear()
+        self.kept[queue.number] = KeptAside(name, kept, True, now, now + seconds * 1000)
+        queue.number = self.next_number
+        self.next_number += 1
+        return self.purge(name)
+
+    def delete_aside(self, name: str, seconds: int, now: int) -> int:
+        queue = self._aside(name)
+        if queue is None:
+            return 0
+        self.kept[queue.number] = KeptAside(name, self.queues.pop(name), False, now, now + seconds * 1000)
+        return len(queue.available) + len(queue.held)
+
+    def erase(self, number: int) -> int:
+        queue = self.kept.pop(number).queue
+        return len(queue.available) + len(queue.held) + len(queue.dead)
+
+    def restore(self, number: int, to: str | None) -> tuple[str, int, int]:
+        """The queue that has the messages then, how many came back, and how many it refused."""
+        kept = self.kept[number]
+        queue = kept.queue
+        if to is not None or not kept.purged:
+            name = kept.name if to is None else to
+            if not name:
+                raise InvalidQueueName
+            if name in self.queues:
+                raise QueueExists
+            self._unlock_all(queue)
+            del self.kept[number]
+            if kept.purged:
+                queue.origin = self.next_number
+                self.next_number += 1
+            self.queues[name] = queue
+            return name, len(queue.available), 0
+        name = next((each for each, other in self.queues.items() if other.origin == queue.origin), "")
+        if not name:
+            raise UndoNotPossible
+        self._unlock_all(queue)
+        into = self.queues[name]
+        restored = 0
+        for message in queue.in_order(queue.available):
+            if not into.config.allow_duplicates and message.payload in into.owners:
+                continue
+            queue.available.remove(message)
+            queue.release(message)
+            into.available.append(message)
+            if not into.config.allow_duplicates:
+                into.owners[message.payload] = message.id
+            restored += 1
+        if not queue.available:
+            del self.kept[number]
+        return name, restored, len(queue.available)
+
+    def _unlock_all(self, queue: ModelQueue) -> None:
+        for held in queue.held.values():
+            queue.available.append(held.message._replace(deliveries=held.message.deliveries - 1))
+        queue.held.clear()

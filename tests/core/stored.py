@@ -38,10 +38,15 @@ class Picture(NamedTuple):
     """First buried first."""
     owners: dict[bytes, str]
     """Digest of a payload -> message."""
+    kept: tuple[bool, int, int] | None = None
+    """If it is kept aside: whether it was purged, since when, until when."""
 
 
 def of_model(model: Model) -> dict[int, Picture]:
-    return {queue.number: _of_queue(name, queue) for name, queue in model.queues.items()}
+    pictures = {queue.number: _of_queue(name, queue) for name, queue in model.queues.items()}
+    for number, (name, queue, purged, at, until) in model.kept.items():
+        pictures[number] = _of_queue(name, queue)._replace(kept=(purged, at, until))
+    return pictures
 
 
 def _of_queue(name: str, queue: ModelQueue) -> Picture:
@@ -72,6 +77,7 @@ class _Reader:
         meta = dict(self._all(Family.META))
         pictures: dict[int, Picture] = {}
         coders: dict[int, KeyCoder] = {}
+        with_letters: dict[int, int] = {}
         for key, value in meta.items():
             if len(key) == 5 and key[:1] == b"Q":
                 stored = msgspec.json.decode(value, type=StoredConfig)
@@ -87,7 +93,14 @@ class _Reader:
                 )
                 coders[number] = KeyCoder(number, config)
                 counters = struct.unpack_from(">7Q", meta[b"C" + key[1:]])
-                pictures[number] = Picture(stored.name, config, counters[3], [], {}, [], {})
+                kept = None
+                if stored.kept is not msgspec.UNSET:
+                    kept = stored.kept.purged, stored.kept.at, stored.kept.until
+                pictures[number] = Picture(stored.name, config, counters[3], [], {}, [], {}, kept)
+                if kept is None or not kept[0]:
+                    at = number if stored.dead_letters is msgspec.UNSET else stored.dead_letters
+                    assert at not in with_letters
+                    with_letters[at] = number
         assert {key[1:] for key in meta if key[:1] == b"Q"} == {key[1:] for key in meta if key[:1] == b"C"}
         for key, record in self._all(Family.MESSAGES):
             number = int.from_bytes(key[:4], "big")
@@ -103,13 +116,14 @@ class _Reader:
             pictures[number].held[message.id] = held
         index = {}
         for key, value in self._all(Family.DEAD):
-            number = int.from_bytes(key[:4], "big")
+            number = with_letters[int.from_bytes(key[:4], "big")]
+            own = number.to_bytes(4, "big")
             if key[4:5] == b"\xff":
                 index[key[5:].decode()] = key[:4] + value
                 continue
-            assert key >= key[:4] + meta.get(b"D" + key[:4], bytes(16))[:8], "a dead letter stands before the first"
+            assert key >= key[:4] + meta.get(b"D" + own, bytes(16))[:8], "a dead letter stands before the first"
             letter = records.unpack_dead_letter(value)
-            message = self._message(coders[number], letter.key, letter.record, DEAD_LETTER, key)
+            message = self._message(coders[number], own + letter.key[4:], letter.record, DEAD_LETTER, key)
             assert letter.died_ms is not None
             texts = letter.consumer.decode(), letter.error.decode()
             pictures[number].dead.append(Dead(message, letter.reason, letter.died_ms, *texts))
@@ -128,7 +142,7 @@ class _Reader:
             assert self._payloads is not None
             reference = PayloadRef.unpack(data[:_REFERENCE])
             data = self._payloads.read(reference)
-            group = reference.segment.to_bytes(4, "big") + key[:4] + bytes([kind])
+            group = reference.segment.to_bytes(4, "big") + owner_key[:4] + bytes([kind])
             self._external[group + reference.offset.to_bytes(8, "big")] = id + owner_key
             sums = self._sums.setdefault(group, [0, 0, 0])
             sums[0] += 1

@@ -21,7 +21,7 @@ class Shelf:
         self.ready: set[int] = set()
         self.watched: set[int] = set()
         self.broken: set[int] = set()
-        self.named: list[tuple[int, str | None]] = []
+        self.named: list[tuple[int, str | int | None]] = []
         self.locks_left = 10**9
         self.asked = 0
         self.payload = ""
@@ -41,7 +41,7 @@ class Shelf:
     def catalog(self) -> Shelf:
         return self
 
-    def take_named(self) -> list[tuple[int, str | None]]:
+    def take_named(self) -> list[tuple[int, str | int | None]]:
         named, self.named = self.named, []
         return named
 

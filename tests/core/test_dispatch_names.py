@@ -147,3 +147,36 @@ def test_a_queue_that_goes_while_many_join_it() -> None:
         assert Counter(id[:1] for basket in baskets for id in basket.got) == (
             {"8": len(baskets)} if end is None else {"8": len(baskets), "7": len(baskets)}
         )
+
+
+# Verifies: DLV-0029
+def test_a_queue_that_goes_on_under_another_number_keeps_its_subscribers() -> None:
+    """Whatever name they asked for: the queue may have been renamed since."""
+    shelf, dispatcher = Shelf(), Dispatcher()
+    renamed, basket = subscribe(dispatcher, 1)
+    spent, _ = subscribe(dispatcher, 1, credits=0)
+    shelf.named = [(1, "renamed")]
+    dispatch(dispatcher, shelf)
+    shelf.named = [(1, 7)]
+    dispatch(dispatcher, shelf)
+    assert renamed.queue_number == spent.queue_number == 7
+    assert shelf.watched == {7}
+    shelf.put(7, 2)
+    dispatch(dispatcher, shelf)
+    assert basket.got == ["7-0", "7-1"]
+    dispatcher.remove(renamed)
+    dispatch(dispatcher, shelf)
+    assert shelf.watched == set()
+
+
+def test_a_queue_that_gets_another_number_while_many_join_it() -> None:
+    dispatcher, shelf = Dispatcher(), Shelf()
+    shared = Basket()
+    for _ in range(ADOPTED_PER_STEP + 5):
+        waiting_for(dispatcher, "later", shared)
+    shelf.named = [(7, "later")]
+    assert dispatcher.dispatch(shelf, 0, 1000)
+    shelf.named = [(7, 8)]
+    dispatch(dispatcher, shelf)
+    assert able(dispatcher, 8) == ADOPTED_PER_STEP + 5
+    assert able(dispatcher, 7) == 0

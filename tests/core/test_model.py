@@ -46,6 +46,8 @@ STEPS_OF = {
     "update_queue": "manage",
     "purge_queue": "manage",
     "delete_queue": "manage",
+    "restore": "restore",
+    "erase": "erase",
     "purge_all": "clear_all",
     "delete_all": "clear_all",
 }

@@ -124,8 +124,9 @@ async def engine_on(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) 
 
 
 def call(method: str, path: str, **body: Any) -> Call:
+    path, _, query = path.partition("?")
     operation, params = resolve(method, path.encode())
-    return Call(operation, params, json.dumps(body).encode() if body else b"")
+    return Call(operation, params, json.dumps(body).encode() if body else b"", query)
 
 
 def publish(payload: str, queue: str = "q", **fields: Any) -> Call:

@@ -232,7 +232,7 @@ async def test_refuses_a_newer_schema(tmp_path: Path) -> None:
     async with child_server(path) as server:
         assert await server.stop() == 0
     mark = path / "FORMAT"
-    mark.write_text(mark.read_text().replace("schema 2", "schema 999"))
+    mark.write_text(mark.read_text().replace("schema 3", "schema 999"))
     before = tree(path)
     line = await refused(child_environment(path))
     assert "999" in line

@@ -13,7 +13,7 @@ import msgspec
 import trio
 
 from qrusty_trio.api.description import frames
-from qrusty_trio.api.description.model import GIVEN, ID, Described
+from qrusty_trio.api.description.model import GIVEN, ID, KEPT, Described
 from qrusty_trio.api.description.schemas import responses_of
 from qrusty_trio.api.description.table import DESCRIBED
 from qrusty_trio.http.request_line import WEBSOCKET_PATH
@@ -60,13 +60,17 @@ async def carry_out(client: HttpClient, described: Described) -> Response:
     """What an example needs on a server without queues, and then the example."""
     example = described.example
     await client.request("POST", "/delete-all")
-    id = ID
+    id, kept = ID, KEPT
+    for each in (await client.request("GET", "/trash")).json()["trash"]:
+        await client.request("POST", f"/trash/{each['id']}/erase")
     for method, target, body in (*GIVEN[example.given], (described.operation.method, example.target, example.body)):
         text = json.dumps(body).replace(ID, id).encode() if body is not None else None
-        answer = await client.request(method, target.replace(ID, id), text)
+        answer = await client.request(method, target.replace(ID, id).replace(f"/trash/{KEPT}", f"/trash/{kept}"), text)
         assert answer.status == 200, (target, answer)
         if target == "/publish":
             id = answer.json()["id"]
+        if "undo_seconds" in target:
+            kept = answer.json()["undo"]["id"]
     return answer
 
 

@@ -239,10 +239,10 @@ def test_a_store_of_another_version_that_is_opened_again_is_a_storage_fault(
 ) -> None:
     storage = open_store(tmp_path)
     batch = storage.batch()
-    batch.put(b"schema_version", (3).to_bytes(4, "big"), storage.families[Family.META])
+    batch.put(b"schema_version", (4).to_bytes(4, "big"), storage.families[Family.META])
     storage.write(batch)
     del batch
-    with pytest.raises(StorageFault, match="schema 3"):
+    with pytest.raises(StorageFault, match="schema 4"):
         storage.reopen()
     storage.close()
 

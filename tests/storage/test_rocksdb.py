@@ -207,14 +207,14 @@ def test_the_schema_is_read_from_the_store_when_the_mark_is_missing(tmp_path: Pa
     set_schema(tmp_path, 1)
     (tmp_path / "FORMAT").unlink()
     open_store(tmp_path).close()
-    set_schema(tmp_path, 3)
+    set_schema(tmp_path, 4)
     (tmp_path / "FORMAT").unlink()
-    assert_refused_untouched(tmp_path, "schema 3")
+    assert_refused_untouched(tmp_path, "schema 4")
 
 
 def test_a_mark_that_contradicts_the_store_is_refused(tmp_path: Path) -> None:
-    set_schema(tmp_path, 3)
-    with pytest.raises(StartupRefused, match="schema 3"):
+    set_schema(tmp_path, 4)
+    with pytest.raises(StartupRefused, match="schema 4"):
         open_store(tmp_path)
 
 

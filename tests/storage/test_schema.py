@@ -20,13 +20,14 @@ def schema_of(path: Path) -> tuple[str, int]:
     return (path / "FORMAT").read_text(), int.from_bytes(stored, "big")
 
 
-NOW = ("qrusty-trio store, schema 2\n", 2)
+NOW = ("qrusty-trio store, schema 3\n", 3)
 
 
 # Verifies: PER-0059
-def test_a_store_of_the_first_schema_is_brought_up_to_date(tmp_path: Path) -> None:
-    set_schema(tmp_path, 1)
-    (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 1\n")
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_store_of_an_earlier_schema_is_brought_up_to_date(tmp_path: Path, schema: int) -> None:
+    set_schema(tmp_path, schema)
+    (tmp_path / "FORMAT").write_text(f"qrusty-trio store, schema {schema}\n")
     assert schema_of(tmp_path) == NOW
 
 

@@ -48,7 +48,7 @@ CODES: Final[dict[str, Code]] = {
     ),
     "origin_not_allowed": Code(403, "A page of another origin may not do this.", "See `QRUSTY_ALLOWED_ORIGINS`."),
     "read_only": Code(403, "The operator allows no change.", "Ask another server."),
-    "not_found": Code(404, "There is nothing under this path, or no such dead letter.", _MEND),
+    "not_found": Code(404, "There is nothing under this path, or no such dead letter or id in the trash.", _MEND),
     "queue_not_found": Code(
         404, "There is no such queue. `nearest` may have names that come near.", "Make it, or mend the name."
     ),
@@ -60,6 +60,9 @@ CODES: Final[dict[str, Code]] = {
     "request_timeout": Code(408, "The request did not arrive in time. The connection is closed.", "Send it faster."),
     "queue_exists": Code(409, "The name is taken.", "Nothing, or take another name."),
     "queue_protected": Code(409, "The queue is protected.", "Lift that with `POST /update-queue`."),
+    "undo_not_possible": Code(
+        409, "Nothing is kept aside in memory mode; or what is kept aside has no queue to go back to.", _MEND
+    ),
     "body_too_large": Code(413, "The body is over 2 MiB. The connection is closed.", _MEND),
     "wrong_content_type": Code(415, "The Content-Type is not `application/json`.", _MEND),
     "wrong_shape": Code(

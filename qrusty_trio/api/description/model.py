@@ -74,6 +74,8 @@ class Described(NamedTuple):
     """Exactly one of these fields must be given."""
 
 
+KEPT = 7
+"""What stands for the id of what is kept aside."""
 GIVEN: dict[str, tuple[tuple[str, str, Any], ...]] = {
     "": (),
     "queue": (("POST", "/create-queue", {"name": "jobs", "config": {"ordering": "MaxFirst"}}),),
@@ -85,6 +87,10 @@ GIVEN: dict[str, tuple[tuple[str, str, Any], ...]] = {
         ("POST", "/create-queue", {"name": "jobs", "config": {"ordering": "MaxFirst"}}),
         ("POST", "/publish", {"queue": "jobs", "priority": 5, "payload": "hello"}),
         ("POST", "/consume/jobs", {"consumer_id": "worker-1"}),
+    ),
+    "kept": (
+        ("POST", "/publish", {"queue": "jobs", "priority": 5, "payload": "hello"}),
+        ("DELETE", "/delete-queue/jobs?undo_seconds=600", None),
     ),
     "dead": (
         ("POST", "/create-queue", {"name": "jobs", "config": {"ordering": "MaxFirst"}}),

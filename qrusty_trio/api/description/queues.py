@@ -1,17 +1,25 @@
-"""The described routes of queues: create, update, purge, delete."""
+"""The described routes of queues: create, update, purge, delete; and the trash."""
 
 from __future__ import annotations
 
 from typing import Final
 
-from qrusty_trio.api import queues
+from qrusty_trio.api import queues, trash
 from qrusty_trio.api.description import shapes
 from qrusty_trio.api.description.fields import DEAD_LETTER_MAX, DEAD_LETTER_TTL, NAME_LIMITS
-from qrusty_trio.api.description.model import Described, Example, Field
+from qrusty_trio.api.description.model import KEPT, Described, Example, Field, Parameter
 from qrusty_trio.api.json_bodies import ALLOWED
-from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
+from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES, MAX_UNDO_SECONDS
 
 _OF = {operation.name: operation for operation in queues.OPERATIONS}
+_TRASH = {operation.name: operation for operation in trash.OPERATIONS}
+_UNDO = Parameter(
+    "undo_seconds",
+    trash.UNDO_SECONDS,
+    "Keep aside what is removed, so that it can be put back for so long; see `GET /trash`.",
+    "0: it is removed for good",
+    {"type": "integer", "minimum": 0, "maximum": MAX_UNDO_SECONDS},
+)
 _NAME = f"a string of 1 to {MAX_QUEUE_NAME_BYTES} bytes of UTF-8"
 _DUPLICATES = "Whether a payload may be in the queue twice."
 _PROTECTED = "Whether purge, delete, rename and stricter limits of dead letters are refused."
@@ -67,7 +75,8 @@ DESCRIBED: Final = (
         "Remove all messages of a queue, locked ones too. Its dead letters stay.",
         shapes.Purged,
         Example("/purge-queue/jobs", None, {"queue": "jobs", "purged_messages": 1}, "message"),
-        errors=("queue_protected",),
+        query=(_UNDO,),
+        errors=("queue_protected", "undo_not_possible", "limit_reached"),
         notes="Of an unknown queue, 0 are purged.",
     ),
     Described(
@@ -75,7 +84,8 @@ DESCRIBED: Final = (
         "Delete a queue with all its messages and dead letters.",
         shapes.Deleted,
         Example("/delete-queue/jobs", None, {"queue": "jobs", "deleted_messages": 1}, "message"),
-        errors=("queue_protected",),
+        query=(_UNDO,),
+        errors=("queue_protected", "undo_not_possible", "limit_reached"),
         notes="Of an unknown queue, 0 are deleted.",
     ),
     Described(
@@ -91,5 +101,53 @@ DESCRIBED: Final = (
         shapes.DeletedAll,
         Example("/delete-all", None, {"deleted_queues": 1, "deleted_messages": 1}, "message"),
         notes="Queues that are made meanwhile are left alone.",
+    ),
+    Described(
+        _TRASH["trash"],
+        "What purges and deletes with `undo_seconds` have kept aside.",
+        shapes.Trash,
+        Example(
+            "/trash",
+            None,
+            {
+                "trash": [
+                    {
+                        "id": KEPT,
+                        "queue": "jobs",
+                        "what": "deleted",
+                        "kept_at": 1790000000000,
+                        "expires_at": 1790000600000,
+                        "messages": 1,
+                        "dead_letters": 0,
+                    }
+                ]
+            },
+            "kept",
+        ),
+    ),
+    Described(
+        _TRASH["restore"],
+        "Put back what is kept aside.",
+        shapes.Restored,
+        Example(f"/trash/{KEPT}/restore", None, {"queue": "jobs", "restored_messages": 1, "refused": 0}, "kept"),
+        query=(
+            Parameter(
+                "to",
+                _NAME,
+                "The name of a new queue for it.",
+                "a deleted queue gets its name back; purged messages go back into their queue, renamed or not",
+            ),
+        ),
+        errors=("not_found", "queue_exists", "undo_not_possible", "invalid_queue_name", "limit_reached"),
+        notes="Messages go back to their places in the order. What was locked is available, and that delivery does "
+        "not count. Purged messages go back in small steps, and the answer comes when it is done. What the queue "
+        "refuses as a duplicate stays in the trash.",
+    ),
+    Described(
+        _TRASH["erase"],
+        "Erase what is kept aside, for good.",
+        shapes.Erased,
+        Example(f"/trash/{KEPT}/erase", None, {"queue": "jobs", "erased_messages": 1}, "kept"),
+        errors=("not_found",),
     ),
 )

@@ -106,14 +106,51 @@ class Config(msgspec.Struct):
     protected: Annotated[bool | UnsetType, Meta(description="true, or left out.")] = UNSET
 
 
+class Undo(msgspec.Struct):
+    id: Annotated[int, Meta(ge=0, description="What to put back: `POST /trash/{id}/restore`.")]
+    expires_at: Annotated[int, Meta(ge=0, description="When it is erased, milliseconds since 1970.")]
+
+
+_Undo = Annotated[
+    Undo | UnsetType | None, Meta(description="Only with `undo_seconds`: what is kept aside. null: there was nothing.")
+]
+
+
+class Kept(msgspec.Struct):
+    id: Annotated[int, Meta(ge=0, description="What to put back or erase.")]
+    queue: Annotated[str, Meta(description="The name that the queue had.")]
+    what: Annotated[Literal["purged", "deleted"], Meta(description="Its messages were purged, or it was deleted.")]
+    kept_at: Annotated[int, Meta(ge=0, description="When that was, milliseconds since 1970.")]
+    expires_at: Annotated[int, Meta(ge=0, description="When it is erased, milliseconds since 1970.")]
+    messages: Annotated[int, Meta(ge=0, description="How many messages it has, without dead letters.")]
+    dead_letters: Annotated[int, Meta(ge=0, description="How many dead letters; those of a purged queue stayed there.")]
+
+
+class Trash(msgspec.Struct):
+    trash: Annotated[list[Kept], Meta(description="The oldest first.")]
+
+
+class Restored(msgspec.Struct):
+    queue: Annotated[str, Meta(description="The queue that has the messages now.")]
+    restored_messages: Annotated[int, Meta(ge=0, description="How many came back.")]
+    refused: Annotated[int, Meta(ge=0, description="How many stay in the trash, as duplicates.")]
+
+
+class Erased(msgspec.Struct):
+    queue: Annotated[str, Meta(description="The name that the queue had.")]
+    erased_messages: Annotated[int, Meta(ge=0, description="How many are gone for good, dead letters included.")]
+
+
 class Purged(msgspec.Struct):
     queue: Annotated[str, Meta(description="The queue.")]
     purged_messages: Annotated[int, Meta(ge=0, description="How many messages were removed.")]
+    undo: _Undo = UNSET
 
 
 class Deleted(msgspec.Struct):
     queue: Annotated[str, Meta(description="The queue.")]
     deleted_messages: Annotated[int, Meta(ge=0, description="How many messages went with it.")]
+    undo: _Undo = UNSET
 
 
 class PurgedAll(msgspec.Struct):

@@ -310,13 +310,33 @@ class HttpClient:
         config |= {field: value for field, value in limits.items() if not isinstance(value, Unchanged)}
         self._call("update_queue", {}, {"name": name, "config": config})
 
-    def purge_queue(self, queue: str) -> int:
-        """Remove all messages, locked ones too. Returns how many; 0 for an unknown queue."""
-        return member(self._call("purge_queue", {"queue": queue}), "purged_messages", int)
+    def purge_queue(self, queue: str, *, undo_seconds: int | None = None) -> int:
+        """Remove all messages, locked ones too. Returns how many; 0 for an unknown queue.
 
-    def delete_queue(self, queue: str) -> int:
-        """Remove a queue with its messages. Returns how many there were; 0 for an unknown queue."""
-        return member(self._call("delete_queue", {"queue": queue}), "deleted_messages", int)
+        `undo_seconds`: keep them aside for so long; see `trash` and `restore`.
+        """
+        answer = self._call("purge_queue", {"queue": queue}, {"undo_seconds": undo_seconds})
+        return member(answer, "purged_messages", int)
+
+    def delete_queue(self, queue: str, *, undo_seconds: int | None = None) -> int:
+        """Remove a queue with its messages. Returns how many there were; 0 for an unknown queue.
+
+        `undo_seconds`: keep it aside for so long; see `trash` and `restore`.
+        """
+        answer = self._call("delete_queue", {"queue": queue}, {"undo_seconds": undo_seconds})
+        return member(answer, "deleted_messages", int)
+
+    def trash(self) -> list[Json]:
+        """What purges and deletes with `undo_seconds` have kept aside, the oldest first."""
+        return member(self._call("trash"), "trash", list[Json])
+
+    def restore(self, id: int, to: str | None = None) -> Json:
+        """Put back what is kept aside: {"queue", "restored_messages", "refused"}. `to`: as a new queue of this name."""
+        return object_of(self._call("restore", {"id": str(id)}, {"to": to}))
+
+    def erase(self, id: int) -> int:
+        """Erase what is kept aside, for good. Returns how many messages it had, dead letters included."""
+        return member(self._call("erase", {"id": str(id)}), "erased_messages", int)
 
     def purge_all(self) -> Json:
         """Empty all queues: {"purged_queues": n, "purged_messages": n}."""

@@ -1,0 +1,330 @@
+"""The trash: what is kept aside comes back whole, whatever happens in between."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from qrusty_trio.core import relocation, trash
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.dead_letter_moves import Chosen, Target
+from qrusty_trio.core.dead_letter_moves import Outcome as Requeued
+from qrusty_trio.core.dead_letters import EVERY
+from qrusty_trio.core.model import Ordering, QueueConfig
+from qrusty_trio.core.queue import Queue
+from qrusty_trio.core.trash import Outcome
+from qrusty_trio.core.verifying import Problem, Verifier
+from qrusty_trio.errors import DiskFull, LimitReached, NotFound, UndoNotPossible
+from qrusty_trio.storage.base import Batch, Family, Storage
+from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
+from tests.core.brokers import (
+    LONG,
+    NO_DUPLICATES,
+    Keeping,
+    big,
+    break_payload,
+    exhaust,
+    payloads_in_order,
+    restarted,
+    take,
+    with_payloads,
+)
+from tests.core.ownership import check_ownership
+
+MANY = 5
+
+
+class Source:
+    """What the verifier reads."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    def get(self, family: Family, key: bytes) -> bytes | None:
+        return self._storage.get(self._storage.families[family], key)
+
+    def scan(self, family: Family, begin: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
+        return self._storage.scan(self._storage.families[family], begin, end, limit)
+
+
+def check(broker: Broker, payloads: PayloadStore) -> None:
+    """The store agrees with itself, byte by byte."""
+    broker.commit()
+    problems: list[Problem] = []
+    for _ in Verifier(Source(broker.journal.storage), payloads.read, problems.append).run():
+        pass
+    assert problems == []
+    check_ownership(broker.journal.storage)
+
+
+@pytest.fixture
+def broker(payloads: PayloadStore) -> Broker:
+    return with_payloads(Keeping(), payloads)
+
+
+def fill(broker: Broker, config: QueueConfig = NO_DUPLICATES) -> list[str]:
+    """Some messages of every size, one of them locked, and a dead letter. Returns the payloads of all but that."""
+    broker.catalog.create("q", config)
+    dead = broker.publish("q", 9, "dead", 1, 0)
+    assert take(broker) == dead
+    broker.nack("q", dead, "c", 0)
+    texts = [f"m{number}" if number % 2 else big(f"m{number}") for number in range(MANY)]
+    for text in texts:
+        broker.publish("q", 5, text, 3, 0)
+    assert take(broker) is not None
+    return texts
+
+
+def put_aside(broker: Broker, what: str) -> Queue:
+    put = broker.trash.purge if what == "purged" else broker.trash.delete
+    count, queue = put("q", 600, 1000)
+    assert count == MANY
+    assert queue is not None
+    return queue
+
+
+def restore(broker: Broker, number: int, to: str | None = None) -> Outcome:
+    outcome = Outcome("")
+    exhaust(broker.trash.restore(broker.trash.get(number), to, outcome))
+    return outcome
+
+
+# Verifies: DLV-0059, DLV-0060
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+@pytest.mark.parametrize("again", [False, True])
+def test_what_is_put_back_is_as_before(broker: Broker, payloads: PayloadStore, what: str, again: bool) -> None:
+    texts = fill(broker)
+    queue = put_aside(broker, what)
+    check(broker, payloads)
+    if again:
+        broker = restarted(broker, payloads)
+    found = broker.catalog.by_name.get("q")
+    assert (found is None) == (what == "deleted")
+    if found is not None:
+        assert (found.available, found.locked, found.dead, found.config) == (0, 0, 1, NO_DUPLICATES)
+    outcome = restore(broker, queue.number)
+    assert outcome == Outcome("q", MANY, 0)
+    check(broker, payloads)
+    assert broker.trash.everything() == []
+    found = broker.catalog.by_name["q"]
+    assert (found.available, found.locked, found.dead) == (MANY, 0, 1)
+    # None of the deliveries counts, and each payload is still known.
+    assert not broker.deduplication.owner(found, b"")
+    for text in texts:
+        delivery = broker.consume("q", "c", LONG, 0)
+        assert delivery is not None
+        assert (delivery.payload, delivery.retry_count) == (text, 1)
+    check(restarted(broker, payloads), payloads)
+
+
+# Verifies: DLV-0060
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_a_kill_while_it_is_put_back_loses_nothing(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    texts = fill(broker)
+    number = put_aside(broker, what).number
+    broker.publish("q", 5, "new", 3, 0)
+    steps = 0
+    while number in broker.catalog.kept:
+        steps += 1
+        assert steps < 20
+        if what == "deleted":
+            broker.catalog.delete("q")
+        broker.commit()
+        for _ in broker.trash.restore(broker.trash.get(number), None, Outcome("")):
+            break
+        broker.commit()
+        broker = restarted(broker, payloads)
+        check(broker, payloads)
+        held = [queue for queue in (broker.catalog.by_name.get("q"), broker.catalog.kept.get(number)) if queue]
+        assert sum(queue.available + queue.locked for queue in held) == MANY + (what == "purged")
+    assert steps == (MANY + 2 if what == "purged" else 2)
+    assert payloads_in_order(broker) == texts + (["new"] if what == "purged" else [])
+
+
+# Verifies: DLV-0059
+def test_dead_letters_stay_with_the_queue_that_goes_on(broker: Broker, payloads: PayloadStore) -> None:
+    fill(broker, QueueConfig(ordering=Ordering.FIFO))
+    first = broker.catalog.by_name["q"]
+    put_aside(broker, "purged")
+    broker.commit()
+    broker = restarted(broker, payloads)
+    queue = broker.catalog.by_name["q"]
+    assert (queue.number, queue.dead_number) != (first.number, queue.number)
+    (batch,) = broker.dead_letters.search(queue, EVERY, 0, queue.next_dead, 100)
+    (letter,) = batch.letters
+    (found,) = broker.dead_letters.find(queue, [letter.id])
+    assert found.letters == [letter]
+    # A letter that dies now has a later number, and each goes back to its own place.
+    late = broker.publish("q", 1, big("late"), 1, 0)
+    assert take(broker) == late
+    broker.nack("q", late, "c", 0)
+    check(broker, payloads)
+    requeued = Requeued()
+    moves = broker.dead_letter_moves
+    exhaust(moves.requeue(queue, Chosen(None, EVERY, queue.next_dead, False), Target(queue, None), requeued))
+    assert requeued.taken == 2
+    check(broker, payloads)
+    assert payloads_in_order(broker) == ["dead", big("late")]
+    assert queue.dead == 0
+
+
+def test_a_queue_that_was_purged_twice(broker: Broker, payloads: PayloadStore) -> None:
+    texts = fill(broker)
+    first = put_aside(broker, "purged").number
+    broker.publish("q", 5, "between", 3, 0)
+    _, second = broker.trash.purge("q", 600, 0)
+    assert second is not None
+    broker.publish("q", 5, "after", 3, 0)
+    exhaust(broker.catalog.update("q", "renamed", None, 0))
+    broker.commit()
+    broker = restarted(broker, payloads)
+    assert restore(broker, second.number).queue == "renamed"
+    assert restore(broker, first).restored == MANY
+    check(broker, payloads)
+    assert payloads_in_order(broker, "renamed") == [*texts, "between", "after"]
+
+
+# Verifies: DLV-0060
+def test_what_the_queue_has_again_stays_in_the_trash(broker: Broker, payloads: PayloadStore) -> None:
+    fill(broker)
+    number = put_aside(broker, "purged").number
+    broker.publish("q", 1, "m1", 3, 0)
+    broker.publish("q", 1, big("m2"), 3, 0)
+    assert restore(broker, number) == Outcome("q", MANY - 2, 2)
+    assert broker.trash.get(number).available == 2
+    check(broker, payloads)
+    # It can be put back beside it, or once the equal ones are gone.
+    assert restore(broker, number, "other") == Outcome("other", 2, 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker, "other") == ["m1", big("m2")]
+
+
+def test_duplicates_refused_since_then(broker: Broker, payloads: PayloadStore, tmp_path: Path) -> None:
+    """Payloads in files are read then, as nothing else tells which are equal. A broken one is left to the consumer."""
+    broker.catalog.create("q", QueueConfig())
+    for text in ("a", "a", "b", "b", "c"):
+        broker.publish("q", 5, big(text), 3, 0)
+    _, queue = broker.trash.purge("q", 600, 0)
+    assert queue is not None
+    exhaust(broker.catalog.update("q", None, False, 0))
+    break_payload(payloads, tmp_path, 4)
+    assert restore(broker, queue.number) == Outcome("q", 3, 2)
+    check_ownership(broker.journal.storage)
+    assert payloads_in_order(broker) == [big("a"), big("b")]
+
+
+def test_a_place_to_go_back_to(broker: Broker) -> None:
+    fill(broker)
+    purged = put_aside(broker, "purged").number
+    _, deleted = broker.trash.delete("q", 600, 0)
+    assert deleted is not None
+    with pytest.raises(UndoNotPossible, match=f"put that back first, with id {deleted.number}"):
+        restore(broker, purged)
+    broker.trash.erase(deleted)
+    with pytest.raises(UndoNotPossible, match="'to'"):
+        restore(broker, purged)
+    assert restore(broker, purged, "other") == Outcome("other", MANY, 0)
+    queue = broker.catalog.by_name["other"]
+    dead = take(broker, "other", "d")
+    assert dead is not None
+    for _ in range(3):
+        broker.nack("other", dead, "d", 0)
+        take(broker, "other", "d")
+    broker.commit()
+    assert (queue.dead, queue.dead_number == queue.number) == (1, False)
+    broker.catalog.delete("other")
+    broker.commit()
+    storage = broker.journal.storage
+    for family in (Family.MESSAGES, Family.LOCKS, Family.DEAD, Family.DEDUP, Family.EXTERNAL):
+        assert storage.scan(storage.families[family], b"", b"\xff" * 99, 9) == []
+
+
+# Verifies: DLV-0062
+def test_bounds(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash, "MAX_KEPT", 1)
+    fill(broker)
+    queue = put_aside(broker, "purged")
+    broker.publish("q", 1, "p", 3, 0)
+    for put in (broker.trash.purge, broker.trash.delete):
+        with pytest.raises(LimitReached):
+            put("q", 600, 0)
+    assert broker.trash.next_to_erase(600_999) is None
+    assert broker.trash.next_to_erase(601_000) is queue
+    assert broker.trash.next_to_erase(None) is queue
+    assert broker.trash.purge("none", 600, 0) == broker.trash.delete("none", 600, 0) == (0, None)
+    steps = broker.trash.restore(queue, None, Outcome(""))
+    next(steps)
+    assert broker.trash.next_to_erase(None) is None, "it is being put back"
+    assert broker.trash.erase(queue) == MANY
+    assert broker.trash.erase(queue) == 0
+    with pytest.raises(NotFound):
+        next(steps)
+    _, gone = broker.trash.purge("q", 600, 0)
+    assert gone is not None
+    broker.trash.erase(gone)
+    assert broker.trash.purge("q", 600, 0) == (0, None), "an empty queue leaves nothing to keep"
+
+
+@pytest.fixture
+def full() -> Keeping:
+    class Full(Keeping):
+        full = False
+
+        def write(self, batch: Batch) -> None:
+            if self.full:
+                raise DiskFull("No space left on the device")
+            super().write(batch)
+
+    return Full()
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted", "restored", "erased"])
+def test_what_was_not_stored_did_not_happen(full: Keeping, payloads: PayloadStore, what: str) -> None:
+    broker = with_payloads(full, payloads)
+    texts = fill(broker)
+    broker.commit()
+    number = broker.catalog.number_of("q")
+    if what in ("restored", "erased"):
+        put_aside(broker, "deleted")
+        broker.commit()
+    full.full = True  # type: ignore[attr-defined]  # it is that of the fixture
+    if what == "restored":
+        restore(broker, number)
+    elif what == "erased":
+        broker.trash.erase(broker.trash.get(number))
+    else:
+        put_aside(broker, what)
+    with pytest.raises(DiskFull):
+        broker.commit()
+    full.full = False  # type: ignore[attr-defined]  # it is that of the fixture
+    exhaust(broker.load())
+    check(broker, payloads)
+    if what in ("restored", "erased"):
+        assert restore(broker, number).restored == MANY
+    else:
+        assert broker.trash.everything() == []
+    locked = broker.catalog.by_name["q"].locked
+    assert payloads_in_order(broker) == texts[locked:]
+
+
+def test_payloads_are_compacted_and_stay_with_what_is_kept(broker: Broker, payloads: PayloadStore) -> None:
+    texts = fill(broker)
+    number = put_aside(broker, "deleted").number
+    moved = 0
+    for segment in list(payloads.segments()):
+        places, _ = relocation.places(broker, segment, b"")
+        for place in places:
+            payloads.retire()
+            reference = payloads.append(payloads.read(PayloadRef.unpack(place.reference))).pack()
+            relocation.refer(broker, place, reference)
+            moved += 1
+        check(broker, payloads)
+    # The payload of the locked one is in a file, too, and stays where it is.
+    assert moved == len([text for text in texts if len(text) > 50]) - 1
+    restore(broker, number)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
