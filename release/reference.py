@@ -139,7 +139,10 @@ def route(described: Described) -> str:
     if described.notes:
         parts.append(paragraph(described.notes))
     if described.query:
-        rows = [(f"`{each.name}`", each.takes, each.default, each.meaning) for each in described.query]
+        rows = [
+            (f"`{each.name}`", each.takes, "required" if each.required else each.default, each.meaning)
+            for each in described.query
+        ]
         parts.append(table(("in the query", "takes", "if left out", "meaning"), rows))
     if described.fields:
         schema = _schemas.resolve(_schemas.request(described))

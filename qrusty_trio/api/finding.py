@@ -35,7 +35,7 @@ def _find(services: Services, call: Call, now: int) -> Generator[None, None, Rep
     id = given.get("id")
     if id is None:
         raise BadRequest("'id' is missing in the query")
-    if len(id) != ID_CHARACTERS or not id.isascii():
+    if len(id) != ID_CHARACTERS:
         raise BadRequest(f"'id' must be the id of a message, which has {ID_CHARACTERS} characters")
     start = _read_spot(given.get("cursor"), id)
     broker = services.broker

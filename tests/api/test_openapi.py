@@ -62,9 +62,9 @@ def test_every_operation_is_in_it_with_what_it_takes_and_refuses() -> None:
         operation = made[described.operation.method, described.operation.path]
         assert operation["operationId"] == described.operation.name
         assert ("requestBody" in operation) == (described.operation.request is not None)
-        assert [each["name"] for each in operation["parameters"] if each["in"] == "query"] == [
-            each.name for each in described.query
-        ]
+        assert [
+            (each["name"], each.get("required", False)) for each in operation["parameters"] if each["in"] == "query"
+        ] == [(each.name, each.required) for each in described.query]
         for code, about in codes_of(described).items():
             reference = operation["responses"][str(about.status)]["$ref"]
             refusal = HTTP["components"]["responses"][reference.rpartition("/")[2]]

@@ -149,6 +149,7 @@ DESCRIBED: Final = (
                 "The message.",
                 "",
                 {"type": "string", "minLength": ID_CHARACTERS, "maxLength": ID_CHARACTERS},
+                required=True,
             ),
             CURSOR._replace(takes="the `cursor` of the response before", meaning="Go on with the search."),
         ),

@@ -41,6 +41,7 @@ class Parameter(NamedTuple):
     schema: JsonSchema = TEXT
     many: bool = False
     """Whether it may be given more than once."""
+    required: bool = False
 
 
 class Example(NamedTuple):

@@ -145,6 +145,7 @@ def _query_parameters(described: Described) -> list[dict[str, Any]]:
         {
             "name": each.name,
             "in": "query",
+            **({"required": True} if each.required else {}),
             "description": f"{each.meaning} It takes {each.takes}."
             + (f" Default: {each.default}." if each.default else ""),
             "schema": each.schema,
