@@ -5,8 +5,10 @@ Requirements: API-0140
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from playwright.sync_api import Browser, Locator, Page, Route, expect
 from qrusty_trio.api.description.asyncapi import document as asyncapi
 from qrusty_trio.api.operations import OPERATIONS
 from tests.browser.conftest import Faults, folder, see
-from tests.browser.serving import Served
+from tests.browser.serving import Served, served
 
 PREFIX = "/tools/queues"
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
@@ -125,6 +127,25 @@ def test_what_can_t_be_undone_has_to_be_ticked(docs: Page, server: Served) -> No
     expect(send(docs, "DELETE")).to_contain_text("200")
     expect(button).to_be_disabled()
     assert server.ask("GET", "/queues") == []
+
+
+def test_a_server_with_tokens_is_asked_with_one(open_page: Callable[..., Page], tmp_path: Path, faults: Faults) -> None:
+    faults.allowed.append("Failed to load resource: the server responded with a status of 401")
+    secret = "0f" * 32
+    tokens = tmp_path / "tokens.toml"
+    hashed = hashlib.sha256(secret.encode()).hexdigest()
+    tokens.write_text(f'[[token]]\nname = "me"\nsha256 = "{hashed}"\ngrants = ["admin:*"]\n')
+    tokens.chmod(0o600)
+    with served(tmp_path / "data", QRUSTY_TOKENS_FILE=str(tokens)) as server:
+        page = open_page(server.url, "#/queues", path="/docs")
+        assert page.get_by_label("Token").count() == 0
+        expect(send(page, "GET")).to_contain_text("unauthenticated")
+        page.get_by_label("Token").fill(secret)
+        page.get_by_role("button", name="Send GET").click()
+        expect(page.locator(".docs-answer")).to_contain_text("200")
+        command = page.get_by_role("region", name="curl command").inner_text()
+        assert secret not in command
+        assert server.in_shell(f"QRUSTY_TOKEN={secret}; {command}") == "[]"
 
 
 def test_a_wait_can_be_stopped(docs: Page, server: Served) -> None:

@@ -62,7 +62,10 @@ export async function exchange(request, { signal, timeout = TIMEOUT_MS } = {}) {
   try {
     const response = await fetch(address(request, ROOT), {
       method: request.method,
-      headers: body === null ? {} : { "Content-Type": "application/json" },
+      headers: {
+        ...(body !== null && { "Content-Type": "application/json" }),
+        ...(request.token && { Authorization: `Bearer ${request.token}` }),
+      },
       body,
       signal: signal ? AbortSignal.any([signal, patience]) : patience,
       cache: "no-store",

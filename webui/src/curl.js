@@ -13,6 +13,7 @@ import { encodeJson } from "./json.js";
  * @property {Record<string, string>} [query]
  * @property {unknown} [body] Sent as JSON.
  * @property {string} [text] The body as it was typed, sent in place of `body`.
+ * @property {string} [token] For a server that has tokens. A command has a variable in its place.
  */
 
 /** @param {string} text */
@@ -44,6 +45,7 @@ export function asCurl(request, root) {
   const usual = body === null ? "GET" : "POST";
   if (request.method !== usual) parts.push("-X", request.method);
   parts.push(quoted(address(request, root).href));
+  if (request.token) parts.push("-H", '"Authorization: Bearer $QRUSTY_TOKEN"');
   if (body !== null) {
     // Of what was typed, curl would take a leading @ for the name of a file.
     const option = body.startsWith("@") ? "--data-raw" : "-d";

@@ -1,5 +1,6 @@
 /** What the form of an operation stands for: the request that is sent, and what was typed into it before. */
 
+import { signal } from "../../vendor/signals.js";
 import { encodeJson, prettyJson } from "../json.js";
 
 /** @typedef {import("./spec.js").Operation} Operation */
@@ -25,6 +26,9 @@ export function remember(operation, values, body) {
   typed.set(operation.id, { values, body });
   for (const { name, in: place } of operation.parameters) if (place === "path") shared.set(name, values[name] ?? "");
 }
+
+/** The token of all forms. It is never stored. */
+export const token = signal("");
 
 /** Whatever message a response names is the one of the next form. @param {string} text */
 export function learn(text) {
@@ -68,5 +72,6 @@ export function requestOf(operation, values, body) {
     path: path.join("/"),
     ...(Object.keys(query).length > 0 && { query }),
     ...(operation.body && { text: body }),
+    ...(token.value && { token: token.value }),
   };
 }

@@ -11,7 +11,7 @@ import { Payload } from "../components/payload.js";
 import { microseconds } from "../format.js";
 import { html } from "../html.js";
 import { readOnly, sentence, server } from "../store.js";
-import { formOf, learn, pretty, remember, requestOf } from "./request.js";
+import { formOf, learn, pretty, remember, requestOf, token } from "./request.js";
 
 /** @typedef {import("./spec.js").Operation} Operation */
 /** @typedef {import("../api.js").Exchange} Exchange */
@@ -82,6 +82,13 @@ export function Try({ operation }) {
               value=${body}
               onInput=${(/** @type {any} */ event) => change(values, event.target.value)}
             ></textarea>
+          </label>
+        `}
+        ${(token.value || answer?.status === 401) &&
+        html`
+          <label class="field">
+            <span>Token <small>kept until this page is closed</small></span>
+            <input type="password" autocomplete="off" value=${token.value} onInput=${(/** @type {any} */ event) => (token.value = event.target.value.trim())} />
           </label>
         `}
         ${final &&
