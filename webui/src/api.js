@@ -134,10 +134,15 @@ export const requests = {
   createQueue: (name, config) => post("create-queue", { name, config }),
   /** @param {string} name @param {Record<string, unknown>} config */
   updateQueue: (name, config) => post("update-queue", { name, config }),
-  /** @param {string} queue @returns {Request} */
-  purgeQueue: (queue) => ({ method: "POST", path: "purge-queue", query: { queue } }),
-  /** @param {string} queue @returns {Request} */
-  deleteQueue: (queue) => ({ method: "DELETE", path: "delete-queue", query: { queue } }),
+  /** @param {string} queue @param {number} undo Seconds for which it can be put back. @returns {Request} */
+  purgeQueue: (queue, undo) => ({ method: "POST", path: "purge-queue", query: { queue, ...filled({ undo_seconds: undo || "" }) } }),
+  /** @param {string} queue @param {number} undo Seconds for which it can be put back. @returns {Request} */
+  deleteQueue: (queue, undo) => ({ method: "DELETE", path: "delete-queue", query: { queue, ...filled({ undo_seconds: undo || "" }) } }),
+  trash: () => get("trash"),
+  /** @param {number} id @param {string} [to] @returns {Request} */
+  restore: (id, to) => ({ method: "POST", path: "trash/restore", query: { id: String(id), ...filled({ to }) } }),
+  /** @param {number} id @returns {Request} */
+  erase: (id) => ({ method: "POST", path: "trash/erase", query: { id: String(id) } }),
 
   /** @param {Record<string, unknown>} message */
   publish: (message) => post("publish", message),

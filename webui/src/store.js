@@ -25,11 +25,18 @@ export const now = signal(Date.now());
 const skew = signal(0);
 export const serverNow = computed(() => now.value + skew.value);
 export const readOnly = computed(() => server.value?.read_only ?? false);
+/** Seconds for which a purge or delete of this page can be undone. In memory mode nothing is kept aside. */
+export const undoSeconds = computed(() => (server.value?.storage.mode === "rocksdb" ? 600 : 0));
+/** What the dialogs say of that. */
+export const undoing = computed(() =>
+  undoSeconds.value ? `It can be put back for ${undoSeconds.value / 60} minutes.` : "This can't be undone.",
+);
 
 export const theme = signal(/** @type {Theme} */ (remembered("theme", ["light", "dark", "system"]) ?? "system"));
 export const zone = signal(/** @type {Zone} */ (remembered("zone", ["local", "utc"]) ?? "local"));
 
-/** Sentences shown for a moment. @type {import("../vendor/signals.js").Signal<{ id: number, text: string, bad: boolean }[]>} */
+/** What is kept aside. @typedef {{ id: number, expires_at: number }} Undo */
+/** Sentences shown for a moment. @type {import("../vendor/signals.js").Signal<{ id: number, text: string, bad: boolean, undo: Undo | null }[]>} */
 export const notices = signal([]);
 const NOTICE_MS = 6_000;
 let notice = 0;
@@ -37,11 +44,12 @@ let notice = 0;
 /**
  * @param {string} text
  * @param {boolean} [bad]
+ * @param {Undo | null} [undo] What can be put back. The sentence stays as long as that.
  */
-export function notify(text, bad = false) {
+export function notify(text, bad = false, undo = null) {
   const id = ++notice;
-  notices.value = [...notices.value.slice(-3), { id, text, bad }];
-  setTimeout(() => dismiss(id), bad ? 2 * NOTICE_MS : NOTICE_MS);
+  notices.value = [...notices.value.slice(-3), { id, text, bad, undo }];
+  setTimeout(() => dismiss(id), undo ? undo.expires_at - serverNow.value : bad ? 2 * NOTICE_MS : NOTICE_MS);
 }
 
 /** @param {number} id */

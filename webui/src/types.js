@@ -15,6 +15,15 @@
  * @property {MemoryInfo} memory
  * @property {Record<string, number>} limits
  *
+ * @typedef {object} Kept What is kept aside.
+ * @property {number} id
+ * @property {string} queue
+ * @property {"purged" | "deleted"} what
+ * @property {number} kept_at
+ * @property {number} expires_at
+ * @property {number} messages
+ * @property {number} dead_letters
+ *
  * @typedef {object} MemoryInfo
  * @property {"normal" | "warning" | "critical"} level
  * @property {boolean} publishes_refused

@@ -42,7 +42,8 @@ export function Confirm({ title, children, action, request, done, onClose, onDon
     setBusy(true);
     setProblem("");
     try {
-      notify(done(await send(request)));
+      const answer = await send(request);
+      notify(done(answer), false, answer?.undo);
       onDone?.();
       onClose();
     } catch (error) {

@@ -4,7 +4,7 @@ import { useState } from "../../vendor/hooks.js";
 import { requests, send } from "../api.js";
 import { counted } from "../format.js";
 import { html } from "../html.js";
-import { notify, readOnly, sentence } from "../store.js";
+import { notify, readOnly, sentence, undoSeconds, undoing } from "../store.js";
 import { Confirm } from "./confirm.js";
 import { Copy, CopyCurl } from "./copy.js";
 import { Dialog } from "./dialog.js";
@@ -162,7 +162,7 @@ export function PurgeQueue({ queue, onClose, onDone }) {
       title="Purge queue"
       action=${`Purge ${counted(total, "message")}`}
       typed=${queue.name}
-      request=${requests.purgeQueue(queue.name)}
+      request=${requests.purgeQueue(queue.name, undoSeconds.value)}
       done=${(/** @type {any} */ answer) => `${counted(answer.purged_messages, "message")} purged`}
       onClose=${onClose}
       onDone=${onDone}
@@ -170,7 +170,7 @@ export function PurgeQueue({ queue, onClose, onDone }) {
       <${NameToCopy} name=${queue.name} />
       <p>
         ${counted(queue.available, "available message")} and ${counted(queue.locked, "locked one")} are removed, and what
-        arrives until then. ${queue.dead > 0 && `Its ${counted(queue.dead, "dead letter")} stay.`} This can't be undone.
+        arrives until then. ${queue.dead > 0 && `Its ${counted(queue.dead, "dead letter")} stay.`} ${undoing.value}
       </p>
     <//>
   `;
@@ -184,7 +184,7 @@ export function DeleteQueue({ queue, onClose, onDone }) {
       title="Delete queue"
       action=${total ? `Delete the queue and ${counted(total, "message")}` : "Delete the queue"}
       typed=${queue.name}
-      request=${requests.deleteQueue(queue.name)}
+      request=${requests.deleteQueue(queue.name, undoSeconds.value)}
       done=${() => "The queue was deleted"}
       onClose=${onClose}
       onDone=${onDone}
@@ -192,7 +192,7 @@ export function DeleteQueue({ queue, onClose, onDone }) {
       <${NameToCopy} name=${queue.name} />
       <p>
         The queue is removed with ${counted(queue.available, "available message")}, ${counted(queue.locked, "locked one")}
-        ${" "}and ${counted(queue.dead, "dead letter")}. This can't be undone.
+        ${" "}and ${counted(queue.dead, "dead letter")}. ${undoing.value}
       </p>
     <//>
   `;

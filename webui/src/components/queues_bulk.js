@@ -10,7 +10,7 @@ import { useEffect, useRef, useState } from "../../vendor/hooks.js";
 import { Unreachable, requests, send } from "../api.js";
 import { count, counted } from "../format.js";
 import { html } from "../html.js";
-import { notify, readOnly, sentence } from "../store.js";
+import { notify, readOnly, sentence, undoSeconds, undoing } from "../store.js";
 import { Dialog } from "./dialog.js";
 
 /** @typedef {import("../types.js").QueueRow} QueueRow */
@@ -119,7 +119,7 @@ function Ask({ verb, rows, left, onClose, onDone }) {
       if (ending.current.signal.aborted) break;
       setAt(index);
       try {
-        await send(verb === "purge" ? requests.purgeQueue(row.name) : requests.deleteQueue(row.name));
+        await send(verb === "purge" ? requests.purgeQueue(row.name, undoSeconds.value) : requests.deleteQueue(row.name, undoSeconds.value));
         done.push(row.name);
       } catch (error) {
         refused.push({ name: row.name, why: sentence(error) });
@@ -144,7 +144,7 @@ function Ask({ verb, rows, left, onClose, onDone }) {
         ${verb === "purge"
           ? `${messages} of ${queues} are removed, and what arrives until then. Dead letters stay.`
           : `${queues} are removed with ${messages}, locked ones and dead letters among them.`}
-        ${" "}This can't be undone.
+        ${" "}${undoSeconds.value ? `They can be put back from the trash for ${undoSeconds.value / 60} minutes.` : undoing.value}
       </p>
       ${left.length > 0 && html`<${Named} title=${`Left out: ${counted(left.length, "queue")}`} left=${left} />`}
       ${rows.length > 0 &&

@@ -10,16 +10,17 @@ import { DeleteQueue, PurgeQueue, QueueForm } from "../components/queue_dialogs.
 import { QueueTags } from "../components/queue_tags.js";
 import { QueuesBulk, matching, named } from "../components/queues_bulk.js";
 import { Sparkline } from "../components/sparkline.js";
+import { Trash } from "../components/trash.js";
 import { TrendPill } from "../components/trend.js";
 import { useAnswer } from "../components/use_answer.js";
 import { ROW_PX, useRows } from "../components/use_rows.js";
 import { count, counted, duration, rate } from "../format.js";
 import { html } from "../html.js";
 import { go, link, setParams } from "../router.js";
-import { notify, readOnly, sentence } from "../store.js";
+import { notify, readOnly, sentence, undoSeconds } from "../store.js";
 
 /** @typedef {import("../types.js").QueueRow} QueueRow */
-/** @typedef {{ kind: "new" | "edit" | "purge" | "delete", row?: QueueRow }} Open */
+/** @typedef {{ kind: "new" | "edit" | "purge" | "delete" | "trash", row?: QueueRow }} Open */
 
 /** Queues that can be checked, and so touched at once. It is the server's largest page. */
 const MAX_CHECKED = 200;
@@ -37,6 +38,7 @@ const COLUMNS = [
   { sort: "", title: "", first: "", className: "actions" },
 ];
 const SEARCH_MS = 150;
+const TRASH_MS = 5_000;
 const MESSAGE_ID = /^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/i;
 
 /** @param {{ params: Record<string, string> }} props */
@@ -51,6 +53,7 @@ export function Queues({ params }) {
   const [everything, setEverything] = useState(false);
   const [bulk, setBulk] = useState(/** @type {"purge" | "delete" | null} */ (null));
   const rows = useRows(total);
+  const kept = useAnswer(undoSeconds.value ? requests.trash() : null, TRASH_MS).data?.trash.length ?? 0;
   const request = requests.queueList({ search, sort, order, offset: rows.offset, limit: rows.limit });
   const { data, error, refresh } = useAnswer(request, 2_000, true);
   /** @type {import("../types.js").QueueList | null} */
@@ -107,6 +110,7 @@ export function Queues({ params }) {
             <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("purge")}>Purge ${count(picked)} …</button>
             <button type="button" class="button" disabled=${readOnly.value} onClick=${() => setBulk("delete")}>Delete ${count(picked)} …</button>
           `}
+          ${kept > 0 && html`<button type="button" class="button quiet" onClick=${() => setOpen({ kind: "trash" })}>Trash ${count(kept)}</button>`}
           <${CopyCurl} request=${request} />
           <button type="button" class="button primary" data-new disabled=${readOnly.value} onClick=${() => setOpen({ kind: "new" })}>
             <${Icon} name="add" />New queue
@@ -144,6 +148,7 @@ export function Queues({ params }) {
       `}
       ${open?.kind === "new" &&
       html`<${QueueForm} onClose=${close} onDone=${(/** @type {string} */ name) => go("queue", { name })} />`}
+      ${open?.kind === "trash" && html`<${Trash} onClose=${close} />`}
       ${open?.kind === "edit" && html`<${QueueForm} queue=${open.row} onClose=${close} onDone=${refresh} />`}
       ${open?.kind === "purge" && html`<${PurgeQueue} queue=${open.row} onClose=${close} onDone=${refresh} />`}
       ${open?.kind === "delete" && html`<${DeleteQueue} queue=${open.row} onClose=${close} onDone=${refresh} />`}
