@@ -189,7 +189,7 @@ coverage-html: $(VENV)/.installed-dev ## Write them line by line to build/covera
 coverage-clean: ## Remove what `make coverage` left
 	rm -rf $(COVERAGE)
 
-blocking: $(VENV)/.installed-dev ## Write the blocking client anew, after a change of qrusty_trio/client/http.py
+blocking: $(VENV)/.installed-dev ## Write the blocking client anew, after a change of qrusty_trio/client/http.py or caller.py
 	$(BIN)/python -m release.blocking_client
 
 lock: $(VENV)/.made ## Pin the newest versions that fit in locks/

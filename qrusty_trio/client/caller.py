@@ -1,6 +1,6 @@
 """One request of the HTTP client: sent, sent again where that does no harm, and its response understood.
 
-Rule: `retries` decides what is sent again.
+Rule: `retries` decides what is sent again. `make blocking` writes the same for threads.
 """
 
 from __future__ import annotations

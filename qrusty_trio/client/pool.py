@@ -15,8 +15,8 @@ from qrusty_trio.client.addresses import Address
 from qrusty_trio.client.errors import ClientClosed, ConnectionLost, NotSent, TimedOut
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import Request, Response
-from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS, READ_BYTES
-from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, is_silent, open_stream, reason
+from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS
+from qrusty_trio.client.streams import READ_BYTES, STREAM_ERRORS, close_stream, is_silent, open_stream, reason
 from qrusty_trio.client.tls import Tls
 
 

@@ -18,7 +18,6 @@ CONNECT_SECONDS = 10.0
 KEEP_SECONDS = 30.0
 """A connection without a request for longer is not used again. Less than the server's own limit, 75 s, because a
 request on a connection that the server is just closing is lost."""
-READ_BYTES = 64 * 1024
 
 
 class Retries:

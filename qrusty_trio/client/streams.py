@@ -16,6 +16,8 @@ from anyio.abc import ByteStream, SocketAttribute
 
 from qrusty_trio.client.tls import explained
 
+READ_BYTES = 64 * 1024
+"""Most that one read takes."""
 STREAM_ERRORS = (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, OSError)
 """What reading or writing a stream raises that has ended or broken."""
 

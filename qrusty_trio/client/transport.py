@@ -24,7 +24,7 @@ from websockets.uri import parse_uri
 
 from qrusty_trio.client.addresses import websocket_address_of
 from qrusty_trio.client.errors import InvalidUrl, ProtocolError
-from qrusty_trio.client.streams import STREAM_ERRORS, close_stream, open_stream
+from qrusty_trio.client.streams import READ_BYTES, STREAM_ERRORS, close_stream, open_stream
 from qrusty_trio.client.tls import Tls
 
 HANDSHAKE_SECONDS = 10.0
@@ -32,7 +32,6 @@ CLOSE_SECONDS = 2.0
 """Limit on the closing handshake, and on a frame that is leaving when the connection is to end."""
 MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 """Twice the limit of a request: a delivery is a little longer than the request that published its message."""
-READ_BYTES = 64 * 1024
 ABNORMAL = 1006
 
 _logger = logging.getLogger(f"{__name__}.protocol")
