@@ -47,7 +47,7 @@ def test_the_environment_and_read_only_are_seen_everywhere(open_page: Callable[.
         expect(page.locator(".environment")).to_have_text("production")
         expect(page.locator(".read-only")).to_contain_text("refuses every change")
         assert "production" in page.title()
-        expect(page.locator("#icon")).to_have_attribute("href", "icons/red.svg")
+        expect(page.locator("#icon")).to_have_attribute("href", f"{server.url}/ui/icons/red.svg")
         expect(page.get_by_role("button", name="New queue")).to_be_disabled()
         page.get_by_role("button", name="Actions for q").click()
         expect(page.get_by_role("menuitem", name="Delete")).to_be_disabled()
