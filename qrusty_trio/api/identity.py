@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import secrets
+from collections.abc import Sequence
 
 import msgspec
 
@@ -85,6 +86,18 @@ def read_traceparent(value: bytes) -> tuple[str, str, int] | None:
     if match is None or (value.startswith(b"00") and match[4] is not None):
         return None
     return match[1].decode(), match[2].decode(), int(match[3], 16)
+
+
+def identity_in_trace(traceparents: Sequence[str]) -> Identity | None:
+    """The identity of what says only this; None unless it is one valid `traceparent`.
+
+    What follows its four parts is left out, so it is always as short as they are.
+    """
+    found = read_traceparent(traceparents[0].encode("utf-8", "surrogateescape")) if len(traceparents) == 1 else None
+    if found is None:
+        return None
+    trace_id, parent_id, flags = found
+    return Identity(b"", f"00-{trace_id}-{parent_id}-{flags:02x}".encode())
 
 
 def _new_id() -> bytes:

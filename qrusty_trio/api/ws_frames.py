@@ -72,6 +72,8 @@ class Request(msgspec.Struct):
     id: str | None = None
     ids: list[str] | None = None
     error: str | None = None
+    traceparent: str | None = None
+    """As it came: it may be none."""
 
 
 class Misshapen(msgspec.Struct):
@@ -130,6 +132,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "id": (_is_text, "a string"),
     "ids": (lambda value: isinstance(value, list) and all(map(_is_text, value)), "a list of strings"),
     "error": (_is_text, "a string"),
+    "traceparent": (_is_text, "a string"),
 }
 """What each field of `Request` may be: a check, and the words for a refusal."""
 _PAST_ALL_FLOATS = object()
@@ -199,6 +202,8 @@ def _look_closer(text: str, request: Request) -> Request | Misshapen:
     """
     try:
         surplus = text.count('"') - _known_quotes(request)
+        if surplus == text.count('\\"') and "\\\\" not in text:
+            return request
         if surplus and request.messages is not None:
             for _ in look_closer_at_messages(text.encode(), _NAMES, request.messages):
                 pass

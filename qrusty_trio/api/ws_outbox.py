@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
+from typing import NamedTuple
 
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_frames import END_OF_BATCH
@@ -31,6 +33,15 @@ TAKE_BYTES = 64 * 1024
 """Most bytes handed out at a time, or one frame. If the connection ends meanwhile, later frames have not been sent."""
 DELIVERY = b'{"type":"deliver'
 """How a delivery frame begins, and no other frame."""
+
+
+class HandedOut(NamedTuple):
+    """A delivery frame that was handed out."""
+
+    frame: bytes
+    """It, or how it begins: with the queue's name."""
+    ids: list[str]
+    """The messages in it, in order."""
 
 
 class _Batch(bytearray):
@@ -60,6 +71,8 @@ class Outbox:
         it waited here, and it was delivered again."""
         self._order: deque[str] = deque()
         """The ids of those deliveries, in order."""
+        self.handed_out: list[HandedOut] | None = None
+        """If it is a list, the delivery frames that are handed out are added. Whoever wants them empties it."""
 
     @property
     def size(self) -> int:
@@ -166,6 +179,8 @@ class Outbox:
         self._waiting -= size
         self._on_the_way += size
         if self.unsent:
+            if self.handed_out is not None:
+                self._tell_handed_out(self.handed_out, frames)
             self._note_taken(frames)
         return [bytes(frame) if isinstance(frame, _Batch) else frame for frame in frames]
 
@@ -181,6 +196,14 @@ class Outbox:
                     self.unsent[id] -= 1
                 else:
                     del self.unsent[id]
+
+    def _tell_handed_out(self, handed_out: list[HandedOut], frames: list[bytes | _Batch]) -> None:
+        order = iter(self._order)
+        for frame in frames:
+            if type(frame) is _Batch:
+                handed_out.append(HandedOut(frame.prefix, list(islice(order, frame.deliveries))))
+            elif frame.startswith(DELIVERY):
+                handed_out.append(HandedOut(bytes(frame), [next(order)]))
 
     def _all_left(self) -> None:
         self.unsent = {}

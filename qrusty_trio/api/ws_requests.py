@@ -135,8 +135,8 @@ class Burst:
         """Outcomes of those ids so far."""
         self.publisher: BatchPublisher | None = None
         """A batch-publish that is too long for one step."""
-        self.responses: list[bytes | None] = []
-        """The response to each request that ran; None for `no_reply`."""
+        self.responses: list[bytes] = []
+        """The response to each request that ran, also where it is not to be sent (`no_reply`)."""
 
 
 class Session(Protocol):

@@ -143,12 +143,18 @@ class WsSession:
             budget -= 1
             burst.next += 1
             burst.admitted = False
-            burst.responses.append(None if request.no_reply else response)
+            burst.responses.append(response)
         return False
 
     def finish(self, burst: Burst) -> None:
         """The changes of the burst are as durable as promised: release its responses."""
-        self.outbox.put_responses([response for response in burst.responses if response is not None])
+        self.outbox.put_responses(
+            [
+                response
+                for request, response in zip(burst.requests, burst.responses, strict=False)
+                if not request.no_reply
+            ]
+        )
 
     def fail(self, burst: Burst, fault: StorageFault, finish: bool = True) -> None:
         """The burst was not stored: give an error response to every request that would have changed something.
@@ -161,7 +167,7 @@ class WsSession:
             answered = index < len(burst.responses)
             if answered and not (type(request) is Request and request.type in ws_requests.STORING):
                 continue
-            response = None if request.no_reply else ws_frames.error("storage_error", str(fault), request.req_id)
+            response = ws_frames.error("storage_error", str(fault), request.req_id)
             if answered:
                 burst.responses[index] = response
             else:

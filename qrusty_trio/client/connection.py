@@ -29,6 +29,7 @@ from qrusty_trio.client.errors import (
     request_error,
 )
 from qrusty_trio.client.results import Rejected
+from qrusty_trio.client.trace_context import traceparent
 from qrusty_trio.client.transport import Closed, WebSocket
 
 MAX_IN_FLIGHT = 1024
@@ -110,7 +111,10 @@ class Connection:
         effect, and nobody waits for the response.
         """
         number = str(next(self._numbers))
-        text = _text({**fields, "req_id": number})
+        fields["req_id"] = number
+        if (trace := traceparent()) is not None:
+            fields["traceparent"] = trace
+        text = _text(fields)
         await self._slots.acquire()
         if self.ended is not None:
             self._slots.release()

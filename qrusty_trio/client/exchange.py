@@ -10,7 +10,7 @@ import h11
 
 from qrusty_trio.client.errors import ConnectionLost, ProtocolError
 from qrusty_trio.client.operations import Request, Response
-from qrusty_trio.client.trace_context import trace_headers
+from qrusty_trio.client.trace_context import traceparent
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
@@ -30,7 +30,9 @@ class Exchange:
 
     def send(self, request: Request) -> bytes:
         """The bytes of a request."""
-        headers = [("Host", self._host), *trace_headers()]
+        headers = [("Host", self._host)]
+        if (trace := traceparent()) is not None:
+            headers.append(("traceparent", trace))
         body = request.body
         if body is not None:
             headers += [("Content-Type", "application/json"), ("Content-Length", str(len(body)))]

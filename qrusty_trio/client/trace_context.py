@@ -4,7 +4,7 @@ Rule: nothing is imported for it. A program that uses OpenTelemetry has loaded i
 
 Source: https://www.w3.org/TR/trace-context/
 
-Requirements: API-0096
+Requirements: API-0096, API-0196
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from __future__ import annotations
 import sys
 
 
-def trace_headers() -> list[tuple[str, str]]:
-    """The header `traceparent` of the current span; none without OpenTelemetry or outside of a span."""
+def traceparent() -> str | None:
+    """The `traceparent` of the current span; None without OpenTelemetry or outside of a span."""
     trace = sys.modules.get("opentelemetry.trace")
     if trace is None:
-        return []
+        return None
     context = trace.get_current_span().get_span_context()
     if not context.is_valid:
-        return []
-    return [("traceparent", f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}")]
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{context.trace_flags:02x}"

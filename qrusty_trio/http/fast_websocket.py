@@ -86,10 +86,10 @@ async def serve_fast_websocket(
     peer = current()
     protocol = ServerProtocol(max_size=MAX_FRAME_BYTES, logger=logger)
     try:
-        rest = b""
+        rest, traceparents = b"", list[str]()
         principal = None
         with trio.move_on_after(HANDSHAKE_SECONDS):
-            rest, principal = await _handshake(stream, data, protocol, services, peer)
+            rest, principal, traceparents = await _handshake(stream, data, protocol, services, peer)
         if protocol.state is not OPEN:
             return
         transport = FastWebSocketTransport(stream, protocol, services.budget)
@@ -99,7 +99,7 @@ async def serve_fast_websocket(
             return
         transport.first = rest
         del data, rest  # else they are kept as long as the connection
-        await serve_connection(transport, services, principal)
+        await serve_connection(transport, services, principal, traceparents)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
         pass  # The peer left during the handshake: there is nobody to respond to.
     finally:
@@ -109,12 +109,13 @@ async def serve_fast_websocket(
 
 async def _handshake(
     stream: trio.abc.Stream, data: bytes, protocol: ServerProtocol, services: WebSocketServices, peer: Peer
-) -> tuple[bytes, Principal | None]:
-    """Answer the upgrade request. Returns the bytes that followed it, and whom it speaks for."""
+) -> tuple[bytes, Principal | None, list[str]]:
+    """Answer the upgrade request. Returns the bytes that followed it, whom it speaks for, its headers `traceparent`."""
+    traceparents: list[str] = []
     while (end := data.find(b"\r\n\r\n")) < 0:
         more = await stream.receive_some(READ_BYTES)
         if not more or len(data) > MAX_HANDSHAKE_BYTES:
-            return b"", None
+            return b"", None, traceparents
         data += more
     protocol.receive_data(data[: end + 4])
     response = _refusal(400, "Bad Request", "bad_request", "The request can't be read")
@@ -123,13 +124,14 @@ async def _handshake(
         if not isinstance(event, Request):
             break
         response, principal, wait = _respond(event, protocol, services, peer)
+        traceparents = event.headers.get_all("traceparent")
         await hold(wait, services.stopping)
         protocol.send_response(response)
     await stream.send_all(response.serialize())
     protocol.data_to_send()  # Discard the protocol's own copy of the response.
     if protocol.state is not OPEN:
         await linger(stream)
-    return data[end + 4 :], principal
+    return data[end + 4 :], principal, traceparents
 
 
 def _respond(

@@ -13,13 +13,11 @@ Requirements: WS-0020
 
 from __future__ import annotations
 
-import logging
-import math
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from http.client import SWITCHING_PROTOCOLS
-from time import perf_counter
+from time import perf_counter, time_ns
 from typing import Protocol, TypeVar
 
 import trio
@@ -46,7 +44,9 @@ from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.peers import current
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.seldom import Seldom
 from qrusty_trio.http.websocket_auth import authenticate
+from qrusty_trio.http.websocket_notes import TakeNotes
 from qrusty_trio.http.websocket_transport import Finished, WebSocketTransport
 
 REQUESTS_PER_STEP = 128
@@ -59,15 +59,11 @@ HEAR_SECONDS = 2
 """Limit on serving what a peer sent before a send to it failed."""
 CONTROL_BYTES = 64 * 1024
 """Reading pauses once this many bytes of pongs wait to be sent."""
-LOG_SECONDS = 1.0
-"""Least time between two log lines of a kind that peers can cause."""
 UNREAD_SECONDS = 300
 """For this long, bytes that wait in the socket because we do not read them are a sign of life."""
 
 ABNORMAL = 1006
 """Stands in the access log for the close code of a connection that broke (RFC 6455, 7.4.1)."""
-
-logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -85,28 +81,6 @@ class TransactEngine(Protocol):
 
     def dispatch_soon(self) -> None:
         """A subscriber can take messages again: dispatch at the next opportunity."""
-
-
-@dataclass(slots=True)
-class Seldom:
-    """A log line that peers can cause, limited to once every LOG_SECONDS."""
-
-    next: float = -math.inf
-    count: int = 0
-    """How often it happened, log lines left out included."""
-    kept_back: int = 0
-
-    def log(self, line: str, failure: BaseException | None = None) -> None:
-        """Log a warning, or, with `failure`, an error and its traceback."""
-        self.count += 1
-        if trio.current_time() < self.next:
-            self.kept_back += 1
-            return
-        if self.kept_back:
-            line += f" ({self.kept_back} such lines were left out)"
-        logger.log(logging.WARNING if failure is None else logging.ERROR, "%s", line, exc_info=failure)
-        self.next = trio.current_time() + LOG_SECONDS
-        self.kept_back = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +112,8 @@ class WebSocketServices:
     """Log lines about connections that the server failed to serve."""
     access: AccessLog | None = None
     """None: there is no access log."""
+    take_notes: TakeNotes | None = None
+    """None: nothing is traced."""
     return_freed: Callable[[], None] = lambda: None
     """Returns freed memory to the system. It blocks, so it is called in a thread, after a shortage."""
 
@@ -149,15 +125,19 @@ def check_handshake(browser: Browser | None, services: WebSocketServices) -> Non
 
 
 async def serve_connection(
-    transport: WebSocketTransport, services: WebSocketServices, principal: Principal | None = None
+    transport: WebSocketTransport,
+    services: WebSocketServices,
+    principal: Principal | None = None,
+    traceparents: Sequence[str] = (),
 ) -> None:
     """Serve one connection from its handshake to its end. The caller closes the stream.
 
-    `principal`: whom it speaks for; None if its handshake did not say, or the server has no tokens.
+    `principal`: whom it speaks for; None if its handshake did not say, or the server has no tokens. `traceparents`:
+    those headers of the handshake.
 
     Requirements: WS-0027
     """
-    connection = WsConnection(transport, services, principal)
+    connection = WsConnection(transport, services, principal, traceparents)
     access = services.access
     if access is None:
         await connection.run()
@@ -198,6 +178,7 @@ class WsConnection:
         transport: WebSocketTransport,
         services: WebSocketServices,
         principal: Principal | None = None,
+        traceparents: Sequence[str] = (),
     ) -> None:
         self._transport = transport
         self._services = services
@@ -222,6 +203,9 @@ class WsConnection:
             principal,
         )
         self.session.guarded = services.tokens is not None
+        self._notes = services.take_notes(traceparents) if services.take_notes is not None else None
+        if self._notes is not None:
+            self.session.outbox.handed_out = []
 
     async def run(self) -> None:
         session = self.session
@@ -323,6 +307,7 @@ class WsConnection:
         def run(broker: SessionBroker, now: int) -> bool:
             return session.run(burst, broker, now, REQUESTS_PER_STEP)
 
+        begun = time_ns() if self._notes is not None else 0
         self.at_work = True
         try:
             if burst.weight <= REQUESTS_PER_STEP:
@@ -336,6 +321,8 @@ class WsConnection:
             session.fail(burst, fault)
         else:
             session.finish(burst)
+        if self._notes is not None:
+            self._notes.served(burst, begun)
         self.at_work = False
         self._output.set()
 
@@ -346,7 +333,11 @@ class WsConnection:
             while True:
                 frames = session.take()
                 if frames or transport.control_bytes():
+                    begun = time_ns() if self._notes is not None else 0
                     await transport.send(frames)
+                    if self._notes is not None and session.outbox.handed_out:
+                        self._notes.delivered(session.outbox.handed_out, begun)
+                        session.outbox.handed_out = []
                     if session.sent():
                         # Not in a transaction of its own: a store failure must not end the connection.
                         session.resume()

@@ -79,6 +79,7 @@ from qrusty_trio.server.watch import watch
 from qrusty_trio.server.webui_files import read_files
 from qrusty_trio.telemetry import tracing
 from qrusty_trio.telemetry.engine import NotingEngine
+from qrusty_trio.telemetry.frames import FrameNotes
 from qrusty_trio.telemetry.tracing import Tracing
 
 CLOSE_SECONDS = 60.0
@@ -379,6 +380,7 @@ async def _context(
         tokens=access,
         stopping=stopping,
         access=notes.access,
+        take_notes=partial(FrameNotes, spans.inbox.put) if spans is not None else None,
         return_freed=return_freed,
     )
     limit = limit_for(memory_limit)

@@ -4,7 +4,8 @@ Rule: noting a call takes microseconds and never waits. What is noted is bounded
 does not keep up, further calls are dropped and counted.
 
 A message may be delivered before the sync that its publish waits for, so its delivery is noted first. Therefore calls
-are held for a moment and put in order: a publish counts from its beginning, all others from their end.
+are held for a moment and put in order: a publish counts from its beginning, as a delivery over a WebSocket does, all
+others from their end.
 """
 
 from __future__ import annotations
@@ -29,6 +30,10 @@ HOLD_SECONDS = 1.0
 """How long a call is held for publishes that began before it ended: longer than most syncs."""
 POLL_SECONDS = 0.1
 PUBLISHES = frozenset({"publish", "publish_batch"})
+FROM_THEIR_BEGINNING = PUBLISHES | {"deliver"}
+"""A message may be acked before its delivery was sent as a whole."""
+WEBSOCKET = 0
+"""Stands for the status of what was done over a WebSocket. There, an error has only a code."""
 
 
 class Served(msgspec.Struct, gc=False):
@@ -40,10 +45,11 @@ class Served(msgspec.Struct, gc=False):
     request: bytes
     """The body of the request, if it names the queue or the messages."""
     status: int
+    """Or WEBSOCKET."""
     reply: bytes
-    """The body of the reply, if it names the queue or the messages."""
-    delivered: Sequence[str]
-    """Ids of the messages that were handed out."""
+    """The body of the reply, if it names the queue, the messages or an error; of a delivery its beginning."""
+    messages: Sequence[str]
+    """Ids of the messages that were handed out, or that a frame names."""
     begun_ns: int
     ended_ns: int
     """Wall times."""
@@ -52,7 +58,7 @@ class Served(msgspec.Struct, gc=False):
 
     @property
     def size(self) -> int:
-        return ENTRY_BYTES + len(self.request) + len(self.reply) + ID_BYTES * len(self.delivered)
+        return ENTRY_BYTES + len(self.request) + len(self.reply) + ID_BYTES * len(self.messages)
 
 
 class Inbox:
@@ -103,7 +109,7 @@ class Inbox:
     def _hold_arrived(self) -> None:
         while self._arrived:
             served = self._arrived.popleft()
-            decisive = served.begun_ns if served.operation in PUBLISHES else served.ended_ns
+            decisive = served.begun_ns if served.operation in FROM_THEIR_BEGINNING else served.ended_ns
             self._number += 1
             heapq.heappush(self._held, (decisive, self._number, served))
 

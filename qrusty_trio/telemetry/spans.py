@@ -2,7 +2,8 @@
 
 Rule: the publish of a message is a span in the trace that its client was in, or in a new one. What happens to the
 message later, its delivery, ack or nack, is a span with a link to that publish. It is part of the trace of the request
-that asked for it; if that is in none and is about one message, it is part of the message's own trace.
+that asked for it; if that is in none and is about one message, it is part of the message's own trace. What a frame does
+is part of the trace that it names, or else of that of its handshake.
 
 Which publish a message came from is kept in memory, for the last MAX_MESSAGES messages, until it is acked. The store
 has nothing of it: after a restart, spans of older messages have no links. A consume that found nothing has no span.
@@ -32,7 +33,7 @@ from opentelemetry.trace import (
 )
 
 from qrusty_trio.api.identity import Identity, read_traceparent
-from qrusty_trio.telemetry.served import Served
+from qrusty_trio.telemetry.served import WEBSOCKET, Served
 
 MAX_MESSAGES = 100_000
 """Messages whose publish is remembered, in about 250 bytes each. The oldest are forgotten first."""
@@ -46,12 +47,16 @@ KINDS: Final = {
     "consume": ("consume", CONSUME),
     "consume_from": ("consume", CONSUME),
     "consume_batch": ("consume", CONSUME),
+    "deliver": ("deliver", CONSUME),
     "ack": ("ack", SETTLE),
     "ack_batch": ("ack", SETTLE),
     "nack": ("nack", SETTLE),
     "nack_batch": ("nack", SETTLE),
 }
 """Operation -> what its span is called, and the type of operation in the conventions."""
+
+FAULTS = frozenset({"memory_pressure", "starting", "storage_error"})
+"""Codes that are a failure of the server, not of its client. Over HTTP the status says so, too."""
 
 _Origin = bytes
 """A span context in 25 bytes: trace id, span id, flags. It takes a quarter of the memory of the object."""
@@ -82,17 +87,17 @@ class Spans:
         """Make the span of a call, if it has one."""
         verb, kind = KINDS[served.operation]
         request, reply = _names(served.request), _names(served.reply)
-        failed = served.status >= 400
+        failed = bool(reply.code) if served.status == WEBSOCKET else served.status >= 400
         queue = served.params[0] if served.params else request.queue or reply.queue
         ids: Sequence[str]
         if kind == PUBLISH:
             ids = reply.ids or ([reply.id] if reply.id else [])
         elif kind == CONSUME:
-            ids = served.delivered
+            ids = served.messages
             if not ids and not failed:
                 return
         else:
-            ids = request.message_ids or list(served.params[1:])
+            ids = request.message_ids or served.messages or list(served.params[1:])
         origins = [] if kind == PUBLISH else [origin for id in ids if (origin := self._origins.get(id)) is not None]
         span = self._tracer.start_span(
             f"{verb} {queue}" if queue else verb,
@@ -105,7 +110,7 @@ class Spans:
         )
         if failed:
             span.set_attribute("error.type", reply.code or str(served.status))
-            if served.status >= 500:
+            if served.status >= 500 or reply.code in FAULTS:
                 span.set_status(Status(StatusCode.ERROR))
         span.end(served.ended_ns)
         if failed:
@@ -150,8 +155,11 @@ def _attributes(verb: str, kind: str, queue: str, ids: Sequence[str], status: in
         "messaging.system": "qrusty",
         "messaging.operation.name": verb,
         "messaging.operation.type": kind,
-        "http.response.status_code": status,
     }
+    if status == WEBSOCKET:
+        attributes["network.protocol.name"] = "websocket"
+    else:
+        attributes["http.response.status_code"] = status
     if queue:
         attributes["messaging.destination.name"] = queue
     if len(ids) == 1:

@@ -316,7 +316,7 @@ FRAMES: list[dict[str, Any]] = [
     {"type": "publish", "queue": "q", "payload": "p", "priority": 1, "max_retries": 3},
     {"type": "unsubscribe", "queue": "q", "req_id": "r", "no_reply": False},
     {"type": "subscribe", "queue": "q", "credits": 5, "lock_timeout_secs": 30, "deadline_soon_secs": 5, "batch": 2},
-    {"type": "ack", "queue": "q", "id": "x"},
+    {"type": "ack", "queue": "q", "id": "x", "traceparent": "t"},
     {"type": "nack", "queue": "q", "id": "x", "error": "e"},
     {"type": "batch-nack", "queue": "q", "ids": ["x"], "error": "e"},
     {"type": "batch-publish", "queue": "q", "messages": [{"priority": 1, "payload": "p", "max_retries": 3}]},

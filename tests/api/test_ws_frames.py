@@ -107,6 +107,7 @@ FIELDS = {
     "id": "5",
     "ids": ["6", "7"],
     "error": "8",
+    "traceparent": "9",
 }
 USUAL = {
     "publish": ["queue", "payload", "priority", "req_id"],
@@ -115,7 +116,7 @@ USUAL = {
     "ack": ["queue", "id"],
     "nack": ["queue", "id", "no_reply", "error"],
     "batch-ack": ["queue", "ids"],
-    "batch-nack": ["queue", "ids", "req_id"],
+    "batch-nack": ["queue", "ids", "req_id", "traceparent"],
     "credit": ["queue", "credits"],
     "renew": ["queue", "id", "lock_timeout_secs"],
     "subscribe-logs": [],

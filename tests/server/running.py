@@ -201,10 +201,13 @@ async def client_of(server: Server | Child) -> AsyncIterator[HttpClient]:
 
 
 @asynccontextmanager
-async def websocket_of(server: Server | Child) -> AsyncIterator[WebSocketConnection]:
+async def websocket_of(
+    server: Server | Child, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> AsyncIterator[WebSocketConnection]:
     """A WebSocket on a stream of our own: the library leaves that of a peer that closes first open."""
     async with trio.open_nursery() as nursery:
         stream = await trio.open_tcp_stream("127.0.0.1", server.port)
         async with stream:
-            yield await wrap_client_stream(nursery, stream, f"127.0.0.1:{server.port}", "/ws")
+            host = f"127.0.0.1:{server.port}"
+            yield await wrap_client_stream(nursery, stream, host, "/ws", extra_headers=list(headers))
             nursery.cancel_scope.cancel()

@@ -47,7 +47,8 @@ from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http import websocket
-from qrusty_trio.http.websocket import Seldom, WebSocketServices
+from qrusty_trio.http.seldom import Seldom
+from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import clock, committer, compactor, engine, recovery, returns, waiters
 from qrusty_trio.server.clock import Clock

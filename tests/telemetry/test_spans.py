@@ -40,12 +40,12 @@ class Made:
         request: object = b"",
         reply: object = b"",
         status: int = 200,
-        delivered: Sequence[str] = (),
+        messages: Sequence[str] = (),
     ) -> ReadableSpan | None:
         """The span of a call; None if it has none."""
         self._exporter.clear()
         told = [each if isinstance(each, bytes) else json.dumps(each).encode() for each in (request, reply)]
-        self._spans.make(Served(operation, params, identity, told[0], status, told[1], delivered, 1000, 3000))
+        self._spans.make(Served(operation, params, identity, told[0], status, told[1], messages, 1000, 3000))
         finished = self._exporter.get_finished_spans()
         return finished[0] if finished else None
 
@@ -82,7 +82,7 @@ def test_publish_deliver_and_ack_are_one_trace() -> None:
         "messaging.message.id": "m",
         "http.response.status_code": 200,
     }
-    for span in (made.of("consume", ("q",), delivered=["m"]), made.of("nack", ("q", "m")), made.of("ack", ("q", "m"))):
+    for span in (made.of("consume", ("q",), messages=["m"]), made.of("nack", ("q", "m")), made.of("ack", ("q", "m"))):
         assert span is not None
         assert span.parent is not None
         assert (span.parent.trace_id, span.parent.span_id) == place(published)
@@ -95,7 +95,7 @@ def test_publish_deliver_and_ack_are_one_trace() -> None:
 def test_a_consumer_with_a_trace_of_its_own_stays_in_it() -> None:
     made = Made()
     published = made.publish("m", CLIENT)
-    span = made.of("consume", ("q",), identity=OTHER, delivered=["m"])
+    span = made.of("consume", ("q",), identity=OTHER, messages=["m"])
     assert span is not None
     assert span.parent is not None
     assert (span.parent.trace_id, span.parent.span_id) == (7, 8)
@@ -107,8 +107,8 @@ def test_a_message_from_nowhere_begins_a_trace() -> None:
     made = Made()
     published = made.publish("m", Identity(b"id", b"nonsense"))
     assert published.parent is None
-    assert linked(made.of("consume", ("q",), delivered=["m"])) == [place(published)]
-    unknown = made.of("consume", ("q",), delivered=["of a time before"])
+    assert linked(made.of("consume", ("q",), messages=["m"])) == [place(published)]
+    unknown = made.of("consume", ("q",), messages=["of a time before"])
     assert unknown is not None
     assert (unknown.parent, linked(unknown)) == (None, [])
 
@@ -121,7 +121,7 @@ def test_batches_have_a_link_to_each_publish() -> None:
     assert batch is not None
     assert (batch.name, (batch.attributes or {})["messaging.batch.message_count"]) == ("publish q", 2)
     expected = [place(batch), place(batch), place(single)]
-    consumed = made.of("consume_batch", ("q",), delivered=["a", "b", "c"])
+    consumed = made.of("consume_batch", ("q",), messages=["a", "b", "c"])
     assert consumed is not None
     assert consumed.parent is None
     assert linked(consumed) == expected
@@ -132,7 +132,7 @@ def test_batches_have_a_link_to_each_publish() -> None:
 # Verifies: API-0095
 def test_the_queue_of_a_consume_from_several_is_told_by_the_reply() -> None:
     made = Made()
-    span = made.of("consume_from", reply={"id": "m", "queue": "second"}, delivered=["m"])
+    span = made.of("consume_from", reply={"id": "m", "queue": "second"}, messages=["m"])
     assert span is not None
     assert span.name == "consume second"
     assert made.of("consume_from", reply=None) is None
@@ -162,7 +162,7 @@ def test_a_body_that_can_not_be_read_names_nothing(body: bytes) -> None:
 def test_what_is_not_sampled_is_not_exported_at_any_later_step() -> None:
     made = Made(ParentBased(TraceIdRatioBased(0.0)))
     assert made.of("publish", request={"queue": "q"}, reply={"id": "m"}) is None
-    assert made.of("consume", ("q",), delivered=["m"]) is None
+    assert made.of("consume", ("q",), messages=["m"]) is None
 
 
 # Verifies: API-0095
@@ -171,4 +171,4 @@ def test_the_oldest_messages_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> N
     made = Made()
     for id in "abc":
         made.publish(id)
-    assert [len(linked(made.of("consume", ("q",), delivered=[id]))) for id in "abc"] == [0, 1, 1]
+    assert [len(linked(made.of("consume", ("q",), messages=[id]))) for id in "abc"] == [0, 1, 1]

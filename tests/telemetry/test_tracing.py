@@ -5,57 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import trio
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-    ExportTraceServiceResponse,
-)
-from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans
-from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from qrusty_trio.client import HttpClient
-from qrusty_trio.client.trace_context import trace_headers
+from qrusty_trio.client.trace_context import traceparent
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.telemetry import tracing
 from qrusty_trio.telemetry.served import Served
 from qrusty_trio.telemetry.tracing import Tracing
-from tests.server.running import child_server, client_of, running, settings_for, until_ready, url
+from tests.server.running import child_server, client_of, running, settings_for, until_ready, url, websocket_of
+from tests.telemetry.exported import by_name, collector
 
 TRACE, PARENT = f"{0x4BF9:032x}", f"{0x00F0:016x}"
 TRACEPARENT = [("traceparent", f"00-{TRACE}-{PARENT}-01")]
 PUBLISH = json.dumps({"queue": "q", "priority": 1, "payload": "p"}).encode()
 CONSUMER = b'{"consumer_id":"c"}'
-
-
-@pytest.fixture
-def exporter(monkeypatch: pytest.MonkeyPatch) -> InMemorySpanExporter:
-    """Gets the spans of the servers of the test, in place of a collector."""
-    exporter = InMemorySpanExporter()
-
-    def start(version: str) -> Tracing:
-        provider = TracerProvider(shutdown_on_exit=False)
-        provider.add_span_processor(SimpleSpanProcessor(exporter))
-        return Tracing(provider, version)
-
-    monkeypatch.setattr(tracing, "start_tracing", start)
-    return exporter
-
-
-def by_name(exporter: InMemorySpanExporter) -> dict[str, ReadableSpan]:
-    spans = exporter.get_finished_spans()
-    found = {span.name: span for span in spans}
-    assert len(found) == len(spans), [span.name for span in spans]
-    return found
 
 
 # Verifies: API-0095
@@ -97,7 +68,7 @@ async def test_a_message_is_followed_through_the_server(
 async def test_our_client_hands_on_the_trace_it_is_in(exporter: InMemorySpanExporter, tmp_path: Path) -> None:
     provider = TracerProvider(shutdown_on_exit=False)
     tracer = provider.get_tracer("a program")
-    assert trace_headers() == []
+    assert traceparent() is None
     async with running(settings_for(tmp_path, tracing=True)) as server:
         await until_ready(server)
         async with HttpClient(url(server.port)) as client:
@@ -110,49 +81,6 @@ async def test_our_client_hands_on_the_trace_it_is_in(exporter: InMemorySpanExpo
     context = order.get_span_context()
     assert (parent.trace_id, parent.span_id) == (context.trace_id, context.span_id)
     assert spans["publish untraced"].parent is None
-
-
-class Collector:
-    """A collector for OTLP/HTTP that takes what comes, on a socket of its own."""
-
-    def __init__(self) -> None:
-        self.received: list[ResourceSpans] = []
-        self.port = 0
-        self._arrived = trio.Event()
-
-    async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        async with trio.open_nursery() as nursery:
-            (listener,) = await nursery.start(partial(trio.serve_tcp, self._talk, 0, host="127.0.0.1"))
-            self.port = listener.socket.getsockname()[1]
-            task_status.started()
-
-    async def _talk(self, stream: trio.SocketStream) -> None:
-        data = b""
-        async for piece in stream:
-            data += piece
-            head, end, rest = data.partition(b"\r\n\r\n")
-            headers = dict(line.lower().split(b": ", 1) for line in head.split(b"\r\n")[1:])
-            length = int(headers.get(b"content-length", b"0"))
-            if not end or len(rest) < length:
-                continue
-            assert head.startswith(b"POST /v1/traces HTTP/1.1")
-            assert headers[b"content-type"] == b"application/x-protobuf"
-            self.received += ExportTraceServiceRequest.FromString(rest[:length]).resource_spans
-            reply = ExportTraceServiceResponse().SerializeToString()
-            await stream.send_all(
-                b"HTTP/1.1 200 OK\r\nContent-Type: application/x-protobuf\r\nContent-Length: %d\r\n\r\n%b"
-                % (len(reply), reply)
-            )
-            data = rest[length:]
-
-
-@asynccontextmanager
-async def collector() -> AsyncIterator[Collector]:
-    found = Collector()
-    async with trio.open_nursery() as nursery:
-        await nursery.start(found.serve)
-        yield found
-        nursery.cancel_scope.cancel()
 
 
 # Verifies: API-0095
@@ -168,15 +96,26 @@ async def test_spans_reach_a_collector_over_otlp(tmp_path: Path) -> None:
             id = answer.json()["id"]
             await client.request("POST", "/consume/q", CONSUMER)
             await client.request("POST", f"/ack/q/{id}", CONSUMER)
+            async with websocket_of(child) as websocket:
+                publish = {"type": "publish", "queue": "q", "payload": "p", "traceparent": f"00-{TRACE}-{PARENT}-01"}
+                await websocket.send_message(json.dumps(publish))
+                await websocket.get_message()
+                await websocket.send_message('{"type":"subscribe","queue":"q"}')
+                await websocket.get_message()
+                assert json.loads(await websocket.get_message())["type"] == "deliver"
+                # When this is answered, the delivery was noted.
+                await websocket.send_message('{"type":"unsubscribe","queue":"q"}')
+                await websocket.get_message()
             # The last spans are exported before the process ends.
             assert await child.stop() == 0
-    spans = {span.name: span for each in found.received for scope in each.scope_spans for span in scope.spans}
-    assert set(spans) == {"publish q", "consume q", "ack q"}
-    published = spans["publish q"]
-    assert (published.trace_id.hex(), published.parent_span_id.hex()) == (TRACE, PARENT)
-    for name in ("consume q", "ack q"):
-        assert spans[name].trace_id == published.trace_id
-        assert [link.span_id for link in spans[name].links] == [published.span_id]
+    spans = [span for each in found.received for scope in each.scope_spans for span in scope.spans]
+    assert [span.name for span in spans] == ["publish q", "consume q", "ack q", "publish q", "deliver q"]
+    over_http, over_websocket = spans[:3], spans[3:]
+    for published, *others in (over_http, over_websocket):
+        assert (published.trace_id.hex(), published.parent_span_id.hex()) == (TRACE, PARENT)
+        for span in others:
+            assert span.trace_id == published.trace_id
+            assert [link.span_id for link in span.links] == [published.span_id]
     resource = {pair.key: pair.value.string_value for pair in found.received[0].resource.attributes}
     assert resource["service.name"] == "queue of the shop"
 

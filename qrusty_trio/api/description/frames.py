@@ -66,6 +66,12 @@ EVERY_FRAME: Final = {
         {"string": {"maxLength": MAX_REQ_ID_CHARACTERS}},
     ),
     "no_reply": Field("true or false", "With true there is no response, not even an error.", "false"),
+    "traceparent": Field(
+        "a string",
+        "The trace that its span belongs to, as in the header of the [W3C](https://www.w3.org/TR/trace-context/). What "
+        "can't be read counts as none.",
+        "that of the handshake",
+    ),
 }
 """The fields that every frame of a client may have."""
 

@@ -119,7 +119,7 @@ async def _serve(services: WebSocketServices, principal: Principal | None) -> No
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(transport.collect)
-            await serve_connection(transport, services, principal)
+            await serve_connection(transport, services, principal, websocket.headers.getlist("traceparent"))
             nursery.cancel_scope.cancel()
     except trio.Cancelled:
         pass
