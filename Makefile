@@ -153,8 +153,8 @@ mutants: $(VENV)/.installed-dev ## Change the code in 100 places (SAMPLE, SEED, 
 soak: $(VENV)/.installed ## Let queues, consumers and connections come and go for 40 minutes (SOAK_SECONDS)
 	$(BIN)/python -m bench.soak --seconds $(or $(SOAK_SECONDS),2400) $(SEED:%=--seed %)
 
-fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (FUZZ_SECONDS, SEED or REPLAY)
-	$(BIN)/python -m fuzz.server --seconds $(or $(FUZZ_SECONDS),600) $(SEED:%=--seed %) $(REPLAY:%=--replay %)
+fuzz: $(VENV)/.installed ## Fuzz the whole server over sockets for 10 minutes (FUZZ_SECONDS, TLS=1, SEED or REPLAY)
+	$(BIN)/python -m fuzz.server --seconds $(or $(FUZZ_SECONDS),600) $(TLS:%=--tls) $(SEED:%=--seed %) $(REPLAY:%=--replay %)
 
 fuzz-parser: $(VENV)/.installed-fuzz ## Fuzz the connection code in one process for 10 minutes (FUZZ_SECONDS)
 	$(BIN)/python fuzz/fuzz_fast_path.py -max_total_time=$(or $(FUZZ_SECONDS),600)

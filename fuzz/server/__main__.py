@@ -3,6 +3,7 @@
     python -m fuzz.server                     # ten minutes
     python -m fuzz.server --seconds 60 --seed 7
     python -m fuzz.server --replay fuzz-finding-7.py
+    python -m fuzz.server --tls
 
 Each seed is a conversation; a run plays the seeds from --seed (at random when there is none) on. With --seed the first
 one is played alone before all others. The exit status is 1 when something was found.
@@ -23,10 +24,10 @@ from fuzz.server.generator import conversation
 from fuzz.server.hunt import Hunt
 
 
-async def main(seconds: float, seed: int | None, replay: list[Path]) -> int:
+async def main(seconds: float, seed: int | None, replay: list[Path], tls: bool) -> int:
     say = partial(print, flush=True)
     first = seed if seed is not None else random_seed()
-    hunt = Hunt(first, Path.cwd(), say)
+    hunt = Hunt(first, Path.cwd(), say, tls=tls)
     if replay:
         for path in replay:
             await hunt.alone(read_literal(path.read_text()))
@@ -44,7 +45,8 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=600.0)
     parser.add_argument("--seed", type=int)
     parser.add_argument("--replay", type=Path, nargs="+", default=[])
+    parser.add_argument("--tls", action="store_true", help="over TLS, and with what can go wrong in it")
     # Ended in whatever way, it leaves no server behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     given = parser.parse_args()
-    sys.exit(trio.run(main, given.seconds, given.seed, given.replay))
+    sys.exit(trio.run(main, given.seconds, given.seed, given.replay, given.tls))

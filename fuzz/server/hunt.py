@@ -51,8 +51,9 @@ MIB = 1024 * 1024
 class Hunt:
     """One run over many phases."""
 
-    def __init__(self, first: int, directory: Path, say: Callable[[str], None] = print) -> None:
+    def __init__(self, first: int, directory: Path, say: Callable[[str], None] = print, *, tls: bool = False) -> None:
         self._first = first
+        self._tls = tls
         self._seeds = {phase: count(first + (phase - first) % PHASES, PHASES) for phase in range(PHASES)}
         self._directory = directory
         self._end = 0.0
@@ -76,9 +77,9 @@ class Hunt:
 
     async def alone(self, one: Conversation) -> None:
         """Play one conversation on a server of its own."""
-        async with target(one.fast) as server:
+        async with target(one.fast, self._tls) as server:
             self.played += 1
-            await Player(one).play(server.port)
+            await Player(one).play(server.attack_port)
             with trio.move_on_after(1.0):
                 await server.child.process.wait()
             await self.look_at(server, one)
@@ -94,7 +95,7 @@ class Hunt:
             f"phase {phase}: fast path {'on' if is_fast(phase) else 'off'}"
             f"{', purging and deleting all' if sweeps(phase) else ''}, {seconds:.0f} s"
         )
-        async with target(is_fast(phase)) as server:
+        async with target(is_fast(phase), self._tls) as server:
             found = await Phase(server, phase, self._seeds[phase]).run(seconds, self)
         for finding in found:
             await self._found(finding)
@@ -148,7 +149,7 @@ class Phase:
             self._hunt.played += 1
             player = Player(one)
             try:
-                await player.play(self._server.port)
+                await player.play(self._server.attack_port)
             finally:
                 # Who could not connect has done nothing.
                 entry[1] = trio.current_time() if player.local_port else -math.inf
@@ -161,7 +162,7 @@ class Phase:
 
     async def _control(self, good: Callable[..., object]) -> None:
         try:
-            await good(self._server.port, self._sweeping, Random(1))  # type: ignore[misc]  # both are coroutines
+            await good(self._server.control_port, self._sweeping, Random(1))  # type: ignore[misc]  # both are coroutines
         except control.Broken as broken:
             with trio.move_on_after(1.0):  # When the server has ended, that is the finding.
                 await self._server.child.process.wait()
@@ -219,7 +220,7 @@ class Phase:
         await self._settle_resources(start)
 
     async def _settle_locks(self) -> None:
-        async with open_client(f"http://127.0.0.1:{self._server.port}") as client:
+        async with open_client(f"http://127.0.0.1:{self._server.control_port}") as client:
             with trio.move_on_after(LOCK_SECONDS) as scope, suppress(control.Broken):
                 while True:
                     stats = await control.request(client, "GET", "/stats")

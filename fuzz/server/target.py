@@ -17,6 +17,8 @@ from typing import Any
 import psutil
 import trio
 
+from bench.tls import certificate
+from fuzz.server.tls import forwarder
 from tests.server.running import START_SECONDS, Child, child_environment, child_process
 
 LIMITS = {
@@ -90,7 +92,7 @@ class Target:
 
     def __init__(self, child: Child) -> None:
         self.child = child
-        self.port = child.port
+        self.port = self.attack_port = self.control_port = child.port
         self._read = 0
         """Characters of the log that were looked at."""
         self.last_traceback: Traceback | None = None
@@ -160,13 +162,23 @@ def _record(line: str) -> dict[str, Any] | None:
 
 
 @asynccontextmanager
-async def target(fast: bool) -> AsyncIterator[Target]:
-    """A fresh server in a directory of its own; both are gone afterwards."""
+async def target(fast: bool, tls: bool = False) -> AsyncIterator[Target]:
+    """A fresh server in a directory of its own; both are gone afterwards. `tls`: reached through forwarders."""
     with tempfile.TemporaryDirectory(prefix="qrusty-fuzz-") as directory:
         setting = "enabled" if fast else "disabled"
-        environment = child_environment(Path(directory) / "data", QRUSTY_FAST_LANE=setting, **LIMITS)
+        secured = certificate(Path(directory)) if tls else {}
+        environment = child_environment(Path(directory) / "data", QRUSTY_FAST_LANE=setting, **LIMITS, **secured)
         async with child_process(environment, arguments=("-m", "fuzz.server.serve")) as child:
             with trio.fail_after(START_SECONDS):
                 await child.listening.wait()
                 await child.ready()
-            yield Target(child)
+            found = Target(child)
+            if tls:
+                async with (
+                    forwarder(child.port, hostile=True) as attack,
+                    forwarder(child.port, hostile=False) as honest,
+                ):
+                    found.attack_port, found.control_port = attack, honest
+                    yield found
+            else:
+                yield found

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.server import generator
-from fuzz.server.conversation import DRAIN, SEND, Conversation, Player, masked_frame, read_literal
+from fuzz.server.conversation import DRAIN, SEND, UNTIL, Conversation, Player, masked_frame, read_literal
 from fuzz.server.findings import Finding, What
 from fuzz.server.hunt import Hunt
 from fuzz.server.target import Traceback, target
+from fuzz.server.tls import WRONG, forwarder
 from tests.http.ws_raw import TEXT, frame
 
 GROUP = """\
@@ -68,6 +70,25 @@ async def test_a_conversation_reaches_the_server_and_its_answer_is_kept() -> Non
         player = Player(Conversation(0, True, "test", steps))
         await player.play(server.port)
         assert player.received.startswith(b"HTTP/1.1 200 ")
+        assert await server.child.stop() == 0
+
+
+# Verifies: API-0181
+@pytest.mark.parametrize("wrong", ["", *WRONG])
+async def test_a_conversation_over_tls(wrong: str) -> None:
+    steps = ((SEND, b"GET /health HTTP/1.1\r\n"), (SEND, b"Host: a\r\n\r\n"), (UNTIL, b"}"))
+    async with target(fast=True, tls=True) as server:
+        async with forwarder(server.port, hostile=True, wrongs=(wrong,)) as port:
+            player = Player(Conversation(0, True, "test", steps))
+            await player.play(port)
+        if not wrong:
+            assert player.received.startswith(b"HTTP/1.1 200 ")
+        elif wrong == "plain":
+            assert b"tls_required" in player.received
+        player = Player(Conversation(0, True, "test", steps))
+        await player.play(server.control_port)
+        assert player.received.startswith(b"HTTP/1.1 200 ")
+        assert not server.tracebacks()
         assert await server.child.stop() == 0
 
 
