@@ -20,7 +20,7 @@ from qrusty_trio.cli import contexts
 from qrusty_trio.cli.exits import Exit
 from qrusty_trio.cli.failures import Failed
 from qrusty_trio.client import InvalidUrl
-from qrusty_trio.client.addresses import address_of
+from qrusty_trio.client.addresses import UNIX, address_of
 
 DEFAULT_URL = "http://127.0.0.1:6784"
 VARIABLE = "QRUSTY_URL"
@@ -44,6 +44,8 @@ class Target:
     @property
     def websocket_url(self) -> str:
         """The address of its WebSocket."""
+        if self.url.startswith(UNIX):
+            return self.url
         return "ws" + self.url.rstrip("/").removeprefix("http") + "/ws"
 
 
@@ -83,7 +85,11 @@ def checked(url: str, source: str) -> str:
             raise InvalidUrl
     except InvalidUrl as error:
         # What may hold a password is not repeated.
-        text = str(error) if "@" in url else f"'{url}' is no address of a server. It has to be like http://host:port"
+        text = (
+            str(error)
+            if "@" in url
+            else f"'{url}' is no address of a server. It has to be like http://host:port or unix:/path"
+        )
         raise Failed(Exit.USAGE, f"{source}: {text}") from None
     return url.rstrip("/")
 

@@ -11,6 +11,9 @@ from urllib.parse import SplitResult, urlsplit
 
 from qrusty_trio.client.errors import InvalidUrl
 
+UNIX = "unix:"
+"""What precedes the path of a Unix socket."""
+WEBSOCKET_PATH = "/ws"
 MAX_LABEL = 63
 """Most characters of a part of a host name (RFC 1035, 2.3.4)."""
 
@@ -24,6 +27,13 @@ class Address:
     tls: bool
     prefix: str
     """What precedes each path, '' for none."""
+    unix_path: str = ""
+    """The path of a Unix socket, which counts in place of host and port; '' for none."""
+
+    @property
+    def place(self) -> str:
+        """Where to connect, for people."""
+        return f"{UNIX}{self.unix_path}" if self.unix_path else f"{self.host}:{self.port}"
 
     @property
     def name(self) -> str:
@@ -33,7 +43,12 @@ class Address:
 
 
 def address_of(url: str) -> Address:
-    """Read an http:// or https:// URL. Raises InvalidUrl for any other, and for one with a user or a password."""
+    """Read an http:// or https:// URL, or unix: and the path of a socket.
+
+    Raises InvalidUrl for any other, and for one with a user or a password.
+    """
+    if url.startswith(UNIX):
+        return _unix(url, "")
     parts = _parts(url, "http", "an HTTP URL")
     if parts.query:
         raise _none(url, "an HTTP URL")
@@ -41,8 +56,22 @@ def address_of(url: str) -> Address:
 
 
 def websocket_address_of(url: str) -> Address:
-    """Read a ws:// or wss:// URL. Raises InvalidUrl for any other, and for one with a user or a password."""
+    """Read a ws:// or wss:// URL, or unix: and the path of a socket.
+
+    Raises InvalidUrl for any other, and for one with a user or a password.
+    """
+    if url.startswith(UNIX):
+        return _unix(url, WEBSOCKET_PATH)
     return _address(_parts(url, "ws", "a WebSocket URL"))
+
+
+def _unix(url: str, prefix: str) -> Address:
+    path = url.removeprefix(UNIX)
+    if path.startswith("//"):
+        path = path.removeprefix("//")  # unix:///run/q.sock
+    if not path.startswith("/") or not path.isprintable():
+        raise InvalidUrl(f"not the absolute path of a socket: {url!r}")
+    return Address("localhost", 80, False, prefix, path)
 
 
 def shown(url: str) -> str:

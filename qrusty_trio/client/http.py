@@ -66,7 +66,7 @@ class HttpClient:
         certificate_file: FilePath | None = None,
         key_file: FilePath | None = None,
     ) -> None:
-        """Raises InvalidUrl, a ValueError, if `url` is not like http://host:port or https://host/prefix.
+        """Raises InvalidUrl, a ValueError, if `url` is not like http://host:port, https://host/prefix or unix:/path.
 
         The files are for https, see `client.tls.Tls`. Raises BadTlsFile, a ValueError, if one is missing or none.
 

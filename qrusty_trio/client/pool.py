@@ -16,7 +16,15 @@ from qrusty_trio.client.errors import ClientClosed, ConnectionLost, NotSent, Tim
 from qrusty_trio.client.exchange import Exchange
 from qrusty_trio.client.operations import Request, Response
 from qrusty_trio.client.retries import CONNECT_SECONDS, KEEP_SECONDS
-from qrusty_trio.client.streams import READ_BYTES, STREAM_ERRORS, close_stream, is_silent, open_stream, reason
+from qrusty_trio.client.streams import (
+    READ_BYTES,
+    STREAM_ERRORS,
+    close_stream,
+    is_silent,
+    open_stream,
+    open_unix_stream,
+    reason,
+)
 from qrusty_trio.client.tls import Tls
 
 
@@ -96,9 +104,13 @@ class Pool:
         address = self._address
         try:
             with anyio.fail_after(CONNECT_SECONDS):
-                stream = await open_stream(address.host, address.port, tls=self._tls.context() if address.tls else None)
+                if address.unix_path:
+                    stream = await open_unix_stream(address.unix_path)
+                else:
+                    tls = self._tls.context() if address.tls else None
+                    stream = await open_stream(address.host, address.port, tls=tls)
         except OSError as error:
-            raise NotSent(f"can't connect to {address.host}:{address.port}: {reason(error)}") from error
+            raise NotSent(f"can't connect to {address.place}: {reason(error)}") from error
         return _Open(stream, address.name)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""TCP and TLS streams, on Trio and on asyncio.
+"""TCP, TLS and Unix streams, on Trio and on asyncio.
 
 Rule: only this module opens streams, and whoever opens one closes it. It knows nothing of what is said over them.
 
@@ -31,6 +31,11 @@ async def open_stream(host: str, port: int, *, tls: ssl.SSLContext | None) -> By
         return await anyio.connect_tcp(host, port, tls=True, ssl_context=tls, tls_standard_compatible=False)
     except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream) as error:
         raise ConnectionResetError("the connection ended during the TLS handshake") from error
+
+
+async def open_unix_stream(path: str) -> ByteStream:
+    """Connect to a Unix socket. Raises OSError; the caller sets a time limit."""
+    return await anyio.connect_unix(path)
 
 
 async def close_stream(stream: ByteStream) -> None:

@@ -24,7 +24,7 @@ from websockets.uri import parse_uri
 
 from qrusty_trio.client.addresses import websocket_address_of
 from qrusty_trio.client.errors import InvalidUrl, ProtocolError
-from qrusty_trio.client.streams import READ_BYTES, STREAM_ERRORS, close_stream, open_stream
+from qrusty_trio.client.streams import READ_BYTES, STREAM_ERRORS, close_stream, open_stream, open_unix_stream
 from qrusty_trio.client.tls import Tls
 
 HANDSHAKE_SECONDS = 10.0
@@ -58,18 +58,23 @@ class Closed(Exception):
 
 @asynccontextmanager
 async def open_websocket(url: str, tls: Tls) -> AsyncIterator[WebSocket]:
-    """Connect to a ws:// or wss:// URL. On exit, however it comes about, do the closing handshake in CLOSE_SECONDS.
+    """Connect to a ws:// or wss:// URL, or to unix: and the path of a socket.
+
+    On exit, however it comes about, do the closing handshake in CLOSE_SECONDS.
 
     Raises InvalidUrl for any other URL, OSError (TimeoutError is one) if it can't connect, and Refused.
     """
     address = websocket_address_of(url)
     try:
-        uri = parse_uri(url)
+        uri = parse_uri(f"ws://{address.name}{address.prefix}" if address.unix_path else url)
     except InvalidURI:
         raise InvalidUrl("not a WebSocket URL") from None
     protocol = ClientProtocol(uri, max_size=MAX_RECEIVED_BYTES, logger=_logger)
     with anyio.fail_after(HANDSHAKE_SECONDS):
-        stream = await open_stream(address.host, address.port, tls=tls.context() if address.tls else None)
+        if address.unix_path:
+            stream = await open_unix_stream(address.unix_path)
+        else:
+            stream = await open_stream(address.host, address.port, tls=tls.context() if address.tls else None)
     websocket = WebSocket(stream, protocol)
     try:
         with anyio.fail_after(HANDSHAKE_SECONDS):

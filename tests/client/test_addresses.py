@@ -28,6 +28,23 @@ def test_what_a_url_says(url: str, address: Address, name: str) -> None:
     assert address.name == name
 
 
+@pytest.mark.parametrize(
+    ("url", "path"), [("unix:/run/q.sock", "/run/q.sock"), ("unix:///run/a b@c.sock", "/run/a b@c.sock")]
+)
+def test_the_path_of_a_socket(url: str, path: str) -> None:
+    assert address_of(url) == Address("localhost", 80, False, "", path)
+    assert websocket_address_of(url) == Address("localhost", 80, False, "/ws", path)
+    assert (address_of(url).name, address_of(url).place) == ("localhost", f"unix:{path}")
+    assert checked(url, "--url") == url
+
+
+@pytest.mark.parametrize("url", ["unix:", "unix:q.sock", "unix://q.sock", "unix:/a\nb"])
+def test_no_path_of_a_socket(url: str) -> None:
+    for read in (address_of, websocket_address_of):
+        with pytest.raises(q.InvalidUrl, match="not the absolute path of a socket"):
+            read(url)
+
+
 @pytest.mark.parametrize("client", [q.HttpClient, blocking.HttpClient])
 @pytest.mark.parametrize(
     "url",

@@ -118,16 +118,15 @@ class Pool:
     def _connect(self) -> _Open:
         address = self._address
         try:
-            peer = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+            peer = _connected(address)
             try:
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if address.tls:
                     peer = self._tls.context().wrap_socket(peer, server_hostname=address.host)
             except BaseException:
                 peer.close()
                 raise
         except OSError as error:
-            raise NotSent(f"can't connect to {address.host}:{address.port}: {explained(error)}") from error
+            raise NotSent(f"can't connect to {address.place}: {explained(error)}") from error
         return _Open(peer, address.name)
 
     def close(self) -> None:
@@ -137,3 +136,19 @@ class Pool:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.peer.close()
+
+
+def _connected(address: Address) -> socket.socket:
+    """A socket, without TLS. Raises OSError."""
+    if not address.unix_path:
+        peer = socket.create_connection((address.host, address.port), CONNECT_SECONDS)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return peer
+    peer = socket.socket(socket.AF_UNIX)
+    try:
+        peer.settimeout(CONNECT_SECONDS)
+        peer.connect(address.unix_path)
+    except BaseException:
+        peer.close()
+        raise
+    return peer
