@@ -15,7 +15,7 @@ import sys
 
 SECONDS = 4.0
 """The server has this long to answer. Less than the timeout of HEALTHCHECK, so that the reason is told."""
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "[::]": "::1"}  # noqa: S104  # an address to compare with
 
 
 def _connection(host: str, port: int) -> http.client.HTTPConnection:

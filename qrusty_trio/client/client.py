@@ -201,7 +201,7 @@ class Client:
                 return self._give_up(reason)
             if anyio.current_time() - opened >= STABLE_SECONDS:
                 lost_at, attempt = anyio.current_time(), 0
-            pause = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)
+            pause = min(MAX_BACKOFF_SECONDS, BACKOFF_SECONDS * 2**attempt) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
             if anyio.current_time() + pause - lost_at > self._reconnect_seconds:
                 return self._give_up(reason)
             attempt = min(attempt + 1, 30)

@@ -36,6 +36,6 @@ class Retries:
             return None
         if now + self._pause > self._deadline:
             return None
-        pause = self._pause * random.uniform(0.5, 1.0)
+        pause = self._pause * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
         self._pause = min(2 * self._pause, MAX_BACKOFF_SECONDS)
         return pause

@@ -260,7 +260,7 @@ class _Work:
     async def _rest(self) -> None:
         doublings = min(self._failed // self._concurrency, 30)
         self._failed += 1
-        seconds = min(MAX_REST_SECONDS, REST_SECONDS * 2**doublings) * random.uniform(0.5, 1.0)
+        seconds = min(MAX_REST_SECONDS, REST_SECONDS * 2**doublings) * random.uniform(0.5, 1.0)  # noqa: S311  # no secret
         with anyio.move_on_after(seconds):
             await self._stopping.wait()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import trio
 
 from qrusty_trio.api.call import Call
 from qrusty_trio.api.operations import OPERATIONS
-from tests.http.web import PATHS
+from tests.http.web import PATHS, Client
 from tests.server.running import child_server, client_of, running, settings_for, until_ready
 
 both_paths = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
@@ -105,3 +106,37 @@ async def test_a_client_that_leaves_in_the_middle_is_recorded(tmp_path: Path) ->
         assert scope.cancelled_caught
     last = lines(path)[-1]
     assert (last["operation"], last["outcome"], last["who"]) == ("purge_all", "interrupted", "-")
+
+
+# Verifies: API-0164, API-0165, API-0166
+@both_paths
+async def test_who_is_the_name_of_the_token(tmp_path: Path, fast_path: bool) -> None:
+    tokens = tmp_path / "tokens.toml"
+    grants = {"boss": "admin:*", "worker": "manage:jobs"}
+    tokens.write_text(
+        "".join(
+            f'[[token]]\nname = "{name}"\nsha256 = "{sha256(name.encode()).hexdigest()}"\ngrants = ["{grant}"]\n'
+            for name, grant in grants.items()
+        )
+    )
+    path = tmp_path / "audit"
+    settings = settings_for(tmp_path / "data", audit_file=path, tokens_file=tokens, fast_path=fast_path)
+    async with running(settings) as server:
+        await until_ready(server)
+        async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+            client = Client(stream)
+            for name, method, target, status in [
+                ("worker", "POST", "/purge-queue/jobs", 404),
+                ("boss", "POST", "/purge-all", 200),
+                ("worker", "POST", "/purge-all", 403),
+                ("nobody", "POST", "/purge-all", 401),
+                ("worker", "GET", "/audit", 403),
+                ("boss", "GET", "/audit", 200),
+            ]:
+                login = b"Authorization: Bearer %b\r\n" % name.encode()
+                reply = await client.ask(method, target, None, login)
+                if status != 404:
+                    assert reply.status == status, (name, target)
+    assert {each["who"] for each in lines(path) if each["operation"] == "purge_all"} == {"boss"}
+    assert sum(each["operation"] == "purge_all" for each in lines(path)) == 1
+    assert not any(each["peer"] == each["who"] for each in lines(path))
