@@ -23,6 +23,7 @@ SCREENS = {
     "find": "#/find",
     "log": "#/log",
     "timings": "#/timings",
+    "audit": "#/audit",
 }
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 

@@ -129,6 +129,8 @@ export const requests = {
   /** @param {number} seconds */
   timings: (seconds) => get("operation-timings", { seconds: String(seconds) }),
   histograms: () => get("operation-histograms"),
+  /** @param {{ limit?: number, cursor?: string }} page */
+  audit: (page) => get("audit", filled(page)),
 
   /** @param {string} name @param {Record<string, unknown>} config */
   createQueue: (name, config) => post("create-queue", { name, config }),

@@ -8,6 +8,7 @@ import { Notices } from "./components/notices.js";
 import { Shortcuts } from "./components/shortcuts.js";
 import { html } from "./html.js";
 import { link, route } from "./router.js";
+import { AuditScreen } from "./screens/audit.js";
 import { Find } from "./screens/find.js";
 import { LogScreen } from "./screens/log.js";
 import { Overview } from "./screens/overview.js";
@@ -24,6 +25,7 @@ const SCREENS = {
   find: { title: () => "Find", view: Find },
   log: { title: () => "Log", view: LogScreen },
   timings: { title: () => "Timings", view: TimingsScreen },
+  audit: { title: () => "Audit", view: AuditScreen },
 };
 
 const Missing = () => html`

@@ -116,4 +116,14 @@
  * @property {number} [requeues]
  */
 
+/**
+ * @typedef {object} AuditRecord Who did what.
+ * @property {number} number
+ * @property {string} time
+ * @property {string} who
+ * @property {string} operation
+ * @property {string | null} queue
+ * @property {string} outcome
+ */
+
 export {};

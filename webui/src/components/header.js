@@ -14,6 +14,7 @@ const SCREENS = [
   ["find", "Find"],
   ["log", "Log"],
   ["timings", "Timings"],
+  ["audit", "Audit"],
 ];
 
 export function Header() {

@@ -21,12 +21,13 @@ const KEYS = [
   ["g f", "Find a message"],
   ["g l", "Log"],
   ["g t", "Timings"],
+  ["g a", "Audit"],
   ["n", "New queue, on the queues screen; publish, on a queue"],
   ["r", "Ask the server at once"],
   ["?", "These keys"],
   ["Esc", "Close a dialog or a menu"],
 ];
-const PLACES = /** @type {Record<string, string>} */ ({ o: "overview", q: "queues", f: "find", l: "log", t: "timings" });
+const PLACES = /** @type {Record<string, string>} */ ({ o: "overview", q: "queues", f: "find", l: "log", t: "timings", a: "audit" });
 const GO_MS = 1_500;
 
 export function Shortcuts() {
