@@ -1,7 +1,8 @@
 """The catalog of queues: create, find, rename, purge, delete, count.
 
 Rule: a queue is identified by its number. Its name is a label that a single write changes, so a rename keeps
-everything. Purge and delete are range deletes. Numbers are never reused.
+everything. Purge and delete are range deletes. Numbers are never reused. Only a purge that can be undone gives a queue
+another number (`trash.py`).
 """
 
 from __future__ import annotations

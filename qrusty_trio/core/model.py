@@ -102,7 +102,7 @@ class Delivery(msgspec.Struct, frozen=True, gc=False):
     """
 
     queue_number: int
-    """Stable for the life of the queue; a rename does not change it."""
+    """A rename does not change it. Only a purge that can be undone does, and that ends the delivery."""
     id: str
     """UUID text, 36 characters."""
     payload: str
