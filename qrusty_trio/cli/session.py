@@ -9,9 +9,10 @@ Requirements: API-0123
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import trio
 
@@ -20,7 +21,7 @@ from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.output import Output, say
 from qrusty_trio.cli.targets import Target
 from qrusty_trio.client import HttpClient, ProtocolError
-from qrusty_trio.client.operations import TABLE, Request, request_for
+from qrusty_trio.client.operations import TABLE, Request
 
 T = TypeVar("T")
 
@@ -49,11 +50,9 @@ class Session:
                 consumer_id=consumer or self.target.consumer,
                 timeout_seconds=self.timeout,
                 patience_seconds=0,
+                watch=_Watch(self.target if self.verbose else None),
                 **self.target.tls,
             ) as client:
-                if self.verbose:
-                    _tell_requests(client, self.target)
-                _check_responses(client)
                 return await talk(client)
 
         return trio.run(main)
@@ -90,34 +89,21 @@ _RESPONSES: dict[str, dict[str, Any]] = {
 """What the commands read in responses of which the client does not know the shape."""
 
 
-def _check_responses(client: HttpClient) -> None:
-    """Make a client raise ProtocolError for a response that no such server gives."""
-    call = client._call
+class _Watch:
+    """Prints each request as the equal call of curl, if it is given a target, and looks at responses."""
 
-    async def asked(name: str, *given: Any, **options: Any) -> Any:
-        response = await call(name, *given, **options)
-        for member, kind in _RESPONSES.get(name, {}).items():
-            if not isinstance(response, dict) or not isinstance(response.get(member, call), kind):
-                raise ProtocolError(f"its response to {TABLE[name].path} has no '{member}'")
-        return response
+    def __init__(self, told: Target | None) -> None:
+        self._told = told
 
-    client._call = asked
+    def asked(self, operation: str, request: Request) -> None:
+        if self._told is not None:
+            say(curl_of(self._told, request))
 
-
-def _tell_requests(client: HttpClient, target: Target) -> None:
-    """Make a client print each request as the equal call of curl."""
-    call = client._call
-
-    async def told(
-        name: str,
-        params: Mapping[str, str] | None = None,
-        fields: Mapping[str, object] | None = None,
-        **options: Any,
-    ) -> Any:
-        say(curl_of(target, request_for(TABLE[name], params or {}, fields or {})))
-        return await call(name, params, fields, **options)
-
-    client._call = told
+    def answered(self, operation: str, content: Any) -> None:
+        """Raise ProtocolError for a response that no such server gives."""
+        for member, kind in _RESPONSES.get(operation, {}).items():
+            if not isinstance(content, dict) or not isinstance(content.get(member, self), kind):
+                raise ProtocolError(f"its response to {TABLE[operation].path} has no '{member}'")
 
 
 _CURL = {"ca_file": "--cacert", "certificate_file": "--cert", "key_file": "--key"}
@@ -125,6 +111,7 @@ _CURL = {"ca_file": "--cacert", "certificate_file": "--cert", "key_file": "--key
 
 def curl_of(target: Target, request: Request) -> str:
     """The request as a command for a shell."""
+    url = urlsplit(target.url)
     words = ["curl"]
     for name, file in target.tls.items():
         words += [_CURL[name], file]
@@ -132,4 +119,4 @@ def curl_of(target: Target, request: Request) -> str:
         words += ["-X", request.method]
     if request.body is not None:
         words += ["-H", "Content-Type: application/json", "-d", request.body.decode()]
-    return shlex.join([*words, target.url + request.target])
+    return shlex.join([*words, f"{url.scheme}://{url.netloc}{request.target}"])

@@ -44,6 +44,7 @@ from qrusty_trio.client.errors import (
     UndoNotPossible,
 )
 from qrusty_trio.client.http import HttpClient
+from qrusty_trio.client.operations import Request, Watch
 from qrusty_trio.client.results import UNCHANGED, Acked, Nacked, NewMessage, Published, Rejected, Renewed, Taken
 from qrusty_trio.client.subscription import Deliveries, Delivery
 from qrusty_trio.client.worker import Handler, Message, worker
@@ -83,6 +84,7 @@ __all__ = [
     "ReadOnly",
     "Rejected",
     "Renewed",
+    "Request",
     "RequestError",
     "Starting",
     "StorageError",
@@ -90,6 +92,7 @@ __all__ = [
     "TimedOut",
     "Unavailable",
     "UndoNotPossible",
+    "Watch",
     "connect",
     "worker",
 ]

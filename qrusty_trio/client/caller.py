@@ -12,7 +12,7 @@ import anyio
 
 from qrusty_trio.client.addresses import address_of
 from qrusty_trio.client.errors import ClientError
-from qrusty_trio.client.operations import TABLE, content, outcome, request_for
+from qrusty_trio.client.operations import TABLE, Watch, content, outcome, request_for
 from qrusty_trio.client.pool import Pool
 from qrusty_trio.client.retries import Retries
 from qrusty_trio.client.tls import Tls
@@ -21,12 +21,21 @@ from qrusty_trio.client.tls import Tls
 class Caller:
     """Sends the requests of an `HttpClient`, whose docstring says what the arguments mean."""
 
-    def __init__(self, url: str, connections: int, timeout_seconds: float, patience_seconds: float, tls: Tls) -> None:
+    def __init__(
+        self,
+        url: str,
+        connections: int,
+        timeout_seconds: float,
+        patience_seconds: float,
+        tls: Tls,
+        watch: Watch | None,
+    ) -> None:
         address = address_of(url)
         self._pool = Pool(address, connections, tls)
         self._prefix = address.prefix
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds
+        self._watch = watch
 
     async def call(
         self,
@@ -43,12 +52,17 @@ class Caller:
         request = request_for(operation, params or {}, fields or {}, self._prefix)
         patience = self._patience_seconds if patience_seconds is None else patience_seconds
         retries = Retries(operation.repeatable or repeat, anyio.current_time() + patience)
+        if self._watch is not None:
+            self._watch.asked(name, request)
         while True:
             try:
                 response = await self._pool.request(request, self._timeout_seconds + wait_seconds)
                 refusal = outcome(response)
                 if refusal is None:
-                    return content(response)
+                    answer = content(response)
+                    if self._watch is not None:
+                        self._watch.answered(name, answer)
+                    return answer
                 raise refusal
             except ClientError as error:
                 pause = retries.pause_after(error, anyio.current_time())

@@ -23,6 +23,7 @@ from typing import Any, Literal
 from qrusty_trio.client.arguments import choice, list_of, named, object_of, taken
 from qrusty_trio.client.caller import Caller
 from qrusty_trio.client.errors import Unavailable
+from qrusty_trio.client.operations import Watch
 from qrusty_trio.client.results import (
     UNCHANGED,
     Acked,
@@ -47,7 +48,7 @@ class HttpClient:
     after a restart needs a fixed one. timeout_seconds: for a response, `wait_seconds` not included. patience_seconds:
     how long requests that had no effect are sent again, at growing and random intervals: nobody listened, the server
     was starting, or short of memory or connections. Requests that only look are sent again when a connection was lost,
-    too.
+    too. watch: sees each request and its response.
 
     All methods raise the `RequestError` that the server answers with; ConnectionLost if there is no response, after
     which the request may or may not have had its effect; TimedOut, which is a ConnectionLost; ProtocolError; and
@@ -65,6 +66,7 @@ class HttpClient:
         ca_file: FilePath | None = None,
         certificate_file: FilePath | None = None,
         key_file: FilePath | None = None,
+        watch: Watch | None = None,
     ) -> None:
         """Raises InvalidUrl, a ValueError, if `url` is not like http://host:port, https://host/prefix or unix:/path.
 
@@ -76,7 +78,7 @@ class HttpClient:
             raise ValueError(f"connections must be at least 1, not {connections}")
         self.consumer_id = consumer_id or f"client-{uuid.uuid4()}"
         self._caller = Caller(
-            url, connections, timeout_seconds, patience_seconds, Tls(ca_file, certificate_file, key_file)
+            url, connections, timeout_seconds, patience_seconds, Tls(ca_file, certificate_file, key_file), watch
         )
         self._call = self._caller.call
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote
 
 import msgspec
@@ -123,6 +123,16 @@ class Request:
     target: str
     """Path and query, percent-encoded."""
     body: bytes | None = None
+
+
+class Watch(Protocol):
+    """Sees what an `HttpClient` sends and gets, such as to log it. `operation` is the name of the client's method."""
+
+    def asked(self, operation: str, request: Request) -> None:
+        """A request is about to be sent, for the first time."""
+
+    def answered(self, operation: str, content: Any) -> None:
+        """The server did it; `content` is the JSON of its response, None if there is none. Raise to refuse it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,40 @@ async def test_messages(fast_path: bool) -> None:
             await client.publish("jobs", "p", -1)
 
 
+class Refusing:
+    """Notes what it is told, and takes no response to `stats`."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    def asked(self, operation: str, request: q.Request) -> None:
+        self.told.append((operation, request.method, request.target))
+
+    def answered(self, operation: str, content: object) -> None:
+        self.told.append(content)
+        if operation == "stats":
+            raise q.ProtocolError("not these")
+
+
+# Verifies: WS-0046
+@both_paths
+async def test_each_request_and_its_response_can_be_seen(fast_path: bool) -> None:
+    watch = Refusing()
+    async with running(fast_path) as server, q.HttpClient(f"http://127.0.0.1:{server.port}", watch=watch) as client:
+        assert await client.consume("a/b") is None
+        with pytest.raises(q.QueueNotFound):
+            await client.priorities("none")
+        with pytest.raises(q.ProtocolError, match="not these"):
+            await client.stats()
+    assert watch.told[:3] == [
+        ("consume", "POST", "/consume?queue=a%2Fb"),
+        None,
+        ("priorities", "GET", "/queues/none/priorities"),
+    ]
+    assert watch.told[3] == ("stats", "GET", "/stats")
+    assert len(watch.told) == 5
+
+
 @both_paths
 async def test_batches(fast_path: bool) -> None:
     async with running(fast_path) as server, client_of(server) as client:
