@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.identity import Identity
 from qrusty_trio.http.peers import Peer
@@ -95,9 +96,10 @@ class AccessLog:
         path, octets, queue = call.operation.path, len(reply.body), _queue_of(call)
         self.note(peer, method, path, reply.status, octets, begun, call.identity, token, queue, call.params)
 
-    def websocket(self, peer: Peer, status: int, begun: float) -> None:
+    def websocket(self, peer: Peer, principal: Principal | None, status: int, begun: float) -> None:
         """A WebSocket opened (status 101), or ended with this code."""
-        self.note(peer, WEBSOCKET, WEBSOCKET_PATH, status, 0, begun)
+        token = principal.name if principal is not None else NONE
+        self.note(peer, WEBSOCKET, WEBSOCKET_PATH, status, 0, begun, token=token)
 
     def note(
         self,

@@ -142,13 +142,13 @@ async def serve_connection(
     if access is None:
         await connection.run()
         return
-    peer, begun = current(), perf_counter()
-    access.websocket(peer, SWITCHING_PROTOCOLS, begun)
+    peer, begun, session = current(), perf_counter(), connection.session
+    access.websocket(peer, session.principal, SWITCHING_PROTOCOLS, begun)
     try:
         await connection.run()
     finally:
-        session = connection.session
-        access.websocket(peer, session.close_code or (ABNORMAL if session.ending is Ending.LOST else NORMAL), begun)
+        code = session.close_code or (ABNORMAL if session.ending is Ending.LOST else NORMAL)
+        access.websocket(peer, session.principal, code, begun)
 
 
 class _Signal:

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from qrusty_trio.http.access_log import Access, AccessLog, console_line, json_li
 from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.peers import Peer, peer_at
 from qrusty_trio.logs import AccessFormat
-from tests.http.web import PATHS, Web, request
+from tests.http.web import PATHS, Client, Web, request
 from tests.http.web import running as web_running
 from tests.server.running import child_environment, child_process, client_of, websocket_of
 
@@ -236,3 +237,39 @@ def test_every_path_of_the_table() -> None:
         shown = path_of(operation.path, params)
         assert re.fullmatch(r"[!-~]+", shown)
         assert shown.count("/") == operation.path.count("/")
+
+
+# Verifies: API-0164
+@both_paths
+async def test_the_token_of_requests_and_websockets(tmp_path: Path, fast_path: bool) -> None:
+    tokens, out = tmp_path / "tokens.toml", tmp_path / "out"
+    tokens.write_text(f'[[token]]\nname = "boss"\nsha256 = "{sha256(b"secret").hexdigest()}"\ngrants = ["admin:*"]\n')
+    variables = {
+        "QRUSTY_ACCESS_LOG": "json",
+        "QRUSTY_TOKENS_FILE": str(tokens),
+        "QRUSTY_FAST_LANE": "enabled" if fast_path else "disabled",
+    }
+    login = b"Authorization: Bearer secret\r\n"
+    upgrade = b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" + login
+    key = b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n"
+    with out.open("wb") as stdout:
+        async with child_process(child_environment(tmp_path / "data", **variables), stdout=stdout) as server:
+            await server.logged("ready after")
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                client = Client(stream)
+                assert (await client.ask("GET", "/queues", None, login)).status == 200
+                assert (await client.ask("GET", "/queues")).status == 401
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                await stream.send_all(b"GET /ws HTTP/1.1\r\nHost: 127.0.0.1\r\n" + upgrade + key + b"\r\n")
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 101")
+            with trio.fail_after(60):
+                while len(out.read_bytes().splitlines()) < 4:  # noqa: ASYNC110  # nobody tells
+                    await trio.sleep(0.005)
+    found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+    assert [(line["token"], line["status"]) for line in found] == [
+        ("boss", 200),
+        ("-", 401),
+        ("boss", 101),
+        ("boss", 1006),
+    ]
+    assert "secret" not in out.read_text("utf-8")
