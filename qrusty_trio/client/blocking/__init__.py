@@ -6,16 +6,17 @@
         if message is not None:
             client.ack("jobs", message.id)
 
-`HttpClient` has the methods of `qrusty_trio.client.HttpClient`, which block. `worker` calls a function in threads. What
-they take, return and raise is in `qrusty_trio.client`.
+`HttpClient` has the methods of `qrusty_trio.client.HttpClient`, which block. `connect` opens a WebSocket, for a
+stream of messages. `worker` calls a function in threads. What they take, return and raise is in `qrusty_trio.client`.
 
-Rule: any number of threads may share a client. No thread and no event loop runs behind it: a call is done in the thread
-that makes it.
+Rule: any number of threads may share a client. Behind an `HttpClient` there is no thread and no event loop: a call is
+done in the thread that makes it. A WebSocket has both, in one thread as long as it is open.
 
 Requirements: WS-0048
 """
 
 from qrusty_trio.client.blocking.http import HttpClient
+from qrusty_trio.client.blocking.websocket import Client, Deliveries, Delivery, connect
 from qrusty_trio.client.blocking.worker import Handler, worker
 
-__all__ = ["Handler", "HttpClient", "worker"]
+__all__ = ["Client", "Deliveries", "Delivery", "Handler", "HttpClient", "connect", "worker"]
