@@ -34,13 +34,14 @@ from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
 from qrusty_trio.core.trash import MAX_KEPT
-from qrusty_trio.http import access_log, byte_budget, websocket, websocket_auth
+from qrusty_trio.http import access_log, byte_budget, handshakes, websocket, websocket_auth
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
 from qrusty_trio.http.fallback.root import MAX_ACCEPT_CHARACTERS
 from qrusty_trio.http.fallback.share import LARGE_RESPONSES
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS
+from qrusty_trio.http.handshakes import MAX_HANDSHAKES, MAX_STEPS
 from qrusty_trio.http.header_block import (
     BODY_SECONDS,
     HEADER_SECONDS,
@@ -119,6 +120,8 @@ def documented_limits() -> dict[str, str]:
         "addresses whose failed tokens are remembered": f"{failures.MAX_ADDRESSES:,}",
         "time for the first frame of a WebSocket that showed no token": f"{websocket_auth.AUTH_SECONDS:g} s",
         "connections being turned away at a time": f"{MAX_TURNED_AWAY}",
+        "TLS handshakes under way": f"{MAX_HANDSHAKES}",
+        "time for a TLS handshake; pieces it may come in": f"{handshakes.HANDSHAKE_SECONDS:g} s; {MAX_STEPS}",
         "requests of an HTTP connection run together": f"{REQUESTS_PER_STEP}",
         "body that repeats a field or escapes its name": f"{MAX_DOUBTFUL_BYTES:,} bytes and its strings",
         "request line and headers": f"{MAX_HEADER_BYTES // 2**10} KiB",

@@ -88,7 +88,7 @@ async def shows(conversations: Sequence[Conversation], finding: Finding) -> bool
 async def _shown_by(server: Target, conversations: Sequence[Conversation], finding: Finding) -> bool:
     async with trio.open_nursery() as nursery:
         for conversation in conversations:
-            nursery.start_soon(Player(conversation).play, server.port)
+            nursery.start_soon(Player(conversation).play, server.control_port)
     with trio.move_on_after(AFTER_SECONDS):
         await server.child.process.wait()
     return finding.key in [found.key for found in await look(server, finding.what)]
@@ -118,7 +118,7 @@ async def look(server: Target, what: What | None = None) -> list[Finding]:
     elif what is What.BROKEN:
         try:
             with trio.move_on_after(3.0):
-                await control.over_http(server.port, False, Random(0))
+                await control.over_http(server.control_port, False, Random(0))
         except control.Broken as broken:
             found.append(Finding(What.BROKEN, str(broken)[:60], str(broken)))
     return found

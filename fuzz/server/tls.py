@@ -103,7 +103,7 @@ class Wire:
             await self._flush()
         if self._wrong == "garbage behind":
             await self._send(self._rng.randbytes(50))
-        if not in_order or self._rng.random() < 0.5:
+        if self._wrong or not in_order or self._rng.random() < 0.5:
             self._sock.shutdown(socket.SHUT_WR)
 
 

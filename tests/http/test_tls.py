@@ -16,7 +16,7 @@ from trio_websocket import wrap_client_stream
 
 from qrusty_trio.http import tls
 from qrusty_trio.http.tls import RECORD_BYTES, TlsStream
-from tests.certificates import TlsPeer, client_context, server_context, tls_peer
+from tests.certificates import TlsPeer, authority, client_certificate, client_context, server_context, tls_peer
 from tests.http.fallback.test_http2 import Peer
 from tests.http.web import PATHS, Client, Web, request, running
 
@@ -302,6 +302,20 @@ async def test_a_stream_that_is_used_wrongly(fast_path: bool, tmp_path: Path) ->
     await theirs.stream.aclose()
 
 
+# Verifies: API-0186
+async def test_whom_a_certificate_names(fast_path: bool, tmp_path: Path) -> None:
+    server = server_context(tmp_path, client_ca=True)
+    for shown, name in ((client_certificate(), "billing"), (authority().issue_cert("x@test.example"), None)):
+        ours, theirs = await _pair(tmp_path, server, client_context(shown))
+        assert ours.subject == name
+        await ours.aclose()
+        await theirs.stream.aclose()
+    ours, theirs = await _pair(tmp_path)
+    assert ours.subject is None
+    await ours.aclose()
+    await theirs.stream.aclose()
+
+
 async def test_a_response_that_left_in_part_is_not_closed_in_order(
     fast_path: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,12 +329,14 @@ async def test_a_response_that_left_in_part_is_not_closed_in_order(
     await theirs.stream.aclose()
 
 
-async def _pair(tmp_path: Path) -> tuple[TlsStream, TlsPeer]:
+async def _pair(
+    tmp_path: Path, server: ssl.SSLContext | None = None, client: ssl.SSLContext | None = None
+) -> tuple[TlsStream, TlsPeer]:
     listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
     async with listener:
-        client = await trio.open_tcp_stream(*listener.socket.getsockname()[:2])
-        ours = TlsStream(await listener.accept(), server_context(tmp_path))
-    theirs = TlsPeer(client, client_context())
+        stream = await trio.open_tcp_stream(*listener.socket.getsockname()[:2])
+        ours = TlsStream(await listener.accept(), server or server_context(tmp_path))
+    theirs = TlsPeer(stream, client or client_context())
     async with trio.open_nursery() as nursery:
         nursery.start_soon(theirs.shake_hands)
         while True:
