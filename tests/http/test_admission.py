@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from qrusty_trio.addresses import Address, UnixAddress
 from qrusty_trio.http import peers
 from qrusty_trio.http.admission import HEADER_SECONDS, Admission
 from qrusty_trio.http.peers import peer_at, peer_of
+from tests.certificates import client_context, server_context
 from tests.http.test_proxy_header import v2
 from tests.http.web import PATHS, Client, running
 from tests.server.running import running as whole_server
@@ -268,3 +269,29 @@ async def test_the_names_of_peers(tmp_path: Path) -> None:
     assert pair(socket.AF_INET6, ("::1", 0)) == "[::1]:PORT"
     assert pair(socket.AF_UNIX, str(tmp_path / "q")) == f"unix:uid={os.getuid()}"
     assert peer_at("::ffff:192.0.2.1", 7).name == "192.0.2.1:7"
+
+
+# Verifies: API-0162, API-0163
+@both_paths
+async def test_the_header_precedes_tls(fast_path: bool, tmp_path: Path) -> None:
+    context = server_context(tmp_path)
+    admission = Admission(limit=1, trusted=LOOPBACK)
+
+    async def secured(port: int) -> Client:
+        raw = await trio.open_tcp_stream("127.0.0.1", port)
+        await raw.send_all(header("192.0.2.1"))
+        stream = trio.SSLStream(raw, client_context(), server_hostname="127.0.0.1", https_compatible=True)
+        return Client(stream)
+
+    async with running(fast_path, admission=admission, tls=lambda: context) as web:
+        first, second = await secured(web.port), await secured(web.port)
+        assert (await first.ask("GET", "/health")).status == 200
+        assert (await second.ask("GET", "/health")).status == 503
+        for client in (first, second):
+            await trio.aclose_forcefully(client.stream)
+        # TLS at once is no header.
+        async with asking(web.port, b"\x16\x03\x01\x00\x05") as client:
+            with suppress(trio.BrokenResourceError):
+                await client.stream.receive_some()
+    assert admission.refused == 2
+    assert web.context.bulkheads.failures == 0
