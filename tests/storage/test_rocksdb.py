@@ -190,8 +190,8 @@ def test_a_directory_in_use_is_refused(tmp_path: Path) -> None:
 # Verifies: PER-0013
 def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     open_store(tmp_path).close()
-    (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 3\n")
-    assert_refused_untouched(tmp_path, "another version of the server .schema 3")
+    (tmp_path / "FORMAT").write_text("qrusty-trio store, schema 4\n")
+    assert_refused_untouched(tmp_path, "another version of the server .schema 4")
 
 
 def set_schema(path: Path, version: int) -> None:
