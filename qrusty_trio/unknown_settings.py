@@ -10,7 +10,7 @@ from qrusty_trio.config import TABLE
 
 OWN_PREFIXES = ("QRUSTY_", "ROCKSDB_", "WS_PING_")
 """An unknown variable with one of these prefixes is reported as a likely typo."""
-OF_COMMANDS = frozenset({"QRUSTY_URL", "QRUSTY_CA", "QRUSTY_CLIENT_CERT", "QRUSTY_CLIENT_KEY"})
+OF_COMMANDS = frozenset({"QRUSTY_URL", "QRUSTY_TOKEN", "QRUSTY_CA", "QRUSTY_CLIENT_CERT", "QRUSTY_CLIENT_KEY"})
 """What commands read, and a server does not."""
 _OF_KUBERNETES = re.compile(
     r"[A-Z0-9_]+?_(SERVICE_(HOST|PORT(_[A-Z0-9_]+)?)|PORT(_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"

@@ -26,6 +26,7 @@ class Context(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):
     consumer: str | None = None
     read_only: bool = False
     """Whether commands that change something are refused."""
+    token: str | None = None
 
 
 class Contexts(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True):

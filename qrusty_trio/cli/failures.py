@@ -27,6 +27,7 @@ from qrusty_trio.client import (
     RequestError,
     Starting,
     TimedOut,
+    Unauthenticated,
 )
 
 
@@ -73,6 +74,7 @@ def explained(error: ClientError, url: str) -> Failed:
 
 
 _WAYS_OUT: dict[type[RequestError], str] = {
+    Unauthenticated: "Set QRUSTY_TOKEN, or give the context one: `qrusty-trio context add --replace --token-file`",
     QueueNotFound: "`qrusty-trio queue list` names those that exist",
     NotLocked: "Its lock has ended, or --consumer differs from that of the consume",
     QueueProtected: "Lift it with `qrusty-trio queue update QUEUE --no-protect`",

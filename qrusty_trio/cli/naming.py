@@ -8,6 +8,8 @@ Requirements: API-0124
 from __future__ import annotations
 
 import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -22,6 +24,7 @@ from qrusty_trio.cli.failures import Failed
 from qrusty_trio.cli.parameters import DryRun
 from qrusty_trio.cli.session import Session
 from qrusty_trio.cli.targets import checked
+from qrusty_trio.client.addresses import authorization_of
 
 COLUMNS = ("name", "url", "selected", "read_only", "consumer")
 
@@ -45,6 +48,9 @@ def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="Its server.", show_default=False)],
     consumer: Annotated[str | None, typer.Option(help="For whom messages are locked.", show_default=False)] = None,
     read_only: Annotated[bool, typer.Option("--read-only", help="Refuse commands that change something.")] = False,
+    token_file: Annotated[
+        Path | None, typer.Option(help="Where its token is; - is stdin. It is copied.", show_default=False)
+    ] = None,
     select: Annotated[bool, typer.Option("--select", help="Select it, too.")] = False,
     replace: Annotated[bool, typer.Option("--replace", help="Replace one of the same name.")] = False,
     dry_run: DryRun = False,
@@ -61,7 +67,7 @@ def add(
     known = contexts.load(path)
     if name in known.contexts and not replace:
         raise Failed(Exit.REFUSED, f"there is a context '{name}': give --replace, or another name")
-    known.contexts[name] = Context(checked(url, "URL"), consumer, read_only)
+    known.contexts[name] = Context(checked(url, "URL"), consumer, read_only, _read_token(token_file))
     if select:
         known.selected = name
     if not dry_run:
@@ -133,7 +139,22 @@ def remove(session: Session, name: Name, dry_run: DryRun = False) -> Exit:
     return Exit.DONE
 
 
+def _read_token(file: Path | None) -> str | None:
+    """The token in a file, without the space around it. Raises Failed."""
+    if file is None:
+        return None
+    try:
+        token = (sys.stdin.read() if str(file) == "-" else file.read_text(encoding="ascii")).strip()
+        authorization_of(token)
+    except OSError as error:
+        raise Failed(Exit.USAGE, f"--token-file: {file} can't be read: {error.strerror}") from error
+    except ValueError:
+        raise Failed(Exit.USAGE, f"--token-file: there is no token in {file}") from None
+    return token
+
+
 def _row(name: str, known: contexts.Contexts) -> dict[str, Any]:
     fields: dict[str, Any] = msgspec.to_builtins(known.contexts[name])
+    fields["token"] = fields.get("token") is not None
     defaults = {"consumer": None, "read_only": False}
     return {"name": name, **defaults, **fields, "selected": name == known.selected}

@@ -27,6 +27,7 @@ from qrusty_trio.cli import (
     serving,
     smoke,
     stores,
+    tokens,
     transfer,
     trash,
     working,
@@ -62,6 +63,7 @@ def make_app() -> typer.Typer:
     probes.register(app)
     smoke.register(app)
     naming.register(_group(app, "context", "Contexts: servers that have a name."))
+    tokens.register(_group(app, "token", "Tokens of a server: create."))
     return app
 
 
@@ -92,6 +94,7 @@ def _root(
     Without a command it serves. The commands talk to the server of --url or --context, else of QRUSTY_URL, else of the
     selected context, else to http://127.0.0.1:6784. For https, QRUSTY_CA names a file with the certificates to trust,
     and QRUSTY_CLIENT_CERT and QRUSTY_CLIENT_KEY the certificate to show and its key, for a server that asks for one.
+    They show the token of the context, else QRUSTY_TOKEN.
     """
     if context.invoked_subcommand is None:
         raise typer.Exit(serving.serve())

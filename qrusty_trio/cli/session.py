@@ -51,6 +51,7 @@ class Session:
                 timeout_seconds=self.timeout,
                 patience_seconds=0,
                 watch=_Watch(self.target if self.verbose else None),
+                token=self.target.token,
                 **self.target.tls,
             ) as client:
                 return await talk(client)
@@ -119,4 +120,7 @@ def curl_of(target: Target, request: Request) -> str:
         words += ["-X", request.method]
     if request.body is not None:
         words += ["-H", "Content-Type: application/json", "-d", request.body.decode()]
-    return shlex.join([*words, f"{url.scheme}://{url.netloc}{request.target}"])
+    command = shlex.join([*words, f"{url.scheme}://{url.netloc}{request.target}"])
+    if target.token is not None:
+        command = command.replace("curl", 'curl -H "Authorization: Bearer $QRUSTY_TOKEN"', 1)
+    return command

@@ -1,7 +1,8 @@
 """Which server a command talks to, and as whom.
 
 Rule: the nearest word counts. First --url or --context, then QRUSTY_URL, then the selected context, then the address
-that a server has by default.
+that a server has by default. The token is that of the context, or else QRUSTY_TOKEN. It is never an argument, as
+everybody on the machine can read those.
 
 Requirements: API-0124
 """
@@ -24,6 +25,7 @@ from qrusty_trio.client.addresses import UNIX, address_of
 
 DEFAULT_URL = "http://127.0.0.1:6784"
 VARIABLE = "QRUSTY_URL"
+TOKEN_VARIABLE = "QRUSTY_TOKEN"
 TLS_VARIABLES = {"ca_file": "QRUSTY_CA", "certificate_file": "QRUSTY_CLIENT_CERT", "key_file": "QRUSTY_CLIENT_KEY"}
 """Files for https: whose certificates are trusted, what is shown to the server, and its key."""
 
@@ -40,6 +42,8 @@ class Target:
     read_only: bool = False
     tls: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the client: those of `TLS_VARIABLES` that are set."""
+    token: str | None = field(default=None, repr=False)
+    """What the server asks for, if it has tokens."""
 
     @property
     def websocket_url(self) -> str:
@@ -58,23 +62,25 @@ def target_of(url: str | None, context: str | None, environment: Mapping[str, st
 
 
 def _named(url: str | None, context: str | None, environment: Mapping[str, str]) -> Target:
+    token = environment.get(TOKEN_VARIABLE) or None
     if url is not None:
-        return Target(checked(url, "--url"), "--url", default_consumer())
+        return Target(checked(url, "--url"), "--url", default_consumer(), token=token)
     if context is not None:
         return _of_context(context, environment)
     variable = environment.get(VARIABLE)
     if variable:
-        return Target(checked(variable, VARIABLE), VARIABLE, default_consumer())
+        return Target(checked(variable, VARIABLE), VARIABLE, default_consumer(), token=token)
     selected = contexts.load(contexts.file_of(environment)).selected
     if selected is not None:
         return _of_context(selected, environment)
-    return Target(DEFAULT_URL, "default", default_consumer())
+    return Target(DEFAULT_URL, "default", default_consumer(), token=token)
 
 
 def _of_context(name: str, environment: Mapping[str, str]) -> Target:
     found = contexts.load(contexts.file_of(environment)).get(name)
     url = checked(found.url, f"context {name}")
-    return Target(url, f"context {name}", found.consumer or default_consumer(), found.read_only)
+    token = found.token or environment.get(TOKEN_VARIABLE) or None
+    return Target(url, f"context {name}", found.consumer or default_consumer(), found.read_only, token=token)
 
 
 def checked(url: str, source: str) -> str:

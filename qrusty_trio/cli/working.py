@@ -88,6 +88,7 @@ def work(
                 lock_seconds=lock,
                 grace_seconds=grace,
                 reconnect_seconds=reconnect,
+                token=session.target.token,
                 stop=stop,
                 **session.target.tls,
             )

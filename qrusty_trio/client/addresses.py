@@ -74,6 +74,18 @@ def _unix(url: str, prefix: str) -> Address:
     return Address("localhost", 80, False, prefix, path)
 
 
+def authorization_of(token: str | None) -> str:
+    """The value of the header Authorization; '' without a token. Raises ValueError for what is none, unshown.
+
+    Requirements: API-0193
+    """
+    if token is None:
+        return ""
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise ValueError("a token has printable ASCII characters only, at least one, and no space")
+    return f"Bearer {token}"
+
+
 def shown(url: str) -> str:
     """A URL without its user and password."""
     return re.sub("//[^/?#]*@", "//", url)

@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.abc import TaskStatus
 
-from qrusty_trio.client.addresses import shown
+from qrusty_trio.client.addresses import authorization_of, shown
 from qrusty_trio.client.connection import RESPONSE_SECONDS, Connection, Frame
 from qrusty_trio.client.errors import (
     AlreadySubscribed,
@@ -58,10 +58,12 @@ class Client:
         *,
         timeout_seconds: float = RESPONSE_SECONDS,
         patient: bool = False,
+        token: str | None = None,
         tls: Tls | None = None,
     ) -> None:
         """`patient`: the first attempt to connect is like all others. It is repeated, and `run` raises nothing."""
         self._url = url
+        self._authorization = authorization_of(token)
         self._tls = tls or Tls()
         self._reconnect_seconds = reconnect_seconds
         self._timeout_seconds = timeout_seconds
@@ -183,7 +185,7 @@ class Client:
             self._attempt = anyio.CancelScope()
             try:
                 with self._attempt:
-                    async with open_websocket(self._url, self._tls) as websocket:
+                    async with open_websocket(self._url, self._tls, self._authorization) as websocket:
                         if self._closing.is_set():
                             break  # It was opened in the very step in which `close` was called.
                         connection = Connection(websocket, self._take, self._timeout_seconds)
@@ -264,12 +266,14 @@ async def connect(
     ca_file: FilePath | None = None,
     certificate_file: FilePath | None = None,
     key_file: FilePath | None = None,
+    token: str | None = None,
 ) -> AsyncIterator[Client]:
     """Open a connection, as `async with connect("ws://127.0.0.1:6784/ws") as client`, and close it at the end.
 
     After a loss the client reconnects and subscribes again. It tries for up to `reconnect_seconds` in a row, at growing
     and random intervals. After that every request and every subscription raises ConnectionLost. A request whose
-    response takes longer than `timeout_seconds` raises TimedOut, and the connection is made anew.
+    response takes longer than `timeout_seconds` raises TimedOut, and the connection is made anew. `token` is what the
+    server asks for, if it has tokens.
 
     The files are for wss, see `client.tls.Tls`. Raises BadTlsFile, a ValueError, if one is missing or none.
 
@@ -279,7 +283,11 @@ async def connect(
     Requirements: SYS-0020
     """
     client = Client(
-        url, reconnect_seconds, timeout_seconds=timeout_seconds, tls=Tls(ca_file, certificate_file, key_file)
+        url,
+        reconnect_seconds,
+        timeout_seconds=timeout_seconds,
+        token=token,
+        tls=Tls(ca_file, certificate_file, key_file),
     )
     with bare_exceptions():
         async with anyio.create_task_group() as tasks:

@@ -168,6 +168,18 @@ class PublishFailed(RequestError):
     code = "publish_failed"
 
 
+class Unauthenticated(RequestError):
+    """The server has tokens, and none that counts was shown."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(RequestError):
+    """The token lacks the grant that the sentence names."""
+
+    code = "forbidden"
+
+
 class ReadOnly(RequestError):
     """The server changes nothing at the moment, because its operator said so."""
 
@@ -219,7 +231,9 @@ _CODES: dict[type[RequestError], tuple[str, ...]] = {
     UndoNotPossible: ("undo_not_possible",),
     PublishFailed: ("publish_failed", "duplicate_payload", "priority_kind_mismatch", "payload_lost"),
     ReadOnly: ("read_only",),
-    Unavailable: ("unavailable",),
+    Unauthenticated: ("unauthenticated",),
+    Forbidden: ("forbidden",),
+    Unavailable: ("unavailable", "rate_limited"),
     MemoryPressure: ("memory_pressure",),
     Starting: ("starting",),
     StorageError: ("storage_error", "disk_full"),

@@ -20,9 +20,9 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 class Exchange:
     """The state of a connection. Call `send`, then `receive` until it returns the response."""
 
-    def __init__(self, host: str) -> None:
-        """`host`: what goes into the header Host."""
-        self._host = host
+    def __init__(self, host: str, authorization: str = "") -> None:
+        """`host`, `authorization`: what goes into the headers Host and Authorization; '' for none."""
+        self._own = [("Host", host)] + ([("Authorization", authorization)] if authorization else [])
         self._connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEADER_BYTES)
         self._status = 0
         self._parts: list[bytes] = []
@@ -30,7 +30,7 @@ class Exchange:
 
     def send(self, request: Request) -> bytes:
         """The bytes of a request."""
-        headers = [("Host", self._host)]
+        headers = [*self._own]
         if (trace := traceparent()) is not None:
             headers.append(("traceparent", trace))
         body = request.body

@@ -67,8 +67,11 @@ class HttpClient:
         certificate_file: FilePath | None = None,
         key_file: FilePath | None = None,
         watch: Watch | None = None,
+        token: str | None = None,
     ) -> None:
-        """Raises InvalidUrl, a ValueError, if `url` is not like http://host:port, https://host/prefix or unix:/path.
+        """`token`: what the server asks for, if it has tokens.
+
+        Raises InvalidUrl, a ValueError, if `url` is not like http://host:port, https://host/prefix or unix:/path.
 
         The files are for https, see `client.tls.Tls`. Raises BadTlsFile, a ValueError, if one is missing or none.
 
@@ -78,7 +81,7 @@ class HttpClient:
             raise ValueError(f"connections must be at least 1, not {connections}")
         self.consumer_id = consumer_id or f"client-{uuid.uuid4()}"
         self._caller = Caller(
-            url, connections, timeout_seconds, patience_seconds, Tls(ca_file, certificate_file, key_file), watch
+            url, connections, timeout_seconds, patience_seconds, token, Tls(ca_file, certificate_file, key_file), watch
         )
         self._call = self._caller.call
 

@@ -31,10 +31,10 @@ from qrusty_trio.client.tls import Tls
 class _Open:
     """An open connection."""
 
-    def __init__(self, stream: ByteStream, host: str) -> None:
+    def __init__(self, stream: ByteStream, host: str, authorization: str) -> None:
         self.stream = stream
         self.idle_since = 0.0
-        self._exchange = Exchange(host)
+        self._exchange = Exchange(host, authorization)
 
     async def request(self, request: Request) -> tuple[Response, bool]:
         """The response, and whether the connection can be kept. Raises ConnectionLost, ProtocolError."""
@@ -60,8 +60,9 @@ class _Open:
 class Pool:
     """At most `size` connections to one address. Requests that find none free wait in turn."""
 
-    def __init__(self, address: Address, size: int, tls: Tls) -> None:
+    def __init__(self, address: Address, size: int, authorization: str, tls: Tls) -> None:
         self._address = address
+        self._authorization = authorization
         self._tls = tls
         self._slots = anyio.Semaphore(size)
         self._idle: list[_Open] = []
@@ -111,7 +112,7 @@ class Pool:
                     stream = await open_stream(address.host, address.port, tls=tls)
         except OSError as error:
             raise NotSent(f"can't connect to {address.place}: {reason(error)}") from error
-        return _Open(stream, address.name)
+        return _Open(stream, address.name, self._authorization)
 
     async def aclose(self) -> None:
         """Close what is idle. Connections with a request on them are closed by its end or cancellation."""

@@ -57,8 +57,10 @@ class Closed(Exception):
 
 
 @asynccontextmanager
-async def open_websocket(url: str, tls: Tls) -> AsyncIterator[WebSocket]:
+async def open_websocket(url: str, tls: Tls, authorization: str = "") -> AsyncIterator[WebSocket]:
     """Connect to a ws:// or wss:// URL, or to unix: and the path of a socket.
+
+    `authorization`: what goes into the header Authorization; '' for none.
 
     On exit, however it comes about, do the closing handshake in CLOSE_SECONDS.
 
@@ -78,7 +80,7 @@ async def open_websocket(url: str, tls: Tls) -> AsyncIterator[WebSocket]:
     websocket = WebSocket(stream, protocol)
     try:
         with anyio.fail_after(HANDSHAKE_SECONDS):
-            await websocket.shake_hands()
+            await websocket.shake_hands(authorization)
         try:
             yield websocket
         finally:
@@ -115,10 +117,13 @@ class WebSocket:
         """Whether messages may still be sent."""
         return self._protocol.state is OPEN and not self._torn
 
-    async def shake_hands(self) -> None:
+    async def shake_hands(self, authorization: str = "") -> None:
         """Raises Refused."""
         protocol = self._protocol
-        protocol.send_request(protocol.connect())
+        request = protocol.connect()
+        if authorization:
+            request.headers["Authorization"] = authorization
+        protocol.send_request(request)
         try:
             await self._stream.send(b"".join(protocol.data_to_send()))
             while protocol.state is not OPEN and protocol.handshake_exc is None:

@@ -78,6 +78,7 @@ async def worker(
     lock_seconds: int = 30,
     grace_seconds: float = 30.0,
     reconnect_seconds: float = 300.0,
+    token: str | None = None,
     stop: Stop | None = None,
     signals: Collection[Signals] = (),
     ca_file: FilePath | None = None,
@@ -95,6 +96,7 @@ async def worker(
     with a deadline.
 
     The worker connects, and reconnects, for up to `reconnect_seconds` in a row, at growing and random intervals.
+    `token` is what the server asks for, if it has tokens.
 
     Set `stop` to end it, or send one of `signals` to the process, such as `[signal.SIGTERM, signal.SIGINT]`. It then
     takes no more messages, waits `grace_seconds` for its handlers, cancels those that are left, and returns. A second
@@ -117,7 +119,7 @@ async def worker(
     work = _Work(queue, handler, concurrency, lock_seconds)
     with bare_exceptions():
         async with anyio.create_task_group() as tasks:
-            client = Client(url, reconnect_seconds, patient=True, tls=tls)
+            client = Client(url, reconnect_seconds, patient=True, token=token, tls=tls)
             client.add(work.deliveries)
             tasks.start_soon(client.run)
             if stop is not None:

@@ -48,7 +48,7 @@ def refusals(kind: type[errors.QrustyError] = errors.QrustyError) -> set[type[er
     ids=str,
 )
 def test_the_client_has_an_exception_for_every_refusal(theirs: type[errors.QrustyError]) -> None:
-    plain = {"internal", "method_not_allowed", "startup_refused"}
+    plain = {"internal", "method_not_allowed", "startup_refused", "tls_required", "too_many_failures"}
     error = request_error(theirs.code, "no", theirs.status)
     assert (type(error) is q.RequestError) == (theirs.code in plain)
     assert (error.code, error.status, str(error)) == (theirs.code, theirs.status, f"no ({theirs.code})")

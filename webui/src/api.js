@@ -120,6 +120,10 @@ function filled(values) {
 /** What each screen and button asks. `send` sends one; `curl` shows it. */
 export const requests = {
   server: () => get("server"),
+  /** @param {string} token */
+  login: (token) => post("login", { token }),
+  /** @returns {Request} */
+  logout: () => ({ method: "POST", path: "logout" }),
   openapi: () => get("openapi.json"),
   asyncapi: () => get("asyncapi.json"),
   /** @param {{ name?: string, search?: string, sort?: string, order?: string, limit?: number, offset?: number }} filter */

@@ -10,12 +10,13 @@ import { html } from "./html.js";
 import { link, route } from "./router.js";
 import { AuditScreen } from "./screens/audit.js";
 import { Find } from "./screens/find.js";
+import { Login } from "./screens/login.js";
 import { LogScreen } from "./screens/log.js";
 import { Overview } from "./screens/overview.js";
 import { QueueScreen } from "./screens/queue.js";
 import { Queues } from "./screens/queues.js";
 import { TimingsScreen } from "./screens/timings.js";
-import { server, start } from "./store.js";
+import { server, signedOut, start } from "./store.js";
 
 /** @type {Record<string, { title: (params: Record<string, string>) => string, view: import("../vendor/preact.js").FunctionComponent<any> }>} */
 const SCREENS = {
@@ -40,6 +41,7 @@ function Page() {
   useEffect(() => {
     document.title = title;
   }, [title]);
+  if (signedOut.value) return html`<main id="main" tabindex="-1"><${Login} /></main><${Notices} />`;
   return html`
     <a class="skip" href="#main" onClick=${skip}>To the content</a>
     <${Header} />

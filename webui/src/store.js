@@ -17,6 +17,8 @@ const HEARTBEAT_MS = 1_000;
 
 export const server = signal(/** @type {ServerInfo | null} */ (null));
 export const lost = signal(false);
+/** The server has tokens, and nobody is logged in. */
+export const signedOut = signal(false);
 /** When the last heartbeat was answered, by the page's clock. */
 export const answeredAt = signal(Date.now());
 /** The page's clock, once a second. */
@@ -111,9 +113,15 @@ export function start() {
       server.value = info;
       skew.value = info.now_ms - Date.now();
       lost.value = false;
+      signedOut.value = false;
       answeredAt.value = Date.now();
     } catch (error) {
       lost.value = !(error instanceof Refused);
+      if (error instanceof Refused && error.status === 401) {
+        signedOut.value = true;
+        server.value = null;
+        answeredAt.value = Date.now();
+      }
     }
   }, HEARTBEAT_MS);
 }

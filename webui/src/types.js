@@ -14,6 +14,7 @@
  * @property {{ open: number, limit: number }} connections
  * @property {MemoryInfo} memory
  * @property {Record<string, number>} limits
+ * @property {{ name: string, grants: string[] }} [token] Who is logged in, where the server has tokens.
  *
  * @typedef {object} Kept What is kept aside.
  * @property {number} id

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from qrusty_trio.client.addresses import address_of
+from qrusty_trio.client.addresses import address_of, authorization_of
 from qrusty_trio.client.blocking.pool import Pool
 from qrusty_trio.client.errors import ClientError
 from qrusty_trio.client.operations import TABLE, Watch, content, outcome, request_for
@@ -26,11 +26,12 @@ class Caller:
         connections: int,
         timeout_seconds: float,
         patience_seconds: float,
+        token: str | None,
         tls: Tls,
         watch: Watch | None,
     ) -> None:
         address = address_of(url)
-        self._pool = Pool(address, connections, tls)
+        self._pool = Pool(address, connections, authorization_of(token), tls)
         self._prefix = address.prefix
         self._timeout_seconds = timeout_seconds
         self._patience_seconds = patience_seconds

@@ -24,10 +24,10 @@ from qrusty_trio.client.tls import Tls, explained
 class _Open:
     """An open connection."""
 
-    def __init__(self, peer: socket.socket, host: str) -> None:
+    def __init__(self, peer: socket.socket, host: str, authorization: str) -> None:
         self.peer = peer
         self.idle_since = 0.0
-        self._exchange = Exchange(host)
+        self._exchange = Exchange(host, authorization)
 
     def request(self, request: Request, deadline: float) -> tuple[Response, bool]:
         """The response, and whether the connection can be kept. Raises TimeoutError, ConnectionLost, ProtocolError."""
@@ -70,8 +70,9 @@ class _Open:
 class Pool:
     """At most `size` connections to one address. Threads that find none free wait in turn."""
 
-    def __init__(self, address: Address, size: int, tls: Tls) -> None:
+    def __init__(self, address: Address, size: int, authorization: str, tls: Tls) -> None:
         self._address = address
+        self._authorization = authorization
         self._tls = tls
         self._slots = threading.Semaphore(size)
         self._lock = threading.Lock()
@@ -127,7 +128,7 @@ class Pool:
                 raise
         except OSError as error:
             raise NotSent(f"can't connect to {address.place}: {explained(error)}") from error
-        return _Open(peer, address.name)
+        return _Open(peer, address.name, self._authorization)
 
     def close(self) -> None:
         """Close what is idle. A connection with a request on it is closed when that has ended."""

@@ -1,9 +1,10 @@
 /** The bar at the top: where you are, which server this is, whether it answers, and how the page looks. */
 
+import { requests, send } from "../api.js";
 import { html } from "../html.js";
 import { duration } from "../format.js";
 import { link, route } from "../router.js";
-import { answeredAt, lost, now, server, zone } from "../store.js";
+import { answeredAt, lost, notify, now, sentence, server, signedOut, zone } from "../store.js";
 import { helpOpen } from "./shortcuts.js";
 import { ThemeButton } from "./theme.js";
 
@@ -16,6 +17,16 @@ const SCREENS = [
   ["timings", "Timings"],
   ["audit", "Audit"],
 ];
+
+async function logOut() {
+  try {
+    await send(requests.logout());
+    server.value = null;
+    signedOut.value = true;
+  } catch (error) {
+    notify(sentence(error), true);
+  }
+}
 
 export function Header() {
   const info = server.value;
@@ -46,6 +57,10 @@ export function Header() {
         >
           ${zone.value === "utc" ? "UTC" : "Local"}
         </button>
+        ${info?.token &&
+        html`<button type="button" class="button quiet" title=${`Log out ${info.token.name}: ${info.token.grants.join(", ")}`} onClick=${logOut}>
+          <bdi>${info.token.name}</bdi> · Log out
+        </button>`}
         <${ThemeButton} />
         <button type="button" class="button quiet square" title="Keys (?)" aria-label="Keys" onClick=${() => (helpOpen.value = true)}>?</button>
       </div>
