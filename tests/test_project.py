@@ -55,6 +55,7 @@ from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOL
 from qrusty_trio.http.listener import STOP_SECONDS
 from qrusty_trio.http.pauses import READ_AHEAD_BYTES
 from qrusty_trio.http.request_log import MAX_WARNINGS
+from qrusty_trio.http.tls import MAX_WITHOUT_DATA
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
 from qrusty_trio.server import audit_file, supervisor, webui_files
 from qrusty_trio.server.bursts import REPLY_BYTES
@@ -122,6 +123,7 @@ def documented_limits() -> dict[str, str]:
         "connections being turned away at a time": f"{MAX_TURNED_AWAY}",
         "TLS handshakes under way": f"{MAX_HANDSHAKES}",
         "time for a TLS handshake; pieces it may come in": f"{handshakes.HANDSHAKE_SECONDS:g} s; {MAX_STEPS}",
+        "records of TLS without data in a row, such as new keys": f"{MAX_WITHOUT_DATA}",
         "requests of an HTTP connection run together": f"{REQUESTS_PER_STEP}",
         "body that repeats a field or escapes its name": f"{MAX_DOUBTFUL_BYTES:,} bytes and its strings",
         "request line and headers": f"{MAX_HEADER_BYTES // 2**10} KiB",

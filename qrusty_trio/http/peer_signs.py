@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import socket
-import ssl
 import struct
 import sys
 import termios
@@ -23,7 +22,7 @@ _BYTES_ACKED = 120
 """Offset of tcpi_bytes_acked (64 bits) in Linux's struct tcp_info (linux/tcp.h)."""
 
 
-AnySocket = trio.socket.SocketType | ssl.SSLSocket
+AnySocket = trio.socket.SocketType | socket.socket
 
 
 def socket_of(stream: object) -> AnySocket | None:
@@ -55,7 +54,4 @@ def acked_bytes(sock: AnySocket | None) -> int:
 
 def shut_down(sock: AnySocket) -> None:
     """End both directions at once, without a farewell. Raises OSError."""
-    if isinstance(sock, ssl.SSLSocket):
-        socket.socket.shutdown(sock, socket.SHUT_RDWR)  # its own would let it go on without TLS
-    else:
-        sock.shutdown(socket.SHUT_RDWR)
+    sock.shutdown(socket.SHUT_RDWR)

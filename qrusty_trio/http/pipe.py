@@ -17,7 +17,6 @@ import fcntl
 import os
 import select
 import socket
-import ssl
 import struct
 import termios
 from collections.abc import Callable, Iterable
@@ -200,6 +199,6 @@ class NoSocket:
         return ()
 
 
-def socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | ssl.SSLSocket | NoSocket:
+def socket_of(stream: trio.abc.Stream) -> trio.socket.SocketType | socket.socket | NoSocket:
     """The socket under a stream, or a stand-in."""
     return stream.socket if isinstance(stream, trio.SocketStream | TlsStream) else NoSocket()
