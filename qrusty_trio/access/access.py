@@ -25,6 +25,8 @@ MAX_KEPT = 2 * 1024
 """Header values kept. When there are more, all are forgotten."""
 MAX_TOKEN_BYTES = 256
 _SCHEME = b"bearer "
+MAX_KEPT_BYTES = len(_SCHEME) + MAX_TOKEN_BYTES
+"""A longer value, padded with spaces, is not kept: its token is looked up each time."""
 
 NO_SUCH_TOKEN = "This token is none of this server's, or no longer"
 
@@ -92,7 +94,7 @@ class Access:
                 return Found(principal)
             token = token_in(shown.authorization)
             found = self.try_token(token, address, now)
-            if found.principal is not None:
+            if found.principal is not None and len(shown.authorization) <= MAX_KEPT_BYTES:
                 if len(self.known) >= MAX_KEPT:
                     self.known.clear()
                     self._digests.clear()

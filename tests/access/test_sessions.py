@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.access.access import MAX_KEPT, Access, Credentials
+from qrusty_trio.access.access import MAX_KEPT, MAX_KEPT_BYTES, Access, Credentials
 from qrusty_trio.access.sessions import MAX_OF_A_TOKEN, SESSION_SECONDS, Sessions
 from qrusty_trio.access.tokens_file import Tokens, digest, entry_of, new_token, read_tokens
 from qrusty_trio.errors import Unauthenticated
@@ -67,6 +67,16 @@ def test_a_token_is_found_and_kept() -> None:
     assert access.find(Credentials(certificate="two"), "peer", 0.0).principal is access.tokens.by_name["two"]
     assert access.find(Credentials(certificate="three"), "peer", 0.0).principal is None
     assert access.failures.count == 0
+
+
+# Verifies: API-0136
+def test_a_value_with_much_around_its_token_is_not_kept() -> None:
+    book = Book()
+    value = b"Bearer " + b" " * MAX_KEPT_BYTES + book.tokens["one"].encode()
+    for _ in range(2):
+        found = book.access.find(Credentials(value), "peer", 0.0)
+        assert found.principal is book.access.tokens.by_name["one"]
+    assert book.access.known == {}
 
 
 # Verifies: API-0189
