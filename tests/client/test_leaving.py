@@ -120,7 +120,7 @@ async def test_in_the_step_in_which_a_connection_was_opened(monkeypatch: pytest.
         code, _ = await peer.until_closed()
         ends.append(code)
 
-    async def shake_hands_and_close(websocket: transport.WebSocket) -> None:
+    async def shake_hands_and_close(websocket: transport.WebSocket, authorization: str = "") -> None:
         await shake_hands(websocket)
         client.close()
 
