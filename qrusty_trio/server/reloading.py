@@ -23,7 +23,7 @@ LOOK_SECONDS = 5.0
 log = logging.getLogger(__name__)
 
 State = tuple[tuple[int, int, int] | None, ...]
-"""Of each file: its number, size and time of change; None if it can't be looked at."""
+"""Of each file: its number, size and time of change, permissions included; None if it can't be looked at."""
 
 
 class Reloader:
@@ -86,4 +86,4 @@ def _state(path: Path) -> tuple[int, int, int] | None:
         found = path.stat()
     except OSError:
         return None
-    return found.st_ino, found.st_size, found.st_mtime_ns
+    return found.st_ino, found.st_size, found.st_ctime_ns

@@ -96,6 +96,19 @@ async def test_a_change_is_read_once(
 
 
 # Verifies: API-0182
+async def test_a_file_that_may_be_read_at_last(reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was put there with the wrong permissions. What they are is no part of what was written, nor of its time."""
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.005)
+    async with reloading_of(reads):
+        reads.failure = PermissionError("Permission denied")
+        reads.path.write_text("22")
+        await reads.until(1)
+        reads.failure = None
+        reads.path.chmod(0o640)
+        await reads.until(2)
+
+
+# Verifies: API-0182
 async def test_what_is_bad_is_told_and_not_taken(reads: Reads, caplog: pytest.LogCaptureFixture) -> None:
     reads.failure = StartupRefused("QRUSTY_TLS_KEY='k' has a broken private key.")
     async with reloading_of(reads) as reloader:
