@@ -3,7 +3,7 @@
 Rule: `authorize` precedes everything else that a call does. It needs nothing but the call and the time. A call without
 a principal is refused here, so a transport that forgets to ask for one lets nobody in.
 
-Requirements: API-0137
+Requirements: SYS-0023, API-0137
 """
 
 from __future__ import annotations

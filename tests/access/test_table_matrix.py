@@ -40,7 +40,7 @@ def told(table: Table) -> list[tuple[str, int]]:
     return [(name, queue.available + queue.locked) for name, queue in sorted(table.broker.catalog.by_name.items())]
 
 
-# Verifies: API-0137
+# Verifies: SYS-0023, API-0137
 @pytest.mark.parametrize("operation", OPERATIONS, ids=IDS)
 def test_each_operation_with_each_grant(operation: Operation) -> None:
     for grant in Grant:
