@@ -111,6 +111,8 @@ class Catalog:
     def loaded(self) -> None:
         """Call when a load is complete."""
         self._loading = False
+        oldest_first = sorted(self.kept.values(), key=lambda queue: queue.kept.at if queue.kept is not None else 0)
+        self.kept = {queue.number: queue for queue in oldest_first}
         self.before.clear()
         self.named = []
 

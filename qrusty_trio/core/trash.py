@@ -6,7 +6,8 @@ and goes on empty under a new number, with its name, configuration and dead lett
 
 A deleted queue is put back by the opposite write. Purged messages move back into their queue, to their old places. That
 goes in steps, and a kill between two leaves each message in one of the two places. Locks are not kept: what was locked
-is available when it is put back, and that delivery does not count.
+is available when it is put back, and that delivery does not count. It is dropped where it would be dropped if it came
+back unsettled: the queue has come to refuse duplicates since its delivery, and an equal message owns the payload.
 
 Nothing is kept aside in memory mode, because there it would use the memory that a purge is to free.
 
@@ -152,7 +153,7 @@ class Trash:
         """Raises NotFound."""
         queue = self._catalog.kept.get(number)
         if queue is None:
-            raise NotFound(f"Nothing with id '{number}' is kept aside: GET /trash lists what is")
+            raise _gone(number)
         return queue
 
     def goes_back_to(self, queue: Queue) -> Queue | None:
@@ -243,7 +244,7 @@ class Trash:
         journal = self._journal
         number = queue.locks_from
         while queue.locked and number < queue.next_lock:
-            self.get(queue.number)
+            self._check_kept(queue)
             end = min(number + LOCK_NUMBERS_PER_STEP, queue.next_lock)
             keys = lock_key(queue.number, number), lock_key(queue.number, end)
             pairs = journal.scan(journal.locks, *keys, PER_STEP, STEP_BYTES)
@@ -255,13 +256,36 @@ class Trash:
                     record += stored.digest
                 journal.delete(key, journal.locks)
                 queue.locked -= 1
+                if stored.digest and not self._stays(queue, stored.digest, record):
+                    continue
                 queue.put(journal, stored.key, record)
             number = int.from_bytes(pairs[-1][0][PREFIX_BYTES:], "big") + 1 if pairs else end
             yield
+        self._check_kept(queue)
         if queue.locked:
             queue.locked = 0  # it was miscounted
             journal.mark(queue)
         queue.tier.reset(None)
+
+    def _stays(self, queue: Queue, digest: bytes, record: bytes) -> bool:
+        """Whether a message that was locked becomes available: not if an equal one owns the payload."""
+        if queue.config.allow_duplicates:
+            return True
+        id = records.unpack_message(record)[4]
+        owner = self._deduplication.owner(queue, digest)
+        if owner and owner != id:
+            if reference := reference_of(record):
+                self._payloads.externals.free(queue, reference)
+            self._journal.mark(queue)
+            return False
+        if not owner:
+            self._deduplication.own(queue, digest, id.decode())
+        return True
+
+    def _check_kept(self, queue: Queue) -> None:
+        """Raise NotFound if it was put back or erased since the last step."""
+        if self.get(queue.number) is not queue:
+            raise _gone(queue.number)
 
     def _move_all(self, queue: Queue, into: Queue, outcome: Outcome) -> Iterator[None]:
         journal = self._journal
@@ -281,9 +305,9 @@ class Trash:
                     break
             into.oldest = None  # What came back may be older than all that are there.
             yield
+            self._check_kept(queue)
             if not self._catalog.exists(into):
                 into = self._find_place(queue, None) or into
-            self.get(queue.number)
         if not queue.available:
             self._catalog.note_emptied(queue.number, outcome.restored)
             self._deduplication.emptied(queue)
@@ -329,3 +353,7 @@ class Trash:
         except PayloadBroken:
             return b"", 0
         return records.digest_of(payload), len(payload)
+
+
+def _gone(number: int) -> NotFound:
+    return NotFound(f"Nothing with id '{number}' is kept aside: GET /trash lists what is")

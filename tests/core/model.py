@@ -394,5 +394,5 @@ class Model:
 
     def _unlock_all(self, queue: ModelQueue) -> None:
         for held in queue.held.values():
-            queue.available.append(held.message._replace(deliveries=held.message.deliveries - 1))
+            queue.put_back(held.message._replace(deliveries=held.message.deliveries - 1), "", None)
         queue.held.clear()

@@ -203,6 +203,48 @@ def test_what_the_queue_has_again_stays_in_the_trash(broker: Broker, payloads: P
     assert payloads_in_order(broker, "other") == ["m1", big("m2")]
 
 
+def test_equal_messages_that_were_locked(broker: Broker, payloads: PayloadStore) -> None:
+    """Of those that were locked when the queue came to refuse duplicates, one comes back."""
+    for text in ("a", big("b")):
+        broker.catalog.create("q", QueueConfig())
+        for _ in range(2):
+            broker.publish("q", 5, text, 3, 0)
+            assert take(broker) is not None
+        exhaust(broker.catalog.update("q", None, False, 0))
+        check(broker, payloads)
+        _, queue = broker.trash.delete("q", 600, 0)
+        assert queue is not None
+        assert restore(broker, queue.number) == Outcome("q", 1, 0)
+        check(broker, payloads)
+        assert payloads_in_order(broker) == [text]
+        broker.catalog.delete("q")
+        broker.commit()
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_put_back_twice_at_the_same_time(broker: Broker, payloads: PayloadStore, what: str) -> None:
+    """Whoever comes second is refused, and leaves the queue alone that the first has put back."""
+    texts = fill(broker)
+    queue = put_aside(broker, what)
+    second = broker.trash.restore(queue, None, Outcome(""))
+    next(second)
+    assert restore(broker, queue.number).restored == MANY
+    with pytest.raises(NotFound):
+        next(second)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
+
+
+def test_the_oldest_comes_first(broker: Broker, payloads: PayloadStore) -> None:
+    for name in ("a", "b"):
+        broker.publish(name, 1, "text", 3, 0)
+    for now, name in enumerate(("b", "a")):
+        broker.trash.delete(name, 600, now)
+    broker.commit()
+    for each in (broker, restarted(broker, payloads)):
+        assert [queue.name for queue in each.trash.everything()] == ["b", "a"]
+
+
 def test_duplicates_refused_since_then(broker: Broker, payloads: PayloadStore, tmp_path: Path) -> None:
     """Payloads in files are read then, as nothing else tells which are equal. A broken one is left to the consumer."""
     broker.catalog.create("q", QueueConfig())
