@@ -55,6 +55,11 @@ class Limit:
         if self._requests is not None:
             self._requests.take(1)
 
+    def uncount(self) -> None:
+        """A request that was admitted did not run. It comes again."""
+        if self._requests is not None:
+            self._requests.take(-1)
+
     def charge(self, messages: int) -> None:
         """Count messages that were published or handed out."""
         if self._messages is not None:

@@ -39,6 +39,12 @@ def authorize(call: Call, now: int) -> None:
             principal.require_everywhere(grant)
 
 
+def uncount(call: Call) -> None:
+    """A call that was authorized did not run: it is authorized again when it does."""
+    if call.principal is not None and call.principal.limit is not None and call.operation.needs.token:
+        call.principal.limit.uncount()
+
+
 def charge(call: Call, reply: Reply) -> None:
     """Count the messages that a reply hands out."""
     principal = call.principal

@@ -328,6 +328,13 @@ class FastConnection:
             raise found.refusal or missing()
         return found.principal
 
+    def _look_again(self) -> None:
+        """Let the calls have what their tokens may do now: these may have been read anew while the burst was held."""
+        if self._tokens is not None:
+            for call in self._calls:
+                if call.principal is not None:
+                    call.principal = self._tokens.current(call.principal)
+
     async def _run_fallback(self, data: bytes) -> None:
         self.phase = WORKING
         await self._shared.run_fallback(self._stream, data)
@@ -346,6 +353,7 @@ class FastConnection:
             self.phase = WORKING
             delay, self._delay = self._delay, 0.0
             await hold(delay, self._context.stopping)
+            self._look_again()
         while self._pending:
             self.phase = WORKING
             if self._sends_file or any(call.operation.large for call in self._calls):
@@ -398,7 +406,7 @@ class FastConnection:
         pending = self._pending
         if len(replies) == len(self._calls) and self._shared.stopping and self._leave is None:
             last = pending[-1]
-            pending[-1] = PendingResponse(last.reply, last.extra + CLOSE, last.head_only, last.json)
+            pending[-1] = PendingResponse(last.reply, last.extra + CLOSE, last.head_only, last.json, last.asked)
             self._leave = self._linger
         serialize = self._shared.responses.response
         parts: list[bytes] = []

@@ -45,7 +45,7 @@ from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.peers import current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.seldom import Seldom
-from qrusty_trio.http.websocket_auth import authenticate
+from qrusty_trio.http.websocket_auth import authenticate, look_again
 from qrusty_trio.http.websocket_notes import TakeNotes
 from qrusty_trio.http.websocket_transport import Finished, WebSocketTransport
 
@@ -210,6 +210,7 @@ class WsConnection:
     async def run(self) -> None:
         session = self.session
         self._services.connections[self] = None
+        look_again(self._services.tokens, session)
         self._engine.join(self)
         try:
             await self._work()
@@ -280,7 +281,8 @@ class WsConnection:
         session = self.session
         transport = self._transport
         try:
-            frames = await authenticate(transport, session, self._services.tokens, self._services.stopping)
+            services = self._services
+            frames = await authenticate(transport, session, services.tokens, services.stopping, self._output.set)
             while True:
                 while session.outbox.full() or transport.control_bytes() > CONTROL_BYTES:
                     await self._drained.wait()

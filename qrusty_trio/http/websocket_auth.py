@@ -9,7 +9,7 @@ Requirements: WS-0050, API-0189
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Protocol
 
@@ -21,12 +21,14 @@ from qrusty_trio.api import ws_frames
 from qrusty_trio.api.ws_auth import read_auth
 from qrusty_trio.api.ws_session import POLICY_VIOLATION, WsSession
 from qrusty_trio.errors import QrustyError, TooManyFailures, Unauthenticated
-from qrusty_trio.http.authenticating import hold
+from qrusty_trio.http.authenticating import current_of, hold
 from qrusty_trio.http.peers import current
 from qrusty_trio.http.websocket_transport import WebSocketTransport
 
 AUTH_SECONDS = 10.0
 """Time to send the first frame, with the token."""
+PONG_BYTES = 4096
+"""Once more bytes of pongs wait to be sent, no token is waited for."""
 LOOK_SECONDS = 1.0
 """How often it is looked whether a token has expired."""
 
@@ -41,22 +43,30 @@ def admitted(access: Access, found: Found) -> Principal | None:
     """Whom a handshake speaks for; None if it shows nothing. Raises Unauthenticated for what does not count."""
     if found.refusal is not None:
         raise found.refusal
-    if found.principal is not None and access.current(found.principal) is None:
-        raise Unauthenticated(f"The token '{found.principal.name}' has expired")
-    return found.principal
+    return current_of(access, found.principal) if found.principal is not None else None
 
 
 async def authenticate(
-    transport: WebSocketTransport, session: WsSession, access: Access | None, stopping: trio.Event
+    transport: WebSocketTransport,
+    session: WsSession,
+    access: Access | None,
+    stopping: trio.Event,
+    wake: Callable[[], None],
 ) -> list[str | bytes]:
     """Read the first frame, which has the token, unless it is not needed. Returns the frames that came with it.
 
-    Ends the session if there is no token that counts. Raises what `transport.receive` does.
+    `wake` is called when pongs wait to be sent. Ends the session if there is no token that counts. Raises what
+    `transport.receive` does.
     """
     if access is None or session.principal is not None:
         return []
+    frames: list[str | bytes] = []
     with trio.move_on_after(AUTH_SECONDS) as scope:
-        frames = await transport.receive()
+        # Pings may come first.
+        while not frames and transport.control_bytes() <= PONG_BYTES:
+            frames = await transport.receive()
+            if transport.control_bytes():
+                wake()
     if scope.cancelled_caught:
         session.end(POLICY_VIOLATION, "no token came in time")
         return []
@@ -91,10 +101,15 @@ async def watch_tokens(access: Access, connections: Iterable[Connected]) -> None
         access.on_change.remove(look)
 
 
+def look_again(access: Access | None, session: WsSession) -> None:
+    """Give a session what its token may do now, or end it; for a connection that was not watched so far."""
+    principal = session.principal
+    if access is not None and principal is not None:
+        current = access.current(principal)
+        if current is not principal:
+            session.replace_principal(current)
+
+
 def _look(access: Access, connections: Iterable[Connected]) -> None:
     for connection in list(connections):
-        principal = connection.session.principal
-        if principal is not None:
-            current = access.current(principal)
-            if current is not principal:
-                connection.session.replace_principal(current)
+        look_again(access, connection.session)

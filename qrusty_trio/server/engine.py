@@ -19,7 +19,7 @@ from typing import TypeVar
 
 import trio
 
-from qrusty_trio.api.authorizing import charge, refused
+from qrusty_trio.api.authorizing import charge, refused, uncount
 from qrusty_trio.api.call import WAITING, Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
@@ -98,15 +98,16 @@ class Engine:
             while len(replies) < len(calls) and octets < REPLY_BYTES:
                 seen = len(replies)
                 long = self._run_some(calls, replies, self.committer.waits)
-                done = await self._run_long(long) if type(long) is Long else long
-                if type(done) is Wait:
+                done = await self._run_long(long) if isinstance(long, Long) else long
+                if isinstance(done, Wait):
                     # The replies before it are sent first. Those behind it have to wait, too.
                     if not replies:
                         replies.append(await self.waiters.wait(done, pause))
                         charge(calls[0], replies[0])
+                    else:
+                        uncount(calls[len(replies)])
                     break
                 if done is not None:
-                    assert isinstance(done, Reply)
                     charge(calls[len(replies)], done)
                     replies.append(done)
                 if len(replies) < len(calls):
@@ -116,8 +117,7 @@ class Engine:
             if self.committer.waits and any(reply.needs_sync for reply in replies):
                 try:
                     if self.dispatcher.generation != generation and self.last_fault is not None:
-                        # The store failed between two steps. A sync that succeeds now may be one of the reopened store.
-                        # It says nothing about what was written before.
+                        # The store failed between two steps: a later sync says nothing about what was written before.
                         raise self.last_fault.with_traceback(None)
                     await self.committer.durable()
                 except StorageFault as fault:
@@ -154,6 +154,7 @@ class Engine:
         replies: list[Reply] = []
         long = self._run_some(calls, replies, self.committer.waits)
         while type(long) is Wait:
+            uncount(calls[len(replies)])
             replies.append(WAITING)
             long = self._run_some(calls, replies, self.committer.waits)
         if self.fault is not None and len(replies) < len(calls):
@@ -266,8 +267,7 @@ class Engine:
     def _fault_of(self, error: Exception, before: tuple[int, int, int]) -> StorageFault | None:
         """The fault that an error in a transaction comes to; None for a refusal, which changed nothing.
 
-        `before`: the position of the journal at the beginning. An unexpected error may leave memory and store
-        different.
+        `before`: the journal's position at the beginning. An unexpected error may leave memory and store different.
         """
         if isinstance(error, StorageFault):
             self.fail(error)

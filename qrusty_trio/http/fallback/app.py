@@ -34,10 +34,10 @@ from qrusty_trio.api.operations import (
     resolve,
 )
 from qrusty_trio.api.routes import NOTHING_THERE
-from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unauthenticated, Unavailable
+from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
 from qrusty_trio.http import peers
 from qrusty_trio.http.access_log import AccessLog
-from qrusty_trio.http.authenticating import find_for_headers, hold, missing
+from qrusty_trio.http.authenticating import current_of, find_for_headers, hold, missing
 from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.documents import DOCUMENTS
@@ -264,16 +264,15 @@ async def _principal(context: HttpContext, browser: Browser | None) -> Principal
     await hold(found.wait, context.stopping)
     if found.principal is None:
         raise found.refusal or missing()
-    return found.principal
+    return current_of(access, found.principal) if found.wait else found.principal
 
 
 async def _check_metrics(context: HttpContext, browser: Browser | None) -> None:
     """Metrics name queues, so they need the grant to read on all of them. Raises QrustyError."""
     principal = await _principal(context, browser)
     assert principal is not None
-    if context.tokens is None or context.tokens.current(principal) is None:
-        raise Unauthenticated(f"The token '{principal.name}' has expired")
-    principal.require_everywhere(Grant.READ)
+    assert context.tokens is not None
+    current_of(context.tokens, principal).require_everywhere(Grant.READ)
 
 
 async def _serve_login(context: HttpContext, path: bytes, browser: Browser | None) -> Response:

@@ -1,0 +1,104 @@
+"""Tokens that change while something waits, and what counts for a request that waits."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+
+from qrusty_trio.access import failures
+from qrusty_trio.access.access import Access
+from qrusty_trio.access.tokens_file import new_token, read_tokens
+from qrusty_trio.server.supervisor import Server
+from tests.access.guarded import TokenBook, client_to, guarded, websocket_to
+from tests.access.test_served_matrix import PATHS
+from tests.wire.http_client import HttpClient
+
+WAITING = b'{"consumer_id":"c","wait_seconds":0.01}'
+SUBSCRIBE = '{"type":"subscribe","queue":"q","credits":0}'
+
+
+async def held(server: Server, client: HttpClient, monkeypatch: pytest.MonkeyPatch) -> Access:
+    """From now on, a token that is new to the server waits for its turn."""
+    guess = [("Authorization", f"Bearer {new_token()}")]
+    for _ in range(failures.FREE_FAILURES):
+        assert (await client.request("GET", "/queues", headers=guess)).status == 401
+    monkeypatch.setattr(failures, "FIRST_DELAY_SECONDS", 0.5)
+    assert server.access is not None
+    return server.access
+
+
+async def read_anew_once_known(access: Access, book: TokenBook) -> None:
+    """Once a token was looked up, read all of them anew."""
+    while not access.known:  # noqa: ASYNC110  # a table
+        await trio.sleep(0.001)
+    book.write()
+    access.replace(read_tokens(book.path.read_bytes()))
+
+
+# Verifies: API-0189
+@PATHS
+async def test_a_request_that_is_held_has_what_its_token_may_do_then(
+    book: TokenBook, fast_path: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.add("goes", "read:*")
+    async with guarded(book, fast_path=fast_path) as server, client_to(server) as client:
+        access = await held(server, client, monkeypatch)
+        headers = book.bearer("goes")
+        book.remove("goes")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_anew_once_known, access, book)
+            assert (await client.request("GET", "/queues", headers=headers)).status == 401
+
+
+# Verifies: API-0189, WS-0050
+@PATHS
+async def test_a_handshake_that_is_held_has_what_its_token_may_do_then(
+    book: TokenBook, fast_path: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.add("shrinks", "consume:*")
+    async with guarded(book, fast_path=fast_path) as server, client_to(server) as client:
+        await server.engine.transact(lambda broker, now: broker.publish("q", 1, "p", 3, now), sync=True)
+        access = await held(server, client, monkeypatch)
+        book.add("shrinks", "consume:other")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read_anew_once_known, access, book)
+            async with websocket_to(server, book.bearer("shrinks")) as socket:
+                await socket.send_message(SUBSCRIBE)
+                assert json.loads(await socket.get_message())["code"] == "forbidden"
+
+
+# Verifies: WS-0050
+@PATHS
+async def test_a_ping_may_come_before_the_token(book: TokenBook, fast_path: bool) -> None:
+    token = book.add("late", "publish:*")
+    async with guarded(book, fast_path=fast_path) as server, websocket_to(server) as socket:
+        await socket.ping()
+        await socket.send_message(json.dumps({"type": "auth", "token": token, "req_id": "1"}))
+        assert json.loads(await socket.get_message()) == {"type": "ok", "req_id": "1"}
+
+
+# Verifies: API-0138
+@PATHS
+async def test_a_request_that_waits_counts_once(book: TokenBook, fast_path: bool) -> None:
+    """However its way to the queue goes: alone, on a parked connection, or behind another one."""
+    book.add("slow", "consume:*", requests=0.001)
+    consume = f"POST /consume/q HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(WAITING)}"
+    lines = "\r\n".join([consume, *(f"{name}: {value}" for name, value in book.bearer("slow"))])
+    request = f"{lines}\r\n\r\n".encode() + WAITING
+    health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    async with guarded(book, fast_path=fast_path) as server:
+        assert server.access is not None
+        for before in (b"", health, b""):
+            server.access.replace(read_tokens(book.path.read_bytes()))  # with all that it may have
+            async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
+                await stream.send_all(health)
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+                await stream.send_all(before + request)
+                data = b""
+                while data.count(b"HTTP/1.1") < 1 + bool(before) or not data.endswith(b"null"):
+                    more = await stream.receive_some()
+                    assert more
+                    data += more
+                    assert b"429" not in data
