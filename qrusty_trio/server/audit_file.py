@@ -143,7 +143,8 @@ class AuditFile:
         """Begin a new file if this one would become too large. Raises OSError."""
         if not self._size or self._size + coming <= self._max_bytes:
             return
-        for number in range(OLD_FILES, 0, -1):
+        # If it is not there, the rotation failed after this was done. Once more would push out another old file.
+        for number in range(OLD_FILES, 0, -1) if self._path.exists() else ():
             source = self._path.with_name(f"{self._path.name}.{number - 1}") if number > 1 else self._path
             with suppress(FileNotFoundError):
                 source.replace(self._path.with_name(f"{self._path.name}.{number}"))

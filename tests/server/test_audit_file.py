@@ -160,6 +160,46 @@ def test_a_disk_that_is_full(tmp_path: Path, way: str) -> None:
         assert said[-1].endswith("not written by the end")
 
 
+# A process without a free descriptor can rename the file, but open no new one.
+NO_DESCRIPTOR = """
+import os, resource, sys, time
+from pathlib import Path
+from qrusty_trio.server import audit_file
+from tests.server.test_audit_file import record, until
+audit_file.RETRY_SECONDS = 0.01
+path = Path(sys.argv[1])
+file = audit_file.AuditFile(path, 500)
+for number in range(1, 21):
+    file.put(record(number, 200))
+    until(lambda: file._waiting.empty())
+until(lambda: path.stat().st_size > 400)
+free = os.dup(0)
+os.close(free)
+soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (free, hard))
+file.put(record(21, 200))
+until(lambda: file.failing)
+time.sleep(0.3)
+resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+until(lambda: not file.failing)
+file.close()
+"""
+
+
+# Verifies: API-0167
+def test_a_rotation_that_fails_in_the_middle_is_done_once(tmp_path: Path) -> None:
+    path = tmp_path / "audit"
+    subprocess.run(
+        [sys.executable, "-c", NO_DESCRIPTOR, str(path)],
+        check=True,
+        timeout=PATIENCE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    olds = [tmp_path / f"audit.{number}" for number in range(OLD_FILES, 0, -1)]
+    assert [number for each in [*olds, path] for number in numbers(each)] == list(range(5, 22))
+
+
 # Verifies: API-0167
 def test_too_many_that_wait_are_lost_and_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
