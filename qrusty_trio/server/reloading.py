@@ -1,7 +1,9 @@
 """Files that a running server reads anew: on SIGHUP, and when they have changed.
 
 Rule: what is wrong with a new file is logged, and what was read before stays. A file is taken when it has not changed
-since the last look, so that one which is just being written, or whose twin is, is left alone for a moment.
+since the last look, so that one which is just being written, or whose twin is, is left alone for a moment. If the
+system refused to let it be read, it is read again at the next look: a token that was taken out must not stay valid
+because descriptors were short for a moment.
 
 Requirements: API-0182
 """
@@ -9,6 +11,7 @@ Requirements: API-0182
 from __future__ import annotations
 
 import logging
+import ssl
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -39,6 +42,7 @@ class Reloader:
         self._hung_up = trio.Event()
         self._limiter = trio.CapacityLimiter(1)
         """A disk that hangs blocks only this thread."""
+        self._refused = Trouble(log, f"{what} stays as it was, and is read again every {LOOK_SECONDS:g} s")
 
     def hang_up(self) -> None:
         """SIGHUP has come: read them now, whether they have changed or not."""
@@ -49,7 +53,8 @@ class Reloader:
 
         Requirements: API-0182
         """
-        taken = seen = await self._look()
+        seen = await self._look()
+        taken: State | None = seen
         task_status.started()
         trouble = Trouble(log, f"{self._what} could not be read anew")
         while True:
@@ -58,27 +63,40 @@ class Reloader:
             try:
                 state = await self._look()
                 if self._hung_up.is_set() or (state != taken and state == seen):
-                    taken = state
-                    await self._reload()
+                    taken = state if await self._reload() else None
                 seen = state
             except Exception as error:  # noqa: BLE001  # logged there; no error here may end the server
                 trouble.note(error)
 
-    async def _reload(self) -> None:
+    async def _reload(self) -> bool:
+        """Read them. Returns False if the system did not let them be read, which may pass."""
         why = "SIGHUP" if self._hung_up.is_set() else "changed"
         self._hung_up = trio.Event()
         try:
             await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._limiter)
         except (QrustyError, OSError) as error:
+            if _may_pass(error):
+                self._refused.note(error)
+                return False
             log.error("%s stays as it was: %s", self._what, error)  # noqa: TRY400  # a traceback would add nothing
         else:
             log.info("%s was read anew (%s)", self._what, why)
+        return True
 
     async def _look(self) -> State:
         return await trio.to_thread.run_sync(self._states, abandon_on_cancel=True, limiter=self._limiter)
 
     def _states(self) -> State:
         return tuple(_state(path) for path in self._files)
+
+
+def _may_pass(error: BaseException | None) -> bool:
+    """Whether the system was to blame, and not what is in a file, nor that it is gone."""
+    while error is not None:
+        if isinstance(error, OSError):
+            return not isinstance(error, FileNotFoundError | ssl.SSLError)
+        error = error.__cause__
+    return False
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

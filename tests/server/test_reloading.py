@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -96,11 +97,42 @@ async def test_a_change_is_read_once(
 
 
 # Verifies: API-0182
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("hung_up", [False, True])
+async def test_what_the_system_refuses_is_read_again(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, wrapped: bool, hung_up: bool
+) -> None:
+    """Otherwise a token that was taken out would stay valid until the file changes once more."""
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.005)
+    reads.failure = OSError(errno.EMFILE, "Too many open files")
+    if wrapped:
+        cause, reads.failure = reads.failure, StartupRefused("The file can't be read: Too many open files")
+        reads.failure.__cause__ = cause
+    async with reloading_of(reads) as reloader:
+        if hung_up:
+            reloader.hang_up()
+        else:
+            reads.path.write_text("22")
+        with trio.fail_after(PATIENCE):
+            while reads.count < 5:  # noqa: ASYNC110  # it is counted in a thread
+                await trio.sleep(0.002)
+        reads.failure = None
+        with trio.fail_after(PATIENCE):
+            while not any("was read anew" in line for line in told(caplog)):  # noqa: ASYNC110  # it is logged elsewhere
+                await trio.sleep(0.002)
+        count = reads.count
+        await trio.sleep(0.05)
+    assert reads.count == count
+    assert len(told(caplog)) == 2
+    assert "Too many open files" in told(caplog)[0]
+
+
+# Verifies: API-0182
 async def test_a_file_that_may_be_read_at_last(reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was put there with the wrong permissions. What they are is no part of what was written, nor of its time."""
+    """What the permissions are is no part of what was written, nor of its time."""
     monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.005)
     async with reloading_of(reads):
-        reads.failure = PermissionError("Permission denied")
+        reads.failure = StartupRefused("It has no key.")
         reads.path.write_text("22")
         await reads.until(1)
         reads.failure = None
