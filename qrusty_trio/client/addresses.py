@@ -1,6 +1,8 @@
 """Where a server is, read from a URL. No I/O.
 
 Rule: no text of an error repeats the user and the password of a URL.
+
+Requirements: API-0168
 """
 
 from __future__ import annotations

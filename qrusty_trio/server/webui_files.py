@@ -2,6 +2,8 @@
 
 Rule: only regular files with plain names are kept, up to limits. Whatever else is asked for, `http.fallback` looks up
 when it is asked.
+
+Requirements: API-0140
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""The page at /docs: every operation and frame is there, the forms send what they show, and it can be found and linked.
-
-Requirements: API-0140
-"""
+"""The page at /docs: every operation and frame is there, the forms send what they show, and it can be found and linked."""
 
 from __future__ import annotations
 
@@ -38,6 +35,7 @@ def send(page: Page, method: str = "POST") -> Locator:
     return answer
 
 
+# Verifies: API-0140
 def test_it_has_every_operation_and_every_frame(docs: Page) -> None:
     links = docs.get_by_role("navigation", name="Operations").get_by_role("link")
     operations = {f"{operation.method}{operation.path}" for operation in OPERATIONS}
@@ -68,6 +66,7 @@ def test_fields_say_what_they_take(docs: Page) -> None:
     expect(docs.get_by_role("term").filter(has_text=priority)).to_be_visible()
 
 
+# Verifies: API-0140
 def test_a_message_goes_all_its_way_through_the_forms(docs: Page, server: Served) -> None:
     docs.get_by_role("link", name="Make a queue").click()
     expect(send(docs)).to_contain_text("200")
@@ -178,6 +177,7 @@ def test_a_search_finds_paths_fields_and_codes_and_can_be_linked(
     expect(page.get_by_role("heading", level=1)).to_have_text("There is no such operation")
 
 
+# Verifies: API-0140
 def test_a_prefix_needs_no_setting(browser: Browser, server: Served) -> None:
     context = browser.new_context()
     page = context.new_page()
