@@ -78,6 +78,7 @@ func parse() *options {
 	flag.IntVar(&o.batch, "batch", 0, "http: messages in each request, with modes publish and cycle; 0: one, without the routes for batches")
 	flag.Float64Var(&o.rate, "rate", 0, "messages/s that are due, over all connections, step by step; measured from when each is due; 0: a closed loop")
 	flag.DurationVar(&o.cap, "cap", 30*time.Minute, "give up after this")
+	flag.StringVar(&token, "token", "", "http and ws: sent with each request, as Authorization: Bearer")
 	flag.BoolVar(&secured, "tls", false, "http and ws: over TLS")
 	procs := flag.Int("procs", 1, "threads that run the loop")
 	flag.Parse()

@@ -38,9 +38,19 @@ func (h *changingHeaders) next() []byte {
 	return h.lines
 }
 
+// token is shown with each request, if there is one.
+var token string
+
+func authorization() string {
+	if token == "" {
+		return ""
+	}
+	return "Authorization: Bearer " + token + "\r\n"
+}
+
 func httpRequest(method, path, host, body string) []byte {
-	return []byte(fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-		method, path, host, len(body), body))
+	return []byte(fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
+		method, path, host, authorization(), len(body), body))
 }
 
 func (s *httpServer) connect(index int, queue string) (*httpConn, error) {

@@ -88,7 +88,7 @@ func (s *wsServer) open(index int, queue string) (loop, error) {
 }
 
 func (c *wsConn) handshake(host string) error {
-	err := c.send([]byte("GET /ws HTTP/1.1\r\nHost: " + host + "\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n" +
+	err := c.send([]byte("GET /ws HTTP/1.1\r\nHost: " + host + "\r\n" + authorization() + "Upgrade: websocket\r\nConnection: Upgrade\r\n" +
 		"Sec-WebSocket-Key: bG9hZC1kcml2ZXItbG9hZA==\r\nSec-WebSocket-Version: 13\r\n\r\n"))
 	if err != nil {
 		return err

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 import trio
 
-from bench.tls import certificate
+from bench.security import certificate
 from fuzz.server.tls import forwarder
 from tests.server.running import START_SECONDS, Child, child_environment, child_process
 

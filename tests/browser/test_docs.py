@@ -1,4 +1,4 @@
-"""The page at /docs: every operation and frame is there, the forms send what they show, and it can be found and linked."""
+"""The page at /docs: it has every operation and frame, its forms send what they show, and it can be searched."""
 
 from __future__ import annotations
 

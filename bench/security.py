@@ -1,14 +1,17 @@
-"""What TLS costs: one server with it and one without, measured in turns.
+"""What tokens and TLS cost: an open server, one with tokens and one with TLS, measured in turns.
 
-    python -m bench.tls [--rounds 4] [--seconds 2]
+    python -m bench.security [--rounds 4] [--seconds 2]
 
-Rule: both servers run all the while, and the order changes with each round. Beside the rate stands the processor time
-that the server took for a message. A certificate on the curve P-256 is made by openssl.
+Rule: all three run all the while, and the order changes with each round. Beside the rate stands the processor time that
+the server took for a message. A certificate on the curve P-256 is made by openssl.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import random
+import secrets
 import statistics
 import subprocess
 import tempfile
@@ -44,7 +47,18 @@ def certificate(directory: Path) -> dict[str, str]:
     return {"QRUSTY_TLS_CERT": str(pair[0]), "QRUSTY_TLS_KEY": str(pair[1])}
 
 
-def measure(program: Path, running: Running, workload: tuple[str, str, str, int, int], seconds: float) -> list[float]:
+def token_file(directory: Path, token: str) -> dict[str, str]:
+    """Write a file with one token that may do everything. Returns the setting that names it."""
+    path = directory / "tokens.toml"
+    digest = hashlib.sha256(token.encode()).hexdigest()
+    path.write_text(f'[[token]]\nname = "bench"\nsha256 = "{digest}"\ngrants = ["admin:*"]\n')
+    path.chmod(0o600)
+    return {"QRUSTY_TOKENS_FILE": str(path)}
+
+
+def measure(
+    program: Path, running: Running, workload: tuple[str, str, str, int, int], seconds: float, token: str
+) -> list[float]:
     """Messages a second, and the server's processor time for one in µs, warm-up included in both of its parts."""
     protocol, mode, _, connections, payload = workload
     process = psutil.Process(running.pid)
@@ -60,6 +74,7 @@ def measure(program: Path, running: Running, workload: tuple[str, str, str, int,
         warmup=0.3,
         window=WS_WINDOW,
         tls="QRUSTY_TLS_CERT" in running.extra,
+        token=token if "QRUSTY_TOKENS_FILE" in running.extra else "",
     )
     if found["errors"]:
         raise RuntimeError(f"{found['errors']} errors: {found['error_kinds']}")
@@ -74,24 +89,29 @@ def main() -> None:
     options = parser.parse_args()
     exit_on_sigterm()
     program = build()
-    print("| workload | plain, messages/s | TLS, messages/s | plain, µs each | TLS, µs each |")
-    print("|---|---:|---:|---:|---:|")
+    token = secrets.token_urlsafe(32)
+    print("| workload | open, µs each | tokens, µs each | TLS, µs each | open, messages/s | tokens | TLS |")
+    print("|---|---:|---:|---:|---:|---:|---:|")
     for workload in WORKLOADS:
         protocol, mode, policy, connections, payload = workload
-        with tempfile.TemporaryDirectory(prefix="bench-tls-") as name:
+        with tempfile.TemporaryDirectory(prefix="bench-security-") as name:
             place = Path(name)
             with (
-                Running(ours(policy), place / "plain") as plain,
+                Running(ours(policy), place / "open") as plain,
+                Running(ours(policy), place / "tokens", token_file(place, token)) as guarded,
                 Running(ours(policy), place / "tls", certificate(place)) as secured,
             ):
-                found: dict[int, list[list[float]]] = {0: [], 1: []}
-                for number in range(options.rounds):
-                    for side in (0, 1) if number % 2 else (1, 0):
-                        found[side].append(measure(program, (plain, secured)[side], workload, options.seconds))
-        medians = [[statistics.median(each) for each in zip(*found[side], strict=True)] for side in (0, 1)]
+                sides = (plain, guarded, secured)
+                found: list[list[list[float]]] = [[], [], []]
+                for _ in range(options.rounds):
+                    for side in random.sample(range(len(sides)), len(sides)):
+                        found[side].append(measure(program, sides[side], workload, options.seconds, token))
+        rates, times = zip(
+            *([statistics.median(each) for each in zip(*side, strict=True)] for side in found), strict=True
+        )
         print(
             f"| {protocol} {mode}, fsync {policy}, {connections} connections, {payload:,} B "
-            f"| {medians[0][0]:,.0f} | {medians[1][0]:,.0f} | {medians[0][1]:.1f} | {medians[1][1]:.1f} |",
+            f"| {' | '.join(f'{each:.1f}' for each in times)} | {' | '.join(f'{each:,.0f}' for each in rates)} |",
             flush=True,
         )
 
