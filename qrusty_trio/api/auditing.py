@@ -148,7 +148,7 @@ def _shown(body: bytes) -> Any:
     if len(body) <= SHOWN_BYTES:
         try:
             return msgspec.json.decode(body)
-        except msgspec.MsgspecError:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             pass
     return {"bytes": len(body)}
 

@@ -138,7 +138,7 @@ def _queue_of(call: Call) -> str:
         return NONE
     try:
         named = _read_named(call.body)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return NONE
     return named.queue if named.queue != NONE else named.name
 

@@ -85,6 +85,20 @@ def test_a_line_for_people(queue: str, shown: str) -> None:
 
 # Verifies: API-0164
 @both_paths
+@pytest.mark.parametrize(
+    "body", [b'{"queue":"\xff"}', b'{"x":' + b"[" * 1000 + b"]" * 1000 + b"}"], ids=["no UTF-8", "deep"]
+)
+async def test_a_body_that_can_not_be_read_has_a_line(tmp_path: Path, fast_path: bool, body: bytes) -> None:
+    head = b"POST /publish HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
+    async with running(fast_path, tmp_path) as (web, lines), web.client() as client:
+        await client.stream.send_all(head % len(body) + body)
+        assert (await client.stream.receive_some()).startswith(b"HTTP/1.1 4")
+    (line,) = lines.read()
+    assert (line["path"], line["queue"]) == ("/publish", "-")
+
+
+# Verifies: API-0164
+@both_paths
 async def test_what_is_logged(tmp_path: Path, fast_path: bool) -> None:
     asked: list[tuple[str, str, Any, bytes]] = [
         ("POST", "/publish", {"queue": "a/b", "priority": 1, "payload": "secret"}, b"X-Request-Id: r1\r\n"),

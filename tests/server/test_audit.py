@@ -34,6 +34,20 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+# Verifies: API-0165
+@both_paths
+@pytest.mark.parametrize("body", [b'"\xff"', b"[" * 1000 + b"]" * 1000], ids=["no UTF-8", "deep"])
+async def test_a_body_that_nothing_reads_hides_no_change(tmp_path: Path, fast_path: bool, body: bytes) -> None:
+    path = tmp_path / "audit"
+    settings = settings_for(tmp_path / "data", audit_file=path, fast_path=fast_path)
+    async with running(settings) as server, client_of(server) as client:
+        await until_ready(server)
+        await client.request("POST", "/publish", b'{"queue":"q","priority":1,"payload":"p"}')
+        assert (await client.request("POST", "/purge-queue/q", body)).status == 200
+    (found,) = lines(path)
+    assert (found["operation"], found["request"]) == ("purge_queue", {"bytes": len(body)})
+
+
 # Verifies: API-0165, API-0166
 @both_paths
 async def test_each_change_is_recorded_once(tmp_path: Path, fast_path: bool) -> None:
