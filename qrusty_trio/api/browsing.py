@@ -26,7 +26,7 @@ from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.priorities import count_priorities
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.core.records import unpack_message
-from qrusty_trio.errors import BadRequest, MessageNotFound, QueueNotFound, Unavailable
+from qrusty_trio.errors import BadRequest, MessageNotFound, Unavailable
 from qrusty_trio.storage.payloads import PayloadBroken
 
 SHOWN_BYTES = 16 * 1024
@@ -218,7 +218,7 @@ def _while_there(services: Services, queue: Queue, steps: Generator[None, None, 
         yield
         if not services.broker.catalog.exists(queue):
             if services.broker.catalog.by_number.get(queue.number) is None:
-                raise QueueNotFound(f"Queue '{queue.name}' does not exist any more")
+                raise services.broker.catalog.gone(queue, queue.name)
             raise Unavailable("the store was read anew; ask again")
 
 

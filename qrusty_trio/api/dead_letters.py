@@ -169,7 +169,7 @@ def listed(services: Services, call: Call, now: int) -> Generator[None, None, Re
             break
         yield
     if not services.broker.catalog.exists(queue):
-        raise QueueNotFound(f"Queue '{call.params[0]}' was deleted meanwhile")
+        raise services.broker.catalog.gone(queue, call.params[0])
     position = lock_key(queue.number, max(number, 1) - 1)
     further = Cursor(Listed.DEAD, queue.number, end, position).text() if number < end else None
     about = _encode({"cursor": further, "looked_at": page.looked_at, "up_to": end, "dead_letters": queue.dead})

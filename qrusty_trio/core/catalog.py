@@ -22,7 +22,15 @@ from qrusty_trio.core.nearest import nearest
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.rates import Point
-from qrusty_trio.errors import InvalidQueueName, LimitReached, QueueExists, QueueNotFound, QueueProtected
+from qrusty_trio.errors import (
+    InvalidQueueName,
+    LimitReached,
+    QrustyError,
+    QueueExists,
+    QueueNotFound,
+    QueueProtected,
+    Unavailable,
+)
 
 QUEUES_PER_STEP = 100
 
@@ -323,6 +331,16 @@ class Catalog:
         """No queue has this name. Raises QueueNotFound if that is to be refused, and all queues are loaded."""
         if self.refuses_unknown and not self._loading:
             raise self.not_found(name)
+
+    def gone(self, queue: Queue, name: str) -> QrustyError:
+        """The refusal to go on with a queue that is not there any more: it was deleted, or goes on under a new number.
+
+        `name`: what it was called.
+        """
+        successor = self.by_dead_number.get(queue.dead_number)
+        if successor is not None and successor.number != queue.number and self.exists(successor):
+            return Unavailable(f"Queue '{successor.name}' was purged meanwhile; ask again")
+        return QueueNotFound(f"Queue '{name}' was deleted meanwhile")
 
     def not_found(self, name: str) -> QueueNotFound:
         """The refusal of a name that no queue has. Where it is likely to be misspelt, it names those that come near."""

@@ -25,7 +25,7 @@ from qrusty_trio.core.model import NEVER, Priority
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.records import external_digest, reference_of
-from qrusty_trio.errors import DuplicatePayload, PayloadLost, QrustyError, QueueNotFound
+from qrusty_trio.errors import DuplicatePayload, PayloadLost, QrustyError
 from qrusty_trio.storage.payloads import PayloadBroken
 from qrusty_trio.wording import counted
 
@@ -99,7 +99,7 @@ class DeadLetterMoves:
 
         In its own queue a letter goes to its old place, or to the same age within a new priority. In another queue it
         is the last of its priority. Letters that the target refuses stay. Raises PriorityKindMismatch and
-        InvalidPriority in the first step, and StorageFault, PayloadUnreadable and QueueNotFound in any.
+        InvalidPriority in the first step, and StorageFault, PayloadUnreadable, QueueNotFound and Unavailable in any.
         """
         priority = target.priority
         if priority is not None:
@@ -111,7 +111,7 @@ class DeadLetterMoves:
         # A queue that refuses duplicates wants to know each payload.
         for batch in self._batches(queue, chosen, outcome, reading=not accepts_all):
             if not self._catalog.exists(target.queue):
-                raise QueueNotFound(f"Queue '{target.queue.name}' was deleted meanwhile")
+                raise self._catalog.gone(target.queue, target.queue.name)
             kept = False
             for letter in batch.letters:
                 refusal = self._requeue(queue, letter, target, chosen.dry_run)

@@ -15,7 +15,7 @@ from qrusty_trio.core.model import Ordering, QueueConfig
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.trash import Outcome
 from qrusty_trio.core.verifying import Problem, Verifier
-from qrusty_trio.errors import DiskFull, LimitReached, NotFound, UndoNotPossible
+from qrusty_trio.errors import DiskFull, LimitReached, NotFound, QueueNotFound, Unavailable, UndoNotPossible
 from qrusty_trio.storage.base import Batch, Family, Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 from tests.core.brokers import (
@@ -170,6 +170,28 @@ def test_dead_letters_stay_with_the_queue_that_goes_on(broker: Broker, payloads:
     check(broker, payloads)
     assert payloads_in_order(broker) == ["dead", big("late")]
     assert queue.dead == 0
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_what_goes_on_with_a_queue_is_told_what_became_of_it(broker: Broker, what: str) -> None:
+    """Dead letters that are requeued into it, for one: a queue that was purged is still there."""
+    fill(broker)
+    broker.catalog.create("source", QueueConfig())
+    for _ in range(200):
+        broker.publish("source", 1, "dead", 1, 0)
+        dead = take(broker, "source")
+        assert dead is not None
+        broker.nack("source", dead, "c", 0)
+    source, target = (broker.catalog.by_name[name] for name in ("source", "q"))
+    steps = broker.dead_letter_moves.requeue(
+        source, Chosen(None, EVERY, source.next_dead, False), Target(target, None), Requeued()
+    )
+    next(steps)
+    put = broker.trash.purge if what == "purged" else broker.trash.delete
+    put("q", 600, 0)
+    refusal = Unavailable if what == "purged" else QueueNotFound
+    with pytest.raises(refusal, match=f"Queue 'q' was {what} meanwhile"):
+        exhaust(steps)
 
 
 def test_a_queue_that_was_purged_twice(broker: Broker, payloads: PayloadStore) -> None:
