@@ -32,9 +32,9 @@ class Grant(enum.StrEnum):
     CONSUME = "consume"
     """Take messages, and settle them."""
     MANAGE = "manage"
-    """Create, configure, rename, purge and delete queues; requeue and purge dead letters; end locks."""
+    """Create, configure, rename, purge and delete queues; put them back; requeue and purge dead letters; end locks."""
     ADMIN = "admin"
-    """All of these. On every queue also what is the whole server's: purge-all, delete-all, the log."""
+    """All of these. On every queue also what is the whole server's: purge-all, delete-all, the audit, the log."""
 
     __hash__ = str.__hash__  # An enum's own is in Python, and takes 0.2 µs for each look into a dict.
 

@@ -14,12 +14,11 @@ import trio
 
 from qrusty_trio.access.access import Access, Credentials, Found
 from qrusty_trio.access.grants import Principal
+from qrusty_trio.api.authorizing import TOKEN_NEEDED
 from qrusty_trio.errors import Unauthenticated
 from qrusty_trio.http.header_block import HeaderBlock, read_session
 from qrusty_trio.http.origins import Browser, is_own_page
 from qrusty_trio.http.peers import Peer
-
-TOKEN_NEEDED = "A token is needed: send it as 'Authorization: Bearer ...'"
 
 
 def find_for_block(access: Access, block: HeaderBlock, peer: Peer) -> Found:
