@@ -77,7 +77,11 @@ class Access:
         """Called after the tokens were replaced."""
 
     def replace(self, tokens: Tokens) -> None:
-        """The tokens were read anew."""
+        """The tokens were read anew. One whose limits are as before goes on with what it has used up of them."""
+        for key, principal in tokens.by_digest.items():
+            before = self.tokens.by_digest.get(key)
+            if before is not None and before.limit is not None and principal.limit is not None:
+                principal.limit.go_on_from(before.limit)
         self.tokens = tokens
         found = tokens.by_digest
         self._digests = {value: key for value, key in self._digests.items() if key in found}

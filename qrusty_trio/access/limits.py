@@ -36,6 +36,11 @@ class Allowance:
     def take(self, count: int) -> None:
         self._left -= count
 
+    def go_on_from(self, earlier: Allowance) -> None:
+        """Take over what is left of an earlier one of the same rate."""
+        if earlier.rate == self.rate:
+            self._left, self._at_ms = earlier._left, earlier._at_ms
+
 
 class Limit:
     """The allowances of a token; None: no limit."""
@@ -54,6 +59,12 @@ class Limit:
                 raise RateLimited(f"The token may have {allowance.rate:g} {what} a second", math.ceil(wait))
         if self._requests is not None:
             self._requests.take(1)
+
+    def go_on_from(self, earlier: Limit) -> None:
+        """Take over what is left of earlier allowances of the same rates."""
+        for ours, theirs in ((self._requests, earlier._requests), (self._messages, earlier._messages)):
+            if ours is not None and theirs is not None:
+                ours.go_on_from(theirs)
 
     def uncount(self) -> None:
         """A request that was admitted did not run. It comes again."""

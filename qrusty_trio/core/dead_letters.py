@@ -29,6 +29,7 @@ from qrusty_trio.core.model import ID_CHARACTERS, DeathReason, Priority
 from qrusty_trio.core.payloads import Payloads
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.core.records import StoredDeadLetter, pack_dead_letter, reference_of, unpack_message
+from qrusty_trio.errors import Unavailable
 from qrusty_trio.storage.payloads import PayloadBroken
 from qrusty_trio.wording import counted
 
@@ -146,15 +147,25 @@ class DeadLetters:
 
         Each step finds up to `per_step` and takes under a millisecond, or reads one large payload. The caller handles
         what it found before the next one: the queue may change in between. `reading`: it also reads the payloads of
-        all. Ends early when the queue is deleted. Raises StorageFault, PayloadUnreadable.
+        all. Ends early when the queue is deleted. Raises StorageFault, PayloadUnreadable, and Unavailable once the
+        letters belong to the successor of a queue that was purged.
         """
         # What has no number yet must not count as passed: `dead_from` would hide it later.
         end = min(end, queue.next_dead)
         number = max(begin, queue.dead_from)
-        while number < end and self._catalog.exists(queue):
+        while number < end and self._is_there(queue):
             batch = self._step(queue, wanted, number, end, per_step, reading)
             number = batch.end
             yield batch
+
+    def _is_there(self, queue: Queue) -> bool:
+        """Whether it still has its letters. False after a delete. Raises Unavailable if its successor has them."""
+        if self._catalog.exists(queue):
+            return True
+        refusal = self._catalog.gone(queue, queue.name)
+        if isinstance(refusal, Unavailable):
+            raise refusal
+        return False
 
     def _step(self, queue: Queue, wanted: Filter, begin: int, end: int, per_step: int, reading: bool) -> Batch:
         journal = self._journal
@@ -208,7 +219,7 @@ class DeadLetters:
         missing: set[str] = set()
         passed = 0
         while passed < len(ids):
-            if not self._catalog.exists(queue):
+            if not self._is_there(queue):
                 return
             self._journal.commit()
             letters: list[DeadLetter] = []

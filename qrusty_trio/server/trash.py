@@ -22,6 +22,8 @@ from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.wording import counted
 
 LOOK_SECONDS = 1.0
+GIVE_BACK_SECONDS = 30.0
+"""Pause after an erase for want of room, until the disk has the space back."""
 PAUSE_SECONDS = 0.001
 """Pause after each step, which takes about as long."""
 LEAST_FREE_BYTES = 2**30
@@ -45,6 +47,8 @@ async def empty_trash(
     limiter = trio.CapacityLimiter(1)
     trouble = Trouble(log, "what is kept aside could not be erased, will try again")
     trash = engine.broker.trash
+    look_at = 0.0
+    """When to ask the disk for its room again."""
     while True:
         await trio.sleep(LOOK_SECONDS)
         if not trash.everything():
@@ -52,10 +56,13 @@ async def empty_trash(
         try:
             while engine.fault is None and (queue := trash.next_to_erase(engine.clock.now_ms())):
                 await _erase(engine, queue, "its time is over")
+            if trio.current_time() < look_at:
+                continue
             urgent = await trio.to_thread.run_sync(short, limiter=limiter, abandon_on_cancel=True)
             if urgent and engine.fault is None and (queue := trash.next_to_erase(None)):
-                # One at a time: the space comes back some seconds later.
+                # One at a time, as the space comes back only later.
                 await _erase(engine, queue, "the disk has little room")
+                look_at = trio.current_time() + GIVE_BACK_SECONDS
         except (QrustyError, OSError, MemoryError) as error:
             trouble.note(error)
 

@@ -67,3 +67,19 @@ def test_never_more_than_the_rate_and_one_second_s_worth(steps: list[int]) -> No
             continue
         taken += 1
     assert taken <= 7 + 7 * (now - NOW) / 1000 + 1e-6
+
+
+# Verifies: API-0138
+def test_what_is_used_up_stays_used_up_when_the_tokens_are_read_anew() -> None:
+    """Unless the rate is another one."""
+    used = Limit(1, 10)
+    used.admit(NOW)
+    used.charge(30)
+    same, other = Limit(1, 10), Limit(2, 20)
+    for each in (same, other):
+        each.go_on_from(used)
+    with pytest.raises(RateLimited, match="1 requests a second"):
+        same.admit(NOW)
+    with pytest.raises(RateLimited, match="10 messages a second"):
+        same.admit(NOW + 1000)
+    other.admit(NOW)

@@ -83,15 +83,15 @@ async def test_a_ping_may_come_before_the_token(book: TokenBook, fast_path: bool
 @PATHS
 async def test_a_request_that_waits_counts_once(book: TokenBook, fast_path: bool) -> None:
     """However its way to the queue goes: alone, on a parked connection, or behind another one."""
-    book.add("slow", "consume:*", requests=0.001)
     consume = f"POST /consume/q HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(WAITING)}"
-    lines = "\r\n".join([consume, *(f"{name}: {value}" for name, value in book.bearer("slow"))])
-    request = f"{lines}\r\n\r\n".encode() + WAITING
     health = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     async with guarded(book, fast_path=fast_path) as server:
         assert server.access is not None
-        for before in (b"", health, b""):
-            server.access.replace(read_tokens(book.path.read_bytes()))  # with all that it may have
+        for token, before in (("first", b""), ("second", health), ("third", b"")):
+            book.add(token, "consume:*", requests=0.001)
+            server.access.replace(read_tokens(book.path.read_bytes()))
+            lines = "\r\n".join([consume, *(f"{name}: {value}" for name, value in book.bearer(token))])
+            request = f"{lines}\r\n\r\n".encode() + WAITING
             async with await trio.open_tcp_stream("127.0.0.1", server.port) as stream:
                 await stream.send_all(health)
                 assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")

@@ -91,6 +91,29 @@ def restore(broker: Broker, number: int, to: str | None = None) -> Outcome:
 
 
 # Verifies: DLV-0059, DLV-0060
+def test_dead_letters_are_not_passed_over_when_their_queue_is_purged(broker: Broker) -> None:
+    """They stay, but belong to its successor: the change that was under way must not end as if it were done."""
+    broker.catalog.create("q", QueueConfig())
+    for _ in range(200):
+        broker.publish("q", 1, "dead", 1, 0)
+        dead = take(broker, "q")
+        assert dead is not None
+        broker.nack("q", dead, "c", 0)
+    broker.publish("q", 1, "live", 1, 0)
+    queue = broker.catalog.by_name["q"]
+    ids = [letter.id for batch in broker.dead_letters.search(queue, EVERY, 0, 200, 64) for letter in batch.letters]
+    searched, found = broker.dead_letters.search(queue, EVERY, 0, 200, 64), broker.dead_letters.find(queue, ids)
+    next(searched)
+    next(found)
+    broker.trash.purge("q", 600, 0)
+    for each in (searched, found):
+        with pytest.raises(Unavailable, match="Queue 'q' was purged meanwhile"):
+            list(each)
+    successor = broker.catalog.by_name["q"]
+    assert sum(len(batch.letters) for batch in broker.dead_letters.search(successor, EVERY, 0, 200, 64)) == 200
+
+
+# Verifies: DLV-0059, DLV-0060
 @pytest.mark.parametrize("what", ["purged", "deleted"])
 @pytest.mark.parametrize("again", [False, True])
 def test_what_is_put_back_is_as_before(broker: Broker, payloads: PayloadStore, what: str, again: bool) -> None:

@@ -69,6 +69,19 @@ async def test_it_goes_when_its_time_is_over(
 
 
 # Verifies: DLV-0063
+async def test_one_goes_at_a_time_when_the_disk_has_little_room(autojump_clock: trio.testing.MockClock) -> None:
+    """The space of one comes back only later."""
+    async with erasing(Keeping()) as (engine, disk):
+        first, second, third = [await put_aside(engine, 600) for _ in range(3)]
+        disk.short = True
+        await trio.sleep(trash.GIVE_BACK_SECONDS)
+        assert await kept(engine) == [second, third]
+        await trio.sleep(trash.GIVE_BACK_SECONDS)
+        assert await kept(engine) == [third]
+        assert first
+
+
+# Verifies: DLV-0063
 async def test_the_oldest_goes_early_when_the_disk_has_little_room(autojump_clock: trio.testing.MockClock) -> None:
     async with erasing(Keeping()) as (engine, disk):
         first, second = await put_aside(engine, 600), await put_aside(engine, 60)
