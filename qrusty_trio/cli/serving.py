@@ -40,7 +40,11 @@ def serve() -> int:
         ring = set_up(settings.log_level, settings.log_format)
         for sentence in unknown_variables(os.environ):
             logger.warning("%s", sentence)
-        return _run(settings, ring)
+        status = _run(settings, ring)
+        # A late signal must not turn an end in order into a failure.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        return status
     except StartupRefused as refusal:
         print(one_line(str(refusal)), file=sys.stderr)
         return EXIT_REFUSED

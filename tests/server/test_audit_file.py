@@ -157,7 +157,8 @@ def test_a_disk_that_is_full(tmp_path: Path, way: str) -> None:
     else:
         assert numbers(path) == [1], "no part of a line is left"
         assert 0 < int(done.stdout) <= 2
-        assert said[-1].endswith("not written by the end")
+        # Whatever measures the tests may fail at the end, too, on this disk.
+        assert any(line.endswith("not written by the end") for line in said)
 
 
 # A process without a free descriptor can rename the file, but open no new one.
