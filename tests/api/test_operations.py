@@ -11,7 +11,7 @@ from qrusty_trio.api.messages import BATCH_PIECE
 from qrusty_trio.api.operations import OPERATIONS, error_reply
 from qrusty_trio.api.queues import QUEUES_PIECE
 from qrusty_trio.api.reports import STATS_PIECE
-from qrusty_trio.core.model import MAX_LOCK_SECONDS, U64_MAX
+from qrusty_trio.core.model import ID_CHARACTERS, MAX_LOCK_SECONDS, U64_MAX
 from qrusty_trio.core.timings import TIMED_OPERATIONS
 from qrusty_trio.errors import DiskFull, QrustyError, Starting
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
@@ -286,12 +286,14 @@ def test_read_only(table: Table) -> None:
     publish(table)
     table.gate.read_only = True
     for operation in OPERATIONS:
-        path = "/find?id={id}" if operation.name == "find" else operation.path
-        reply = table.run(operation.method, path.replace("{queue}", "q").replace("{id}", "i"))
+        path = operation.path.replace("{queue}", "q").replace("{id}", "i")
+        if operation.name == "find":
+            path += f"?id={'0' * ID_CHARACTERS}"
+        reply = table.run(operation.method, path)
         if operation.mutating:
             assert (reply.status, json.loads(reply.body)["code"]) == (403, "read_only")
         else:
-            assert reply.status == (404 if "{id}" in path else 200)
+            assert reply.status == (404 if "{id}" in operation.path or operation.name == "find" else 200)
     table.gate.read_only = False
     assert consume(table)["payload"] == "p"
 
