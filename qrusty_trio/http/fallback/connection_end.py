@@ -31,6 +31,10 @@ class ConnectionEnd:
         self._read_ended = trio.Event()
         self._read_ended.set()
         self._sending = trio.CancelScope()
+        self._sends = 0
+        """Sends under way."""
+        self._sends_ended = trio.Event()
+        self._sends_ended.set()
 
     @property
     def is_reading(self) -> bool:
@@ -49,13 +53,21 @@ class ConnectionEnd:
     @contextmanager
     def sending(self) -> Iterator[Callable[[], None]]:
         """Send in here, with the function to call for each progress: SEND_SECONDS without one cancel it."""
-        with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
-            self._sending = scope
+        if not self._sends:
+            self._sends_ended = trio.Event()
+        self._sends += 1
+        try:
+            with trio.CancelScope(deadline=trio.current_time() + SEND_SECONDS) as scope:
+                self._sending = scope
 
-            def progress() -> None:
-                scope.deadline = trio.current_time() + SEND_SECONDS
+                def progress() -> None:
+                    scope.deadline = trio.current_time() + SEND_SECONDS
 
-            yield progress
+                yield progress
+        finally:
+            self._sends -= 1
+            if not self._sends:
+                self._sends_ended.set()
 
     def break_off(self) -> None:
         """Nothing can be sent any more: cancel the connection. Hypercorn would wait for ever with unread requests."""
@@ -64,7 +76,7 @@ class ConnectionEnd:
         self._sending.cancel()
 
     async def close_once(self, close: Callable[[], Awaitable[None]]) -> None:
-        """End reading, then `close`."""
+        """End reading, let a send that is under way come to its end, then `close`."""
         if self.closing:
             await self._closed.wait()
             return
@@ -72,6 +84,7 @@ class ConnectionEnd:
         self._reading.cancel()
         try:
             await self._read_ended.wait()
+            await self._sends_ended.wait()
             await close()
         finally:
             self._closed.set()
