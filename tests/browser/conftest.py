@@ -101,6 +101,8 @@ def process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 @pytest.fixture
 def server(process: Served) -> Served:
     process.ask("POST", "/delete-all")
+    for kept in process.ask("GET", "/trash")["trash"]:
+        process.ask("POST", f"/trash/{kept['id']}/erase")
     return process
 
 

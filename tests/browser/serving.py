@@ -102,11 +102,6 @@ class Served:
         """What a command prints."""
         return subprocess.run(["sh", "-c", f"{command} --silent"], capture_output=True, text=True, check=True).stdout
 
-    @staticmethod
-    def quoted(text: str) -> str:
-        """A text as JSON."""
-        return json.dumps(text)
-
     def create(self, name: str, ordering: str = "MaxFirst", **config: Any) -> None:
         self.ask("POST", "/create-queue", {"name": name, "config": {"ordering": ordering, **config}})
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import see
@@ -107,4 +109,5 @@ def test_what_was_copied_runs_in_a_shell(page: Page, server: Served) -> None:
     page.get_by_role("dialog").get_by_role("button", name="curl").click()
     expect(page.get_by_role("dialog").get_by_role("button", name="Copied")).to_be_visible()
     command = page.evaluate("navigator.clipboard.readText()")
-    assert server.in_shell(command) == f'{{"queue":{server.quoted(name)},"purged_messages":1}}'
+    told = json.loads(server.in_shell(command))
+    assert (told["queue"], told["purged_messages"]) == (name, 1)
