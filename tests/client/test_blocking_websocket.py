@@ -143,9 +143,11 @@ def test_it_connects_again(server: ServerProcess, queue: str) -> None:
 
 
 INTERRUPTED = """
+import signal
 import sys
 from qrusty_trio.client.blocking import connect
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell lets its background jobs ignore it
 with connect(sys.argv[1]) as client:
     client.publish(sys.argv[2], "held")
     try:
