@@ -5,38 +5,13 @@ Rule: putting back goes in steps, each with a commit. That a kill between them l
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeVar
-
-from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.trash import Outcome
 from tests.core.brokers import exhaust
-from tests.core.model import Model
-
-T = TypeVar("T")
+from tests.core.steps import Steps
 
 
-class TrashSteps:
-    """Steps of a machine that has a broker and a model."""
-
-    model: Model
-    broker: Broker
-    now: int
-
-    def before(self) -> None:
-        raise NotImplementedError
-
-    def after(self) -> None:
-        raise NotImplementedError
-
-    def write(self) -> None:
-        raise NotImplementedError
-
-    def write_at_once(self) -> None:
-        raise NotImplementedError
-
-    def same(self, expected: Callable[[], T], actual: Callable[[], T]) -> T | None:
-        raise NotImplementedError
+class TrashSteps(Steps):
+    """What `machine.BrokerMachine` does to the trash."""
 
     def put_aside(self, action: str, name: str, seconds: int) -> None:
         self.before()
