@@ -34,8 +34,8 @@ MAX_STEPS = 128
 """Times that bytes may arrive for one handshake. A chain of certificates of 100 KB comes in 70 segments."""
 THREADS = 2
 """Handshakes that are computed at a time."""
-PLAIN_SECONDS = 2.0
-"""Time for a peer that speaks plain HTTP to take its response."""
+REFUSAL_SECONDS = 2.0
+"""Time for a peer to read why it is refused: a response in plain HTTP, or an alert."""
 TELL_SECONDS = 10.0
 """Least time between two log lines about handshakes that failed."""
 HANDSHAKE_RECORD = 0x16
@@ -129,14 +129,20 @@ class Handshakes:
                 except ssl.SSLWantWriteError:
                     await trio.lowlevel.wait_writable(secured.socket)
             raise _Failed(f"it came in more than {MAX_STEPS} pieces")
-        except BaseException:
-            await trio.aclose_forcefully(secured)
+        except BaseException as error:
+            try:
+                if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+                    # It may have sent its request already. With that unread, a close would discard the alert.
+                    with trio.move_on_after(REFUSAL_SECONDS):
+                        await linger(secured)
+            finally:
+                await trio.aclose_forcefully(secured)
             raise
 
     async def _refuse_plain(self, stream: trio.SocketStream) -> None:
         refusal = TlsRequired("This port speaks TLS, and this request came without: use https:// or wss://")
         self._responses.tick()
-        with trio.move_on_after(PLAIN_SECONDS):
+        with trio.move_on_after(REFUSAL_SECONDS):
             try:
                 await stream.send_all(self._responses.response(error_reply(refusal), CLOSE))
                 await linger(stream)
