@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs the servers that `make bench` measures beside this one, where they are missing: beanstalkd, Redis and RabbitMQ
-# from Debian's packages (needs root, or sudo), qrusty from crates.io (needs cargo; some ten minutes a version).
+# Installs the servers that `make bench` measures beside this one, where they are missing: beanstalkd, Redis, RabbitMQ
+# and PostgreSQL from Debian's packages (needs root, or sudo), qrusty from crates.io (needs cargo; some ten minutes a version).
 # They land in $QRUSTY_PEERS_DIR (default: bench/results/peers). The services that the packages start are stopped again:
 # the benchmark starts its own, in directories of its own.
 set -euo pipefail
@@ -13,6 +13,7 @@ packages=()
 command -v beanstalkd >/dev/null || packages+=(beanstalkd)
 command -v redis-server >/dev/null || packages+=(redis-server)
 [ -x /usr/lib/rabbitmq/bin/rabbitmq-server ] || packages+=(rabbitmq-server)
+compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null || packages+=(postgresql)
 command -v clang >/dev/null || packages+=(clang libclang-dev)
 command -v go >/dev/null || [ -x /usr/local/go/bin/go ] || packages+=(golang-go)
 if [ ${#packages[@]} -gt 0 ]; then
@@ -21,7 +22,7 @@ if [ ${#packages[@]} -gt 0 ]; then
     as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${packages[@]}"
     for package in "${packages[@]}"; do
         case "$package" in
-            beanstalkd | redis-server | rabbitmq-server) as_root service "$package" stop || true ;;
+            beanstalkd | redis-server | rabbitmq-server | postgresql) as_root service "$package" stop || true ;;
         esac
     done
 fi

@@ -34,6 +34,7 @@ COLOURS = {
     "beanstalkd-F": "#9ccb8f",
     "redis": "#8a2f4d",
     "rabbitmq": "#7a6a2f",
+    "postgresql": "#5b4a9b",
 }
 CONNECTIONS = (1, 8, 32, 128)
 

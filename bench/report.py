@@ -39,7 +39,7 @@ How it is measured:
 - Each figure is the median of the rounds, with the lowest and the highest in brackets. A latency is the median of the
   rounds' percentiles.
 - Data is on a disk, not in memory.
-- A server is measured as it comes, without tuning, apart from the fsync policy named.
+- A server is measured as it comes, without tuning, apart from the fsync policy named and what is said of it below.
 """
 
 

@@ -27,6 +27,8 @@ from bench.workloads import WORKLOADS, WS_WINDOW, Side, Workload
 STORED = RESULTS / "run"
 SETTLE_SECONDS = 0.5
 """Between two runs, so that one server's background work does not run into the next one's measurement."""
+OPEN_WAY = 0o711
+"""Of the directories that hold the servers' own: a server may run under an account of its own."""
 QUICK_DEPTH = 20_000
 DEEP_QUEUE = "deep"
 
@@ -165,11 +167,13 @@ def measure_all(arguments: argparse.Namespace) -> dict[str, Measured]:
     fresh = {}
     with tempfile.TemporaryDirectory(prefix="qrusty-bench-", dir=arguments.dir) as name:
         machine.refuse_memory_disk(Path(name))
+        Path(name).chmod(OPEN_WAY)
         for workload in WORKLOADS:
             if arguments.only and workload.key not in arguments.only:
                 continue
             print(workload.title, flush=True)
             with tempfile.TemporaryDirectory(dir=name) as home:
+                Path(home).chmod(OPEN_WAY)
                 done = measure(
                     program, workload, Path(home), arguments.rounds, arguments.seconds, quick=arguments.quick
                 )

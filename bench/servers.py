@@ -50,6 +50,10 @@ class Server:
     environment: Callable[[Path, int], dict[str, str]]
     program: str | None
     """What must be there to start it: a path or a name on PATH; None when it is always there."""
+    ready: Callable[[int], bool] | None = None
+    """Whether it serves on this port; None: it does once it takes a connection, or over HTTP says so."""
+    stop: signal.Signals = signal.SIGTERM
+    """What ends it in order."""
 
     @property
     def ours(self) -> bool:
@@ -115,7 +119,7 @@ class Running:
         process, self._process = self._process, None
         if process is None:
             return
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(self.server.stop)
         try:
             process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
@@ -148,6 +152,8 @@ class Running:
             time.sleep(0.005)
 
     def _serves(self) -> bool:
+        if self.server.ready is not None:
+            return self.server.ready(self.port)
         try:
             if not self.server.speaks_http:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

@@ -46,6 +46,8 @@ func serverFor(o *options) (server, error) {
 		return &beanstalkdServer{o}, nil
 	case "redis":
 		return &redisServer{o: o}, nil
+	case "postgres":
+		return &postgresServer{o}, nil
 	case "amqp":
 		return &amqpServer{o}, nil
 	}

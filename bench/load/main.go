@@ -59,7 +59,7 @@ func (o *options) queues() []string {
 
 func parse() *options {
 	o := &options{}
-	flag.StringVar(&o.protocol, "protocol", "http", "http, ws, beanstalkd, redis or amqp")
+	flag.StringVar(&o.protocol, "protocol", "http", "http, ws, beanstalkd, redis, postgres or amqp")
 	flag.StringVar(&o.mode, "mode", "cycle", "publish; cycle (publish, consume, ack; over ws: publish, deliver, ack); drain (consume, ack; needs -count)")
 	flag.StringVar(&o.addr, "addr", "127.0.0.1:6784", "host:port of the server")
 	flag.StringVar(&o.queue, "queue", "bench", "queue name (plain letters, digits and '-')")
