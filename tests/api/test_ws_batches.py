@@ -37,6 +37,18 @@ def test_a_long_batch_is_published_in_steps(world: World, peer: Peer) -> None:
     assert world.available("jobs") == len(many) + 1
 
 
+@pytest.mark.parametrize(("kind", "count"), [("batch-ack", "acked"), ("batch-nack", "unlocked")])
+def test_several_batches_in_one_burst_are_settled_from_their_first_id(
+    world: World, peer: Peer, kind: str, count: str
+) -> None:
+    peer.ask(batch(*(message(str(number)) for number in range(6))), subscribe(credits=6))
+    ids = list(peer.held)
+    assert len(ids) == 6
+    responses = peer.ask(*({"type": kind, "queue": "jobs", "ids": ids[at : at + 2]} for at in (0, 2, 4)))
+    settled = [each[count] for each in responses if each["type"] == "ok"]
+    assert settled == [2, 2, 2]
+
+
 def test_an_unknown_queue_is_not_made(world: World, peer: Peer) -> None:
     assert code(peer.ask(batch(message(), queue="other"))) == "queue_not_found"
     assert peer.ask(batch(queue="other")) == [{"type": "ok", "ids": [], "rejected": []}]

@@ -141,6 +141,22 @@ def test_what_is_put_back_is_as_before(broker: Broker, payloads: PayloadStore, w
     check(restarted(broker, payloads), payloads)
 
 
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_locks_that_were_miscounted_are_counted_anew(broker: Broker, payloads: PayloadStore, what: str) -> None:
+    fill(broker)
+    queue = put_aside(broker, what)
+    queue.locked += 3
+    broker.journal.mark(queue)
+    broker.commit()
+    broker = restarted(broker, payloads)
+    restore(broker, queue.number)
+    assert broker.catalog.by_name["q"].locked == 0
+    broker.commit()
+    broker = restarted(broker, payloads)
+    assert broker.catalog.by_name["q"].locked == 0
+    check(broker, payloads)
+
+
 # Verifies: DLV-0060
 @pytest.mark.parametrize("what", ["purged", "deleted"])
 def test_a_kill_while_it_is_put_back_loses_nothing(
