@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "bench" / "results"
@@ -53,6 +53,8 @@ class Load(TypedDict):
     error_kinds: dict[str, int]
     driver_cpu_seconds: float
     run_seconds: float
+    server_cpu_seconds: NotRequired[float]
+    """What the server took from before the driver's start to after its end. Not the driver's: `bench.run` adds it."""
 
 
 def build() -> Path:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from bench import machine, plots
+from bench import machine
 from bench.report import relative, section, spread, table
 from bench.workloads import EVERYONE, GOALS, WORKLOADS, Side, Workload
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from bench.run import Measured
 
 Stored = Mapping[str, "Measured"]
+Drawn = Sequence[tuple[str, Path]]
+"""Title and file of each plot."""
 OURS = ("ours-always", "ours-never")
 Losses = dict[tuple[str, str], dict[str, str]]
 """Workload and policy of ours -> label of a server that is faster -> how many times our rate it has."""
@@ -27,19 +30,25 @@ LOSSES = (
     "How many times our rate the other server reaches. An empty cell: it is not ahead, or was not compared. Without "
     "fsync, qrusty_trio is compared only with servers that don't sync either."
 )
-HEAD = ("server", "fsync", "messages/s", "p50 ms", "p99 ms", "ours (always) : it", "ours (never) : it")
+HEAD = (
+    *("server", "fsync", "messages/s", "p50 ms", "p99 ms", "ours (always) : it", "ours (never) : it"),
+    *("server, µs each", "driver, µs each"),
+)
+PROCESSOR_TIME = (
+    "The last two columns have the processor time for a message, of all processes and threads of the server and of the "
+    "driver: connecting, warm-up and the server's background work in the round included."
+)
 
 
-def write(stored: Stored) -> None:
-    """Write the section and the plots."""
-    section("peers", text(stored, with_plots=True))
+def write(stored: Stored, drawn: Drawn) -> None:
+    """Write the section."""
+    section("peers", text(stored, drawn))
 
 
-def text(stored: Stored, *, with_plots: bool) -> str:
-    """The section in Markdown; `with_plots` also draws them."""
+def text(stored: Stored, drawn: Drawn = ()) -> str:
+    """The section in Markdown, with the plots that were drawn."""
     parts = ["## Side by side", _circumstances(stored)]
-    if with_plots:
-        parts += [f"![{title}]({relative(path)})" for title, path in plots.draw(stored)]
+    parts += [f"![{title}]({relative(path)})" for title, path in drawn]
     parts += [_goals(stored), _losses(stored)]
     parts += [_workload(workload, stored) for workload in WORKLOADS if workload.key in stored]
     return "\n\n".join(part for part in parts if part)
@@ -64,6 +73,16 @@ def percentile_ms(results: list[Load], step: str, name: str) -> str:
     return f"{statistics.median(values) / 1000:.2f}"
 
 
+def microseconds(results: list[Load], whose: Literal["server_cpu_seconds", "driver_cpu_seconds"]) -> str:
+    """Processor time for a message. It is that of the whole run, so the messages of the warm-up count, too."""
+    each = [
+        result[whose] * 1e6 / (result["rate"] * result["run_seconds"])
+        for result in results
+        if whose in result and result["rate"] > 0
+    ]
+    return spread(each, 1) if each else "-"
+
+
 def _circumstances(stored: Stored) -> str:
     newest = max(stored.values(), key=lambda measured: measured["date"])
     missing = sorted({why for measured in stored.values() for why in measured["missing"]})
@@ -85,6 +104,7 @@ def _circumstances(stored: Stored) -> str:
         "- **qrusty** has no setting for fsync and never syncs its log. So qrusty_trio (always) is compared with it, "
         "although it promises more."
     )
+    lines.append(PROCESSOR_TIME)
     return "\n\n".join(lines)
 
 
@@ -120,7 +140,7 @@ def _row(side: Side, measured: Measured, step: str) -> list[str]:
     for ours in OURS:
         compared = [] if side.key == ours + suffix else ratios(measured, ours + suffix, side.key)
         row.append(_ratio(compared) if compared else "-")
-    return row
+    return [*row, microseconds(results, "server_cpu_seconds"), microseconds(results, "driver_cpu_seconds")]
 
 
 def _ratio(values: list[float]) -> str:

@@ -18,7 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TypedDict
 
-from bench import machine, peers_report
+from bench import machine, peers_report, plots
 from bench.driver import RESULTS, Load, build, load
 from bench.report import today
 from bench.servers import BEANSTALKD, BEANSTALKD_SYNC, Running, exit_on_sigterm
@@ -27,6 +27,8 @@ from bench.workloads import WORKLOADS, WS_WINDOW, Side, Workload
 STORED = RESULTS / "run"
 SETTLE_SECONDS = 0.5
 """Between two runs, so that one server's background work does not run into the next one's measurement."""
+LEAST_SECONDS = 3.0
+"""Of a round whose figures are kept: a shorter one may end before a server's background work begins."""
 OPEN_WAY = 0o711
 """Of the directories that hold the servers' own: a server may run under an account of its own."""
 QUICK_DEPTH = 20_000
@@ -86,7 +88,8 @@ def one_round(program: Path, workload: Workload, side: Side, running: Running, n
     # beanstalkd can't drop a tube; emptying it would take longer than the run, and a tube is nobody else's concern.
     keep = side.depth > 0 or side.server.protocol == "beanstalkd"
     queue = DEEP_QUEUE if side.depth else f"round-{number}"
-    return load(
+    before = running.cpu_seconds()
+    result = load(
         program,
         running.address,
         protocol_of(workload, side),
@@ -102,6 +105,8 @@ def one_round(program: Path, workload: Workload, side: Side, running: Running, n
         queue=queue,
         keep=keep,
     )
+    result["server_cpu_seconds"] = running.cpu_seconds() - before
+    return result
 
 
 def measure(program: Path, workload: Workload, directory: Path, rounds: int, seconds: float, quick: bool) -> Measured:
@@ -152,12 +157,12 @@ def main() -> None:
     if not arguments.report:
         fresh = measure_all(arguments)
         if arguments.quick:
-            print(peers_report.text(fresh, with_plots=False))
+            print(peers_report.text(fresh))
             return
     stored = {path.stem: json.loads(path.read_text()) for path in sorted(STORED.glob("*.json"))}
     if not stored:
         sys.exit("nothing has been measured yet")
-    peers_report.write(stored)
+    peers_report.write(stored, plots.draw(stored))
 
 
 def measure_all(arguments: argparse.Namespace) -> dict[str, Measured]:
@@ -196,6 +201,8 @@ def parse() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.quick:
         arguments.rounds, arguments.seconds = 1, 0.5
+    elif arguments.seconds < LEAST_SECONDS:
+        parser.error(f"--seconds must be {LEAST_SECONDS:g} or more, for figures that are kept")
     return arguments
 
 

@@ -142,6 +142,22 @@ class Running:
         total: int = whole.memory_info().rss
         return total + sum(child.memory_info().rss for child in whole.children(recursive=True))
 
+    def cpu_seconds(self) -> float:
+        """Processor time of the process and its descendants so far, those that have ended included.
+
+        A process has the time of a child that ended from when it has waited for it. So what is read while one of them
+        starts or ends may count it twice or not at all, and is read again.
+        """
+        whole = psutil.Process(self.pid)
+        while True:
+            before = [whole, *whole.children(recursive=True)]
+            try:
+                total = sum(sum(process.cpu_times()[:4]) for process in before)
+            except psutil.NoSuchProcess:
+                continue
+            if before == [whole, *whole.children(recursive=True)]:
+                return float(total)
+
     def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + READY_SECONDS
         while not self._serves():

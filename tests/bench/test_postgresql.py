@@ -97,6 +97,12 @@ def test_an_answer_means_that_the_change_is_on_the_disk(server: Running, setting
     assert sql(server, f"SHOW {setting}") == "on"
 
 
+def test_the_processor_time_of_a_connection_that_has_ended_counts(server: Running) -> None:
+    before = server.cpu_seconds()
+    sql(server, "SELECT sum(sqrt(number)) FROM generate_series(1, 2000000) AS number")
+    assert server.cpu_seconds() - before > 0.05
+
+
 def test_nothing_is_left_when_it_has_stopped(program: Path, place: Path) -> None:
     running = Running(POSTGRESQL, place / "stopped")
     with running:
