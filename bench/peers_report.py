@@ -23,12 +23,14 @@ if TYPE_CHECKING:
 Stored = Mapping[str, "Measured"]
 Drawn = Sequence[tuple[str, Path]]
 """Title and file of each plot."""
+DUE = {workload.key: workload.rate for workload in WORKLOADS}
 OURS = ("ours-always", "ours-never")
 Losses = dict[tuple[str, str], dict[str, str]]
 """Workload and policy of ours -> label of a server that is faster -> how many times our rate it has."""
 LOSSES = (
-    "How many times our rate the other server reaches. An empty cell: it is not ahead, or was not compared. Without "
-    "fsync, qrusty_trio is compared only with servers that don't sync either."
+    "How many times our rate the other server reaches; where messages are due, how many times sooner its median "
+    "response comes. An empty cell: it is not ahead, or was not compared. Without fsync, qrusty_trio is compared only "
+    "with servers that don't sync either."
 )
 HEAD = (
     *("server", "fsync", "messages/s", "p50 ms", "p99 ms", "ours (always) : it", "ours (never) : it"),
@@ -58,9 +60,17 @@ def rates(measured: Measured, key: str) -> list[float]:
     return [result["rate"] for result in measured["rounds"].get(key, [])]
 
 
+def speeds(measured: Measured, key: str) -> list[float]:
+    """What is compared: rates. Where the rate is given, how soon the median response comes."""
+    if not DUE.get(measured["workload"]):
+        return rates(measured, key)
+    latencies = [result["latency_us"].get(result["mode"]) for result in measured["rounds"].get(key, [])]
+    return [1 / found["p50"] if found and found["p50"] > 0 else 0.0 for found in latencies]
+
+
 def ratios(measured: Measured, ours: str, other: str) -> list[float]:
     """Ours over theirs, round by round: they took turns, so a slow minute of the machine hits both."""
-    pairs = zip(rates(measured, ours), rates(measured, other), strict=False)
+    pairs = zip(speeds(measured, ours), speeds(measured, other), strict=False)
     return [mine / theirs for mine, theirs in pairs if theirs > 0]
 
 
@@ -125,6 +135,8 @@ def _workload(workload: Workload, stored: Stored) -> str:
         parts.append(_depths(workload, measured))
     if workload.constant in stored:
         parts.append(_beside_constant(workload, measured, stored[workload.constant]))
+    if workload.closed in stored:
+        parts.append(_beside_closed(workload, measured, stored[workload.closed]))
     return "\n\n".join(part for part in parts if part)
 
 
@@ -185,6 +197,21 @@ def _beside_constant(workload: Workload, measured: Measured, constant: Measured)
     return table(
         ("server", "constant headers, messages/s", "changing headers, messages/s", "changing : constant"), rows
     )
+
+
+def _beside_closed(workload: Workload, measured: Measured, closed: Measured) -> str:
+    """Latencies at the rate that is due, beside those of the closed loop at the rate that it reached."""
+    rows = []
+    for side in workload.sides:
+        open_loop, other = measured["rounds"].get(side.key), closed["rounds"].get(side.key)
+        if open_loop and other:
+            rates_of_both = [spread(rates(one, side.key)) for one in (closed, measured)]
+            latencies = [
+                percentile_ms(results, workload.mode, name) for name in ("p50", "p99") for results in (other, open_loop)
+            ]
+            rows.append([side.label, *rates_of_both, *latencies])
+    head = ("server", "closed loop, messages/s", f"{workload.rate:,.0f}/s due, messages/s", "p50 ms, closed", "due")
+    return table((*head, "p99 ms, closed", "due"), rows)
 
 
 def _goals(stored: Stored) -> str:

@@ -32,7 +32,7 @@ How it is measured:
 - The load driver (`bench/load`) and the server run on one machine and talk over loopback. The driver is written in Go,
   with the standard library only, and uses one thread.
 - The loop is closed: each connection waits for its response before it asks again. Over WebSocket, up to 64
-  requests wait.
+  requests wait. Where messages are "due", the loop is open: they come at a rate that does not depend on the server.
 - Requests are built in advance from 64 random texts a connection. Priorities are drawn evenly from ten.
 - All connections share one queue.
 - The servers take turns in rounds: A B C, A B C, and so on. Each round has a new queue.

@@ -76,6 +76,37 @@ def test_rounds_without_the_servers_processor_time_are_shown_without_it() -> Non
     assert dict(zip(head, row, strict=True))["server, µs each"] == "-"
 
 
+def test_a_rate_that_is_due_stands_beside_the_closed_loop() -> None:
+    section = text(
+        {
+            "publish-32-100": measured("publish-32-100", {"redis": 10_000.0, "ours-always": 8_000.0}),
+            "publish-32-100-due-500": measured("publish-32-100-due-500", {"redis": 500.0}),
+        }
+    )
+    rows = rows_of(section, "Publish, 32 connections, 100 B, 500 messages/s due")
+    # Ours has no figure for this rate, so it has no row.
+    head, _, redis = rows[-3:]
+    assert head == [
+        *("server", "closed loop, messages/s", "500/s due, messages/s"),
+        *("p50 ms, closed", "due", "p99 ms, closed", "due"),
+    ]
+    assert redis == [
+        *("Redis", "10,000 (10,000 to 10,000)", "500 (500 to 500)"),
+        *("0.10", "2.00", "0.20", "4.00"),
+    ]
+
+
+def test_servers_that_reach_the_same_rate_are_compared_by_latency() -> None:
+    due = measured("publish-32-100-due-500", {"redis": 500.0, "ours-always": 500.0})
+    (ours,) = due["rounds"]["ours-always"]
+    ours["rate"] = 501.0
+    ours["latency_us"]["publish"]["p50"] *= 2
+    section = text({due["workload"]: due})
+    title = "Publish, 32 connections, 100 B, 500 messages/s due"
+    assert ["Redis", "**0.50 (0.50 to 0.50)**"] in [[row[0], row[5]] for row in rows_of(section, title)]
+    assert rows_of(section, "Where we lose")[-1] == [title, "always", "2.00"]
+
+
 def test_headers_that_change_stand_beside_constant_ones() -> None:
     stored = {key: measured(key, {"ours-always": 1000.0}) for key in ("publish-32-100", "publish-32-100-changing")}
     rows = rows_of(text(stored), "Publish, 32 connections, 100 B, headers that change")
@@ -98,4 +129,4 @@ def test_all_peers_have_a_part_in_publish_and_cycle(key: str) -> None:
 
 def test_what_a_workload_is_put_beside_is_there() -> None:
     keys = {workload.key for workload in WORKLOADS}
-    assert {workload.constant for workload in WORKLOADS} <= keys | {""}
+    assert {workload.closed for workload in WORKLOADS} | {workload.constant for workload in WORKLOADS} <= keys | {""}
