@@ -74,7 +74,7 @@ class Access:
         self._digests: dict[bytes, bytes] = {}
         """The digests of their tokens."""
         self.on_change: list[Callable[[], None]] = []
-        """Called after the tokens were replaced."""
+        """Called when a token may have ended: after the tokens were replaced, and after one has expired."""
 
     def replace(self, tokens: Tokens) -> None:
         """The tokens were read anew. One whose limits are as before goes on with what it has used up of them."""
@@ -87,6 +87,9 @@ class Access:
         self._digests = {value: key for value, key in self._digests.items() if key in found}
         self.known = {value: found[key] for value, key in self._digests.items()}
         self.sessions.keep(dict(found))
+        self._tell()
+
+    def _tell(self) -> None:
         for call in self.on_change:
             call()
 
@@ -128,10 +131,18 @@ class Access:
         found = self.tokens.by_digest.get(principal.key)
         return found if found is not None and self._now_ms() < found.expires_ms else None
 
-    def newly_expired(self) -> bool:
-        """Whether a token has expired since this was asked last."""
+    def require_current(self, principal: Principal) -> Principal:
+        """What the token of a principal may do now. Raises Unauthenticated if it was revoked or has expired."""
+        found = self.current(principal)
+        if found is None:
+            raise Unauthenticated(f"The token '{principal.name}' was revoked or has expired")
+        return found
+
+    def look(self) -> None:
+        """Tell those in `on_change` if a token has expired since the last look."""
         before, self._looked_ms = self._looked_ms, self._now_ms()
-        return any(before < each.expires_ms <= self._looked_ms for each in self.tokens.by_name.values())
+        if any(before < each.expires_ms <= self._looked_ms for each in self.tokens.by_name.values()):
+            self._tell()
 
     def begin_session(self, principal: Principal) -> str:
         """The value of the cookie of a new session."""

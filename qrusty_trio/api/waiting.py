@@ -1,20 +1,22 @@
 """A consume that waits: it subscribes to its queues until the first message, with everyone else in turn.
 
-Rule: a message is locked for a waiting consume only while its client is there and there is room for the response. What
-waiting means is here and in `core.dispatch`; who wakes the task of a connection, and what it watches meanwhile, is up
-to the connection (`Pause`). No sockets, no Trio, no clock.
+Rule: a message is locked for a waiting consume only while its client is there, its token may still take it, and there
+is room for the response. What waiting means is here and in `core.dispatch`; who wakes the task of a connection, and
+what it watches meanwhile, is up to the connection (`Pause`). No sockets, no Trio, no clock.
 
 Requirements: DLV-0055, DLV-0056
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
-from qrusty_trio.api.call import Wait
+from qrusty_trio.access.grants import Grant, Principal
+from qrusty_trio.api.call import Call, Wait
 from qrusty_trio.core.dispatch import NO_QUEUE, Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
-from qrusty_trio.errors import StorageFault
+from qrusty_trio.errors import QrustyError, StorageFault
 
 MAX_PLACES = 100_000
 """Places in the rings of all queues that waiting consumes take together, one for each queue they name: 50 MB."""
@@ -41,14 +43,32 @@ class Names(Protocol):
     def find_number(self, name: str) -> int | None: ...
 
 
+Renew = Callable[[Principal], Principal]
+"""What a token may do now. Raises Unauthenticated if it was revoked or has expired."""
+
+
 class Waiter:
     """One consume that waits: a sink of the dispatcher."""
 
-    __slots__ = ("_characters", "_room", "_subscriptions", "_wait", "deliveries", "fault", "name", "short")
+    __slots__ = (
+        "_call",
+        "_characters",
+        "_renew",
+        "_room",
+        "_subscriptions",
+        "_wait",
+        "deliveries",
+        "fault",
+        "name",
+        "short",
+    )
 
-    def __init__(self, wait: Wait, room: Room) -> None:
+    def __init__(self, wait: Wait, room: Room, call: Call | None = None, renew: Renew | None = None) -> None:
+        """`call`: the call that waits. `renew`: what its token may do now; None where the server has no tokens."""
         self._wait = wait
         self._room = room
+        self._call = call
+        self._renew = renew
         self._subscriptions: list[Subscription] = []
         self._characters = 0
         self.deliveries: list[Delivery] = []
@@ -82,9 +102,30 @@ class Waiter:
             dispatcher.remove(subscription)
         self._subscriptions.clear()
 
+    def refusal(self) -> QrustyError | None:
+        """Why its call would be refused now: its token was revoked, has expired or lost a grant. None if it would not.
+
+        Requirements: API-0189
+        """
+        call = self._call
+        held = call.principal if call is not None else None
+        if call is None or held is None or self._renew is None:
+            return None
+        try:
+            current = self._renew(held)
+            if current is not held:
+                for name in self._wait.names:
+                    current.require(Grant.CONSUME, name)
+                call.principal = current
+        except QrustyError as refusal:
+            return refusal
+        return None
+
     # For the dispatcher
 
     def room(self) -> bool:
+        if self.refusal() is not None:
+            return False
         if not self.deliveries:
             return self._room.room()
         if len(self.deliveries) >= self._wait.most or self._characters >= FULL_CHARACTERS:

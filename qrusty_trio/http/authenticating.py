@@ -13,7 +13,6 @@ from collections.abc import Iterable
 import trio
 
 from qrusty_trio.access.access import Access, Credentials, Found
-from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.authorizing import TOKEN_NEEDED
 from qrusty_trio.errors import Unauthenticated
 from qrusty_trio.http.header_block import HeaderBlock, read_session
@@ -45,14 +44,6 @@ async def hold(seconds: float, stopping: trio.Event) -> None:
     if seconds:
         with trio.move_on_after(seconds):
             await stopping.wait()
-
-
-def current_of(access: Access, principal: Principal) -> Principal:
-    """What a token may do now: the tokens may have been read anew while a request was held. Raises Unauthenticated."""
-    current = access.current(principal)
-    if current is None:
-        raise Unauthenticated(f"The token '{principal.name}' was revoked or has expired")
-    return current
 
 
 def missing() -> Unauthenticated:

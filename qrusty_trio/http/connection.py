@@ -330,10 +330,9 @@ class FastConnection:
 
     def _look_again(self) -> None:
         """Let the calls have what their tokens may do now: these may have been read anew while the burst was held."""
-        if self._tokens is not None:
-            for call in self._calls:
-                if call.principal is not None:
-                    call.principal = self._tokens.current(call.principal)
+        for call in self._calls if self._tokens is not None else ():
+            if self._tokens is not None and call.principal is not None:
+                call.principal = self._tokens.current(call.principal)
 
     async def _run_fallback(self, data: bytes) -> None:
         self.phase = WORKING
@@ -380,6 +379,7 @@ class FastConnection:
             self.unsent.set(0)
             sent += [reply for _, reply in given]
             del data, given  # do not hold them while more calls run
+            self._look_again()
 
     async def _run(self) -> list[Reply]:
         """Run the planned calls. One may wait for a message."""

@@ -21,7 +21,7 @@ from qrusty_trio.api import ws_frames
 from qrusty_trio.api.ws_auth import read_auth
 from qrusty_trio.api.ws_session import POLICY_VIOLATION, WsSession
 from qrusty_trio.errors import QrustyError, TooManyFailures, Unauthenticated
-from qrusty_trio.http.authenticating import current_of, hold
+from qrusty_trio.http.authenticating import hold
 from qrusty_trio.http.peers import current
 from qrusty_trio.http.websocket_transport import WebSocketTransport
 
@@ -43,7 +43,7 @@ def admitted(access: Access, found: Found) -> Principal | None:
     """Whom a handshake speaks for; None if it shows nothing. Raises Unauthenticated for what does not count."""
     if found.refusal is not None:
         raise found.refusal
-    return current_of(access, found.principal) if found.principal is not None else None
+    return access.require_current(found.principal) if found.principal is not None else None
 
 
 async def authenticate(
@@ -95,8 +95,7 @@ async def watch_tokens(access: Access, connections: Iterable[Connected]) -> None
     try:
         while True:
             await trio.sleep(LOOK_SECONDS)
-            if access.newly_expired():
-                look()
+            access.look()
     finally:
         access.on_change.remove(look)
 

@@ -102,7 +102,7 @@ class Engine:
                 if isinstance(done, Wait):
                     # The replies before it are sent first. Those behind it have to wait, too.
                     if not replies:
-                        replies.append(await self.waiters.wait(done, pause))
+                        replies.append(await self.waiters.wait(calls[0], done, pause))
                         charge(calls[0], replies[0])
                     else:
                         uncount(calls[len(replies)])

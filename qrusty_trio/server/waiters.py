@@ -1,10 +1,10 @@
 """Calls that wait for a message: who they are, and how each comes to its reply.
 
 Rule: a call waits in the task of its connection, without a timer that ticks and without a look at the queue: the
-dispatcher hands it a message, or its deadline passes. However it ends, what it was handed out is in its reply, or goes
-back uncounted.
+dispatcher hands it a message, its deadline passes, or its token ends. However it ends, what it was handed out is in its
+reply, or goes back uncounted.
 
-Requirements: DLV-0055, DLV-0057, DLV-0058
+Requirements: DLV-0055, DLV-0057, DLV-0058, API-0189
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from contextlib import AbstractContextManager
 
 import trio
 
-from qrusty_trio.api.call import Pause, Reply, Services, Wait
+from qrusty_trio.access.access import Access
+from qrusty_trio.api.call import Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
-from qrusty_trio.api.waiting import MAX_PLACES, Waiter
+from qrusty_trio.api.waiting import MAX_PLACES, Renew, Waiter
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import QrustyError, StorageFault, Unavailable
@@ -46,17 +47,28 @@ class Waiters:
         self._places = 0
         self._ended = False
         """The server stops."""
+        self._renew: Renew | None = None
+
+    def guard(self, access: Access) -> None:
+        """From now on, a call that waits ends with its token."""
+        self._renew = access.require_current
+        access.on_change.append(self._look)
+
+    def _look(self) -> None:
+        for waiter, pause in self._waiting.items():
+            if waiter.refusal() is not None:
+                pause.wake()
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    async def wait(self, wait: Wait, pause: Pause | None) -> Reply:
-        """Wait as long as asked for a message. Returns the reply."""
+    async def wait(self, call: Call, wait: Wait, pause: Pause | None) -> Reply:
+        """Let a call wait for a message as long as it asked for. Returns the reply."""
         if pause is None or pause.over or self._ended:
             return Reply(200, wait.nothing)
         if self._places + len(wait.names) > MAX_PLACES:
             return error_reply(Unavailable("Too many consumers wait. Try again later."))
-        waiter = Waiter(wait, pause)
+        waiter = Waiter(wait, pause, call, self._renew)
         self._waiting[waiter] = pause
         self._places += waiter.places
         try:
@@ -95,6 +107,11 @@ class Waiters:
         """The reply; None if it has to wait on."""
         if waiter.fault is not None:
             return error_reply(waiter.fault)
+        refusal = waiter.refusal()
+        if refusal is not None:
+            if waiter.deliveries:
+                self._take_back(waiter.deliveries)
+            return error_reply(refusal)
         if waiter.deliveries:
             return self._reply(wait, waiter)
         if self._ended or pause.over or self._seconds(wait) <= 0:

@@ -126,8 +126,12 @@ def test_a_token_that_was_accepted_before_is_not_held_up(known: bool) -> None:
 def test_a_token_that_expires_is_noticed_once() -> None:
     book = Book()
     book.access.tokens.by_name["one"].expires_ms = NOW + 1000
-    assert not book.access.newly_expired()
+    told: list[int] = []
+    book.access.on_change.append(lambda: told.append(book.now))
+    book.access.look()
+    assert told == []
     book.now += 1000
-    assert book.access.newly_expired()
-    assert not book.access.newly_expired()
+    book.access.look()
+    book.access.look()
+    assert told == [NOW + 1000]
     assert book.access.current(book.access.tokens.by_name["one"]) is None

@@ -37,7 +37,7 @@ from qrusty_trio.api.routes import NOTHING_THERE
 from qrusty_trio.errors import MethodNotAllowed, NotFound, QrustyError, Unavailable
 from qrusty_trio.http import peers
 from qrusty_trio.http.access_log import AccessLog
-from qrusty_trio.http.authenticating import current_of, find_for_headers, hold, missing
+from qrusty_trio.http.authenticating import find_for_headers, hold, missing
 from qrusty_trio.http.byte_budget import LARGE_BYTES
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.documents import DOCUMENTS
@@ -264,7 +264,8 @@ async def _principal(context: HttpContext, browser: Browser | None) -> Principal
     await hold(found.wait, context.stopping)
     if found.principal is None:
         raise found.refusal or missing()
-    return current_of(access, found.principal) if found.wait else found.principal
+    # It may have been held while the tokens were read anew.
+    return access.require_current(found.principal) if found.wait else found.principal
 
 
 async def _check_metrics(context: HttpContext, browser: Browser | None) -> None:
@@ -272,7 +273,7 @@ async def _check_metrics(context: HttpContext, browser: Browser | None) -> None:
     principal = await _principal(context, browser)
     assert principal is not None
     assert context.tokens is not None
-    current_of(context.tokens, principal).require_everywhere(Grant.READ)
+    context.tokens.require_current(principal).require_everywhere(Grant.READ)
 
 
 async def _serve_login(context: HttpContext, path: bytes, browser: Browser | None) -> Response:
