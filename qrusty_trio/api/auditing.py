@@ -55,7 +55,7 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
     """The client was gone before the end: a part may be done."""
     FAILED = "failed"
-    """It failed in the middle: a part may be done."""
+    """It failed or was refused in the middle: a part may be done."""
 
 
 class Actor(NamedTuple):

@@ -19,7 +19,8 @@ from qrusty_trio.api.routes import read_query
 from qrusty_trio.core.model import MAX_UNDO_SECONDS
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.trash import Outcome
-from qrusty_trio.errors import BadRequest, NotFound
+from qrusty_trio.errors import BadRequest, NotFound, UndoNotPossible
+from qrusty_trio.wording import counted
 
 UNDO_SECONDS = f"an integer from 0 to {MAX_UNDO_SECONDS}"
 
@@ -87,9 +88,16 @@ def _restore(services: Services, call: Call, now: int) -> Generator[None, None, 
     elif (into := services.broker.trash.goes_back_to(queue)) is not None:
         call.require(into.name)
     outcome = Outcome(queue.name)
-    yield from services.broker.trash.restore(queue, to, outcome)
-    told = {"queue": outcome.queue, "restored_messages": outcome.restored, "refused": outcome.refused}
-    return Reply(200, _encode(told), True)
+    try:
+        yield from services.broker.trash.restore(queue, to, outcome)
+    except (NotFound, UndoNotPossible) as refusal:
+        if not outcome.restored:
+            raise
+        # What is back stays back, and nothing else tells of it: the rest may be gone.
+        told = f"{refusal}. Put back into '{outcome.queue}' before that: {counted(outcome.restored, 'message')}"
+        raise type(refusal)(told) from None
+    response = {"queue": outcome.queue, "restored_messages": outcome.restored, "refused": outcome.refused}
+    return Reply(200, _encode(response), True)
 
 
 def _erase(services: Services, call: Call, now: int) -> Reply:

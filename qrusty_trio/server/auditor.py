@@ -38,9 +38,15 @@ class Auditor:
         if call.operation.name in AUDITED:
             self._record(call, None, Outcome.INTERRUPTED)
 
-    def ended(self, call: Call, reply: Reply | Wait) -> None:
-        """A call of several steps has ended. One that succeeded is recorded by `done`."""
-        if call.operation.name in AUDITED and type(reply) is Reply and reply.status >= FAILED:
+    def ended(self, call: Call, reply: Reply | Wait, begun: bool) -> None:
+        """A call of several steps has ended. One that succeeded is recorded by `done`.
+
+        `begun`: a step had ended before. A refusal after that does not undo what was done.
+
+        Requirements: API-0197
+        """
+        least = REFUSED if begun else FAILED
+        if call.operation.name in AUDITED and type(reply) is Reply and reply.status >= least:
             self._record(call, reply, Outcome.FAILED)
 
     def _record(self, call: Call, reply: Reply | None, outcome: Outcome) -> None:

@@ -29,12 +29,14 @@ log = logging.getLogger(__name__)
 class Long:
     """An operation that takes more than one step, on its way to its reply."""
 
-    __slots__ = ("_steps", "call", "operation")
+    __slots__ = ("_steps", "begun", "call", "operation")
 
     def __init__(self, steps: Steps, call: Call) -> None:
         self._steps = steps
         self.call = call
         self.operation = call.operation
+        self.begun = False
+        """A step of it has ended, so a part may be done."""
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
@@ -48,6 +50,7 @@ class Long:
         except StopIteration as stop:
             reply: Reply | Wait = stop.value
             return reply
+        self.begun = True
         return None
 
     def close(self) -> None:

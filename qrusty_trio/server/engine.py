@@ -335,7 +335,7 @@ class Engine:
         finally:
             long.close()
         if self.auditor is not None:
-            self.auditor.ended(long.call, reply)
+            self.auditor.ended(long.call, reply, long.begun)
         return reply
 
     def _step(self, long: Long) -> Reply | Wait | None:

@@ -11,7 +11,10 @@ import pytest
 import trio
 
 from qrusty_trio.api.call import Call
-from qrusty_trio.api.operations import OPERATIONS
+from qrusty_trio.api.operations import OPERATIONS, resolve
+from qrusty_trio.core import dead_letter_moves, trash
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import QueueConfig
 from tests.http.web import PATHS, Client
 from tests.server.running import child_server, client_of, running, settings_for, until_ready
 
@@ -28,6 +31,8 @@ CHANGES: list[tuple[str, str, Any]] = [
     ("POST", "/purge-all", None),
     ("POST", "/delete-all", None),
 ]
+MANY = 300
+"""Messages. That many steps are enough for another task to come in between."""
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
@@ -120,6 +125,64 @@ async def test_a_client_that_leaves_in_the_middle_is_recorded(tmp_path: Path) ->
         assert scope.cancelled_caught
     last = lines(path)[-1]
     assert (last["operation"], last["outcome"], last["who"]) == ("purge_all", "interrupted", "-")
+
+
+# Verifies: API-0197
+@both_paths
+@pytest.mark.parametrize(
+    ("target", "other", "status"),
+    [
+        ("/trash/{id}/restore", ("POST", "/trash/{id}/erase"), 404),
+        ("/trash/{id}/restore", ("DELETE", "/delete-queue/jobs"), 409),
+        ("/queues/jobs/dead-letters/requeue", ("DELETE", "/delete-queue/other"), 404),
+    ],
+    ids=["erased meanwhile", "its queue deleted meanwhile", "requeue"],
+)
+async def test_what_is_refused_in_the_middle_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fast_path: bool, target: str, other: tuple[str, str], status: int
+) -> None:
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    monkeypatch.setattr(dead_letter_moves, "PER_STEP", 1)
+    path = tmp_path / "audit"
+    async with running(settings_for(tmp_path / "data", audit_file=path, fast_path=fast_path)) as server:
+        await until_ready(server)
+        broker = server.engine.broker
+        into = "jobs" if "restore" in target else "other"
+
+        def fill(broker: Broker, now: int) -> int:
+            for number in range(MANY):
+                broker.publish("jobs", 1, f"p{number}", 0, now)
+            if "dead-letters" in target:
+                while (delivery := broker.consume("jobs", "c", 30, now)) is not None:
+                    broker.nack("jobs", delivery.id, "c", now)
+                broker.catalog.create("other", QueueConfig())
+                return 0
+            _, kept = broker.trash.purge("jobs", 600, now)
+            assert kept is not None
+            return kept.number
+
+        id = await server.engine.transact(fill, sync=True)
+        async with client_of(server) as client, trio.open_nursery() as nursery:
+            replies = []
+
+            async def ask() -> None:
+                replies.append(await client.request("POST", target.format(id=id), b'{"all":true,"to":"other"}'))
+
+            nursery.start_soon(ask)
+            with trio.fail_after(60):
+                while not broker.catalog.by_name[into].available:  # no event tells of it
+                    await trio.lowlevel.checkpoint()
+            method, between = other
+            operation, params = resolve(method, between.format(id=id).encode())
+            (done,) = server.engine.run_to_end([Call(operation, params)])
+            assert done.status == 200
+        (reply,) = replies
+        assert reply.status == status
+    (record,) = [each for each in lines(path) if each["outcome"] != "done"]
+    assert (record["outcome"], record["response"]) == ("failed", reply.json())
+    if "restore" in target:
+        moved = int(record["response"]["error"].rpartition(": ")[2].split()[0])
+        assert 0 < moved < MANY
 
 
 # Verifies: API-0164, API-0165, API-0166
