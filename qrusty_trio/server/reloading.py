@@ -56,22 +56,27 @@ class Reloader:
         seen = await self._look()
         taken: State | None = seen
         task_status.started()
-        trouble = Trouble(log, f"{self._what} could not be read anew")
+        trouble = Trouble(
+            log, f"{self._what} could not be read anew, and is looked at again on SIGHUP and every {LOOK_SECONDS:g} s"
+        )
         while True:
             with trio.move_on_after(LOOK_SECONDS):
                 await self._hung_up.wait()
+            # Before anything can fail: a signal that stays would end the next wait at once.
+            hung_up = self._hung_up.is_set()
+            self._hung_up = trio.Event()
             try:
                 state = await self._look()
-                if self._hung_up.is_set() or (state != taken and state == seen):
-                    taken = state if await self._reload() else None
+                if hung_up or (state != taken and state == seen):
+                    taken = state if await self._reload("SIGHUP" if hung_up else "changed") else None
                 seen = state
             except Exception as error:  # noqa: BLE001  # logged there; no error here may end the server
                 trouble.note(error)
+                if hung_up:
+                    taken = None  # The signal counts at the next look.
 
-    async def _reload(self) -> bool:
+    async def _reload(self, why: str) -> bool:
         """Read them. Returns False if the system did not let them be read, which may pass."""
-        why = "SIGHUP" if self._hung_up.is_set() else "changed"
-        self._hung_up = trio.Event()
         try:
             await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._limiter)
         except (QrustyError, OSError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -37,9 +37,19 @@ class Reads:
         assert self.count == count
 
 
+class Files(list[Path]):
+    """Counts how often the files are looked at."""
+
+    looks = 0
+
+    def __iter__(self) -> Iterator[Path]:
+        self.looks += 1
+        return super().__iter__()
+
+
 @asynccontextmanager
-async def reloading_of(reads: Reads) -> AsyncIterator[Reloader]:
-    reloader = Reloader("the file", [reads.path], reads)
+async def reloading_of(reads: Reads, files: list[Path] | None = None) -> AsyncIterator[Reloader]:
+    reloader = Reloader("the file", [reads.path] if files is None else files, reads)
     async with trio.open_nursery() as nursery:
         await nursery.start(reloader.run)
         yield reloader
@@ -162,3 +172,44 @@ async def test_a_failure_that_nobody_thought_of(reads: Reads, caplog: pytest.Log
         reloader.hang_up()
         await reads.until(2)
     assert "the file could not be read anew" in caplog.text
+
+
+# Verifies: SYS-0014
+async def test_a_look_that_fails_waits_for_the_next_signal(
+    reads: Reads, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It went on at once, as the signal was still there."""
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 1000)
+    files = Files([reads.path])
+    async with reloading_of(reads, files) as reloader:
+        files.append(Path("\0"))  # The system takes no such name, and Python raises what is no OSError.
+        for count in (1, 2):
+            reloader.hang_up()
+            with trio.fail_after(PATIENCE):
+                while files.looks < 1 + count:  # noqa: ASYNC110  # it is counted in a thread
+                    await trio.sleep(0.002)
+            await trio.sleep(0.05)
+            assert files.looks == 1 + count
+        files.pop()
+        reloader.hang_up()
+        await reads.until(1)
+    (line,) = [each for each in told(caplog) if "could not be read anew" in each]
+    assert line.startswith("the file could not be read anew, and is looked at again on SIGHUP and every 1000 s: ")
+
+
+# Verifies: API-0182, SYS-0014
+async def test_a_signal_whose_look_failed_counts_at_the_next_one(reads: Reads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reloading, "LOOK_SECONDS", 0.005)
+    files = Files([reads.path])
+    async with reloading_of(reads, files) as reloader:
+        files.append(Path("\0"))
+        looks = files.looks
+        reloader.hang_up()
+        with trio.fail_after(PATIENCE):
+            while files.looks < looks + 5:  # noqa: ASYNC110  # it is counted in a thread
+                await trio.sleep(0.002)
+        assert reads.count == 0
+        files.pop()
+        await reads.until(1)
+        await trio.sleep(0.05)
+    assert reads.count == 1
