@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Literal
 from bench import machine
 from bench.report import relative, section, spread, table
 from bench.workloads import EVERYONE, GOALS, WORKLOADS, Side, Workload
-from qrusty_trio.wording import counted
 
 if TYPE_CHECKING:
     from bench.driver import Load
@@ -128,7 +127,6 @@ def _workload(workload: Workload, stored: Stored) -> str:
     words = [
         f"{count} rounds of {measured['seconds']:g} s.",
         workload.note,
-        _repeated(measured.get("repeated", 0)),
         f"The driver took at most {busy:.0%} of a core.",
     ]
     parts = [f"### {workload.title}", " ".join(word for word in words if word)]
@@ -140,10 +138,6 @@ def _workload(workload: Workload, stored: Stored) -> str:
     if workload.closed in stored:
         parts.append(_beside_closed(workload, measured, stored[workload.closed]))
     return "\n\n".join(part for part in parts if part)
-
-
-def _repeated(number: int) -> str:
-    return f"{counted(number, 'round')} measured anew, as the machine had stood still for a second." if number else ""
 
 
 def _all(measured: Measured) -> list[Load]:

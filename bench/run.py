@@ -3,9 +3,8 @@
     python -m bench.run [--rounds 5] [--seconds 3] [--only cycle-8-100 …] [--quick] [--report] [--dir DIRECTORY]
 
 Rule: a workload's servers all run during its rounds and take turns, so that what the machine does meanwhile hits all.
-A round in which the whole machine stood still for a second is measured anew. Each workload's figures go to
-bench/results/run/<workload>.json; the section is made from whatever is there. --quick only shows that all works: it
-stores and writes nothing, and prints its section.
+Each workload's figures go to bench/results/run/<workload>.json; the section is made from whatever is there. --quick
+only shows that all works: it stores and writes nothing, and prints its section.
 """
 
 from __future__ import annotations
@@ -16,15 +15,13 @@ import sys
 import tempfile
 import time
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import TypedDict
 
 from bench import machine, peers_report, plots
 from bench.driver import RESULTS, Load, build, load
 from bench.report import today
 from bench.servers import BEANSTALKD, BEANSTALKD_SYNC, Running, exit_on_sigterm
-from bench.standstill import undisturbed
 from bench.workloads import WORKLOADS, WS_WINDOW, Side, Workload
 
 STORED = RESULTS / "run"
@@ -48,8 +45,6 @@ class Measured(TypedDict):
     missing: list[str]
     failures: dict[str, list[str]]
     rounds: dict[str, list[Load]]
-    repeated: NotRequired[int]
-    """How often a round was measured anew, as the machine had stood still."""
 
 
 def protocol_of(workload: Workload, side: Side) -> str:
@@ -120,7 +115,6 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
     sides = [side for side in workload.sides if side.server.missing() is None]
     results: dict[str, list[Load]] = {side.key: [] for side in sides}
     failures: dict[str, list[str]] = {}
-    repeated = 0
     with ExitStack() as stack:
         servers: dict[str, Running] = {}
         for side in sides:
@@ -138,10 +132,7 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
             for side in (side for side in sides if side.key in servers):
                 time.sleep(SETTLE_SECONDS)
                 try:
-                    result, again = undisturbed(
-                        partial(one_round, program, workload, side, servers[side.key], number, seconds)
-                    )
-                    repeated += again
+                    result = one_round(program, workload, side, servers[side.key], number, seconds)
                 except RuntimeError as error:
                     failures.setdefault(side.key, []).append(last_line(error))
                     print(f"  {workload.key} round {number + 1} {side.label}: {error}", flush=True)
@@ -157,7 +148,6 @@ def measure(program: Path, workload: Workload, directory: Path, rounds: int, sec
         missing=missing,
         failures=failures,
         rounds=results,
-        repeated=repeated,
     )
 
 

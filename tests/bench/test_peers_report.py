@@ -107,13 +107,6 @@ def test_servers_that_reach_the_same_rate_are_compared_by_latency() -> None:
     assert rows_of(section, "Where we lose")[-1] == [title, "always", "2.00"]
 
 
-def test_rounds_that_were_measured_anew_are_told() -> None:
-    stored = measured("cycle-8-100", {"redis": 1000.0})
-    assert "measured anew" not in text({"cycle-8-100": stored})
-    stored["repeated"] = 2
-    assert "2 rounds measured anew, as the machine had stood still for a second." in text({"cycle-8-100": stored})
-
-
 def test_headers_that_change_stand_beside_constant_ones() -> None:
     stored = {key: measured(key, {"ours-always": 1000.0}) for key in ("publish-32-100", "publish-32-100-changing")}
     rows = rows_of(text(stored), "Publish, 32 connections, 100 B, headers that change")
