@@ -89,6 +89,22 @@ async def test_what_came_before_the_end_is_given_first() -> None:
         await transport.receive()
 
 
+async def test_a_close_does_not_follow_half_a_frame() -> None:
+    """A send that was cancelled may have left a part of its frame. What comes next would be read as the rest."""
+    ours, theirs = trio.testing.memory_stream_pair()
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN))
+    with trio.CancelScope() as scope:
+        ours.send_stream.send_all_hook = trio.lowlevel.checkpoint
+        scope.cancel()
+        await transport.send([b"half of this"])
+    ours.send_stream.send_all_hook = None
+    assert scope.cancelled_caught
+    with trio.fail_after(1):
+        await transport.close(1000, "")
+    await ours.aclose()
+    assert len(await theirs.receive_some()) <= len("half of this") + 2
+
+
 # Verifies: WS-0030
 async def test_frames_right_behind_the_handshake() -> None:
     """A client should wait for the response; the fast transport serves one that does not."""
