@@ -61,6 +61,7 @@ class Waiter:
         "fault",
         "name",
         "short",
+        "strayed",
     )
 
     def __init__(self, wait: Wait, room: Room, call: Call | None = None, renew: Renew | None = None) -> None:
@@ -79,6 +80,8 @@ class Waiter:
         """Why it waits no more."""
         self.short = False
         """A message was there, but no room for its response."""
+        self.strayed = False
+        """A queue that it waits for has a name by now whose messages its token may not take: it has to join anew."""
 
     @property
     def places(self) -> int:
@@ -87,7 +90,7 @@ class Waiter:
 
     def join(self, dispatcher: Dispatcher, catalog: Names) -> None:
         """Wait for each of its queues. An unknown one is waited for by its name, until it is made."""
-        self.short = False
+        self.short = self.strayed = False
         for name in self._wait.names:
             number = catalog.find_number(name)
             subscription = Subscription(
@@ -117,6 +120,8 @@ class Waiter:
                 for name in self._wait.names:
                     current.require(Grant.CONSUME, name)
                 call.principal = current
+                for each in self._subscriptions:
+                    self.renamed(each)
         except QrustyError as refusal:
             return refusal
         return None
@@ -124,7 +129,7 @@ class Waiter:
     # For the dispatcher
 
     def room(self) -> bool:
-        if self.refusal() is not None:
+        if self.refusal() is not None or self.strayed:
             return False
         if not self.deliveries:
             return self._room.room()
@@ -144,4 +149,10 @@ class Waiter:
     def paused(self, subscription: Subscription) -> None:
         if not self.deliveries and not self.short:
             self.short = True
+            self._room.wake()
+
+    def renamed(self, subscription: Subscription) -> None:
+        principal = self._call.principal if self._call is not None else None
+        if principal is not None and not principal.may(Grant.CONSUME, subscription.called):
+            self.strayed = True
             self._room.wake()

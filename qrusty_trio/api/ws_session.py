@@ -43,6 +43,7 @@ MAX_DELIVERED_FROM = 4096
 """Pairs kept of a queue's name and the number of the queue delivered under it. Beyond this, only those of current
 subscriptions are kept."""
 
+LOST_A_GRANT = "the token has lost a grant"
 STORE_FAILED = "The store failed and is read anew. Connect again."
 
 NORMAL = 1000
@@ -261,17 +262,19 @@ class WsSession:
     def replace_principal(self, principal: Principal | None) -> None:
         """The tokens were read anew: this is what the connection's token may do now; None: nothing any more.
 
-        The connection is closed if the token is gone, or lacks a grant for what it is subscribed to.
+        The connection is closed if the token is gone, or lacks a grant for what it is subscribed to: on the name that
+        was asked for, and on the one that the queue has now.
 
         Requirements: API-0189
         """
         self.principal = principal
         if principal is None:
             self.end(POLICY_VIOLATION, "the token was revoked or has expired")
-        elif not all(principal.may(Grant.CONSUME, name) for name in self.subscriptions) or (
-            self._log_reader is not None and not principal.everywhere(Grant.ADMIN)
-        ):
-            self.end(POLICY_VIOLATION, "the token has lost a grant")
+        elif not all(
+            principal.may(Grant.CONSUME, each.name) and principal.may(Grant.CONSUME, each.called)
+            for each in self.subscriptions.values()
+        ) or (self._log_reader is not None and not principal.everywhere(Grant.ADMIN)):
+            self.end(POLICY_VIOLATION, LOST_A_GRANT)
 
     def ignore_logs(self) -> None:
         if self._log_reader is not None:
@@ -323,6 +326,14 @@ class WsSession:
     def paused(self, subscription: Subscription) -> None:
         assert isinstance(subscription, QueueSubscription)
         self._paused[subscription] = None
+
+    def renamed(self, subscription: Subscription) -> None:
+        """End if the token may take nothing from a queue of this name.
+
+        Requirements: API-0189
+        """
+        if self.principal is not None and not self.principal.may(Grant.CONSUME, subscription.called):
+            self.end(POLICY_VIOLATION, LOST_A_GRANT)
 
     # Output
 

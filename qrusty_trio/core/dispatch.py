@@ -5,7 +5,8 @@ on the number of subscribers. Every queue has a ring of the subscribers that can
 gets the next message and moves to the tail. One without credit or room leaves the ring. It is ignored until `resume`
 brings it back.
 
-A subscriber names its queue once. The subscription follows that queue through a rename. When the queue is deleted, or
+A subscriber names its queue once. The subscription follows that queue through a rename, of which its sink is told
+before it is given anything more. When the queue is deleted, or
 there was none (NO_QUEUE), the subscription waits for the next queue of the name it was made with, whether newly created
 or renamed to it.
 
@@ -88,6 +89,9 @@ class Sink(Protocol):
     def paused(self, subscription: Subscription) -> None:
         """The subscription left the ring for lack of room. Call `Dispatcher.resume` when there is room again."""
 
+    def renamed(self, subscription: Subscription) -> None:
+        """Its queue has another name now, `called`. Must not add or remove subscriptions."""
+
 
 class Subscription:
     """A consumer waiting for messages of one queue.
@@ -95,13 +99,25 @@ class Subscription:
     Requirements: SCH-0025
     """
 
-    __slots__ = ("active", "consumer", "credits", "generation", "lock_seconds", "name", "queue_number", "sink")
+    __slots__ = (
+        "active",
+        "called",
+        "consumer",
+        "credits",
+        "generation",
+        "lock_seconds",
+        "name",
+        "queue_number",
+        "sink",
+    )
 
     def __init__(
         self, name: str, queue_number: int, consumer: str, lock_seconds: int, credits: int | None, sink: Sink
     ) -> None:
         self.name = name
         """The name the subscriber asked for. A rename of the queue does not change it."""
+        self.called = name
+        """The name of its queue now. Changed by the dispatcher only."""
         self.queue_number = queue_number
         """Changed by the dispatcher only."""
         self.consumer = consumer
@@ -291,12 +307,18 @@ class Dispatcher:
                 self._adopting = deque(each for each in self._adopting if each[1] != number)
             if name is None:
                 for subscription in self._members.pop(number, ()):
+                    subscription.called = subscription.name
                     self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
                 if self._rings.pop(number, None) is not None:
                     self._changed.add(number)
                 self._turns.pop(number, None)
                 self._starved.pop(number, None)
-            elif name in self._orphans:
+                continue
+            for subscription in self._members.get(number, ()):
+                if subscription.called != name:  # It may have joined a queue that is new in this step.
+                    subscription.called = name
+                    subscription.sink.renamed(subscription)
+            if name in self._orphans:
                 self._adopting.append((name, number))
 
     def _renumber(self, number: int, successor: int) -> None:

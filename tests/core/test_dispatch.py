@@ -81,6 +81,7 @@ class Basket:
         self.capacity = capacity
         self.got: list[str] = []
         self.out: list[Subscription] = []
+        self.names: list[str] = []
 
     def room(self) -> bool:
         return len(self.got) < self.capacity
@@ -92,6 +93,9 @@ class Basket:
 
     def paused(self, subscription: Subscription) -> None:
         self.out.append(subscription)
+
+    def renamed(self, subscription: Subscription) -> None:
+        self.names.append(subscription.called)
 
 
 def subscribe(

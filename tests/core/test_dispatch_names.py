@@ -53,6 +53,8 @@ def test_names_are_followed_one_by_one() -> None:
     shelf.put(10, 1)
     dispatch(dispatcher, shelf)
     assert (by_first_name.queue_number, by_later_name.queue_number) == (9, 10)
+    assert (by_first_name.called, by_later_name.called) == ("q1", "q7")
+    assert (basket.names, other.names) == (["q7"], ["q7"])
     assert (len(basket.got), len(other.got)) == (1, 1)
 
 

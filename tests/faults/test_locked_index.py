@@ -50,6 +50,9 @@ class Waiter:
     def paused(self, subscription: Subscription) -> None:
         raise AssertionError("there is always room")
 
+    def renamed(self, subscription: Subscription) -> None:
+        raise AssertionError
+
 
 @pytest.fixture
 async def engine() -> Engine:

@@ -37,6 +37,9 @@ class Sink:
     def paused(self, subscription: Subscription) -> None:
         raise AssertionError
 
+    def renamed(self, subscription: Subscription) -> None:
+        raise AssertionError
+
 
 # Verifies: PER-0005
 @pytest.mark.parametrize("policy", [Fsync.NEVER, Fsync.EVERYSEC])
