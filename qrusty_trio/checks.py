@@ -75,13 +75,13 @@ def file() -> Check[Path | None]:
     return Check("nothing, or the path of a file, in UTF-8", parse)
 
 
-def switch() -> Check[bool]:
+def switch(on: str = "enabled", off: str = "disabled") -> Check[bool]:
     def parse(text: str) -> bool:
-        if text not in ("enabled", "disabled"):
+        if text not in (on, off):
             raise ValueError
-        return text == "enabled"
+        return text == on
 
-    return Check("enabled or disabled", parse)
+    return Check(f"{on} or {off}", parse)
 
 
 def derived(number: Check[int]) -> Check[int]:

@@ -270,6 +270,13 @@ class Settings:
         "Time to answer a ping before the WebSocket is closed.",
     )
     fsync: Fsync = _row("QRUSTY_FSYNC", "always", one_of(Fsync), "", "When changes are synced to disk.")
+    fsync_locks: bool = _row(
+        "QRUSTY_FSYNC_LOCKS",
+        "off",
+        switch("on", "off"),
+        "",
+        "Whether a message leaves only after a sync of its lock, too. Only with QRUSTY_FSYNC=always.",
+    )
     fast_path: bool = _row(
         "QRUSTY_FAST_LANE",
         "enabled",

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+CRASHED = "The server failed to make a change; its log says why."
+
 
 class QrustyError(Exception):
     """Base class of all refusals. `str(error)` is the sentence sent to the client.

@@ -198,7 +198,8 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
         name, most = call.params[0], request.max_messages
         reply = partial(_consume_batch_reply, consumer, details)
         return Wait((name,), consumer, seconds, most, now + wait, reply, b'{"messages":[]}')
-    return Reply(200, b'{"messages":[%b]}' % b",".join(messages), False, deliveries, consumer)
+    needs_sync = services.sync_locks and bool(deliveries)
+    return Reply(200, b'{"messages":[%b]}' % b",".join(messages), needs_sync, deliveries, consumer)
 
 
 def _consume_batch_reply(
@@ -214,7 +215,7 @@ def _consume_batch_reply(
             break
         messages.append(message)
     body = b'{"messages":[%b]}' % b",".join(messages)
-    return Reply(200, body, False, deliveries[: len(messages)], consumer)
+    return Reply(200, body, services.sync_locks, deliveries[: len(messages)], consumer)
 
 
 OPERATIONS = (

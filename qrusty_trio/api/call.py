@@ -89,7 +89,8 @@ class Reply(msgspec.Struct, gc=False):
     status: int = 200
     body: bytes = b""
     needs_sync: bool = False
-    """Whether the change must be durable before the response is sent (fsync policy `always`)."""
+    """Whether the change must be durable before the response is sent (fsync policy `always`). If that fails, the
+    response is an error, and its deliveries are given back."""
     deliveries: Sequence[Delivery] | DeliveryReceipts = ()
     """The messages this response hands out. `Engine.give_back` returns them if the response can't be written."""
     consumer: str = ""
@@ -155,6 +156,8 @@ class Services:
     """None: nothing is audited."""
     guarded: bool = False
     """Whether operations need tokens."""
+    sync_locks: bool = False
+    """Whether locks must be durable before anyone is told of them, as other changes."""
 
 
 class Wait(msgspec.Struct):

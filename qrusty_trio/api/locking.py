@@ -63,7 +63,7 @@ def _renew(services: Services, call: Call, now: int) -> Reply:
     queue, message_id = call.params
     lock_seconds = schema.lock_seconds(request.timeout_seconds)
     end = services.broker.renew(queue, message_id, request.consumer_id, lock_seconds, now)
-    return Reply(200, b'{"lock_until":%d}' % end)
+    return Reply(200, b'{"lock_until":%d}' % end, services.sync_locks)
 
 
 def _renew_batch(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
@@ -84,7 +84,7 @@ def _renew_batch(services: Services, call: Call, now: int) -> Generator[None, No
             outcomes["renewed"].append(message_id)
         if index % BATCH_PIECE == 0:
             yield
-    return Reply(200, _encode(outcomes))
+    return Reply(200, _encode(outcomes), services.sync_locks and bool(outcomes["renewed"]))
 
 
 def _force_unlock(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:

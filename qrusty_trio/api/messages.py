@@ -74,7 +74,7 @@ def _consume(services: Services, call: Call, now: int) -> Reply | Wait:
     delivery = services.broker.consume(call.params[0], terms.consumer, terms.lock_seconds, now)
     after = _clock()
     if delivery is not None:
-        reply = Reply(200, encoded(delivery, terms.details), False, (delivery,), terms.consumer)
+        reply = Reply(200, encoded(delivery, terms.details), services.sync_locks, (delivery,), terms.consumer)
     elif terms.wait_ms:
         return _wait((call.params[0],), terms, now, partial(_consume_reply, terms))
     else:
@@ -95,7 +95,7 @@ def _consume_from(services: Services, call: Call, now: int) -> Reply | Wait:
         delivery = services.broker.consume(name, terms.consumer, terms.lock_seconds, now)
         share += _clock() - before
         if delivery is not None:
-            reply = Reply(200, encoded(delivery, terms.details, name), False, (delivery,), terms.consumer)
+            reply = Reply(200, encoded(delivery, terms.details, name), services.sync_locks, (delivery,), terms.consumer)
             break
     else:
         if terms.wait_ms:
@@ -115,7 +115,7 @@ def _wait(
 
 
 def _consume_reply(terms: schema.ConsumeTerms, services: Services, deliveries: Sequence[Delivery], asked: str) -> Reply:
-    return Reply(200, encoded(deliveries[0], terms.details), False, deliveries, terms.consumer)
+    return Reply(200, encoded(deliveries[0], terms.details), services.sync_locks, deliveries, terms.consumer)
 
 
 def _consume_from_reply(
@@ -123,7 +123,7 @@ def _consume_from_reply(
 ) -> Reply:
     # By its name of now: that is where it can be acked.
     name = services.broker.catalog.name_of(deliveries[0].queue_number) or asked
-    return Reply(200, encoded(deliveries[0], terms.details, name), False, deliveries, terms.consumer)
+    return Reply(200, encoded(deliveries[0], terms.details, name), services.sync_locks, deliveries, terms.consumer)
 
 
 def _ack(services: Services, call: Call, now: int) -> Reply:

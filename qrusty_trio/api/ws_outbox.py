@@ -4,6 +4,9 @@ Rule: no frame is dropped to save room. Instead, the connection gets no deliveri
 (`room`), and reads no requests while the outbox is `full`. So it can hold at most that limit and the responses of one
 burst.
 
+Where locks are synced, a delivery and whatever was added after it wait for that sync. So frames leave in the order in
+which they were added.
+
 The two limits are far apart on purpose. A single-threaded peer that acks what it reads stops reading while its acks do
 not get through. If deliveries waiting for it kept the server from reading those acks, both would wait for ever.
 
@@ -19,6 +22,7 @@ from typing import NamedTuple
 
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_frames import END_OF_BATCH
+from qrusty_trio.core.unsynced import Unsynced
 
 ROOM_BYTES = 256 * 1024
 """Deliveries are accepted while less than this waits, so an empty outbox accepts one of any size."""
@@ -45,12 +49,14 @@ class HandedOut(NamedTuple):
 
 
 class _Batch(bytearray):
-    """A frame with several deliveries, to which more are added until it is handed out."""
+    """A frame with several deliveries, to which more are added until it is handed out, or one that waits for a sync."""
 
-    __slots__ = ("deliveries", "prefix")
+    __slots__ = ("deliveries", "prefix", "unsynced")
 
     deliveries: int
     prefix: bytes
+    unsynced: Unsynced | None
+    """What it waits for; None: for nothing."""
 
 
 class Outbox:
@@ -66,6 +72,8 @@ class Outbox:
         self._waiting = 0
         self._on_the_way = 0
         self._behind: list[bytes | _Batch] | None = None
+        self._held = 0
+        """How many frames wait, or waited, for a sync."""
         self.unsent: dict[str, int] = {}
         """Message id -> how many of its deliveries were not handed out yet. There are several if its lock expired while
         it waited here, and it was delivered again."""
@@ -111,30 +119,42 @@ class Outbox:
             self._frames.append(frame)
             self._wake()
 
-    def put_delivery(self, frame: bytes, id: str) -> None:
-        """Add the delivery of a message."""
+    def put_delivery(self, frame: bytes, id: str, prefix: bytes = b"", unsynced: Unsynced | None = None) -> None:
+        """Add the delivery of a message. `prefix`: what it begins with. `unsynced`: the sync that it waits for."""
         self.unsent[id] = self.unsent.get(id, 0) + 1
         self._order.append(id)
-        self.put(frame)
+        self.put(frame if unsynced is None else self._new_batch(frame, prefix, unsynced))
 
-    def put_in_batch(self, prefix: bytes, message: bytes, id: str, most: int) -> None:
+    def _new_batch(self, frame: bytes, prefix: bytes, unsynced: Unsynced | None) -> _Batch:
+        batch = _Batch(frame)
+        batch.deliveries, batch.prefix, batch.unsynced = 1, prefix, unsynced
+        if unsynced is not None:
+            self._held += 1
+        return batch
+
+    def put_in_batch(self, prefix: bytes, message: bytes, id: str, most: int, unsynced: Unsynced | None = None) -> None:
         """Add the delivery of a message to a frame of up to `most` deliveries, the last one if that has room for it.
 
-        `prefix`: what a frame of this subscription begins with, always the same object.
+        `prefix`: what a frame of this subscription begins with, always the same object. `unsynced`: the sync that the
+        delivery waits for; all of a frame wait for the same.
         """
         self.unsent[id] = self.unsent.get(id, 0) + 1
         self._order.append(id)
         frames = self._frames if self._behind is None else self._behind
         last = frames[-1] if frames else None
-        if type(last) is _Batch and last.prefix is prefix and last.deliveries < most and len(last) < BATCH_BYTES:
+        if (
+            type(last) is _Batch
+            and last.prefix is prefix
+            and last.unsynced is unsynced
+            and last.deliveries < most
+            and len(last) < BATCH_BYTES
+        ):
             last[-len(END_OF_BATCH) :] = b",%b%b" % (message, END_OF_BATCH)
             last.deliveries += 1
             self._waiting += 1 + len(message)
             self._budget.change(1 + len(message))
             return
-        frame = _Batch(b"%b%b%b" % (prefix, message, END_OF_BATCH))
-        frame.deliveries, frame.prefix = 1, prefix
-        self.put(frame)
+        self.put(self._new_batch(b"%b%b%b" % (prefix, message, END_OF_BATCH), prefix, unsynced))
 
     def withdraw(self) -> None:
         """Remove the deliveries not handed out yet: they were never committed, so nobody may see them.
@@ -143,6 +163,7 @@ class Outbox:
         """
         if self.unsent:
             self._all_left()
+            self._held = 0
             for frames in (self._frames, self._behind or []):
                 size = sum(len(frame) for frame in frames if frame.startswith(DELIVERY))
                 self._waiting -= size
@@ -161,10 +182,20 @@ class Outbox:
         if self._frames:
             self._wake()
 
+    @property
+    def waits(self) -> bool:
+        """Whether the next frame waits for a sync that is not over."""
+        unsynced = _unsynced(self._frames[0]) if self._frames else None
+        return unsynced is not None and not (unsynced.over or unsynced.failed)
+
     def take(self) -> list[bytes]:
-        """Hand out the next frames: at most TAKE_BYTES, or one frame. They count against the limits until `sent`."""
+        """Hand out the next frames: at most TAKE_BYTES, or one frame. They count against the limits until `sent`.
+
+        Requirements: PER-0061
+        """
         frames = self._frames
-        if self._waiting <= TAKE_BYTES:
+        held = self._held
+        if self._waiting <= TAKE_BYTES and not held:
             self._frames = []
             size = sum(map(len, frames))
         else:
@@ -172,6 +203,10 @@ class Outbox:
             for frame in frames:
                 if count and size + len(frame) > TAKE_BYTES:
                     break
+                if held and (unsynced := _unsynced(frame)) is not None:
+                    if not unsynced.over:
+                        break
+                    self._held -= 1
                 size += len(frame)
                 count += 1
             self._frames = frames[count:]
@@ -220,6 +255,10 @@ class Outbox:
         Requirements: DLV-0017
         """
         self._budget.change(-self.size)
-        self._waiting = self._on_the_way = 0
+        self._waiting = self._on_the_way = self._held = 0
         self._frames = []
         self._behind = None
+
+
+def _unsynced(frame: bytes | _Batch) -> Unsynced | None:
+    return frame.unsynced if type(frame) is _Batch else None

@@ -8,7 +8,7 @@ Requirements: WS-0001, WS-0016
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -119,9 +119,9 @@ class Burst:
 
     __slots__ = ("admitted", "changes", "counts", "next", "position", "publisher", "requests", "responses", "weight")
 
-    def __init__(self, requests: list[Request | Misshapen]) -> None:
+    def __init__(self, requests: list[Request | Misshapen], changing: Set[str] = CHANGING) -> None:
         self.requests = requests
-        self.changes = any(type(each) is Request and each.type in CHANGING for each in requests)
+        self.changes = any(type(each) is Request and each.type in changing for each in requests)
         """Whether the responses must wait until the changes are durable."""
         self.weight = sum(1 + len(each.ids or each.messages or ()) if type(each) is Request else 1 for each in requests)
         """Approximate number of operations."""

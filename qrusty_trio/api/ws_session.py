@@ -30,7 +30,7 @@ from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_frames import Misshapen, Refusal, Request
 from qrusty_trio.api.ws_logs import LogReader, LogRing
 from qrusty_trio.api.ws_outbox import Outbox
-from qrusty_trio.api.ws_requests import Burst, QueueSubscription, SessionBroker
+from qrusty_trio.api.ws_requests import CHANGING, STORING, Burst, QueueSubscription, SessionBroker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.core.queue import Lock
@@ -45,6 +45,7 @@ subscriptions are kept."""
 
 LOST_A_GRANT = "the token has lost a grant"
 STORE_FAILED = "The store failed and is read anew. Connect again."
+SYNC_FAILED = "A delivery could not be synced. Connect again."
 
 NORMAL = 1000
 GOING_AWAY = 1001
@@ -117,7 +118,7 @@ class WsSession:
                     requests.append(ws_frames.decode(frame))
                 except ws_frames.BadFrame as error:
                     self.end(INVALID_DATA, f"not JSON: {error}")
-        return Burst(requests)
+        return Burst(requests, CHANGING if self.dispatcher.unsynced is None else STORING)
 
     def run(self, burst: Burst, broker: SessionBroker, now: int, budget: int) -> bool:
         """Run about `budget` requests of a burst. Returns True while some are left.
@@ -296,11 +297,15 @@ class WsSession:
             if len(self._delivered_from) >= MAX_DELIVERED_FROM:
                 self._delivered_from = {(each.name, each.delivered_from): None for each in self.subscriptions.values()}
             self._delivered_from[subscription.name, delivery.queue_number] = None
+        unsynced = self.dispatcher.unsynced
+        if unsynced is not None:
+            unsynced.waiting[self.consumer] = self._wake
         if subscription.batch is None:
-            self.outbox.put_delivery(ws_frames.deliver(subscription.prefix, delivery), delivery.id)
+            frame = ws_frames.deliver(subscription.prefix, delivery)
+            self.outbox.put_delivery(frame, delivery.id, subscription.prefix, unsynced)
         else:
             message = ws_frames.deliver(ws_frames.IN_BATCH, delivery)
-            self.outbox.put_in_batch(subscription.prefix, message, delivery.id, subscription.batch)
+            self.outbox.put_in_batch(subscription.prefix, message, delivery.id, subscription.batch, unsynced)
 
     def has_left(self, id: str) -> bool:
         """Whether no delivery of the message still waits in the outbox."""

@@ -23,6 +23,7 @@ from typing import Protocol, TypeVar
 
 from qrusty_trio.core.deadlines import Deadlines
 from qrusty_trio.core.model import Delivery
+from qrusty_trio.core.unsynced import Unsynced
 from qrusty_trio.errors import PayloadUnreadable
 
 TURN = 32
@@ -158,6 +159,8 @@ class Dispatcher:
         """Queues whose first payload can't be read for now."""
         self.uncommitted = False
         """Whether there are deliveries that are not committed yet. Whoever commits them sets it to False."""
+        self.unsynced: Unsynced | None = None
+        """Who holds back its deliveries until the next sync; None: they leave at once."""
         self.deadlines = Deadlines()
         """The subscribers that want to be warned before their locks end."""
         self._characters = 0
@@ -221,6 +224,8 @@ class Dispatcher:
         self._unreadable.clear()
         self.deadlines.clear()
         self.uncommitted = False
+        if self.unsynced is not None:
+            self.unsynced = Unsynced()
 
     def retry_unreadable(self) -> bool:
         """Retry the queues whose first payload could not be read. Returns whether there were any.

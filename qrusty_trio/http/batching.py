@@ -216,6 +216,8 @@ class Batching:
             if reply is WAITING:
                 self._wake(connection, outcome.Value(call))
             elif reply.needs_sync and waits:
+                if reply.deliveries:
+                    connection.unsent.set(len(reply.body))
                 later.append((connection, call, reply))
             else:
                 self._respond(connection, call, reply, begun)
@@ -233,6 +235,10 @@ class Batching:
         for connection, call, reply in later:
             if seconds >= SLOW_SECONDS:
                 self._requests.took(call, seconds)
+            if reply.deliveries:
+                connection.unsent.set(0)
+                if fault is not None or connection.task is None:
+                    self._engine.give_back(reply)
             if connection.task is not None:
                 self._respond(connection, call, reply if fault is None else error_reply(fault), begun)
 

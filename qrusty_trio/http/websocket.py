@@ -34,6 +34,7 @@ from qrusty_trio.api.ws_session import (
     INTERNAL_ERROR,
     NORMAL,
     STORE_FAILED,
+    SYNC_FAILED,
     TRY_AGAIN_LATER,
     WsSession,
 )
@@ -277,6 +278,10 @@ class WsConnection:
         """The store has failed: close with 1013, so that the client connects again."""
         self._end(TRY_AGAIN_LATER, STORE_FAILED, DRAIN_SECONDS, Ending.FAULT)
 
+    def sync_failed(self) -> None:
+        """What was delivered will never leave, as its locks could not be synced: close with 1013, too."""
+        self._end(TRY_AGAIN_LATER, SYNC_FAILED, DRAIN_SECONDS, Ending.FAULT)
+
     async def _read(self) -> None:
         session = self.session
         transport = self._transport
@@ -345,7 +350,7 @@ class WsConnection:
                         session.resume()
                         self._engine.dispatch_soon()
                     self._drained.set()
-                elif session.close_code is not None and not self.at_work:
+                elif session.close_code is not None and not self.at_work and not session.outbox.waits:
                     return
                 else:
                     await self._output.wait()

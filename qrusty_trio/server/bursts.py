@@ -151,11 +151,11 @@ def failed_read(call: Call, error: Exception) -> Reply:
 
 
 def only_synced(replies: list[Reply]) -> bool:
-    """Whether some reply needs a sync and none has a delivery."""
+    """Whether some reply needs a sync, and none has a delivery that leaves without one."""
     synced = False
     for reply in replies:
-        if reply.deliveries:
-            return False
         if reply.needs_sync:
             synced = True
+        elif reply.deliveries:
+            return False
     return synced

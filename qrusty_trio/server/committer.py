@@ -37,6 +37,8 @@ SYNC_SECONDS = 1.0
 RESPONSES_PER_STEP = 64
 """Responses sent in one step after a sync, which takes about 1 ms. Those of 600 connections at once took 11 ms."""
 
+STOPPED = "The server stopped before the change was known to be on the disk."
+
 log = logging.getLogger(__name__)
 
 
@@ -52,9 +54,9 @@ class _Group:
         """Who waits for it, by the id of a connection or task. One for each response; a task counts as one."""
         self._callbacks: deque[tuple[Callable[[StorageFault | None], None], int]] = deque()
 
-    def add(self, callback: Callable[[StorageFault | None], None], peers: list[int]) -> None:
-        self._callbacks.append((callback, len(peers)))
-        self.peers += peers
+    def add(self, callback: Callable[[StorageFault | None], None], responses: int) -> None:
+        """`responses`: how many the callback sends."""
+        self._callbacks.append((callback, responses))
 
     def finish(self) -> bool:
         """Wake the waiting tasks, and run callbacks up to `RESPONSES_PER_STEP`. Returns whether callbacks are left.
@@ -139,8 +141,14 @@ class Committer:
         """
         # Not the connections themselves, which may end before the next sync.
         ids = list(map(id, peers))
-        self._group.add(callback, ids)
+        self._group.add(callback, len(ids))
+        self._group.peers += ids
         self._came(ids)
+
+    def when_locked(self, callback: Callable[[StorageFault | None], None], connections: int) -> None:
+        """The same for deliveries to so many connections. They are no responses: no window waits for their peers."""
+        self._group.add(callback, connections)
+        self._came(())
 
     def abandon(self, fault: StorageFault) -> None:
         """Fail all waiters after a storage fault, because no change may be reported as safe.
@@ -177,6 +185,8 @@ class Committer:
                 task_status.started()
                 await self._run(worker)
         finally:
+            # Who waits for a sync that never comes has to give back what it was handed out.
+            self.abandon(StorageFault(STOPPED))
             for group in self._unfinished:
                 while group.finish():
                     pass
@@ -240,7 +250,7 @@ class Committer:
             self._trouble.note(error)
         except BaseException:
             # Cancelled, or a crash: no waiter may take the sync for done.
-            group.fault = StorageFault("The server stopped before the change was known to be on the disk.")
+            group.fault = StorageFault(STOPPED)
             self.abandon(group.fault)
             raise
         finally:

@@ -24,11 +24,12 @@ from qrusty_trio.api.call import WAITING, Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
-from qrusty_trio.errors import QrustyError, StorageFault
+from qrusty_trio.errors import CRASHED, QrustyError, StorageFault
 from qrusty_trio.server.auditor import Auditor
 from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
+from qrusty_trio.server.lock_syncs import release_after_sync
 from qrusty_trio.server.returns import GIVEN_BACK_PER_STEP, Returns
 from qrusty_trio.server.sessions import Session, Sessions
 from qrusty_trio.server.waiters import Waiters
@@ -44,8 +45,6 @@ PAUSE_SECONDS = 1.0
 PENDING_CHANGES = 512
 """A batch with this many changes is written without waiting for the sync. With 128 clients, the write of everything
 that arrived until the sync took 16 ms."""
-
-CRASHED = "The server failed to make a change; its log says why."
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -64,8 +63,7 @@ class Engine:
         self.returns = Returns(services.broker, self, lambda: self._transaction(expire=False))
         self.broker.has_left = self.sessions.has_left
         self.broker.clock_frame = clock.frame.pack()
-        self.dispatcher = dispatcher
-        self.clock = clock
+        self.dispatcher, self.clock = dispatcher, clock
         self.waiters = Waiters(services, dispatcher, clock, self._transaction, self.returns.take_back)
         self.committer: Committer
         """Set by the creator of the engine, because the two refer to each other."""
@@ -121,7 +119,7 @@ class Engine:
                         raise self.last_fault.with_traceback(None)
                     await self.committer.durable()
                 except StorageFault as fault:
-                    return [error_reply(fault) if reply.needs_sync else reply for reply in replies]
+                    return self.returns.not_synced(replies, fault)
         except trio.Cancelled:
             for reply in replies:
                 self.give_back(reply)
@@ -218,7 +216,7 @@ class Engine:
         """End a transaction: deliver and write. Raises StorageFault.
 
         `defer`: leave the write to the committer, which writes everything pending before its next sync. The write is
-        not deferred when messages were delivered, because a reply with a message leaves at once.
+        not deferred when messages were delivered, because those usually leave at once.
         """
         dispatcher = self.dispatcher
         broker = self.broker
@@ -227,6 +225,8 @@ class Engine:
         if not defer or dispatcher.uncommitted or broker.journal.size >= PENDING_CHANGES:
             broker.journal.commit()
             dispatcher.uncommitted = False
+        if dispatcher.unsynced is not None:
+            release_after_sync(dispatcher, self.committer, self.sessions)
         if broker.locks.wake_at < self._reaper_due or broker.locks.untidy:
             self._reaper_wake.set()
         if broker.deduplication.searching:

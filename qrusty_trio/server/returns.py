@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from qrusty_trio.api.call import Reply
+from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import StorageFault
@@ -56,6 +58,16 @@ class Returns:
     def note_unseen(self, deliveries: Iterable[Delivery]) -> None:
         """Leave these to the recovery."""
         self.unseen.update((each.queue_number, each.lock_number, each.id) for each in deliveries)
+
+    def not_synced(self, replies: Sequence[Reply], fault: StorageFault) -> list[Reply]:
+        """The same replies after a sync that failed: those that needed it are errors, and hand out nothing.
+
+        Requirements: PER-0062
+        """
+        for reply in replies:
+            if reply.needs_sync and reply.deliveries:
+                self.take_back(reply.deliveries)
+        return [error_reply(fault) if reply.needs_sync else reply for reply in replies]
 
     def take_back(self, deliveries: Iterable[Delivery]) -> None:
         """Undo deliveries that nobody saw: up to GIVEN_BACK_PER_STEP at once, the others in steps."""

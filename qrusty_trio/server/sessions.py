@@ -7,6 +7,7 @@ itself waits for none of them.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from typing import NamedTuple, Protocol
 
 from qrusty_trio.core.broker import Broker
@@ -24,6 +25,9 @@ class Session(Protocol):
 
     def store_failed(self) -> None:
         """Close the connection. The recovery returns the messages that it holds to their queues."""
+
+    def sync_failed(self) -> None:
+        """Close the connection. Deliveries wait in it that will never leave."""
 
 
 class Departed(NamedTuple):
@@ -76,6 +80,15 @@ class Sessions:
     def everyone(self) -> list[Session]:
         """The WebSockets that are open now."""
         return list(self._open.values())
+
+    def sync_failed(self, consumers: Iterable[str]) -> None:
+        """The locks of what was delivered to these could not be synced.
+
+        Requirements: PER-0062
+        """
+        for consumer in consumers:
+            if (session := self._open.get(consumer)) is not None:
+                session.sync_failed()
 
     def has_left(self, consumer: str, id: str) -> bool:
         """Whether the delivery of message `id` to `consumer` was sent. True if nothing is known about it.

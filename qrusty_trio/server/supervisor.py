@@ -61,6 +61,7 @@ from qrusty_trio.server.deadlines import warn
 from qrusty_trio.server.descriptors import Fitted
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import Listening
+from qrusty_trio.server.lock_syncs import sync_locks
 from qrusty_trio.server.memory_usage import MemoryUsage, UsageSource, return_freed
 from qrusty_trio.server.metrics import Metrics
 from qrusty_trio.server.notes import Notes
@@ -320,6 +321,8 @@ def make_engine(settings: Settings, stores: Stores, status: PressureStatus) -> E
     )
     engine = Engine(services, Dispatcher(), clock)
     engine.committer = Committer(stores.storage, payloads, settings.fsync, engine.write, engine.fail)
+    if settings.fsync_locks:
+        sync_locks(engine.services, engine.dispatcher, engine.committer)
     return engine
 
 

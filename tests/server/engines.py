@@ -23,6 +23,7 @@ from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.lock_syncs import sync_locks
 from qrusty_trio.server.recovery import RETRY_SECONDS, load, recover
 from qrusty_trio.storage.base import Batch, Storage
 
@@ -100,11 +101,13 @@ class WatchedStorage:
         self.sync_begun.clear()
 
 
-def make_engine(storage: Any, policy: Fsync = Fsync.ALWAYS, **options: Any) -> Engine:
+def make_engine(storage: Any, policy: Fsync = Fsync.ALWAYS, *, lock_syncs: bool = False, **options: Any) -> Engine:
     """An engine that has read nothing yet, without its tasks."""
     services = Services(Broker(storage, **options), Gate(), Timings(), Memory(), lambda: 0)
     engine = Engine(services, Dispatcher(), Clock())
     engine.committer = Committer(storage, None, policy, engine.write, engine.fail)
+    if lock_syncs:
+        sync_locks(engine.services, engine.dispatcher, engine.committer)
     return engine
 
 

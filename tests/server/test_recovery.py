@@ -46,6 +46,9 @@ class Session:
     def has_left(self, id: str) -> bool:
         return True
 
+    def sync_failed(self) -> None:
+        raise AssertionError
+
     def store_failed(self) -> None:
         self.failed = True
 

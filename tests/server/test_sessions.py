@@ -20,6 +20,9 @@ class Gone:
     def has_left(self, id: str) -> bool:
         return id not in self.unsent
 
+    def sync_failed(self) -> None:
+        raise AssertionError
+
     def store_failed(self) -> None:
         raise AssertionError
 

@@ -337,6 +337,6 @@ CLOSES: Final = {
     1008: "The server has tokens: none that counts was shown in time, or it was revoked, has expired or lost a grant.",
     1009: "The client sent a frame over 2 MiB.",
     1011: "The server failed to serve this client.",
-    1013: "Too many connections, a store that failed, or a client that took nothing while memory was short.",
+    1013: "Too many connections, a store or a sync that failed, or a client that took nothing while memory was short.",
 }
 """Close codes, and when."""
