@@ -198,6 +198,33 @@ async def test_power_cut(tmp_path: Path, ledger: Ledger, transport: str) -> None
     assert sum(message.acked for message in ledger.messages.values()) > 50
 
 
+# Verifies: PER-0061
+async def test_a_power_cut_takes_no_lock_that_was_told_of(tmp_path: Path) -> None:
+    """With QRUSTY_FSYNC_LOCKS. Nothing but the consumes themselves asks for a sync."""
+    consumer = {"consumer_id": "c", "timeout_seconds": 3600}
+    async with (
+        child_server(
+            tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always", QRUSTY_FSYNC_LOCKS="on"
+        ) as server,
+        client_of(server) as client,
+    ):
+        for number in range(5):
+            await _post(client, "/publish", queue="q", priority=1, payload=f"{number}")
+        told = [(await _post(client, "/consume/q", **consumer))["id"]]
+        batch = await _post(client, "/consume-batch/q", max_messages=3, **consumer)
+        told += [message["id"] for message in batch["messages"]]
+        renewed = await _post(client, f"/renew/q/{told[0]}", consumer_id="c", timeout_seconds=7200)
+        await _let_the_trace_follow(client)
+        await server.kill()
+    after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
+    async with child_server(tmp_path / "left") as server, client_of(server) as client:
+        locks = (await client.request("GET", "/queues/q/locks")).json()["locks"]
+        assert {lock["id"] for lock in locks} == set(told)
+        # The clock of the new process is another one, so that ends are the same but for its rounding.
+        (end,) = (lock["lock_until"] for lock in locks if lock["id"] == told[0])
+        assert abs(end - renewed["lock_until"]) < 60_000
+
+
 # Verifies: SYS-0001
 async def test_power_cut_in_a_requeue(tmp_path: Path, ledger: Ledger) -> None:
     """Each dead letter is in one place. Those whose requeue was answered are where they were sent."""
