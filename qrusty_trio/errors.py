@@ -294,6 +294,16 @@ class DiskFull(StorageFault):
     code = "disk_full"
 
 
+class DiskShort(Unavailable):
+    """The disk has too little room for more messages (status 507). Unlike `DiskFull`, it concerns publishes only.
+
+    Requirements: PER-0063
+    """
+
+    status = 507
+    code = "disk_full"
+
+
 class PayloadNotStored(Unavailable):
     """A large payload could not be written to its file (status 503, or 507 when the disk is full).
 

@@ -29,10 +29,10 @@ from qrusty_trio.api.batch_bodies import (
 from qrusty_trio.api.call import Call, Operation, Reply, Services, Steps, Wait
 from qrusty_trio.api.delivered import encoded
 from qrusty_trio.api.json_bodies import ALLOWED, UNREADABLE, Shape, check_consumer, check_syntax, names_of, refusal
-from qrusty_trio.api.messages import LARGE_BYTES, PRESSURE_MESSAGE
+from qrusty_trio.api.messages import LARGE_BYTES
 from qrusty_trio.api.schema import CONSUME_FIELDS, DEFAULT_MAX_RETRIES, lock_seconds, wait_ms
 from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, Delivery
-from qrusty_trio.errors import InvalidQueueName, LimitReached, MemoryPressure, QrustyError, QueueNotFound, StorageFault
+from qrusty_trio.errors import InvalidQueueName, LimitReached, QrustyError, QueueNotFound, StorageFault
 
 PUBLISHED_CHARACTERS = 256 * 1024
 """Payload characters published in one step, or a single larger payload."""
@@ -138,8 +138,8 @@ class BatchPublisher:
 
 
 def _publish_batch(services: Services, call: Call, now: int) -> Steps:
-    if services.gate.memory_critical:
-        raise MemoryPressure(PRESSURE_MESSAGE)
+    if (refused := services.gate.publish_refusal()) is not None:
+        raise refused
     body = call.body
     if surely_too_many(body):
         check_syntax(body)

@@ -1,14 +1,14 @@
 """What the server currently refuses, over HTTP and WebSocket.
 
-Rule: the start-up loader, the memory monitor, the engine and the supervisor write here, and all of `http` reads here.
-Nobody asks those directly.
+Rule: the start-up loader, the monitors of memory and disk, the engine and the supervisor write here, and all of `http`
+reads here. Nobody asks those directly.
 
 Requirements: SCH-0040
 """
 
 from __future__ import annotations
 
-from qrusty_trio.errors import QrustyError, ReadOnly, Starting
+from qrusty_trio.errors import DiskShort, MemoryPressure, QrustyError, ReadOnly, Starting
 
 
 class Gate:
@@ -17,13 +17,15 @@ class Gate:
     Requirements: API-0074
     """
 
-    __slots__ = ("fault", "memory_critical", "read_only", "starting", "stopping")
+    __slots__ = ("disk_short", "fault", "memory_critical", "read_only", "starting", "stopping")
 
     def __init__(self, starting: bool = False, memory_critical: bool = False, read_only: bool = False) -> None:
         self.starting = starting
         """True until the start-up loader is done. Nothing may change, because not all queues are known yet."""
         self.memory_critical = memory_critical
         """True while memory is critical. Publishing would make that worse; everything else makes it better."""
+        self.disk_short: str | None = None
+        """The sentence that publishes are refused with while the disk has too little room for more; otherwise None."""
         self.read_only = read_only
         """Whether clients may change nothing. The server itself goes on: locks expire."""
         self.fault: str | None = None
@@ -57,5 +59,8 @@ class Gate:
             return Starting("Qrusty is initialising. Retry shortly.")
         return None
 
-    def publishes_allowed(self) -> bool:
-        return not (self.read_only or self.starting or self.memory_critical)
+    def publish_refusal(self) -> QrustyError | None:
+        """With what publishes alone are refused now; None if they are allowed."""
+        if self.memory_critical:
+            return MemoryPressure("Server is under memory pressure. Try again later.")
+        return None if self.disk_short is None else DiskShort(self.disk_short)

@@ -18,14 +18,13 @@ from qrusty_trio.api import schema
 from qrusty_trio.api.call import Call, Operation, Reply, Result, Services, Wait
 from qrusty_trio.api.delivered import encoded
 from qrusty_trio.core.model import Delivery, NackOutcome
-from qrusty_trio.errors import MemoryPressure, MessageNotLocked, QueueNotFound
+from qrusty_trio.errors import MessageNotLocked, QueueNotFound
 
 BATCH_PIECE = 64
 """Message ids settled between two yields: about 0.5 ms."""
 LARGE_BYTES = 256 * 1024
 """A publish with a larger body takes two steps."""
 
-PRESSURE_MESSAGE = "Server is under memory pressure. Try again later."
 
 SettleBatch = TypeVar("SettleBatch", bound=schema.SettleBatchBody)
 
@@ -37,8 +36,8 @@ def _publish(services: Services, call: Call, now: int) -> Reply | Generator[None
     if len(call.body) > LARGE_BYTES:
         return _publish_large(services, call, now)
     begin = _clock()
-    if services.gate.memory_critical:
-        raise MemoryPressure(PRESSURE_MESSAGE)
+    if (refused := services.gate.publish_refusal()) is not None:
+        raise refused
     queue, priority, payload, max_retries = schema.publish_body(call.body)
     call.require(queue, 1)
     before = _clock()
@@ -54,8 +53,8 @@ def _publish_large(services: Services, call: Call, now: int) -> Generator[None, 
     Requirements: SCH-0030
     """
     begin = _clock()
-    if services.gate.memory_critical:
-        raise MemoryPressure(PRESSURE_MESSAGE)
+    if (refused := services.gate.publish_refusal()) is not None:
+        raise refused
     queue, priority, payload, max_retries = schema.publish_body(call.body)
     call.require(queue, 1)
     read = _clock() - begin

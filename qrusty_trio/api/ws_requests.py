@@ -35,7 +35,6 @@ from qrusty_trio.core.model import (
 )
 from qrusty_trio.errors import (
     LimitReached,
-    MemoryPressure,
     MessageNotLocked,
     PayloadNotStored,
     QrustyError,
@@ -126,9 +125,9 @@ class Burst:
         self.weight = sum(1 + len(each.ids or each.messages or ()) if type(each) is Request else 1 for each in requests)
         """Approximate number of operations."""
         self.next = 0
+        """Index of the next request to run."""
         self.admitted = False
         """The next request has been authorized: it is a long batch that has begun."""
-        """Index of the next request to run."""
         self.position = 0
         """Ids done so far of a batch-ack or batch-nack that is too long for one step."""
         self.counts: dict[str, int] = {}
@@ -200,6 +199,12 @@ def run(session: Session, burst: Burst, request: Request | Misshapen, broker: Se
     return function(session, burst, request, broker, now)
 
 
+def _check_publishes(gate: Gate) -> None:
+    if (refused := gate.publish_refusal()) is not None:
+        short = Refusal("storage_error", str(refused))
+        raise Refusal("memory_pressure", str(refused)) if gate.memory_critical else short
+
+
 def _publish(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:
     queue = _needed("queue", request.queue)
     payload = _needed("payload", request.payload)
@@ -209,16 +214,13 @@ def _publish(session: Session, burst: Burst, request: Request, broker: SessionBr
     retries = request.max_retries if request.max_retries is not None else DEFAULT_MAX_RETRIES
     if not 0 <= retries <= U32_MAX:
         raise Refusal("invalid_request", f"'max_retries' must be from 0 to {U32_MAX}")
-    if not session.gate.publishes_allowed():
-        raise Refusal("memory_pressure", "Server is under memory pressure. Try again later.")
+    _check_publishes(session.gate)
     try:
         id = broker.publish(queue, priority, payload, retries, now, create=False)
     except StorageFault:
         raise
     except QueueNotFound as error:
         raise Refusal("queue_not_found", str(error)) from error
-    except MemoryPressure as error:
-        raise Refusal("memory_pressure", str(error)) from error
     except PayloadNotStored as error:
         raise Refusal("storage_error", str(error)) from error
     except QrustyError as error:
@@ -232,8 +234,7 @@ def _batch_publish(session: Session, burst: Burst, request: Request, broker: Ses
         queue, messages = _needed("queue", request.queue), _needed("messages", request.messages)
         if len(messages) > MAX_BATCH_MESSAGES:
             raise Refusal("invalid_request", f"'messages' {TOO_MANY_MESSAGES}")
-        if not session.gate.publishes_allowed():
-            raise Refusal("memory_pressure", "Server is under memory pressure. Try again later.")
+        _check_publishes(session.gate)
         publisher = burst.publisher = BatchPublisher(broker, queue, messages, create=False)
     try:
         if publisher.step(now, BATCH_PIECE):

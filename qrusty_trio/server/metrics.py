@@ -138,6 +138,11 @@ class Metrics:
         yield _gauge(
             "qrusty_store_failed", "Whether changes are refused after a fault of the store", gate.fault is not None
         )
+        yield _gauge(
+            "qrusty_disk_short",
+            "Whether publishes are refused for want of room on the disk",
+            gate.disk_short is not None,
+        )
         yield _gauge("qrusty_memory_usage_bytes", "Memory that counts towards the limit", memory.usage_bytes)
         yield _gauge("qrusty_memory_limit_bytes", "The memory limit", memory.limit_bytes)
         yield _gauge("qrusty_memory_level", "Memory pressure: 0 normal, 1 warning, 2 critical", memory.level)

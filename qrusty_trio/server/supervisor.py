@@ -59,6 +59,7 @@ from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.deadlines import warn
 from qrusty_trio.server.descriptors import Fitted
+from qrusty_trio.server.disk_room import keep_room
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import Listening
 from qrusty_trio.server.lock_syncs import sync_locks
@@ -229,6 +230,7 @@ async def _run(
             await background.start(sample, engine, lag)
             if stores.storage.persistent:
                 await background.start(watch, engine, stores)
+                await background.start(keep_room, engine.services.gate, settings.data_path)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)
                 access = tokens.open(engine.clock.now_ms) if tokens is not None else None
@@ -256,13 +258,8 @@ async def _run(
                         await background.start(retain, engine)
                         if stores.storage.persistent:
                             await background.start(empty_trash, engine, partial(little_room, settings.data_path))
-                    await background.start(
-                        monitor,
-                        memory,
-                        shedding,
-                        PressureSettings(settings.rocksdb_cache_mb * MIB, settings.thresholds),
-                        status,
-                    )
+                    limits = PressureSettings(settings.rocksdb_cache_mb * MIB, settings.thresholds)
+                    await background.start(monitor, memory, shedding, limits, status)
                     await background.start(Upkeep(engine, stores.storage, collector).run)
                     if compactor is not None:
                         await background.start(compactor.run)

@@ -310,6 +310,25 @@ def test_memory_pressure_refuses_publishes_only(table: Table) -> None:
     assert table.post(f"/nack/q/{ids[1]}", WORKER).status == 200
 
 
+# Verifies: PER-0063
+@pytest.mark.parametrize("size", [1, 100_000])
+def test_a_disk_with_little_room_refuses_publishes_only(table: Table, size: int) -> None:
+    ids = [publish(table) for _ in range(2)]
+    table.gate.disk_short = "No space left"
+    one = {"priority": 1, "payload": "p" * size}
+    for reply in (
+        table.post("/publish", {"queue": "q", **one}),
+        table.post("/publish-batch", {"queue": "q", "messages": [one]}),
+    ):
+        assert refusal(reply) == (507, "disk_full")
+        assert json.loads(reply.body)["error"] == "No space left"
+    assert [consume(table)["id"] for _ in ids] == ids
+    assert table.post(f"/ack/q/{ids[0]}", WORKER).status == 200
+    assert table.post(f"/nack/q/{ids[1]}", WORKER).status == 200
+    table.gate.disk_short = None
+    assert table.post("/publish", {"queue": "q", **one}).status == 200
+
+
 # Verifies: API-0002
 def test_errors_as_answers() -> None:
     reply = error_reply(DiskFull('no "space"'))

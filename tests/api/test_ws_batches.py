@@ -60,6 +60,15 @@ def test_under_memory_pressure_no_batch_is_taken(world: World, peer: Peer) -> No
     assert code(peer.ask(batch(message()))) == "memory_pressure"
 
 
+# Verifies: PER-0063
+def test_a_disk_with_little_room_takes_no_publish(world: World, peer: Peer) -> None:
+    world.gate.disk_short = "No space left"
+    for frame in (batch(message()), {"type": "publish", "queue": "jobs", "priority": 1, "payload": "p"}):
+        (refused,) = peer.ask(frame)
+        assert (refused["code"], refused["message"]) == ("storage_error", "No space left")
+    assert world.available("jobs") == 0
+
+
 WRONG: tuple[Any, ...] = (None, 1, "x", {}, [1], [None], [{}])
 PRIORITIES: tuple[Any, ...] = (-1, 1.5, None, True, U64_MAX + 1)
 PAYLOADS: tuple[Any, ...] = (1, None, [])

@@ -7,16 +7,21 @@ import os
 from base64 import b64encode
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+from trio.testing import MockClock
 
+from qrusty_trio.api.gate import Gate
 from qrusty_trio.config import Settings
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.disk_room import LOOK_SECONDS, keep_room, reserve
 from qrusty_trio.server.supervisor import Server
 from tests.core.ownership import check_ownership
-from tests.faults.conftest import SmallDisk
+from tests.faults.conftest import DISK_MIB, SmallDisk
 from tests.server.room import room
 from tests.server.running import running, settings_for, until_ready, url
 from tests.wire.http_client import HttpClient, open_client
@@ -152,6 +157,50 @@ async def test_publishes_are_refused_and_taken_again(small_disk: SmallDisk, size
         small_disk.unload()
         await until_published(server, books)
     await check_all(settings, books)
+
+
+# Verifies: PER-0063
+async def test_while_there_is_little_room_all_but_publishes_goes_on(small_disk: SmallDisk) -> None:
+    small_disk.data.mkdir()
+    books = Books()
+    async with running(settings_on(small_disk)) as server, open_client(url(server.port)) as client:
+        await until_ready(server)
+        for number in range(200):
+            assert await publish(client, books, incompressible(str(number), 1000))
+        small_disk.leave(reserve(DISK_MIB * 2**20) - 2**16)
+        with trio.fail_after(RECOVER_SECONDS):
+            for number in count():
+                if not await publish(client, books, f"more-{number}"):
+                    break
+                await trio.sleep(0.02)
+        ((status, body),) = books.refusals
+        assert (status, body["code"]) == (507, "disk_full")
+        assert "are kept for acks and consumes" in body["error"]
+        for _ in range(100):
+            _, delivery = await post(client, "/consume/q", consumer_id="worker", timeout_seconds=10_000)
+            await ack(client, books, delivery)
+        assert (len(books.acked), len(books.refusals)) == (100, 1)
+        assert server.engine.last_fault is None
+        assert b"qrusty_disk_short 1.0" in (await client.request("GET", "/metrics")).body
+        small_disk.unload()
+        await until_published(server, books)
+        assert server.engine.last_fault is None
+    await check_all(settings_on(small_disk), books)
+
+
+# Verifies: PER-0063
+async def test_room_that_cannot_be_looked_at_refuses_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
+    gate = Gate()
+    async with trio.open_nursery() as nursery:
+        await nursery.start(keep_room, gate, tmp_path / "missing")
+        await trio.sleep(3 * LOOK_SECONDS)
+        assert gate.disk_short is None
+        nursery.cancel_scope.cancel()
+
+
+# Verifies: PER-0063
+def test_what_is_kept_free() -> None:
+    assert [reserve(total) for total in (0, 2**30, 2**40)] == [0, 2**30 // 20, 64 * 2**20]
 
 
 # Verifies: PER-0036
