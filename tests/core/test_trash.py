@@ -296,6 +296,28 @@ def test_put_back_twice_at_the_same_time(broker: Broker, payloads: PayloadStore,
     assert payloads_in_order(broker) == texts
 
 
+# Verifies: DLV-0060
+def test_the_queue_is_deleted_while_its_messages_are_put_back(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was not yet put back stays in the trash."""
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    fill(broker)
+    queue = put_aside(broker, "purged")
+    outcome = Outcome("")
+    steps = broker.trash.restore(queue, None, outcome)
+    while outcome.restored < 2:
+        next(steps)
+    broker.catalog.delete("q")
+    with pytest.raises(UndoNotPossible, match="is gone"):
+        list(steps)
+    assert outcome.restored == 2
+    assert (queue.available, queue.locked) == (MANY - 2, 0)
+    check(broker, payloads)
+    assert restore(broker, queue.number, "r").restored == MANY - 2
+    check(restarted(broker, payloads), payloads)
+
+
 def test_the_oldest_comes_first(broker: Broker, payloads: PayloadStore) -> None:
     for name in ("a", "b"):
         broker.publish(name, 1, "text", 3, 0)
