@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from qrusty_trio.api.messages import BATCH_PIECE
+from qrusty_trio.api.messages import BATCH_PIECE, LARGE_BYTES
 from qrusty_trio.api.operations import OPERATIONS, error_reply
 from qrusty_trio.api.queues import QUEUES_PIECE
 from qrusty_trio.api.reports import STATS_PIECE
@@ -311,7 +311,7 @@ def test_memory_pressure_refuses_publishes_only(table: Table) -> None:
 
 
 # Verifies: PER-0063
-@pytest.mark.parametrize("size", [1, 100_000])
+@pytest.mark.parametrize("size", [1, LARGE_BYTES])
 def test_a_disk_with_little_room_refuses_publishes_only(table: Table, size: int) -> None:
     ids = [publish(table) for _ in range(2)]
     table.gate.disk_short = "No space left"
