@@ -36,9 +36,11 @@ from qrusty_trio.core import (
     externals,
     finding,
     loading,
+    locating,
     priorities,
     queue,
     relocation,
+    trash,
 )
 from qrusty_trio.core import browsing as core_browsing
 from qrusty_trio.core.broker import Broker
@@ -57,14 +59,14 @@ from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.recovery import load, recover
 from qrusty_trio.server.retention import retain
+from qrusty_trio.server.trash import empty_trash
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.removed_log import RemovedLog
 from tests.simulation.disk import Disk
+from tests.simulation.known import EPOCH
 from tests.simulation.model import Model
 from tests.simulation.storage import SimulatedStorage
 
-EPOCH = 1_700_000_000.0
-"""Wall time at the start of a world."""
 STEP_OPERATIONS = 75
 """Operations of the store that one step of the loop may take, with the small pieces below."""
 
@@ -109,6 +111,12 @@ PIECES: list[tuple[Any, str, int]] = [
     (core_browsing, "LOCK_NUMBERS_PER_STEP", 20),
     (finding, "MESSAGES_PER_STEP", 3),
     (finding, "MESSAGES_PER_SEARCH", 12),
+    (locating, "QUEUES_PER_STEP", 2),
+    (locating, "WORK_PER_STEP", 3),
+    (locating, "WORK_PER_CALL", 14),
+    (locating, "WORK_PER_QUEUE", 1),
+    (trash, "PER_STEP", 3),
+    (trash, "LOCK_NUMBERS_PER_STEP", 20),
     (priorities, "COUNTED_MESSAGES", 6),
     (priorities, "MESSAGES_PER_STEP", 3),
     (priorities, "FIRST_MESSAGES", 2),
@@ -259,8 +267,14 @@ class Process:
     """One run of the server, from its start to its end."""
 
     def __init__(
-        self, storage: SimulatedStorage, model: Model, options: dict[str, int], directory: Path | None
+        self,
+        storage: SimulatedStorage,
+        model: Model,
+        options: dict[str, int],
+        directory: Path | None,
+        short_of_room: Callable[[], bool],
     ) -> None:
+        self._short_of_room = short_of_room
         self.storage = storage
         self.model = model
         self.payloads: PayloadStore | None = None
@@ -311,6 +325,7 @@ class Process:
             await nursery.start(engine.reap)
             await nursery.start(engine.search)
             await nursery.start(retain, engine)
+            await nursery.start(empty_trash, engine, self._short_of_room)
             if self.compactor is not None:
                 await nursery.start(self.compactor.run)
             self.ready = True
@@ -349,6 +364,11 @@ class Process:
         queues = self.engine.broker.catalog.by_number
         return {number: (each.name, (each.available, each.locked, each.dead)) for number, each in queues.items()}
 
+    def kept_aside(self) -> dict[int, tuple[str, tuple[int, int, int]]]:
+        """The same of what is in the trash."""
+        kept = self.engine.broker.trash.everything()
+        return {each.number: (each.name, (each.available, each.locked, each.dead)) for each in kept}
+
     def locked(self) -> int:
         return self.engine.broker.locks.count
 
@@ -380,6 +400,7 @@ class Process:
             "messages of connections that are gone": engine.sessions.departed,
             "deliveries that nobody saw": engine.returns.unseen,
             "subscribers that wait for a free lock": engine.dispatcher._starved,
+            "what is put back": engine.broker.trash._at_work,
         }
         return [what for what, there in found.items() if there]
 

@@ -29,6 +29,7 @@ from tests.simulation.requests import (
     SweepAsk,
     call,
 )
+from tests.simulation.undoing import look_for, undo
 from tests.simulation.watching import LookAsk, RenewAsk, RenewBatchAsk, UnlockAsk
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ SPARE = "spare"
 """The third name that two queues need to swap theirs."""
 FLOOD = 0.01
 """Share of the bursts after which somebody publishes a lot."""
+UNDOING = 0.35
+"""Share of the bursts of a manager that have to do with the trash."""
 BATCHES = 0.2
 """Share of the bursts that are a batch, or a consume that waits."""
 LOCK_SECONDS = (1, 1, 2, 5, 30)
@@ -157,7 +160,7 @@ class Client:
             return
         for each in consumes:
             queue = world.model.picture.named(each.queue)
-            locks = sum(len(every.locks) for every in world.model.picture.queues.values())
+            locks = sum(len(every.locks) for every in world.model.picture.in_use())
             each.expects = (
                 queue is not None
                 and not queue.searching
@@ -291,6 +294,8 @@ class Caller(Client):
             return RenewBatchAsk(world, self.name, queue, ids, self.consumer, dice.choice(LOCK_SECONDS))
         if what < 0.99:
             return LookAsk(world, self.name, queue, dice.choice(("messages", "messages", "locks", "priorities", id)))
+        if dice.random() < 0.5:
+            return look_for(world, self.name, dice)
         return ManageAsk(world, self.name, "stats", call("GET", "/stats"))
 
 
@@ -317,6 +322,8 @@ class Manager(Client):
 
     def burst(self) -> list[Ask]:
         dice, world = self.dice, self.world
+        if dice.random() < UNDOING:
+            return [undo(world, self.name, dice, NAMES, SPARE)]
         what = dice.random()
         queue = dice.choice(NAMES)
         if what < 0.3:
@@ -339,7 +346,7 @@ class Manager(Client):
             return [self._dead_letters(queue)]
         if what < 0.92:
             return [SweepAsk(world, self.name, dice.choice(("purge-all", "delete-all")), "")]
-        if what < 0.9:
+        if what < 0.94:
             return [UnlockAsk(world, self.name, queue, dice.choice(({"all": True}, {"consumer_id": "http-1"})))]
         allow = dice.random() < 0.4
         return [self._update(queue, f"duplicates in {queue}: {allow}", {"allow_duplicates": allow})]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
+EPOCH = 1_700_000_000.0
+"""Wall time at the start of a world."""
 EXACT = 2e-6
 """Seconds by which a lock may seem to end early: that much is lost when times are added."""
 TOLERANCE = 0.005
@@ -78,6 +80,8 @@ class Held:
     renewals: list[tuple[int, float]] = field(default_factory=list)
     """The batch of each renewal, and when the lock ended before it. What was not synced may be undone."""
     over: bool = False
+    aside: bool = False
+    """Its queue was put aside: nobody holds the message any more."""
     revived: bool = False
     """It was over, and is back, as what ended it was not synced: what was known of it is not, any more."""
 
@@ -104,6 +108,11 @@ class Asked:
     requeues: Counter[str] = field(default_factory=Counter)
     """Of dead letters, by the queue's name when it was asked. It may have another one by now."""
     dead_purges: Counter[str] = field(default_factory=Counter)
+    asides: Counter[tuple[str, bool, int]] = field(default_factory=Counter)
+    """Purges (True) and deletes by the queue's name, and how long they can be undone, in seconds."""
+    restores: Counter[tuple[int, str | None]] = field(default_factory=Counter)
+    """By the number of what is kept aside, and the new name."""
+    erases: Counter[int] = field(default_factory=Counter)
 
     def publish_begins(self, publish: Publish) -> None:
         self.publishes.setdefault((publish.queue, publish.payload), []).append(publish)

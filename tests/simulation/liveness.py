@@ -2,6 +2,7 @@
 
 answered   every request that was under way is answered, and the store is back
 subscribed those that were subscribed before get what is in their queues, each its share
+put back   what is kept aside comes back whole, or is erased; what is over is erased by itself
 in turn    one connection for all queues, few locks: no queue waits for longer than it has to
 nothing    everything is acked: no message, no lock, no search, nothing half forgotten is left
 """
@@ -20,6 +21,7 @@ from tests.simulation.clients import NAMES, Client
 from tests.simulation.peers import WebSocketPeer
 from tests.simulation.requests import Ask, ManageAsk, PublishAsk, call
 from tests.simulation.trace import short
+from tests.simulation.undoing import put_back
 
 if TYPE_CHECKING:
     from tests.simulation.adapter import Process
@@ -39,6 +41,8 @@ PLENTY = 1_000_000
 async def come_to_rest(world: World, process: Process) -> None:
     """Take the world to its end."""
     await _all_answered(world, process)
+    publisher = _Publisher(world, "publisher")
+    await put_back(world, publisher, 0.5)
     peers = [peer for peer in world.peers if not peer.over.is_set()]
     for peer in peers:
         peer.oblige()
@@ -51,12 +55,15 @@ async def come_to_rest(world: World, process: Process) -> None:
         if not each.over and each.fault != world.model.faults:
             world.fail(f"connection {short(each.consumer)} outlives a fault of the store")
     _check_nobody_waits(world)
-    await _check_shares(world)
+    await _check_shares(world, publisher)
+    for queue in world.model.trash.overdue():
+        world.fail(f"queue '{queue.name}' is still kept aside, although its time is over")
+    await put_back(world, publisher, 1.0)
     for peer in peers:
         peer.peer.closed = True
         peer.transport.finish()
     await trio.sleep(1)
-    await _drain(world, process)
+    await _drain(world, process, publisher)
     _check_nothing_is_left(world, process)
 
 
@@ -86,11 +93,10 @@ def _check_nobody_waits(world: World) -> None:
             )
 
 
-async def _check_shares(world: World) -> None:
+async def _check_shares(world: World, publisher: _Publisher) -> None:
     """Of what is published now every subscriber of a queue gets something."""
     model = world.model
-    publisher = _Publisher(world, "publisher")
-    for queue in list(model.picture.queues.values()):
+    for queue in list(model.picture.in_use()):
         subscriptions = [each for each in model.subscriptions if each.certain and each.number == queue.number]
         if len(subscriptions) < 2:
             continue
@@ -102,14 +108,13 @@ async def _check_shares(world: World) -> None:
                 world.fail(f"{short(each.peer.consumer)} gets nothing of queue '{queue.name}', others do")
 
 
-async def _drain(world: World, process: Process) -> None:
+async def _drain(world: World, process: Process, publisher: _Publisher) -> None:
     """One connection takes everything, and acks message by message."""
-    publisher = _Publisher(world, "publisher")
     for name in NAMES:
         if world.model.picture.named(name) is None:
             body = {"name": name, "config": {"ordering": "Fifo"}}
             await publisher.ask([ManageAsk(world, "publisher", f"create {name}", call("POST", "/create-queue", body))])
-    names = [queue.name for queue in world.model.picture.queues.values()]
+    names = [queue.name for queue in world.model.picture.in_use()]
     judge = WebSocketPeer(world, "judge")
     judge.connect(process)
     few = world.model.max_locked <= FEW_LOCKS
@@ -156,13 +161,15 @@ async def _more(judge: WebSocketPeer, acked: int) -> bool:
 def _check_nothing_is_left(world: World, process: Process) -> None:
     if process.faulty:
         world.fail("there is a fault without a fault")
-    for queue in world.model.picture.queues.values():
+    for queue in world.model.picture.in_use():
         if queue.searching:
             world.fail(f"the search for duplicates in queue '{queue.name}' never ended")
         if queue.available or queue.locks:
             world.fail(f"queue '{queue.name}' has {queue.held}, although everything was taken and acked")
     for what in process.left_over():
         world.fail(f"there is left: {what}")
+    if kept := world.model.picture.kept_aside():
+        world.fail(f"there is something in the trash, although all was put back or erased: {kept[0].name}")
     if not world.model.payload_lost.isdisjoint(world.model.picture.places):
         return  # dead letters that nobody has looked at since their payload was lost
     try:

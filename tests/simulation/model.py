@@ -26,6 +26,7 @@ from tests.simulation.stored_form import (
     references,
 )
 from tests.simulation.trace import Trace, short
+from tests.simulation.trash import Trash
 
 LATEST = 0.1
 """Seconds after its end that a lock may be noticed to have ended, when nothing is slow."""
@@ -40,6 +41,7 @@ class Model:
         self.now = now
         self.always = always
         self.decoder = Decoder()
+        self.trash = Trash(self)
         self.picture = Picture(self, self.decoder)
         self.asked = Asked()
         self.peers: dict[str, Peer] = {}
@@ -76,7 +78,7 @@ class Model:
         self._numbers: dict[int, int] = {}
         """Number of a queue -> the process that made it, or tried to."""
         self._lock_numbers: dict[LockName, tuple[int, str]] = {}
-        self._batch = 0
+        self.batch = 0
         self.storage: SimulatedStorage
         """Set by whoever makes both."""
         self._later: list[Callable[[], None]] = []
@@ -84,15 +86,14 @@ class Model:
     # What the store tells
 
     def attempted(self, changes: list[Change]) -> None:
-        for kind, _, key, _ in changes:
-            if kind is Kind.PUT and is_config(key):
-                number = queue_number(key[1:])
-                if number not in self.picture.queues and self._numbers.get(number) == self.process:
-                    self.fail(f"queue number {number} is used again within a process")
-                self._numbers[number] = self.process
+        numbers = [queue_number(key[1:]) for kind, _, key, _ in changes if kind is Kind.PUT and is_config(key)]
+        for number in dict.fromkeys(numbers):
+            if number not in self.picture.queues and self._numbers.get(number) == self.process:
+                self.fail(f"queue number {number} is used again within a process")
+            self._numbers[number] = self.process
 
     def applied(self, number: int, changes: list[Change]) -> None:
-        self._batch = number
+        self.batch = number
         self.picture.apply(changes)
         for queue in self.picture.queues.values():
             self._check_duplicates(queue)
@@ -100,8 +101,9 @@ class Model:
     def lost(self, first: int) -> None:
         """Batches that were not synced are gone: hold what was answered against what is left."""
         self.picture.reload(self.storage)
+        self.trash.lost(first)
         self.refusing_since.clear()
-        self.refused_from = dict.fromkeys(self.picture.queues, self._batch)
+        self.refused_from = dict.fromkeys(self.picture.queues, self.batch)
         places = self.picture.places
         for lock in self.picture.lock_of.values():
             held = self.held[lock.name, lock.message.id]
@@ -143,15 +145,17 @@ class Model:
 
     def created(self, message: Message) -> None:
         queue = self.picture.queues[message.queue]
+        if queue.kept is not None:
+            self.fail(f"message {message.id} is published into queue '{queue.name}', which is kept aside")
         for publish in self.asked.publishes.get((queue.name, message.payload), ()):
             if publish.id is None:
                 publish.id = message.id
-                self.made_by[message.id] = self._batch
+                self.made_by[message.id] = self.batch
                 self.trace.note("store", "message", message.id, "in", queue.name)
                 return
         if self.asked.spare[queue.name, message.payload]:
             self.asked.spare[queue.name, message.payload] -= 1
-            self.made_by[message.id] = self._batch
+            self.made_by[message.id] = self.batch
             return
         self.fail(f"message {message.id} ({message.payload!r}) is in queue '{queue.name}', and nobody published it")
 
@@ -171,13 +175,15 @@ class Model:
         self._lock_numbers[lock.name] = self.process, id
         if lock.deliveries != lock.message.deliveries + 1:
             self.fail(f"the lock of message {id} counts {lock.deliveries} after {lock.message.deliveries}")
-        locks = sum(len(queue.locks) for queue in self.picture.queues.values())
+        if self.picture.queues[lock.name[0]].kept is not None:
+            self.fail(f"message {id} is handed out, and kept aside")
+        locks = sum(len(queue.locks) for queue in self.picture.in_use())
         if locks > self.max_locked:
             self.fail(f"{locks} messages are locked, {self.max_locked} may be")
         self._check_equal(lock)
         ends_at = self.now() + lock.seconds
         held = self.held[lock.name, id] = Held(
-            id, consumer, self.process, self.faults, ends_at, peer, self._batch, self.boot, self.ahead
+            id, consumer, self.process, self.faults, ends_at, peer, self.batch, self.boot, self.ahead
         )
         if peer is not None:
             peer.locks.setdefault(id, []).append(held)
@@ -197,7 +203,7 @@ class Model:
         held = self.held[lock.name, id]
         if since := self.asked.renews.get((id, lock.consumer)):
             # It counts from when it was run, which may be some time before it is written.
-            held.renewals.append((self._batch, held.ends_at))
+            held.renewals.append((self.batch, held.ends_at))
             held.ends_at = since[0] + lock.seconds
             held.boot, held.ahead, held.unsure = self.boot, self.ahead, False
 
@@ -262,7 +268,7 @@ class Model:
 
     def removed(self, message: Message, lock: StoredLock | None, dead: bool) -> None:
         id = message.id
-        self.removed_by[id] = self._batch
+        self.removed_by[id] = self.batch
         queue = self.picture.queues[message.queue]
         self.trace.note("store", "message", id, "is gone")
         if lock is not None:
@@ -292,7 +298,7 @@ class Model:
     def swept(self, message: Message, dead: bool) -> None:
         queue = self.picture.queues[message.queue]
         asked = self.asked.deletes if dead else self.asked.sweeps
-        self.removed_by[message.id] = self._batch
+        self.removed_by[message.id] = self.batch
         if dead and self.asked.dead_purges.total():
             return
         if not asked[queue.name] and not asked[""]:
@@ -307,7 +313,7 @@ class Model:
 
     def queue_configured(self, queue: StoredQueue) -> None:
         if queue.searching or not queue.refuses_duplicates:
-            self.refused_from[queue.number] = self._batch
+            self.refused_from[queue.number] = self.batch
 
     def queue_gone(self, queue: StoredQueue) -> None:
         self.trace.note("store", "queue number", queue.number, queue.name, "is gone")
@@ -326,7 +332,7 @@ class Model:
         if not queue.refuses_duplicates or queue.searching:
             self.refusing_since.pop(queue.number, None)
             return
-        since = self.refusing_since.setdefault(queue.number, self._batch)
+        since = self.refusing_since.setdefault(queue.number, self.batch)
         seen: dict[bytes, str] = {}
         for message in queue.available.values():
             other = seen.setdefault(message.payload, message.id)
@@ -334,7 +340,8 @@ class Model:
                 self.fail(f"queue '{queue.name}' refuses duplicates, and has {other} and {message.id} available")
         for lock in queue.locks.values():
             message = lock.message
-            if self.made_by.get(message.id, 0) > since and message.payload in seen:
+            entered = max(self.made_by.get(message.id, 0), self.trash.entered_in.get(message.id, 0))
+            if entered > since and message.payload in seen:
                 self.fail(f"queue '{queue.name}' refuses duplicates, and has {seen[message.payload]} and {message.id}")
 
     # Requests and answers
@@ -345,7 +352,7 @@ class Model:
             if held.boot != self.boot and held.ahead != self.ahead:
                 held.ends_at, held.unsure = self.now(), True
 
-    def answered_for(self, id: str, synced: int) -> None:
+    def answered_for(self, id: str) -> None:
         """A publish was answered with this id."""
         made = self.made_by.get(id)
         if made is None:
@@ -353,25 +360,24 @@ class Model:
                 return  # it was lost, with what was not synced, while the response waited to be read
             self.fail(f"a publish was answered with {id}, which is not in the store")
             return
-        if self.always and made > synced:
-            self.fail(f"the publish of {id} was answered before it was synced")
-        self._check_doubt(made, f"the publish of {id}")
+        self.answered_at(made, f"the publish of {id}")
         if id not in self.removed_by:
             self.published[id] = made
 
-    def answered_gone(self, id: str, synced: int) -> None:
+    def answered_gone(self, id: str) -> None:
         """An ack was answered: it must never be seen again."""
         batch = self.removed_by.get(id)
         if batch is None:
             self.fail(f"an ack of {id} was answered, which is still in the store")
             return
-        if self.always and batch > synced:
-            self.fail(f"the ack of {id} was answered before it was synced")
-        self._check_doubt(batch, f"the ack of {id}")
+        self.answered_at(batch, f"the ack of {id}")
         self.gone[id] = batch
         self.published.pop(id, None)
 
-    def _check_doubt(self, batch: int, what: str) -> None:
+    def answered_at(self, batch: int, what: str) -> None:
+        """Something that this batch did was answered."""
+        if self.always and batch > self.storage.synced:
+            self.fail(f"{what} was answered before it was synced")
         if self.always and any(batch in each for each in self._doubtful):
             self.fail(f"{what} was answered, although the store failed before it was synced")
 

@@ -354,15 +354,14 @@ class WebSocketPeer:
             if frame["code"] == "invalid_request":
                 self.model.fail(f"{request} was refused: {frame['message']}")
             return
-        synced = self.world.storage.synced
         if request["type"] == "subscribe" and int(frame["req_id"]) > self._unsubscribed.get(request["queue"], 0):
             certain = namings == self.model.namings and self._process.clean
             self.model.subscribed(self.peer, request["queue"], self._process.number_of(request["queue"]), certain)
         elif publish is not None:
-            self.model.answered_for(frame["id"], synced)
+            self.model.answered_for(frame["id"])
         elif request["type"] == "ack":
             lock = self.model.picture.lock_of.get(request["id"])
             if lock is not None and request["held"] == lock.name:
                 held = self.model.held[lock.name, request["id"]]
-                if held.left and not self.model.ended(held):
+                if held.left and not (held.aside or self.model.ended(held)):
                     self.model.fail(f"an ack of {request['id']} was answered, and it is still locked")

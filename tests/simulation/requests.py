@@ -21,8 +21,9 @@ REFUSED = (400, 404, 409, 422)
 
 
 def call(method: str, path: str, body: dict[str, Any] | None = None) -> Call:
+    path, _, query = path.partition("?")
     operation, params = resolve(method, path.encode())
-    return Call(operation, params, json.dumps(body).encode() if body is not None else b"")
+    return Call(operation, params, json.dumps(body).encode() if body is not None else b"", query)
 
 
 class Ask:
@@ -98,7 +99,7 @@ class PublishAsk(Ask):
 
     def succeeded(self, reply: Reply) -> None:
         self._id = id = json.loads(reply.body)["id"]
-        self.model.answered_for(id, self.world.storage.synced)
+        self.model.answered_for(id)
         message = self.model.picture.places.get(id)
         if message is not None and (message.payload, message.priority, message.max_retries) != (
             self.publish.payload,
@@ -215,7 +216,7 @@ class PublishBatchAsk(Ask):
             if index in rejected:
                 continue
             self._ids[index] = id = next(ids)
-            self.model.answered_for(id, self.world.storage.synced)
+            self.model.answered_for(id)
             message = self.model.picture.places.get(id)
             found = message and (message.payload, message.priority, message.max_retries)
             if found and found != (payload.encode(), priority, retries):
@@ -251,11 +252,11 @@ class SettleAsk(Ask):
             return None
         held = self.model.held[lock.name, self.id]
         queue = self.model.picture.queues[lock.name[0]]
-        return lock.name if queue.name == self.queue and not self.model.ended(held) else None
+        return lock.name if queue.name == self.queue and not (held.aside or self.model.ended(held)) else None
 
     def succeeded(self, reply: Reply) -> None:
         if self._ack:
-            self.model.answered_gone(self.id, self.world.storage.synced)
+            self.model.answered_gone(self.id)
 
     def refused(self, reply: Reply) -> None:
         if self._holds is not None and self._holds == self._held() and self._faults == self.model.faults:
@@ -277,7 +278,7 @@ class SettleBatchAsk(Ask):
 
     def succeeded(self, reply: Reply) -> None:
         for id in json.loads(reply.body).get("acked", ()):
-            self.model.answered_gone(id, self.world.storage.synced)
+            self.model.answered_gone(id)
 
 
 class SweepAsk(Ask):
@@ -291,9 +292,11 @@ class SweepAsk(Ask):
         self._delete = kind.startswith("delete")
         self._doomed_queues: list[int] = []
         self._doomed: set[str] = set()
+        self._since = 0
 
     def begin(self) -> None:
         super().begin()
+        self._since = self.model.batch
         if self.world.process_clean:
             self._doomed_queues = self.world.numbers(self.queue)
             for number in self._doomed_queues:
@@ -307,11 +310,14 @@ class SweepAsk(Ask):
             self.asked.deletes[self.queue] += by
 
     def succeeded(self, reply: Reply) -> None:
-        picture = self.model.picture
-        if self._delete and any(number in picture.queues for number in self._doomed_queues):
+        picture, trash = self.model.picture, self.model.trash
+        there = [each for each in self._doomed_queues if each in picture.queues and not trash.since(each, self._since)]
+        if self._delete and there:
             self.model.fail(f"{self.what} was answered, and a queue that was there before still is")
         dead = {each.id for queue in picture.queues.values() for each in queue.dead.values()}
         for id in self._doomed:
+            if trash.aside_in.get(id, 0) > self._since:
+                continue  # another one put it aside, and it may be back
             if id in picture.places and id not in dead:
                 self.model.fail(f"{self.what} was answered, and message {id} is still there")
             elif id not in picture.places and self.model.always:
@@ -330,9 +336,11 @@ class DeadLettersAsk(Ask):
         self._purge = kind == "purge"
         self._all = body.get("all") is True
         self._doomed: set[str] = set()
+        self._since = 0
 
     def begin(self) -> None:
         super().begin()
+        self._since = self.model.batch
         if self.world.process_clean and self._all:
             for number in self.world.numbers(self.queue):
                 self._doomed |= {each.id for each in self.model.picture.queues[number].dead.values()}
@@ -344,6 +352,8 @@ class DeadLettersAsk(Ask):
         if not self._purge:
             return
         for id in self._doomed:
+            if self.model.trash.aside_in.get(id, 0) > self._since:
+                continue
             if id in self.model.picture.places:
                 self.model.fail(f"{self.what} was answered, and message {id} is still there")
             elif self.model.always and self.model.removed_by.get(id, 0) > self.world.storage.synced:

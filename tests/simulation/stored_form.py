@@ -54,6 +54,15 @@ class StoredLock:
     """As it is stored."""
 
 
+@dataclass(frozen=True, slots=True)
+class StoredKept:
+    """Why a queue is kept aside, and from when to when (wall milliseconds)."""
+
+    purged: bool
+    at: int
+    until: int
+
+
 def is_config(key: bytes) -> bool:
     return len(key) == 5 and key[:1] == QUEUE_CONFIG
 
@@ -92,6 +101,13 @@ def config(value: bytes) -> tuple[str, bool, bool]:
     return read.name, not read.allow_duplicates, read.deduplicating
 
 
+def aside(number: int, value: bytes) -> tuple[int, StoredKept | None]:
+    """The number in the keys of a queue's dead letters, and why it is kept aside, if it is."""
+    read = _config(value)
+    kept = None if read.kept is msgspec.UNSET else StoredKept(read.kept.purged, read.kept.at, read.kept.until)
+    return number if read.dead_letters is msgspec.UNSET else read.dead_letters, kept
+
+
 def limits_dead(value: bytes) -> bool:
     """Whether the configuration of a queue lets dead letters go by themselves."""
     read = _config(value)
@@ -127,7 +143,12 @@ class Decoder:
     def __init__(self) -> None:
         self.payloads: PayloadStore | None = None
         self._payload_of: dict[str, bytes] = {}
+        self._ids: dict[bytes, list[str]] = {}
         self._coders: dict[int, KeyCoder] = {}
+
+    def with_payload(self, payload: bytes) -> list[str]:
+        """All messages that ever had it."""
+        return self._ids.get(payload, [])
 
     def queue(self, number: int, value: bytes) -> None:
         """The configuration of a queue, as it is written: needed to read its keys."""
@@ -144,6 +165,7 @@ class Decoder:
                 assert self.payloads is not None
                 payload = self.payloads.read(PayloadRef.unpack(payload[:REFERENCE_BYTES]))
             self._payload_of[id] = payload
+            self._ids.setdefault(payload, []).append(id)
         priority = self._coders[queue_number(key)].priority(key)
         return Message(id, queue_number(key), payload, priority, max_retries, deliveries, key)
 
@@ -155,6 +177,7 @@ class Decoder:
             name, message, stored.consumer_id, stored.seconds or 0, stored.deliveries, stored.expires_at_ms
         )
 
-    def dead(self, key: bytes, value: bytes) -> Message:
+    def dead(self, queue: int, value: bytes) -> Message:
+        """A dead letter of that queue. It may have died under an earlier number."""
         stored = records.unpack_dead_letter(value)
-        return self.message(stored.key, stored.record)
+        return self.message(queue.to_bytes(4, "big") + stored.key[4:], stored.record)

@@ -26,7 +26,7 @@ def simulate(*arguments: str, hash_seed: str = "0") -> subprocess.CompletedProce
     )
 
 
-# Verifies: SYS-0004, PER-0010, SCH-0010
+# Verifies: SYS-0004, PER-0010, SCH-0010, DLV-0059, DLV-0060, DLV-0061, DLV-0063
 @pytest.mark.parametrize("first", range(0, SEEDS, PART))
 def test_no_promise_is_broken(first: int) -> None:
     done = simulate("--seeds", str(first), str(first + PART))

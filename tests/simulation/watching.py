@@ -41,7 +41,7 @@ class RenewAsk(Ask):
             return None
         held = self.model.held[lock.name, self.id]
         queue = self.model.picture.queues[lock.name[0]]
-        return lock.name if queue.name == self.queue and not self.model.ended(held) else None
+        return lock.name if queue.name == self.queue and not (held.aside or self.model.ended(held)) else None
 
     def refused(self, reply: Reply) -> None:
         if self._holds is not None and self._holds == self._held() and self._faults == self.model.faults:

@@ -48,6 +48,8 @@ class Plan:
     callers: int
     peers: int
     managers: int
+    short: float
+    """How often the disk is found to have little room."""
     haste: float
     """How much faster than usual the managers are."""
     options: dict[str, int]
@@ -68,6 +70,7 @@ class Plan:
             callers=dice.randint(1, 4),
             peers=dice.randint(0, 4),
             managers=dice.choice((0, 1, 1, 2)),
+            short=dice.choice((0.0, 0.0, 0.1)),
             haste=dice.choice((1.0, 1.0, 10.0)),
             options={
                 "hot_tier_size": dice.randint(1, 4),
@@ -184,6 +187,12 @@ class World:
         peer.transport.answers_pings = True
         await peer.over.wait()
 
+    def _short_of_room(self) -> bool:
+        """What the server is told of the disk."""
+        short = not self.resting and self.dice.random() < self.plan.short
+        self.model.trash.urgent += short
+        return short
+
     # The course of things
 
     async def main(self) -> None:
@@ -215,7 +224,7 @@ class World:
         odds, self.storage.odds = self.storage.odds, Odds()
         self.model.process_begins()
         directory = self.directory if self.plan.externals else None
-        process = Process(self.storage, self.model, self.plan.options, directory)
+        process = Process(self.storage, self.model, self.plan.options, directory, self._short_of_room)
         self.trace.note("server", "starts")
         async with process.running():
             self.storage.odds = odds
@@ -323,16 +332,20 @@ class Watch(trio.abc.Instrument):
         if process is None or not process.clean or world.failure is not None:
             return
         world.model.all_written()
-        queues = world.model.picture.queues
+        queues = world.model.picture.in_use()
         memory = process.counters()
-        stored = {number: (queue.name, queue.held) for number, queue in queues.items()}
+        stored = {queue.number: (queue.name, queue.held) for queue in world.model.picture.in_use()}
         if memory != stored:
             world.fail(f"memory says {memory}, the store holds {stored}")
-        locked = sum(len(queue.locks) for queue in queues.values())
+        memory = process.kept_aside()
+        stored = {queue.number: (queue.name, queue.held) for queue in world.model.picture.kept_aside()}
+        if memory != stored:
+            world.fail(f"memory says that {memory} is kept aside, the store holds {stored}")
+        locked = sum(len(queue.locks) for queue in queues)
         if process.locked() != locked:
             world.fail(f"the index has {process.locked()} locks, the store {locked}")
         if not process.giving_back:
-            for queue in queues.values():
+            for queue in queues:
                 for lock in queue.locks.values():
                     peer = world.model.held[lock.name, lock.message.id].peer
                     if peer is not None and peer.over:
