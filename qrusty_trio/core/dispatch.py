@@ -6,9 +6,8 @@ gets the next message and moves to the tail. One without credit or room leaves t
 brings it back.
 
 A subscriber names its queue once. The subscription follows that queue through a rename, of which its sink is told
-before it is given anything more. When the queue is deleted, or
-there was none (NO_QUEUE), the subscription waits for the next queue of the name it was made with, whether newly created
-or renamed to it.
+before it is given anything more. When the queue is deleted, or there was none (NO_QUEUE), the subscription waits for
+the next queue of the name it was made with, whether newly created or renamed to it.
 
 Pure and synchronous, like the broker: nothing here waits or knows a socket. `dispatch` runs inside a transaction of the
 engine, after its operations, so that a publish and its delivery share one batch.
@@ -30,6 +29,8 @@ TURN = 32
 """Messages delivered from one queue before the next queue with messages gets its turn."""
 ADOPTED_PER_STEP = 500
 """Subscriptions that join a new queue of their name in one step, which takes under 1 ms."""
+TOLD_PER_STEP = 500
+"""Subscriptions that are told of the rename of their queue in one step, which takes under 1 ms."""
 NO_QUEUE = -1
 """The queue number of a subscription whose queue does not exist."""
 STEP_CHARACTERS = 512 * 1024
@@ -118,7 +119,7 @@ class Subscription:
         self.name = name
         """The name the subscriber asked for. A rename of the queue does not change it."""
         self.called = name
-        """The name of its queue now. Changed by the dispatcher only."""
+        """The name of its queue that it knows: before a delivery, that of now. Changed by the dispatcher only."""
         self.queue_number = queue_number
         """Changed by the dispatcher only."""
         self.consumer = consumer
@@ -147,6 +148,10 @@ class Dispatcher:
         """Name -> subscribers whose queue does not exist. They wait for a new queue of that name."""
         self._adopting: deque[tuple[str, int]] = deque()
         """New queues, by name and number, that subscribers in `_orphans` wait for: these join bit by bit."""
+        self._names: dict[int, str] = {}
+        """Queue number -> its name, of those renamed of which some subscribers were not told yet."""
+        self._to_tell: _Subscriptions = OrderedDict()
+        """Those that may not have been told. They are told bit by bit, or when it is their turn for a message."""
         self._rings: dict[int, _Subscriptions] = {}
         """Queue number -> the subscribers that can take a message, next one first. No empty rings."""
         self._turns: OrderedDict[int, None] = OrderedDict()
@@ -219,6 +224,8 @@ class Dispatcher:
         self._changed.update(self._rings)
         self._members, self._orphans, self._rings = {}, {}, {}
         self._adopting.clear()
+        self._names.clear()
+        self._to_tell.clear()
         self._turns.clear()
         self._starved.clear()
         self._unreadable.clear()
@@ -250,6 +257,8 @@ class Dispatcher:
             self._follow(broker.catalog.take_named())
         if self._adopting:
             self._adopt()
+        if self._to_tell:
+            self._tell_of_renames()
         if broker.ready:
             for number in broker.take_ready():
                 if number in self._rings:
@@ -275,10 +284,10 @@ class Dispatcher:
                 # The full lock index may be why it got less than its share.
                 starved[number] = None
         if self._changed:
-            self._tell(broker)
-        return bool(turns) or bool(self._adopting) or (bool(starved) and not broker.locks.full)
+            self._set_watched(broker)
+        return bool(turns or self._adopting or self._to_tell) or (bool(starved) and not broker.locks.full)
 
-    def _tell(self, broker: Source) -> None:
+    def _set_watched(self, broker: Source) -> None:
         for number in self._changed:
             if number in self._rings:
                 broker.watched.add(number)
@@ -313,22 +322,41 @@ class Dispatcher:
             if name is None:
                 for subscription in self._members.pop(number, ()):
                     subscription.called = subscription.name
+                    self._to_tell.pop(subscription, None)
                     self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
                 if self._rings.pop(number, None) is not None:
                     self._changed.add(number)
                 self._turns.pop(number, None)
                 self._starved.pop(number, None)
+                self._names.pop(number, None)
                 continue
-            for subscription in self._members.get(number, ()):
-                if subscription.called != name:  # It may have joined a queue that is new in this step.
-                    subscription.called = name
-                    subscription.sink.renamed(subscription)
+            if number in self._members:
+                self._names[number] = name
+                self._to_tell.update(self._members[number])
             if name in self._orphans:
                 self._adopting.append((name, number))
+
+    def _tell_of_renames(self) -> None:
+        """Tell subscribers of the names that their queues have now, up to TOLD_PER_STEP."""
+        for _ in range(min(TOLD_PER_STEP, len(self._to_tell))):
+            subscription, _ = self._to_tell.popitem(last=False)
+            if subscription.active:
+                self._tell(subscription)
+        if not self._to_tell:
+            self._names.clear()
+
+    def _tell(self, subscription: Subscription) -> None:
+        """Tell a subscriber of the name that its queue has now, if it does not know."""
+        name = self._names.get(subscription.queue_number, subscription.called)
+        if subscription.called != name:
+            subscription.called = name
+            subscription.sink.renamed(subscription)
 
     def _renumber(self, number: int, successor: int) -> None:
         self._adopting = deque((name, successor if each == number else each) for name, each in self._adopting)
         members = self._members.pop(number, None)
+        if number in self._names:
+            self._names[successor] = self._names.pop(number)
         if members is not None:
             for subscription in members:
                 subscription.queue_number = successor
@@ -370,6 +398,8 @@ class Dispatcher:
                 return share
             subscription = next(iter(ring))
             sink = subscription.sink
+            if self._names:
+                self._tell(subscription)
             if not sink.room():
                 self._leave(subscription, ring)
                 sink.paused(subscription)

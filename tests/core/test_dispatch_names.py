@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from qrusty_trio.core.dispatch import ADOPTED_PER_STEP, NO_QUEUE, Dispatcher, Subscription
+from qrusty_trio.core.dispatch import ADOPTED_PER_STEP, NO_QUEUE, TOLD_PER_STEP, Dispatcher, Subscription
 from tests.core.test_dispatch import Basket, Shelf, able, dispatch, subscribe
 
 
@@ -54,7 +54,7 @@ def test_names_are_followed_one_by_one() -> None:
     dispatch(dispatcher, shelf)
     assert (by_first_name.queue_number, by_later_name.queue_number) == (9, 10)
     assert (by_first_name.called, by_later_name.called) == ("q1", "q7")
-    assert (basket.names, other.names) == (["q7"], ["q7"])
+    assert basket.names == other.names == []  # Nobody was given anything under another name.
     assert (len(basket.got), len(other.got)) == (1, 1)
 
 
@@ -149,6 +149,42 @@ def test_a_queue_that_goes_while_many_join_it() -> None:
         assert Counter(id[:1] for basket in baskets for id in basket.got) == (
             {"8": len(baskets)} if end is None else {"8": len(baskets), "7": len(baskets)}
         )
+
+
+# Verifies: API-0189
+def test_many_are_told_of_a_rename_bit_by_bit_and_each_before_its_next_message() -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    spent = [subscribe(dispatcher, 1, credits=0)[1] for _ in range(2 * TOLD_PER_STEP)]
+    waiting, basket = subscribe(dispatcher, 1)
+    dispatch(dispatcher, shelf)
+    shelf.named = [(1, "renamed")]
+    shelf.put(1)
+    assert dispatcher.dispatch(shelf, 0, 1000)
+    assert (basket.got, basket.names, waiting.called) == (["1-0"], ["renamed"], "renamed")
+    assert sum(len(each.names) for each in spent) == TOLD_PER_STEP
+    dispatch(dispatcher, shelf)
+    assert [each.names for each in spent] == [["renamed"]] * len(spent)
+    assert basket.names == ["renamed"]
+    assert not dispatcher._names
+
+
+# Verifies: API-0189
+@pytest.mark.parametrize("then", [None, "q1", "other", 7])
+def test_a_queue_that_changes_again_while_many_are_told_of_its_name(then: str | int | None) -> None:
+    """It is deleted, called as before, called otherwise, or gets another number."""
+    shelf, dispatcher = Shelf(), Dispatcher()
+    members = [subscribe(dispatcher, 1, credits=0) for _ in range(TOLD_PER_STEP + 5)]
+    gone, untold = subscribe(dispatcher, 1, credits=0)
+    shelf.named = [(1, "renamed")]
+    assert dispatcher.dispatch(shelf, 0, 1000)
+    dispatcher.remove(gone)
+    shelf.named = [(1, then)]
+    dispatch(dispatcher, shelf)
+    name = "renamed" if then == 7 else then or "q1"
+    assert {subscription.called for subscription, _ in members} == {name}
+    assert all(basket.names[-1:] in ([], [name]) for _, basket in members if then is not None)
+    assert untold.names == []
+    assert not dispatcher._names
 
 
 # Verifies: DLV-0029
