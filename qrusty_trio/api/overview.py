@@ -60,6 +60,7 @@ def server(services: Services, call: Call, now: int) -> Reply:
                     "fsync": about.fsync,
                     "payload_store": about.payload_store,
                     "payload_disk_bytes": services.payload_disk_bytes(),
+                    "publishes_refused": gate.disk_short is not None,
                 },
                 "connections": {"open": about.connections.value, "limit": about.max_connections},
                 "memory": {

@@ -175,6 +175,8 @@ def judged(
         return Result(Status.CRITICAL, text, findings)
     if memory["publishes_refused"]:
         return Result(Status.CRITICAL, "publishes are refused for lack of memory", findings)
+    if server["storage"].get("publishes_refused"):  # not told by servers before it was there
+        return Result(Status.CRITICAL, "publishes are refused, as the disk has little room", findings)
     worst = max(findings, key=lambda each: each.status)
     if worst.status is Status.OK:
         shown = ", ".join(f"{each.name} {each.value:g}" for each in findings)

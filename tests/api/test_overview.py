@@ -53,7 +53,13 @@ def test_the_server_tells_what_it_is(table: Table) -> None:
         "now_ms": table.now,
         "started_at_ms": 0,
         "uptime_seconds": table.now / 1000,
-        "storage": {"mode": "memory", "fsync": "never", "payload_store": False, "payload_disk_bytes": 7},
+        "storage": {
+            "mode": "memory",
+            "fsync": "never",
+            "payload_store": False,
+            "payload_disk_bytes": 7,
+            "publishes_refused": False,
+        },
         "connections": {"open": 0, "limit": 0},
         "memory": {
             "level": "normal",
@@ -72,7 +78,9 @@ def test_the_server_tells_what_it_refuses(table: Table) -> None:
     assert table.get("/server")["state"] == "starting"
     table.gate.fault = "the disk is gone"
     table.gate.memory_critical = table.gate.read_only = True
+    table.gate.disk_short = "little room"
     told = table.get("/server")
+    assert told["storage"]["publishes_refused"]
     assert (told["state"], told["message"], told["read_only"]) == ("storage_fault", "the disk is gone", True)
     assert told["memory"]["publishes_refused"]
 

@@ -14,7 +14,11 @@ from qrusty_trio.cli.probes import Status, judged
 from qrusty_trio.client import HttpClient
 from tests.cli.shell import Shell
 
-SERVER = {"state": "ok", "memory": {"usage_bytes": 25, "limit_bytes": 100, "publishes_refused": False}}
+SERVER = {
+    "state": "ok",
+    "storage": {"publishes_refused": False},
+    "memory": {"usage_bytes": 25, "limit_bytes": 100, "publishes_refused": False},
+}
 COUNTS = {"available": 5.0, "dead": 0.0, "oldest_age_seconds": 1.0}
 NO_LIMITS = dict.fromkeys(("available", "dead", "oldest_age_seconds", "memory_percent"), (None, None))
 
@@ -30,6 +34,8 @@ NO_LIMITS = dict.fromkeys(("available", "dead", "oldest_age_seconds", "memory_pe
         ({"state": "starting"}, {}, Status.CRITICAL),
         ({"state": "storage_fault"}, {"available": (5, 6)}, Status.CRITICAL),
         ({"memory": {"usage_bytes": 1, "limit_bytes": 0, "publishes_refused": True}}, {}, Status.CRITICAL),
+        ({"storage": {"publishes_refused": True}}, {}, Status.CRITICAL),
+        ({"storage": {}}, {}, Status.OK),
     ],
 )
 def test_thresholds(

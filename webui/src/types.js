@@ -7,7 +7,7 @@
  * @property {string | null} message
  * @property {{ name: string, colour: string } | null} environment
  * @property {boolean} read_only
- * @property {{ mode: string, fsync: string, payload_store: boolean, payload_disk_bytes: number }} storage
+ * @property {StorageInfo} storage
  * @property {number} now_ms
  * @property {number} started_at_ms
  * @property {number} uptime_seconds
@@ -24,6 +24,13 @@
  * @property {number} expires_at
  * @property {number} messages
  * @property {number} dead_letters
+ *
+ * @typedef {object} StorageInfo
+ * @property {string} mode
+ * @property {string} fsync
+ * @property {boolean} payload_store
+ * @property {number} payload_disk_bytes
+ * @property {boolean} publishes_refused
  *
  * @typedef {object} MemoryInfo
  * @property {"normal" | "warning" | "critical"} level

@@ -124,6 +124,7 @@ class StorageFacts(msgspec.Struct):
     fsync: Literal["always", "everysec", "never"]
     payload_store: Annotated[bool, Meta(description="Whether long payloads go to segment files.")]
     payload_disk_bytes: Annotated[int, Meta(ge=0, description="Size of these files.")]
+    publishes_refused: Annotated[bool, Meta(description="Whether publishes get 507, as the disk has little room.")]
 
 
 class Connections(msgspec.Struct):

@@ -174,7 +174,13 @@ DESCRIBED: Final = (
                 "now_ms": 1790000012623,
                 "started_at_ms": 1790000000123,
                 "uptime_seconds": 12.5,
-                "storage": {"mode": "rocksdb", "fsync": "always", "payload_store": True, "payload_disk_bytes": 0},
+                "storage": {
+                    "mode": "rocksdb",
+                    "fsync": "always",
+                    "payload_store": True,
+                    "payload_disk_bytes": 0,
+                    "publishes_refused": False,
+                },
                 "connections": {"open": 1, "limit": 10000},
                 "memory": {
                     "level": "normal",

@@ -88,6 +88,7 @@ function verdict(info, list) {
   if (!info || !list) return ["", "Asking …", ""];
   if (info.state === "storage_fault") return ["bad", "The store failed", "Changes are refused until it is back."];
   if (info.memory.publishes_refused) return ["bad", "Publishes are refused", "Memory is critical."];
+  if (info.storage.publishes_refused) return ["bad", "Publishes are refused", "The disk has little room."];
   if (info.state === "stopping") return ["warn", "Stopping", "It finishes what is in hand."];
   if (info.state === "starting") return ["warn", "Starting", "Changes are refused until the store is read."];
   if (info.memory.level !== "normal") return ["warn", "Memory is short", "Caches shrink; nothing is refused yet."];
