@@ -9,6 +9,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypercorn.config import Config
 from packaging.requirements import Requirement
 
 from qrusty_trio import __version__
@@ -179,6 +180,7 @@ def documented_limits() -> dict[str, str]:
         "requests of all HTTP connections, incomplete or not yet run": "as much again",
         "what a client must take or send of these while others wait": f"{byte_budget.STALL_BYTES // 1024} KiB in "
         f"{byte_budget.STALL_SECONDS:g} s",
+        "frame of HTTP/2": f"{Config.h2_max_inbound_frame_size // 1024} KiB",
         "large responses of an HTTP/2 connection at a time": f"{LARGE_RESPONSES}",
         "empty lines before a request": f"{MAX_EMPTY_LINES}",
         "extensions and trailers of a chunked body, which are skipped": f"{MAX_EXTRA_BYTES // 1024} KiB",

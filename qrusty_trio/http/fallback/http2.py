@@ -9,11 +9,13 @@ This subclasses a class that is not public in Hypercorn; tests/http/fallback/tes
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import hypercorn.protocol
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
-from h2.exceptions import ProtocolError, StreamClosedError
+from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
+from h2.frame_buffer import FrameBuffer
 from h2.stream import StreamState
 from hypercorn.protocol.h2 import H2Protocol
 
@@ -22,12 +24,35 @@ from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.header_block import check_host_header
 from qrusty_trio.http.request_line import read_line
 
+_LENGTH_BYTES = 3
+"""A frame begins with its length (RFC 9113, 4.1)."""
+
+
+class Frames(FrameBuffer):
+    """Refuses a frame that is too long by its header.
+
+    h2 waits for the whole payload first. So each connection could make the server keep 16 MiB.
+
+    Requirements: API-0198
+    """
+
+    def __next__(self) -> Any:
+        if len(self._data) >= _LENGTH_BYTES:
+            length = int.from_bytes(self._data[:_LENGTH_BYTES], "big")
+            if length > self.max_frame_size:
+                raise FrameTooLargeError(f"length {length}, over {self.max_frame_size}")
+        return super().__next__()
+
 
 class Http2(H2Protocol):
     """One HTTP/2 connection.
 
     Requirements: API-0046
     """
+
+    def __init__(self, *args: Any, **keywords: Any) -> None:
+        super().__init__(*args, **keywords)
+        self.connection.incoming_buffer = Frames(server=True)
 
     async def _handle_events(self, events: list[Event]) -> None:
         for event in events:

@@ -163,6 +163,31 @@ async def test_what_may_be_small_frames_reaches_hypercorn_in_short_steps(
     assert sum(passed) > 2 * OPAQUE_BYTES_PER_STEP or fast_path
 
 
+OVERLONG = {
+    "data": bytes([0, 0x40, 1, 0, 0, 0, 0, 0, 1]),
+    "headers": bytes([0, 0x40, 1, 1, 5, 0, 0, 0, 1]),
+    "settings": bytes([1, 0, 0, 4, 0, 0, 0, 0, 0]),
+    "unknown": bytes([0xFF, 0xFF, 0xFF, 99, 0, 0, 0, 0, 0]),
+}
+"""The headers of frames longer than the 16 KiB that the server takes."""
+
+
+# Verifies: API-0198
+@pytest.mark.parametrize("before", [b"", TO_H2C], ids=["at once", "after an upgrade"])
+@pytest.mark.parametrize("kind", OVERLONG)
+async def test_a_frame_too_long_is_refused_by_its_header(fast_path: bool, kind: str, before: bytes) -> None:
+    """Nothing of its payload is sent: who waits for that would keep up to 16 MiB for each connection."""
+    async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+        received = b""
+        with trio.fail_after(PATIENCE):
+            await stream.send_all(before + PREFACE + OVERLONG[kind])
+            while data := await stream.receive_some():
+                received += data
+        # A GOAWAY with the error FRAME_SIZE_ERROR, as the last frame.
+        assert received[-17:-13] == bytes([0, 0, 8, 7])
+        assert int.from_bytes(received[-4:], "big") == ErrorCodes.FRAME_SIZE_ERROR
+
+
 async def test_a_connect_without_a_path(fast_path: bool) -> None:
     async with running(fast_path) as web, peer_of(web) as peer:
         bad, after = peer.ask({b":method": b"CONNECT", b":authority": b"x"}, whole=False), peer.ask(GOOD)
