@@ -53,6 +53,13 @@ class Long:
         self.begun = True
         return None
 
+    def failed(self, error: Exception) -> Reply:
+        """The reply after an error at a step."""
+        reply = refused(self.call, error) if isinstance(error, QrustyError) else failed_read(self.call, error)
+        # What its earlier steps did stands, and the reply may tell of it.
+        reply.needs_sync = self.begun and self.operation.mutating
+        return reply
+
     def close(self) -> None:
         """It will not go on."""
         self._steps.close()

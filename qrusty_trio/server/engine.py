@@ -19,14 +19,14 @@ from typing import TypeVar
 
 import trio
 
-from qrusty_trio.api.authorizing import charge, refused, uncount
+from qrusty_trio.api.authorizing import charge, uncount
 from qrusty_trio.api.call import WAITING, Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.errors import CRASHED, QrustyError, StorageFault
 from qrusty_trio.server.auditor import Auditor
-from qrusty_trio.server.bursts import REPLY_BYTES, Long, failed_read, only_synced, run_calls, run_reads
+from qrusty_trio.server.bursts import REPLY_BYTES, Long, only_synced, run_calls, run_reads
 from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.lock_syncs import release_after_sync
@@ -345,10 +345,8 @@ class Engine:
                 return long.step()
             with self._transaction():
                 return long.step()
-        except QrustyError as error:
-            reply = refused(long.call, error)
         except Exception as error:  # noqa: BLE001  # logged there; only this request fails
-            reply = failed_read(long.call, error)
+            reply = long.failed(error)
         if long.deliveries:
             self.returns.take_back(long.deliveries)
         return reply

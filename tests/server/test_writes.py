@@ -8,8 +8,10 @@ import pytest
 import trio
 import trio.testing
 
+from qrusty_trio.api.call import Reply
 from qrusty_trio.config import Fsync
 from qrusty_trio.core import broker as broker_module
+from qrusty_trio.core import trash
 from qrusty_trio.core.dispatch import Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.errors import DiskFull
@@ -165,3 +167,37 @@ async def test_a_subscriber_behind_broken_payloads_waits_for_nothing_else(
         assert [delivery.payload for delivery in sink.got] == [big("7")]
         assert engine.broker.payloads.removed_total == 7
     payloads.close()
+
+
+# Verifies: PER-0001
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_refusal_in_the_middle_leaves_after_the_sync_of_what_was_done(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    """It tells how many messages are back, so these must be as durable as after a success."""
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    replies: list[Reply] = []
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        await run(engine, *(publish(f"p{number}") for number in range(300)))
+        _, kept = await engine.transact(lambda broker, now: broker.trash.purge("q", 600, now), sync=True)
+        assert kept is not None
+
+        async def restore() -> None:
+            replies.extend(await engine.run([call("POST", f"/trash/{kept.number}/restore")]))
+
+        nursery.start_soon(restore)
+        with trio.fail_after(STEP_SECONDS):
+            while not engine.broker.catalog.by_name["q"].available:  # no event tells of it
+                await trio.lowlevel.checkpoint()
+        with store.held():
+            (erased,) = engine.run_to_end([call("POST", f"/trash/{kept.number}/erase")])
+            assert erased.status == 200
+            with trio.fail_after(STEP_SECONDS):
+                while not (replies or store.sync_begun.is_set()):  # noqa: ASYNC110  # set in a thread
+                    await trio.sleep(0.001)
+            await trio.testing.wait_all_tasks_blocked()
+            assert not replies
+            if fails:
+                store.sync_fault = DiskFull("No space left on the device.")
+    (reply,) = replies
+    assert reply.status == (507 if fails else 404)
