@@ -172,8 +172,7 @@ func (c *postgresConn) bind(statement string, values ...[]byte) {
 }
 
 // answer sends what is in out and reads until the server is ready for more. It gives how many rows came, and leaves
-// the first three values of the last in lease. After a refusal the connection
-// goes on, unless the server has closed it.
+// the first three values of the last in lease. After a refusal the connection goes on, unless the server has closed it.
 func (c *postgresConn) answer() (rows int, err error) {
 	if err := c.flush(); err != nil {
 		return 0, err

@@ -25,7 +25,6 @@ BATCH_PIECE = 64
 LARGE_BYTES = 256 * 1024
 """A publish with a larger body takes two steps."""
 
-
 SettleBatch = TypeVar("SettleBatch", bound=schema.SettleBatchBody)
 
 _encode = msgspec.json.encode

@@ -200,9 +200,12 @@ def run(session: Session, burst: Burst, request: Request | Misshapen, broker: Se
 
 
 def _check_publishes(gate: Gate) -> None:
-    if (refused := gate.publish_refusal()) is not None:
-        short = Refusal("storage_error", str(refused))
-        raise Refusal("memory_pressure", str(refused)) if gate.memory_critical else short
+    """Raise Refusal while publishes alone are refused."""
+    refused = gate.publish_refusal()
+    if refused is not None and gate.memory_critical:
+        raise Refusal("memory_pressure", str(refused))
+    if refused is not None:
+        raise Refusal("storage_error", str(refused))
 
 
 def _publish(session: Session, burst: Burst, request: Request, broker: SessionBroker, now: int) -> bytes:

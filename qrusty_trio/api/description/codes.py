@@ -84,7 +84,11 @@ CODES: Final[dict[str, Code]] = {
         "The disk refused, and the store is opened again. The change did not happen, or is not known to have.",
         _LATER,
     ),
-    "disk_full": Code(507, "There is no space left.", "Tell the operator."),
+    "disk_full": Code(
+        507,
+        "There is no space left, or too little for more messages: then only publishes are refused.",
+        "Tell the operator.",
+    ),
 }
 """Every code that an HTTP response may have."""
 

@@ -316,7 +316,8 @@ ERRORS: Final = {
     "not_locked": "This connection does not hold the message.",
     "publish_failed": "The queue refused the message: a duplicate, a priority of the other kind, a name.",
     "memory_pressure": "Memory is short, so publishes are refused. Try again later.",
-    "storage_error": "The disk refused, so the change is not known to have happened. Messages held are given back.",
+    "storage_error": "The disk refused, so the change is not known to have happened. Messages held are given back. Or "
+    "the disk has too little room for more messages: then only publishes are refused, and the connection goes on.",
     "starting": "The server still reads its store. Try again later.",
     "read_only": "The operator allows no change; a subscribe is one.",
 }
