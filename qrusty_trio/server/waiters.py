@@ -133,15 +133,17 @@ class Waiters:
 
     async def wake_failed(self) -> None:
         """Let the calls that `fail` met come to their replies."""
-        await self._wake([pause for waiter, pause in self._waiting.items() if waiter.fault is not None])
+        await self._wake([waiter for waiter in self._waiting if waiter.fault is not None])
 
     async def end(self) -> None:
         """Answer all calls, and let none wait any more."""
         self._ended = True
-        await self._wake(list(self._waiting.values()))
+        await self._wake(list(self._waiting))
 
-    async def _wake(self, pauses: list[Pause]) -> None:
-        for index, pause in enumerate(pauses, 1):
-            pause.wake()
+    async def _wake(self, waiters: list[Waiter]) -> None:
+        for index, waiter in enumerate(waiters, 1):
+            # It may have ended in an earlier step, and its connection with it: another may have its descriptor.
+            if waiter in self._waiting:
+                self._waiting[waiter].wake()
             if index % WOKEN_PER_STEP == 0:
                 await trio.lowlevel.checkpoint()

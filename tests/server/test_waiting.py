@@ -386,3 +386,38 @@ async def test_the_queue_of_its_message_is_gone_or_renamed_as_it_is_answered(sto
         else:
             engine.run_to_end([call("DELETE", "/delete-queue/b")])
         assert response(await waits.reply())["queue"] == ("c" if end == "rename" else "b")
+
+
+class NotedPause(EventPause):
+    """Notes who is woken although its call has ended."""
+
+    late = 0
+    waiting = False
+
+    def wake(self) -> None:
+        NotedPause.late += not self.waiting
+        super().wake()
+
+    async def wait(self, seconds: float) -> None:
+        self.waiting = True
+        try:
+            await super().wait(seconds)
+        finally:
+            self.waiting = False
+
+
+# Verifies: DLV-0057
+async def test_a_call_that_has_ended_meanwhile_is_not_woken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection may be closed, and its descriptor be that of another one."""
+    monkeypatch.setattr(waiters, "WOKEN_PER_STEP", 1)
+    monkeypatch.setattr(NotedPause, "late", 0)
+    async with engine_on(MemoryStorage()) as engine, trio.open_nursery() as nursery:
+        first = Waiting(engine, nursery, consume())
+        await trio.testing.wait_all_tasks_blocked()
+        others = [Waiting(engine, nursery, consume(), NotedPause(Holding(Budget()))) for _ in range(20)]
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(engine.end_waits)
+        await first.reply()
+        for other in others:
+            other.scope.cancel()
+    assert NotedPause.late == 0
