@@ -29,6 +29,13 @@ AT_ONCE = 16
 """Conversations at a time."""
 SUSPECT_SECONDS = 1.5
 """Who has ended within that time before a finding may have caused it."""
+SILENT = "no answer to a ping"
+"""Why the server closes the WebSocket of a client that shows no sign of life for `WS_PING_TIMEOUT_SECS`."""
+LATE_SECONDS = 1.0
+"""A good client whose loop was late by more may miss that."""
+LATE_SPAN_SECONDS = 5.0
+"""How long ago its loop may have been late: a ping, and the time for its answer."""
+LOOK_SECONDS = 0.05
 WARM_SECONDS = 4.0
 """From the start of a phase until its memory is measured for the first time."""
 SETTLE_SECONDS = 40.0
@@ -111,6 +118,26 @@ class Hunt:
         self.say("\n" + finding.tell(self._directory) + "\n")
 
 
+class Lateness:
+    """How late the loop of this program is, on which the good clients are, too."""
+
+    def __init__(self) -> None:
+        self._late: deque[tuple[float, float]] = deque()
+        """When it was late, and by how much, in seconds."""
+
+    async def measure(self) -> None:
+        while True:
+            due = trio.current_time() + LOOK_SECONDS
+            await trio.sleep_until(due)
+            self._late.append((due, trio.current_time() - due))
+            while self._late[0][0] < due - LATE_SPAN_SECONDS:
+                self._late.popleft()
+
+    def recent(self) -> float:
+        """The most in the last `LATE_SPAN_SECONDS`."""
+        return max((late for _, late in self._late), default=0.0)
+
+
 class Phase:
     """One server and what it has to bear."""
 
@@ -123,6 +150,7 @@ class Phase:
         self._found: list[Finding] = []
         self._scope = trio.CancelScope()
         self._warm: Resources | None = None
+        self._lateness = Lateness()
         self._ports: dict[int, Conversation] = {}
         """Local ports of connections -> who had them last."""
 
@@ -136,6 +164,7 @@ class Phase:
                 for _ in range(AT_ONCE):
                     nursery.start_soon(self._play_on)
                 nursery.start_soon(self._watch)
+                nursery.start_soon(self._lateness.measure)
         if not self._server.dead and not any(finding.what is What.BROKEN for finding in self._found):
             await self._settle(start)
         await self._end()
@@ -167,7 +196,13 @@ class Phase:
             with trio.move_on_after(1.0):  # When the server has ended, that is the finding.
                 await self._server.child.process.wait()
             if not self._server.dead:
-                self._add(Finding(What.BROKEN, str(broken)[:60], str(broken), self._suspects()))
+                late = self._lateness.recent()
+                told = f"{broken} (the clients' loop was late by {late:.2f} s at most)"
+                if SILENT in str(broken) and late > LATE_SECONDS:
+                    # The good client, which lives in this loop, could not answer the ping in time.
+                    self._hunt.say(f"not counted: {told}")
+                else:
+                    self._add(Finding(What.BROKEN, str(broken)[:60], told, self._suspects()))
                 self._scope.cancel()
 
     async def _watch(self) -> None:

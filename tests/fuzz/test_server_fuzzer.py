@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from fuzz.server import generator
 from fuzz.server.conversation import DRAIN, SEND, UNTIL, Conversation, Player, masked_frame, read_literal
 from fuzz.server.findings import Finding, What
-from fuzz.server.hunt import Hunt
+from fuzz.server.hunt import LOOK_SECONDS, Hunt, Lateness
 from fuzz.server.target import Traceback, target
 from fuzz.server.tls import WRONG, forwarder
 from tests.http.ws_raw import TEXT, frame
@@ -112,3 +113,14 @@ def test_what_is_contained_is_told_and_is_no_fault(tmp_path: Path) -> None:
     finding = Finding(What.TRACEBACK, "x", "y", contained=True)
     hunt.findings[finding.key] = finding
     assert hunt.faults == 0
+
+
+async def test_the_clients_loop_tells_how_late_it_was() -> None:
+    lateness = Lateness()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lateness.measure)
+        await trio.sleep(2 * LOOK_SECONDS)
+        time.sleep(4 * LOOK_SECONDS)  # noqa: ASYNC251  # this is what makes it late
+        await trio.sleep(2 * LOOK_SECONDS)
+        nursery.cancel_scope.cancel()
+    assert lateness.recent() >= 2 * LOOK_SECONDS
