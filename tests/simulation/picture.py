@@ -212,7 +212,8 @@ class Picture:
                 queue = self.queues[number] = StoredQueue(number, name, refuses, searching, form.limits_dead(value))
                 queue.dead_number, queue.kept = dead_number, kept
                 self._take_letters(queue)
-                self._rules.queue_named(queue)
+                if dead_number == number:  # One that goes on after a purge is not new to whom waits for its name.
+                    self._rules.queue_named(queue)
                 self._rules.queue_configured(queue)
                 return
             before, was, queue.dead_number, queue.kept = queue.name, queue.kept, dead_number, kept

@@ -95,8 +95,6 @@ class Trash:
         for each in model.subscriptions:
             if each.number == queue.number:
                 each.number = successor.number if successor is not None and kept.purged else None
-                # Whom it serves then is not judged yet.
-                each.certain = False
 
     def _goes_on(self, queue: StoredQueue) -> StoredQueue | None:
         """The queue that has the dead letters, and so the name, of a purged one; None if it is gone."""
