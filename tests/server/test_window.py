@@ -9,6 +9,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.committer import STOPPED
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.window import FIRST_PAUSE, LEAST, LONGEST_PAUSE, WINDOW_SECONDS, Window
 from tests.server.engines import WatchedStorage, engine_on, publish
@@ -184,10 +185,14 @@ async def test_a_fault_ends_the_wait_of_those_who_are_held(store: WatchedStorage
 
 # Verifies: PER-0060
 async def test_the_end_of_the_server_fails_those_who_are_held(store: WatchedStorage, mock_clock: MockClock) -> None:
-    """None of them may take its change for durable."""
+    """None of them may take its change for durable, and what it was handed out goes back."""
+    faults: list[StorageFault | None] = []
     async with engine_on(store) as engine:
         await (await answer(engine, *PEERS)).wait()
         syncs = store.syncs
-        held = await answer(engine, *PEERS[:2])
-    assert not held.is_set()
+        engine.run_nowait([publish("x")])
+        engine.when_durable(faults.append, PEERS[:2])
+        await wait_all_tasks_blocked()
+        assert not faults
+    assert [str(fault) for fault in faults] == [STOPPED]
     assert store.syncs == syncs
