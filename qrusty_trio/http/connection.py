@@ -330,9 +330,9 @@ class FastConnection:
 
     def _look_again(self) -> None:
         """Let the calls have what their tokens may do now: these may have been read anew while the burst was held."""
-        for call in self._calls if self._tokens is not None else ():
-            if self._tokens is not None and call.principal is not None:
-                call.principal = self._tokens.current(call.principal)
+        if (tokens := self._tokens) is not None:
+            for call in self._calls:
+                call.principal = call.principal and tokens.current(call.principal)
 
     async def _run_fallback(self, data: bytes) -> None:
         self.phase = WORKING
