@@ -19,6 +19,7 @@ from typing import Any, cast
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.events import Event, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState, LifespanState
@@ -80,15 +81,24 @@ class _Server(TCPServer):
     That is why a private method is overridden: Hypercorn's tasks for idle connections and for pings go on after it has
     read the end, and keep the connection until their next timeout. It has no setting for that, and no public method is
     called at that moment.
+
+    A response may end only then. Hypercorn would take the connection for idle once more, and wait for a next request.
+
+    Requirements: API-0042
     """
+
+    async def protocol_send(self, event: Event) -> None:
+        assert isinstance(self.context, _Context)
+        if not (isinstance(event, Updated) and self.context.over.is_set()):
+            await super().protocol_send(event)
 
     async def _read_data(self) -> None:
         await super()._read_data()
-        await self.idle_task.stop()
         assert isinstance(self.context, _Context)
         self.context.over.set()
+        await self.idle_task.stop()
         guard = cast(GuardedStream, self.stream)
-        if guard.filter.opaque:
+        if guard.filter.opaque or guard.end.broken:
             # The peer can't take a response. Without a request to cancel, Hypercorn would wait for ever to send one.
             scope = guard.end.scope
             scope.deadline = min(scope.deadline, trio.current_time() + LINGER_SECONDS)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import logging
+import socket
+import struct
 from typing import Any
 
 import h2.config
@@ -14,6 +16,8 @@ import trio
 import trio.testing
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
+from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.http_stream import HTTPStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
@@ -31,6 +35,7 @@ def test_what_is_used_of_hypercorn_is_where_it_was() -> None:
     assert parameters(TCPServer) == ["app", "config", "context", "state", "stream"]
     assert parameters(TCPServer.run) == ["self"]
     assert parameters(TCPServer._read_data) == ["self"]
+    assert parameters(TCPServer.protocol_send) == ["self", "event"]
     assert parameters(TrioSingleTask.stop) == ["self"]
     assert parameters(WorkerContext) == ["max_requests"]
     assert parameters(WorkerContext.sleep) == ["wait"]
@@ -135,3 +140,46 @@ async def test_hypercorn_lets_go_of_a_peer_that_has_gone(how: str) -> None:
         with trio.fail_after(60):
             while (await web.ask("GET", "/health")).status == 503:
                 await trio.testing.wait_all_tasks_blocked(0.01)
+
+
+GONE_SECONDS = IDLE_SECONDS / 2
+"""A connection whose peer has gone has ended by then: at once, but on a busy machine."""
+
+
+# Verifies: API-0042
+@pytest.mark.parametrize("how", ["the peer resets", "the server closes"])
+async def test_hypercorn_lets_go_of_a_connection_that_ends_as_its_response_does(
+    monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """Hypercorn has sent the response, and is about to wait for the next request: that wait must not begin."""
+    handle, run = HTTPStream.handle, TCPServer.run
+    servers: list[TCPServer] = []
+    ended = trio.Event()
+
+    async def run_noted(server: TCPServer) -> None:
+        servers.append(server)
+        await run(server)
+
+    async def handle_late(stream: HTTPStream, event: Event) -> None:
+        await handle(stream, event)
+        if isinstance(event, StreamClosed) and not ended.is_set():
+            ended.set()
+            if how == "the peer resets":
+                sock = client.stream.socket
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+            else:
+                await servers[0].stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+
+    async with running(False) as web:
+        with monkeypatch.context() as patched:
+            patched.setattr(HTTPStream, "handle", handle_late)
+            patched.setattr(TCPServer, "run", run_noted)
+            client = await web.connect()
+            await client.send(request("GET", "/health"))
+            with trio.fail_after(GONE_SECONDS):
+                await ended.wait()
+                while web.context.connections.value:  # noqa: ASYNC110  # a gauge tells nobody
+                    await trio.sleep(0.01)
+        await trio.aclose_forcefully(client.stream)
