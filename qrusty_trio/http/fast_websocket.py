@@ -1,8 +1,9 @@
 """The fast WebSocket transport: `websockets`' sans-IO protocol on a raw Trio stream.
 
-Rule: incoming bytes go through the library's protocol, which enforces RFC 6455 (masks, fragments, control frames,
-sizes, the closing handshake). Outgoing text frames are built here: a server's frame is a header of two to ten bytes and
-the text. No extensions are offered, so no frame is compressed.
+Rule: the library's protocol enforces RFC 6455 (masks, fragments, control frames, sizes, the closing handshake). Only
+the plainest frames are read past it (text_frames.py), and only between two messages of it. Outgoing text frames are
+built here: a server's frame is a header of two to ten bytes and the text. No extensions are offered, so no frame is
+compressed.
 
 The protocol's own last frame (an echoed close, or a failure with 1002, 1007 or 1009) waits until the requests received
 before it have been answered.
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import re
-import struct
 from typing import cast
 
 import msgspec
@@ -37,6 +37,7 @@ from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.peers import Peer, current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.responses import reason_phrase
+from qrusty_trio.http.text_frames import least_bytes, take_texts, text_frame_header
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
@@ -184,15 +185,6 @@ def _take_apart(protocol: ServerProtocol) -> None:
     vars(protocol).pop("parser")
 
 
-def text_frame_header(length: int) -> bytes:
-    """The header of an unmasked, unfragmented text frame of `length` bytes (RFC 6455, 5.2)."""
-    if length < 126:
-        return b"\x81%c" % length
-    if length < 65536:
-        return struct.pack("!BBH", 0x81, 126, length)
-    return struct.pack("!BBQ", 0x81, 127, length)
-
-
 _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"([^"]*)"').match
 
 
@@ -212,6 +204,8 @@ class FastWebSocketTransport:
         """The fragments so far of an incomplete message."""
         self._partial_opcode = Opcode.TEXT
         self._frames: list[str | bytes] = []
+        self._unparsed = 0
+        """Bytes given to the protocol that no frame from it accounts for. With 0 it expects a new frame."""
         self._piece = FIRST_BYTES_PER_STEP
         """Bytes to parse in one step, adapted to the size of the latest frames."""
         self._largest = NAMED_FROM_BYTES
@@ -229,7 +223,7 @@ class FastWebSocketTransport:
     async def receive(self) -> list[str | bytes]:
         if not self._frames:
             # Everything received has been served, except incomplete messages.
-            self._hold(self._unfinished())
+            self._hold(len(self._protocol.reader.buffer) + len(self._partial) + len(self._control))
             if self._protocol.state is not OPEN:
                 raise Finished
             try:
@@ -271,9 +265,6 @@ class FastWebSocketTransport:
         if len(self._frames) > FRAMES_PER_STEP:
             self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
 
-    def _unfinished(self) -> int:
-        return len(self._protocol.reader.buffer) + len(self._partial) + len(self._control)
-
     def _hold(self, octets: int) -> None:
         if octets != self.held:
             self._budget.change(octets - self.held)
@@ -284,9 +275,17 @@ class FastWebSocketTransport:
         protocol = self._protocol
         if protocol.state is not OPEN or not data:
             return 0
+        before = len(self._frames)
+        if not self._unparsed and protocol.current_size is None:
+            data = data[take_texts(data, self._frames) :]
+        texts = len(self._frames) - before
+        if not data:
+            return texts
         protocol.receive_data(data)
         # All events are frames: the handshake's request came before.
         events = cast("list[Frame]", protocol.events_received())
+        # A frame whose length was written in too many bytes leaves the rest to the protocol, which is as good.
+        self._unparsed += len(data) - sum(map(least_bytes, events))
         for event in events:
             if event.opcode is Opcode.TEXT and event.fin:
                 # The library's parser keeps a frame until the next one arrives: detach its data.
@@ -300,7 +299,7 @@ class FastWebSocketTransport:
                 break
         if protocol.writes:
             self._queue_control()
-        return len(events)
+        return texts + len(events)
 
     def _take_frame(self, frame: Frame) -> bool:
         """Take any frame but an unfragmented text. Returns False if it ends the connection."""
@@ -411,7 +410,7 @@ class FastWebSocketTransport:
             return
         protocol = self._protocol
         if protocol.state is OPEN:
-            if protocol.reader.buffer:
+            if self._unparsed:
                 # The peer is in the middle of a frame that may never be complete.
                 protocol.fail(code, reason)
             else:
