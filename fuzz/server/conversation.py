@@ -12,6 +12,7 @@ import os
 import re
 import socket
 import struct
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
@@ -104,6 +105,8 @@ class Player:
         self.received = bytearray()
         self.ids: list[bytes] = []
         self.local_port = 0
+        self.began = 0.0
+        """Before it connects, seconds of the monotonic clock."""
         self._scanned = 0
         self._listening = trio.Event()
         self._listening.set()
@@ -118,6 +121,7 @@ class Player:
             if first[0] == NARROW:
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, int(first[1]))
             with trio.move_on_after(PLAY_SECONDS), suppress(OSError):
+                self.began = time.monotonic()
                 await sock.connect(("127.0.0.1", port))
                 self.local_port = sock.getsockname()[1]
                 async with trio.open_nursery() as nursery:

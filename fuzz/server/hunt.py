@@ -18,8 +18,10 @@ import trio
 
 from fuzz.server import control
 from fuzz.server.conversation import Conversation, Player
+from fuzz.server.dump import ENDED
 from fuzz.server.findings import Finding, What, attribute, look
 from fuzz.server.generator import PHASES, conversation, is_fast, sweeps
+from fuzz.server.held import Ports, explain
 from fuzz.server.target import Resources, Target, target
 from tests.wire.http_client import open_client
 
@@ -50,8 +52,8 @@ MORE_FILES = 150
 """Table files and segments; the server holds at most 128 tables open."""
 MORE_THREADS = 12
 STOP_SECONDS = 20.0
-DUMP_SECONDS = 1.0
-"""For the server to log where its tasks are."""
+DUMP_SECONDS = 20.0
+"""For the server to log what it has of each connection. One whose loop is stuck does not."""
 MIB = 1024 * 1024
 
 
@@ -151,8 +153,7 @@ class Phase:
         self._scope = trio.CancelScope()
         self._warm: Resources | None = None
         self._lateness = Lateness()
-        self._ports: dict[int, Conversation] = {}
-        """Local ports of connections -> who had them last."""
+        self._ports = Ports()
 
     async def run(self, seconds: float, hunt: Hunt) -> list[Finding]:
         self._hunt = hunt
@@ -182,7 +183,8 @@ class Phase:
             finally:
                 # Who could not connect has done nothing.
                 entry[1] = trio.current_time() if player.local_port else -math.inf
-                self._ports[player.local_port] = one
+                if player.local_port:
+                    self._ports.note(player.local_port, one, player.began)
             if not player.local_port:
                 await trio.sleep(0.2)
             if b"HTTP/1.1 500 " in player.received:
@@ -214,7 +216,6 @@ class Phase:
                 self._scope.cancel()
                 continue
             now = self._server.resources()
-            self._server.note_peers()
             if self._warm is None and trio.current_time() > began + WARM_SECONDS:
                 self._warm = now
             if now.resident > PEAK_MIB * MIB:
@@ -244,13 +245,14 @@ class Phase:
             while server.resources().sockets > start.sockets:  # noqa: ASYNC110  # nobody tells
                 await trio.sleep(0.1)
         if scope.cancelled_caught:
-            held = server.resources().sockets - start.sockets
+            number = server.resources().sockets - start.sockets
             before = len(server.child.log)
             server.child.send_signal(signal.SIGUSR2)
-            await trio.sleep(DUMP_SECONDS)
-            self._hunt.say("\n".join(server.child.log[before:].splitlines()[:200]))
-            owners = [self._ports[port] for port in server.peers() if port in self._ports]
-            self._add(Finding(What.HELD, "connections", f"{held} after {SETTLE_SECONDS} s", owners))
+            with trio.move_on_after(DUMP_SECONDS):
+                await server.child.logged(ENDED)
+            held = explain(server.child.log[before:], server.child.process.pid, self._ports)
+            self._hunt.say(held.text)
+            self._add(Finding(What.HELD, "connections", f"{number} after {SETTLE_SECONDS} s, see above", held.owners))
         await self._settle_locks()
         await self._settle_resources(start)
 

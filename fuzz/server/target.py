@@ -96,8 +96,6 @@ class Target:
         self._read = 0
         """Characters of the log that were looked at."""
         self.last_traceback: Traceback | None = None
-        self._peers: dict[str, int] = {}
-        """Inode of a socket -> port of its peer."""
         self._process = psutil.Process(child.process.pid)
 
     @property
@@ -114,24 +112,6 @@ class Target:
                 else:
                     files += 1
         return Resources(sockets, files, self._process.num_threads(), self._process.memory_info().rss)
-
-    def note_peers(self) -> None:
-        """Remember whose sockets are whose: of one that was reset the system no longer tells."""
-        for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
-            columns = line.split()
-            local, remote, inode = (columns[at] for at in (1, 2, 9))
-            if int(local.rpartition(":")[2], 16) == self.port:
-                self._peers[inode] = int(remote.rpartition(":")[2], 16)
-
-    def peers(self) -> list[int]:
-        """The remote ports of its connections, as far as they were noted."""
-        self.note_peers()
-        held = []
-        for descriptor in Path(f"/proc/{self.child.process.pid}/fd").iterdir():
-            with suppress(OSError):
-                inode = str(descriptor.readlink()).removeprefix("socket:[").removesuffix("]")
-                held.append(self._peers.get(inode, 0))
-        return [port for port in held if port]
 
     def tracebacks(self) -> list[Traceback]:
         """Those that were logged since the last call. What is no record of the log counts as one, too."""
