@@ -3,8 +3,8 @@
 Trio's own autojump counts a thread as nothing: hours may pass on it before the thread has had its turn, and a limit of
 any length is over by then.
 
-Rule: it stands as long as a task waits for a thread. A test that holds a thread up and wants time to pass meanwhile
-takes `mock_clock`, and sets its `autojump_threshold`.
+Rule: it stands as long as a task waits for a thread, or for the kernel to sync. A test that holds a thread up and wants
+time to pass meanwhile takes `mock_clock`, and sets its `autojump_threshold`.
 """
 
 from __future__ import annotations
@@ -14,20 +14,21 @@ import time
 import trio
 from trio.testing import MockClock
 
+from qrusty_trio.server.kernel_sync import KernelSync
 from qrusty_trio.server.worker import Worker
 
 TURN_SECONDS = 0.0002
 """Real time for which the event loop leaves the processor to the threads."""
-WAITS_FOR_A_THREAD = {trio.to_thread.run_sync.__code__, Worker.call.__code__}
+WAITS_OUTSIDE = {trio.to_thread.run_sync.__code__, Worker.call.__code__, KernelSync.wait.__code__}
 
 
 def threads_work() -> bool:
-    """Whether any task waits for a thread."""
+    """Whether any task waits for a thread, or for the kernel to sync."""
     tasks = [trio.lowlevel.current_root_task()]
     while tasks:
         if (task := tasks.pop()) is None:
             continue
-        if any(getattr(frame, "f_code", None) in WAITS_FOR_A_THREAD for frame, _ in task.iter_await_frames()):
+        if any(getattr(frame, "f_code", None) in WAITS_OUTSIDE for frame, _ in task.iter_await_frames()):
             return True
         tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
     return False

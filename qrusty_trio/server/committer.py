@@ -25,6 +25,7 @@ import trio
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.histogram import Histogram
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.sync_ways import SyncWays, open_kernel
 from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.server.window import WINDOW_SECONDS, Window
 from qrusty_trio.server.worker import Worker
@@ -180,10 +181,16 @@ class Committer:
         Requirements: PER-0003
         """
         try:
-            async with Worker("sync", self._sync_in_thread) as worker, trio.open_nursery() as nursery:
-                nursery.start_soon(self._finish_rest)
-                task_status.started()
-                await self._run(worker)
+            async with Worker("sync", self._sync_in_thread) as worker:
+                kernel = await open_kernel() if self._waits else None
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(self._finish_rest)
+                        task_status.started()
+                        await self._run(worker, SyncWays(self._storage, self._payloads, worker, kernel))
+                finally:
+                    if kernel is not None:
+                        kernel.close()
         finally:
             # Who waits for a sync that never comes has to give back what it was handed out.
             self.abandon(StorageFault(STOPPED))
@@ -201,7 +208,7 @@ class Committer:
                 if not self._unfinished[0].finish():
                     self._unfinished.popleft()
 
-    async def _run(self, worker: Worker) -> None:
+    async def _run(self, worker: Worker, ways: SyncWays) -> None:
         if self._periodic:
             while True:
                 await trio.sleep(SYNC_SECONDS)
@@ -212,7 +219,7 @@ class Committer:
                 await self._hold()
             self._wanted = trio.Event()
             group, self._group = self._group, _Group()
-            await self._sync(group, worker.call)
+            await self._sync(group, ways.sync)
             self._window.synced(group.peers)
             self._window_begin = trio.current_time()
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.storage.files import Opened
 from qrusty_trio.storage.reclaim import Span
 
 
@@ -75,6 +77,19 @@ class Storage(Protocol):
         """Make all earlier writes survive a power cut. Blocks (0.2 ms on an SSD); releases the GIL. Any thread.
 
         It also succeeds in files that were removed. Only a `check` after it tells whether they are still there.
+        """
+
+    def sync_descriptor(self) -> Opened | None:
+        """A file whose fdatasync makes all earlier writes survive a power cut; None if only `sync` does that.
+
+        That is so at the time of the call. Takes microseconds; runs on the loop. Like `sync`, it says nothing of files
+        that were removed.
+        """
+
+    def sync_failed(self, error: OSError) -> StorageFault:
+        """The fault to raise after such an fdatasync has failed. Call `reopen` before the next write, as after `sync`.
+
+        Requirements: PER-0064
         """
 
     def get(self, family: Any, key: bytes) -> bytes | None: ...

@@ -31,7 +31,7 @@ class Opened:
     So a cache may drop it, or its owner may be closed, while another thread is still reading.
     """
 
-    __slots__ = ("descriptor",)
+    __slots__ = ("__weakref__", "descriptor")
 
     def __init__(self, descriptor: int) -> None:
         self.descriptor = descriptor

@@ -14,6 +14,7 @@ from typing import Any
 
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.base import Batch, Family
+from qrusty_trio.storage.files import Opened
 from qrusty_trio.storage.reclaim import Span
 from qrusty_trio.storage.sorted_table import SortedTable
 
@@ -74,6 +75,12 @@ class MemoryStorage:
 
     def sync(self) -> None:
         """Nothing to do: nothing survives the process."""
+
+    def sync_descriptor(self) -> Opened | None:
+        return None
+
+    def sync_failed(self, error: OSError) -> StorageFault:
+        return StorageFault(str(error))
 
     def get(self, family: Any, key: bytes) -> bytes | None:
         value: bytes | None = family.get(key)

@@ -17,6 +17,7 @@ of RocksDB's own recovery thread.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import threading
@@ -29,7 +30,8 @@ from rocksdict import Rdict, WriteBatch
 
 from qrusty_trio.errors import DiskFull, StartupRefused, StorageFault
 from qrusty_trio.storage.base import Batch, Family
-from qrusty_trio.storage.files import disk_fault
+from qrusty_trio.storage.files import Opened, disk_fault, explained
+from qrusty_trio.storage.newest_log import NewestLog
 from qrusty_trio.storage.place import Place, removed
 from qrusty_trio.storage.reclaim import Span, worth_compacting
 from qrusty_trio.storage.rocksdb_format import (
@@ -50,6 +52,8 @@ KEYED_BY_QUEUE = (Family.MESSAGES, Family.LOCKS, Family.DEAD, Family.DEDUP)
 SPARE_BYTES = 4 * MIB
 """Free space that `reopen` requires in addition to the size of the log: for a new manifest, a new log and settings."""
 
+log = logging.getLogger(__name__)
+
 
 class RocksStorage:
     """An open RocksDB store; see `Storage` for the protocol. Created by `RocksStorage.open`."""
@@ -68,6 +72,7 @@ class RocksStorage:
         self._users = 0
         self._accepting = False
         self._log_number = 0
+        self._newest: NewestLog | None = None
         self._place = Place(path, "the data directory", self._look)
         # Never create a new database over an existing one: a lost CURRENT file must not cost the data.
         self._connect(create=not has_database(path))
@@ -110,10 +115,21 @@ class RocksStorage:
         with self._using():
             if self._fault is not None:
                 raise type(self._fault)(f"The store must be reopened first: {self._fault}")
+            newest = self._newest
+            candidate = newest.before_sync() if newest is not None else None
             try:
                 self._database.flush_wal(True)
             except Exception as error:
                 raise self._broken(error) from error
+            if newest is not None:
+                newest.after_sync(candidate)
+
+    def sync_descriptor(self) -> Opened | None:
+        newest = self._newest
+        return newest.current() if newest is not None and self._fault is None else None
+
+    def sync_failed(self, error: OSError) -> StorageFault:
+        return self._broken(error)
 
     def get(self, family: Any, key: bytes) -> bytes | None:
         try:
@@ -242,6 +258,9 @@ class RocksStorage:
         if newest < self._log_number and (newest := newest_log(self._path)) < self._log_number:
             raise removed("the data directory", self._path, f"The log {self._log_number:06d}.log")
         self._log_number = newest
+        watched = self._newest
+        if watched is not None:
+            watched.drop_old()
 
     def _connect(self, *, create: bool) -> None:
         try:
@@ -255,6 +274,7 @@ class RocksStorage:
             self._columns = dict(zip(self.families, columns, strict=True))
             self._check_schema(columns[Family.META])
             self._log_number = newest_log(self._path)
+            self._newest = self._watched()
         except StartupRefused:
             self._release()
             raise
@@ -279,6 +299,14 @@ class RocksStorage:
                 meta.put(SCHEMA_KEY, SCHEMA_VERSION.to_bytes(4, "big"))
                 self._database.flush_wal(True)
 
+    def _watched(self) -> NewestLog | None:
+        """The newest log, or None if the directory can't be watched. Then each sync is RocksDB's."""
+        try:
+            return NewestLog(self._path)
+        except OSError as error:
+            log.info("syncs run in a thread, as the data directory can't be watched: %s", explained(error))
+            return None
+
     def _disconnect(self) -> None:
         """Refuse new callers, wait for current ones (aborting a compaction), and release all handles."""
         with self._idle:
@@ -295,6 +323,7 @@ class RocksStorage:
         """
         self.families = ()
         self._columns = {}
+        self._newest = None
         handles, self._handles = self._handles, []
         for handle in handles:
             with suppress(Exception):

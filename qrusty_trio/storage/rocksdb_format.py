@@ -67,6 +67,11 @@ def newest_log(directory: Path) -> int:
     return max((int(name.partition(".")[0]) for name in names if is_log(name)), default=0)
 
 
+def log_name(number: int) -> str:
+    """The name that RocksDB gives a log."""
+    return f"{number:06d}.log"
+
+
 def is_log(name: str) -> bool:
     """Whether `name` is a log that RocksDB reads when it opens. Log files of other programs have no number."""
     return _LOG.fullmatch(name) is not None

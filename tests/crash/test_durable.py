@@ -94,10 +94,12 @@ async def _let_the_trace_follow(client: HttpClient) -> None:
     assert (await client.request("GET", "/health")).status == 200
 
 
-# Verifies: PER-0001
-async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
+# Verifies: PER-0001, PER-0064
+@pytest.mark.parametrize("kernel_syncs", [True, False], ids=["kernel", "thread"])
+async def test_each_change_is_synced_before_its_answer(tmp_path: Path, kernel_syncs: bool) -> None:
     """One request at a time: whatever was written between two responses belongs to the second of them."""
-    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
+    tracer = traced(tmp_path / "trace", kernel_syncs=kernel_syncs)
+    async with child_server(tmp_path / "data", tracer, QRUSTY_FSYNC="always") as server:
         async with client_of(server) as client:
             await _post(client, "/create-queue", name="q", config={"ordering": "Fifo"})
             for number in range(20):
@@ -125,6 +127,36 @@ async def test_each_change_is_synced_before_its_answer(tmp_path: Path) -> None:
             assert writes, f"nothing was written for {response.data!r}"
             trace.check_covered(writes[-1], response)
         before = response.end
+    by_kernel = sum(sync.by_kernel for sync in trace.log_syncs)
+    assert by_kernel > len(kinds) / 2 if kernel_syncs else not by_kernel
+
+
+# Verifies: PER-0065
+async def test_a_new_log_is_synced_before_an_answer_relies_on_it(tmp_path: Path) -> None:
+    """Small memtables: RocksDB goes on to a new log every few hundred publishes, and flushes the old ones meanwhile."""
+    ids: list[str] = []
+    async with (
+        child_server(
+            tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always", ROCKSDB_WRITE_BUFFER_MB="1"
+        ) as server,
+        client_of(server) as client,
+    ):
+        for name in ("from", "to"):
+            await _post(client, "/create-queue", name=name, config={"ordering": "MaxFirst"})
+        for number in range(LETTERS):
+            payload = f"{number}".ljust(4000)
+            ids.append((await _post(client, "/publish", queue="from", priority=1, payload=payload))["id"])
+        await _let_the_trace_follow(client)
+        await server.kill()
+    trace = Trace(tmp_path / "trace")
+    assert len({write.path for write in trace.log_writes}) > 3
+    assert sum(sync.by_kernel for sync in trace.log_syncs) > LETTERS / 2
+    for id, response in zip(ids, trace.responses[2:], strict=False):
+        assert id.encode() in response.data
+        trace.check_covered(trace.first_write_of(id.encode()), response)
+    after_power_cut(trace.calls, tmp_path / "data", tmp_path / "left")
+    left = places(tmp_path / "left", tmp_path / "audit")
+    assert left.available == set(ids)
 
 
 # Verifies: PER-0001
@@ -187,12 +219,14 @@ async def test_other_policies_sync_for_no_request(tmp_path: Path, policy: str) -
 
 
 # Verifies: SYS-0001
+@pytest.mark.parametrize("kernel_syncs", [True, False], ids=["kernel", "thread"])
 @pytest.mark.parametrize("transport", ["http", "batches", "websocket"])
-async def test_power_cut(tmp_path: Path, ledger: Ledger, transport: str) -> None:
+async def test_power_cut(tmp_path: Path, ledger: Ledger, transport: str, kernel_syncs: bool) -> None:
     """Everything that was not synced is gone; what was answered is not."""
     kinds: dict[str, Any] = {"http": HttpWorker, "batches": BatchWorker, "websocket": WebSocketWorker}
     count = 2 if transport == "websocket" else WORKERS
-    await _load(tmp_path, ledger, [kinds[transport](ledger, f"w{number}") for number in range(count)])
+    workers = [kinds[transport](ledger, f"w{number}") for number in range(count)]
+    await _load(tmp_path, ledger, workers, kernel_syncs=kernel_syncs)
     after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
     audit.check(ledger, tmp_path / "left", tmp_path / "audit")
     assert sum(message.acked for message in ledger.messages.values()) > 50
@@ -273,9 +307,12 @@ def _http_workers(ledger: Ledger, count: int) -> list[Any]:
     return [HttpWorker(ledger, f"http{number}") for number in range(count)]
 
 
-async def _load(tmp_path: Path, ledger: Ledger, workers: list[Any], policy: str = "always") -> None:
+async def _load(
+    tmp_path: Path, ledger: Ledger, workers: list[Any], policy: str = "always", kernel_syncs: bool = True
+) -> None:
     """Let workers loose on a traced server, and kill it in their midst."""
-    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC=policy) as server:
+    tracer = traced(tmp_path / "trace", kernel_syncs=kernel_syncs)
+    async with child_server(tmp_path / "data", tracer, QRUSTY_FSYNC=policy) as server:
         await create_queues(server)
         stop = trio.Event()
         async with trio.open_nursery() as nursery:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 WRITES = frozenset({"write", "writev", "pwrite64", "pwritev", "pwritev2", "sendto", "sendmsg"})
 SYNCS = frozenset({"fsync", "fdatasync"})
+BY_KERNEL = frozenset({"io_submit", "io_getevents"})
+"""The two ends of a sync by Linux AIO. `read_trace` makes one call of them, an fdatasync."""
 OTHERS = frozenset(
     {"openat", "mkdir", "mkdirat", "rename", "renameat", "unlink", "unlinkat", "rmdir", "ftruncate", "link"}
 )
@@ -31,6 +33,8 @@ TRACER = (
 _LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", re.DOTALL)
 _DATA = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _DESCRIPTOR = re.compile(r"\(?(\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
+_SUBMITTED = re.compile(r"aio_data=(0x\w+), aio_lio_opcode=IOCB_CMD_FDSYNC, aio_fildes=(\d+<(?:\\x[0-9a-f]{2})*>)")
+_COMPLETED = re.compile(r"\[\{data=(0x\w+), obj=0x\w+, res=(-?\d+)")
 _RESULT = re.compile(r"= (-?\d+)[^=]*$")
 
 
@@ -42,6 +46,8 @@ class SystemCall:
     begin: int
     end: float
     """Lines of the trace; inf: it never ended."""
+    by_kernel: bool = False
+    """A sync by Linux AIO."""
 
     @property
     def result(self) -> int:
@@ -73,9 +79,15 @@ def _decoded(text: str) -> bytes:
     return bytes.fromhex(text.replace("\\x", ""))
 
 
-def traced(output: Path) -> list[str]:
-    """The command to put before a server's."""
-    return [*TRACER, f"--output={output}", f"--trace={','.join(sorted(WRITES | SYNCS | OTHERS))}"]
+def traced(output: Path, *, kernel_syncs: bool = True) -> list[str]:
+    """The command to put before a server's. Without `kernel_syncs` the kernel seems to have none."""
+    without = () if kernel_syncs else ("--inject=io_setup:error=ENOSYS",)
+    return [
+        *TRACER,
+        *without,
+        f"--output={output}",
+        f"--trace={','.join(sorted(WRITES | SYNCS | BY_KERNEL | OTHERS | {'io_setup'}))}",
+    ]
 
 
 def read_trace(output: Path) -> list[SystemCall]:
@@ -84,7 +96,7 @@ def read_trace(output: Path) -> list[SystemCall]:
     pending: dict[str, SystemCall] = {}
     for number, line in enumerate(output.read_text(errors="replace").splitlines()):
         found = _LINE.fullmatch(line)
-        if found is None or found[2] not in WRITES | SYNCS | OTHERS:
+        if found is None or found[2] not in WRITES | SYNCS | BY_KERNEL | OTHERS:
             continue
         process, name, rest = found.groups()
         if rest.startswith(" resumed>"):
@@ -97,7 +109,24 @@ def read_trace(output: Path) -> list[SystemCall]:
             if rest.endswith("<unfinished ...>"):
                 call.end = inf
                 pending[process] = call
-    return calls
+    return _with_kernel_syncs(calls)
+
+
+def _with_kernel_syncs(calls: list[SystemCall]) -> list[SystemCall]:
+    """The calls, with each sync by the kernel as one that began when it was submitted and ended when that was told."""
+    others: list[SystemCall] = []
+    running: dict[str, SystemCall] = {}
+    for call in calls:
+        if call.name not in BY_KERNEL:
+            others.append(call)
+        elif (found := _SUBMITTED.search(call.text)) is not None and call.result == 1:
+            running[found[1]] = SystemCall("fdatasync", f"({found[2]}", call.begin, inf, by_kernel=True)
+            others.append(running[found[1]])
+        elif (found := _COMPLETED.search(call.text)) is not None and call.result == 1:
+            sync = running.pop(found[1])
+            sync.end = call.end
+            sync.text += f") = {found[2]}"
+    return others
 
 
 class File:

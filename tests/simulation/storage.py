@@ -134,6 +134,12 @@ class SimulatedStorage:
             self._break(StorageFault("a sync failed"))
         self._settle()
 
+    def sync_descriptor(self) -> None:
+        """Every sync is `sync`."""
+
+    def sync_failed(self, error: OSError) -> StorageFault:
+        return StorageFault(str(error))
+
     def get(self, family: Any, key: bytes) -> bytes | None:
         self._read()
         return self.inner.get(self.inner.families[family], key)

@@ -1,0 +1,211 @@
+"""Whichever way a sync goes: what was answered is safe, and what fails is a fault."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from qrusty_trio.errors import StorageFault
+from qrusty_trio.server.kernel_sync import KernelSync
+from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.server.engines import STEP_SECONDS, call, engine_on, publish, response, run, until_back
+from tests.server.test_kernel_sync import failing_with, opened
+
+GONE_ON = "syncs go on in a thread"
+
+
+class Ways:
+    """Counts the syncs of each way, and breaks or holds those of the kernel."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.storage = RocksStorage.open(path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
+        self.kernel = self.thread = 0
+        self.result = 0
+        """Of each sync by the kernel, in place of its own: a negative error number."""
+        self.held = trio.Event()
+        self.held.set()
+        self.begun = trio.Event()
+        wait, sync = KernelSync.wait, self.storage.sync
+
+        async def counted_wait(kernel: KernelSync) -> None:
+            self.begun.set()
+            await wait(kernel)
+            with trio.CancelScope(shield=True):
+                await self.held.wait()
+            if self.result:
+                raise OSError(-self.result, os.strerror(-self.result))
+            self.kernel += 1
+
+        def counted_sync() -> None:
+            self.thread += 1
+            sync()
+
+        monkeypatch.setattr(KernelSync, "wait", counted_wait)
+        monkeypatch.setattr(self.storage, "sync", counted_sync)
+
+    def forget(self) -> None:
+        self.kernel = self.thread = 0
+
+
+@pytest.fixture
+async def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    (await opened()).close()
+    ways = Ways(tmp_path / "data", monkeypatch)
+    yield ways
+    ways.storage.close()
+
+
+def payloads(found: Any) -> set[str]:
+    return {message["payload"] for message in found["messages"]}
+
+
+# Verifies: PER-0064
+async def test_the_kernel_syncs_all_but_the_first(ways: Ways) -> None:
+    async with engine_on(ways.storage) as engine:
+        for number in range(20):
+            await run(engine, publish(f"{number}"))
+        assert (ways.kernel, ways.thread) == (20, 1)  # and one of the kernel's to see whether it can
+        assert engine.committer.syncs == 20
+
+
+# Verifies: PER-0002, PER-0064
+@pytest.mark.parametrize(("error", "status"), [(errno.EIO, 503), (errno.ENOSPC, 507), (errno.EDQUOT, 507)])
+async def test_a_sync_of_the_kernel_that_fails_is_a_fault_of_the_store(ways: Ways, error: int, status: int) -> None:
+    async with engine_on(ways.storage) as engine:
+        for number in range(3):
+            await run(engine, publish(f"before {number}"))
+        ways.result = -error
+        (reply,) = await engine.run([publish("in doubt")])
+        assert reply.status == status
+        assert engine.fault is not None
+        ways.result = 0
+        await until_back(engine)
+        await run(engine, publish("after"))
+        ways.forget()
+        await run(engine, publish("and on"))
+        assert (ways.kernel, ways.thread) == (1, 0)
+        (found,) = await run(engine, call("GET", "/queues/q/messages?limit=100"))
+        assert payloads(found) - {"in doubt"} == {"before 0", "before 1", "before 2", "after", "and on"}
+
+
+# Verifies: PER-0064
+@pytest.mark.parametrize("when", ["submit", "wait"])
+async def test_a_file_system_without_such_syncs_is_synced_in_a_thread(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, when: str
+) -> None:
+    caplog.set_level("INFO")
+    async with engine_on(ways.storage) as engine:
+        await run(engine, publish("first"))
+        if when == "submit":
+            monkeypatch.setattr(KernelSync, "submit", failing_with(OSError(errno.EINVAL, "Invalid argument")))
+        else:
+            ways.result = -errno.EOPNOTSUPP
+        ways.forget()
+        for number in range(3):
+            await run(engine, publish(f"{number}"))
+        assert (ways.kernel, ways.thread) == (0, 3)
+        assert caplog.text.count(GONE_ON) == 1
+
+
+# Verifies: PER-0064
+async def test_a_kernel_without_room_is_asked_again(
+    ways: Ways, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    async with engine_on(ways.storage) as engine:
+        await run(engine, publish("first"))
+        ways.forget()
+        with monkeypatch.context() as patch:
+            patch.setattr(KernelSync, "submit", failing_with(OSError(errno.EAGAIN, "Try again")))
+            await run(engine, publish("second"))
+        assert (ways.kernel, ways.thread) == (0, 1)
+        await run(engine, publish("third"))
+        assert (ways.kernel, ways.thread) == (1, 1)
+        assert GONE_ON not in caplog.text
+
+
+# Verifies: PER-0040
+async def test_a_fault_meanwhile_fails_those_who_wait_for_the_kernel(ways: Ways) -> None:
+    async with engine_on(ways.storage) as engine:
+        await run(engine, publish("first"))
+        ways.held, ways.begun = trio.Event(), trio.Event()
+        replies: list[Any] = []
+
+        async def ask() -> None:
+            replies.extend(await engine.run([publish("second")]))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask)
+            await ways.begun.wait()
+            engine.fail(StorageFault("down"))
+            ways.held.set()
+        assert [reply.status for reply in replies] == [503]
+        await until_back(engine)
+
+
+# Verifies: PER-0001
+async def test_a_stop_waits_for_the_kernel(ways: Ways) -> None:
+    """The sync that has begun comes to its end, and those who wait for it get what it came to."""
+    faults: list[StorageFault | None] = []
+    stopped = trio.Event()
+
+    async def serve(task_status: trio.TaskStatus[Any]) -> None:
+        async with engine_on(ways.storage) as engine:
+            await run(engine, publish("first"))
+            ways.held, ways.begun = trio.Event(), trio.Event()
+            engine.run_nowait([publish("second")])
+            engine.when_durable(faults.append, [object()])
+            await ways.begun.wait()
+            task_status.started()
+        stopped.set()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(serve)
+        for _ in range(20):
+            await trio.lowlevel.checkpoint()
+        assert not stopped.is_set()
+        assert not faults
+        ways.held.set()
+        with trio.fail_after(STEP_SECONDS):
+            await stopped.wait()
+    assert faults == [None]
+
+
+# Verifies: PER-0046
+@pytest.mark.parametrize("gone", ["*.log", "CURRENT"])
+async def test_a_sync_of_the_kernel_into_removed_files_makes_nothing_safe(
+    ways: Ways, tmp_path: Path, gone: str
+) -> None:
+    async with engine_on(ways.storage) as engine:
+        await run(engine, publish("first"), publish("second"))
+        await run(engine, publish("third"))
+        ways.forget()
+        for file in (tmp_path / "data").glob(gone):
+            file.unlink()
+        (reply,) = await engine.run([publish("lost")])
+        assert (ways.kernel, reply.status) == (1, 503)
+        assert b"was removed" in reply.body
+
+
+# Verifies: PER-0065
+async def test_a_flush_between_write_and_sync(ways: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was written before a new log is in the old one: RocksDB syncs both."""
+    async with engine_on(ways.storage) as engine:
+        await run(engine, publish("first"))
+        write = engine.broker.commit
+
+        def write_and_flush() -> None:
+            write()
+            ways.storage.flush()
+
+        ways.forget()
+        with monkeypatch.context() as patch:
+            patch.setattr(engine.broker, "commit", write_and_flush)
+            await run(engine, publish("second"))
+        assert (ways.kernel, ways.thread) == (0, 1)
+        assert response((await engine.run([call("GET", "/stats")]))[0])
