@@ -80,7 +80,7 @@ def _size_of_v1(held: bytes) -> int | None:
     end = held.find(b"\n", 0, _MAX_V1)
     if end < 0 and len(held) >= _MAX_V1:
         raise BadProxyHeader(f"its line is too long: at most {_MAX_V1} bytes")
-    return end + 1 if end >= 0 else None
+    return end + 1 or None
 
 
 def _size_of_v2(held: bytes) -> int | None:

@@ -10,6 +10,7 @@ import pytest
 
 from qrusty_trio.api.locking import BATCH_PIECE, LOOKED_AT_PIECE
 from qrusty_trio.core import browsing
+from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U64_MAX, WS_CONSUMER_PREFIX
 from tests.wire.table import Table
 
@@ -259,6 +260,26 @@ def test_pages(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
         page, cursor = locks(table, limit=100, cursor=cursor)
         rest += [lock["id"] for lock in page]
     assert rest == [*left[5:6], *left[7:], *new]
+
+
+# Verifies: DLV-0044
+def test_a_step_looks_at_so_many_lock_numbers(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However few locks are left between them: what was removed is read over, too."""
+    monkeypatch.setattr(browsing, "FEW_LOCKS", 0)
+    monkeypatch.setattr(browsing, "LOCK_NUMBERS_PER_STEP", 13)
+    for _ in range(40):
+        locked(table)
+    spans = []
+    scan = Journal.scan
+
+    def watched(journal: Journal, family: Any, begin: bytes, end: bytes, *limits: int) -> list[tuple[bytes, bytes]]:
+        spans.append(int.from_bytes(end[4:], "big") - int.from_bytes(begin[4:], "big"))
+        return scan(journal, family, begin, end, *limits)
+
+    monkeypatch.setattr(Journal, "scan", watched)
+    assert len(all_locks(table, limit=100)) == 40
+    assert max(spans) == 13
+    assert sum(spans) == 40
 
 
 # Verifies: DLV-0044

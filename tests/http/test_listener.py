@@ -70,6 +70,17 @@ async def test_one_connection_more_that_says_nothing_is_not_kept(fast_path: bool
             assert await client.ended()
 
 
+# Verifies: API-0037
+async def test_only_so_many_are_told_at_once_that_there_are_too_many(fast_path: bool) -> None:
+    async with running(fast_path, max_connections=0, max_turned_away=2) as web:
+        told = [await web.connect() for _ in range(2)]
+        async with web.client() as one_more:
+            assert await one_more.ended()
+        for client in told:
+            assert (await client.ask("GET", "/health")).status == 503
+            await client.stream.aclose()
+
+
 async def test_the_count_is_right_after_many_connections(fast_path: bool) -> None:
     async with running(fast_path, max_connections=5) as web:
 

@@ -192,6 +192,7 @@ async def running(
     webui_dir: Path = Path("webui"),
     files: Files | None = None,
     max_connections: int = 100,
+    max_turned_away: int | None = None,
     allowed_origins: Collection[str] = (),
     allowed_hosts: Collection[str] = ("test",),
     engine: Engine | None = None,
@@ -212,6 +213,8 @@ async def running(
         allowed_hosts=allowed_hosts,
         tls=tls,
     )
+    if max_turned_away is not None:
+        context = replace(context, max_turned_away=max_turned_away)
     if admission is not None:
         context = replace(context, admission=admission)
     if access is not None:
