@@ -26,6 +26,8 @@ class ConnectionEnd:
         self.peer_closed = False
         """The peer has closed its side."""
         self.closing = False
+        self.too_late = False
+        """Something was to be sent after the close had begun, and was not."""
         self._closed = trio.Event()
         self._reading = trio.CancelScope()
         self._read_ended = trio.Event()

@@ -11,7 +11,7 @@ parsers don't do:
 - Hypercorn takes frames of a WebSocket only after it has answered the handshake. So the frames wait here.
 - Hypercorn shields its sends, closes from two tasks, and closes at once, so that the peer can lose the last response.
   So the guard cancels sends, closes once, and lingers.
-- ASGI does not say whether a response was written. `broken` and `deliveries` do.
+- ASGI does not say whether a response was written. `broken`, `too_late` and `deliveries` do.
 - Hypercorn sends no reason phrases. `phrases` adds them, so that both paths answer alike.
 
 Requirements: API-0031
@@ -162,6 +162,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     # For Hypercorn: writing.
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if self.end.closing:
+            # The descriptor may be that of another connection by now.
+            self.end.too_late = True
+            raise trio.ClosedResourceError
         data = self.phrases.complete(bytes(data))
         whole = False
         try:

@@ -204,7 +204,7 @@ class Fallback:
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 # The body has already been sent; this message only ends it.
                 last = message
-                written = not guard.end.broken
+                written = not (guard.end.broken or guard.end.too_late)
             else:
                 _note_status(guard, message)
                 await send(message)
