@@ -29,6 +29,8 @@ PAUSE: Final = "pause"
 """Wait so many seconds."""
 UNTIL: Final = "until"
 """Wait until these bytes have been received, but `UNTIL_SECONDS` at most."""
+MORE: Final = "more"
+"""Wait until anything more has been received, but so many seconds at most."""
 MUTE: Final = "mute"
 """Read nothing any more."""
 LISTEN: Final = "listen"
@@ -150,6 +152,10 @@ class Player:
                 await _send_all(sock, self._with_ids(value, name))
         elif name == PAUSE:
             await trio.sleep(value)
+        elif name == MORE:
+            self._news = trio.Event()
+            with trio.move_on_after(value):
+                await self._news.wait()
         elif name == MUTE:
             self._listening = trio.Event()
         elif name == LISTEN:

@@ -135,7 +135,7 @@ def _attributes(name: str, value: object) -> Iterator[tuple[str, str]]:
         found: Any = getattr(value, attribute, None)
         if isinstance(found, bool | int | float | str):
             yield f"{name}.{attribute}", str(found)
-        elif attribute == "task":
+        elif attribute == "task" and hasattr(value, "task"):
             yield f"{name}.{attribute}", "none" if found is None else "parked"
         elif type(found).__module__.startswith("qrusty_trio.http."):
             yield f"{name}.{attribute}", str(bool(found))

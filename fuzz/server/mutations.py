@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from random import Random
 
-from fuzz.server.conversation import DRAIN, HALF_CLOSE, IDS, LISTEN, MUTE, NARROW, PAUSE, RESET, SEND, Step
+from fuzz.server.conversation import DRAIN, HALF_CLOSE, IDS, LISTEN, MORE, MUTE, NARROW, PAUSE, RESET, SEND, Step
 
 TOKENS = [
     b"\r\n", b"\n", b"\r", b"\r\n\r\n", b"\r\n ", b"\t", b"\x00", b"\x0b", b"\xff", b":", b" :", b"0\r\n\r\n", b";a=b",
@@ -94,8 +94,11 @@ def leave(rng: Random, steps: list[Step]) -> list[Step]:
         steps += [(HALF_CLOSE, 0.0), (DRAIN, rng.choice([0.05, 0.5]))]
     elif chance < 0.5:
         pass
-    elif chance < 0.6:
+    elif chance < 0.55:
         steps += [(PAUSE, 0.05), (RESET, 0.0)]
+    elif chance < 0.65:
+        # As an answer comes to its end.
+        steps += [(MORE, 0.3), (PAUSE, rng.choice([0.0, 0.0002, 0.0005, 0.001, 0.003])), (RESET, 0.0)]
     else:
         steps.append((DRAIN, rng.choice([0.02, 0.1, 0.3])))
     return steps

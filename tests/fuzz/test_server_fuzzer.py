@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fuzz.server import generator
-from fuzz.server.conversation import DRAIN, SEND, UNTIL, Conversation, Player, masked_frame, read_literal
+from fuzz.server.conversation import DRAIN, MORE, RESET, SEND, UNTIL, Conversation, Player, masked_frame, read_literal
 from fuzz.server.findings import Finding, What
 from fuzz.server.hunt import LOOK_SECONDS, Hunt, Lateness
 from fuzz.server.target import Traceback, target
@@ -72,6 +72,15 @@ async def test_a_conversation_reaches_the_server_and_its_answer_is_kept() -> Non
         await player.play(server.port)
         assert player.received.startswith(b"HTTP/1.1 200 ")
         assert await server.child.stop() == 0
+
+
+async def test_a_client_may_wait_for_more_before_it_goes_on() -> None:
+    async with target(fast=True) as server:
+        first, second = ((SEND, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) for path in (b"/health", b"/nothing"))
+        player = Player(Conversation(0, True, "test", (first, (MORE, 3.0), second, (MORE, 3.0), (RESET, 0.0))))
+        await player.play(server.port)
+        assert player.received.startswith(b"HTTP/1.1 200 ")
+        assert b"HTTP/1.1 404 " in player.received
 
 
 # Verifies: API-0181
