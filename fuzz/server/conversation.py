@@ -30,7 +30,7 @@ PAUSE: Final = "pause"
 UNTIL: Final = "until"
 """Wait until these bytes have been received, but `UNTIL_SECONDS` at most."""
 MORE: Final = "more"
-"""Wait until anything more has been received, but so many seconds at most."""
+"""Wait until anything has been received since the last bytes were sent, but so many seconds at most."""
 MUTE: Final = "mute"
 """Read nothing any more."""
 LISTEN: Final = "listen"
@@ -110,6 +110,8 @@ class Player:
         self.began = 0.0
         """Before it connects, seconds of the monotonic clock."""
         self._scanned = 0
+        self._arrived = self._arrived_before = 0
+        """Bytes received, and those of them before the last bytes were sent."""
         self._listening = trio.Event()
         self._listening.set()
         self._news = trio.Event()
@@ -149,13 +151,15 @@ class Player:
             if name == UNTIL:
                 await self._until(value)
             else:
+                self._arrived_before = self._arrived
                 await _send_all(sock, self._with_ids(value, name))
         elif name == PAUSE:
             await trio.sleep(value)
         elif name == MORE:
-            self._news = trio.Event()
             with trio.move_on_after(value):
-                await self._news.wait()
+                while self._arrived == self._arrived_before and not self._ended.is_set():
+                    self._news = trio.Event()
+                    await self._news.wait()
         elif name == MUTE:
             self._listening = trio.Event()
         elif name == LISTEN:
@@ -199,6 +203,7 @@ class Player:
                 if not data:
                     break
                 self.received += data
+                self._arrived += len(data)
                 if len(self.received) > 2 * MAX_KEPT_BYTES:
                     self._find_ids()
                     del self.received[:-MAX_KEPT_BYTES]

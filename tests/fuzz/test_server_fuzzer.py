@@ -77,7 +77,7 @@ async def test_a_conversation_reaches_the_server_and_its_answer_is_kept() -> Non
 async def test_a_client_may_wait_for_more_before_it_goes_on() -> None:
     async with target(fast=True) as server:
         first, second = ((SEND, b"GET %b HTTP/1.1\r\nHost: a\r\n\r\n" % path) for path in (b"/health", b"/nothing"))
-        player = Player(Conversation(0, True, "test", (first, (MORE, 3.0), second, (MORE, 3.0), (RESET, 0.0))))
+        player = Player(Conversation(0, True, "test", (first, (MORE, 9.0), second, (MORE, 9.0), (RESET, 0.0))))
         await player.play(server.port)
         assert player.received.startswith(b"HTTP/1.1 200 ")
         assert b"HTTP/1.1 404 " in player.received
