@@ -209,6 +209,8 @@ def deterministic(seed: int, machine: Machine) -> Iterator[None]:
         (trio_run, "_r", random.Random(seed)),
         (trio.to_thread, "run_sync", run_sync),
         (committer, "Worker", partial(_Worker, dice, machine)),
+        # Its first sync is a real one, for which the virtual clock does not wait.
+        (committer, "open_kernel", _no_kernel),
         (broker, "new_id", new_id),
         (websocket, "uuid", SimpleNamespace(uuid4=new_id)),
         (clock, "time", SimpleNamespace(time=machine.time, clock_gettime=machine.since_boot, CLOCK_BOOTTIME=7)),
@@ -224,6 +226,10 @@ def deterministic(seed: int, machine: Machine) -> Iterator[None]:
     finally:
         for owner, name, value in before:
             setattr(owner, name, value)
+
+
+async def _no_kernel() -> None:
+    await trio.lowlevel.checkpoint()
 
 
 class _Engine(Engine):

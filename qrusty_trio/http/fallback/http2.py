@@ -60,7 +60,8 @@ class Http2(H2Protocol):
                 with suppress(ProtocolError):  # the peer has reset the stream, or has left
                     self._refuse(event.stream_id, refusal)
             elif isinstance(event, DataReceived) and event.stream_id not in self.streams:
-                self._let_go(event)
+                with suppress(ProtocolError):  # the peer has ended the connection in the same breath
+                    self._let_go(event)
             else:
                 if isinstance(event, StreamReset) and (unsent := self.stream_buffers.get(event.stream_id)) is not None:
                     # Without a window, the response would be kept as long as the connection.

@@ -231,6 +231,21 @@ async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_pa
         assert peer.reset[large] == ErrorCodes.NO_ERROR
 
 
+# Verifies: API-0046
+async def test_data_for_what_was_refused_and_the_end_of_the_connection_at_once(fast_path: bool) -> None:
+    async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+        peer = Peer(stream)
+        refused = peer.ask({**LARGE, **BAD["no slash"]}, whole=False)
+        await peer.until(lambda: refused in peer.ended)
+        peer.h2.send_data(refused, b" ")
+        peer.h2.close_connection()
+        await peer.flush()
+        with trio.fail_after(PATIENCE):
+            while await stream.receive_some(65536):
+                pass
+        assert web.context.bulkheads.failures == 0
+
+
 async def test_a_request_that_is_taken_back_while_the_server_stops(fast_path: bool) -> None:
     async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
         peer = Peer(stream)
