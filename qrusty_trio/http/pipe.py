@@ -67,6 +67,9 @@ class Pipe(Protocol):
     def gone(self) -> bool:
         """Whether the peer has reset the connection."""
 
+    def left(self) -> bool:
+        """Whether the peer has reset it, or has closed its side. What it sent before may still wait to be read."""
+
 
 class SocketPipe:
     """A `Pipe` over a socket, or over TLS on a socket.
@@ -120,8 +123,14 @@ class SocketPipe:
             progress()
 
     def gone(self) -> bool:
+        return self._is(0)
+
+    def left(self) -> bool:
+        return self._is(select.POLLRDHUP)
+
+    def _is(self, events: int) -> bool:
         poll = select.poll()
-        poll.register(self.fd, 0)
+        poll.register(self.fd, events)  # and a reset, always
         return bool(poll.poll(0))
 
     def refused(self) -> bool | None:
@@ -158,6 +167,9 @@ class StreamPipe:
             progress()
 
     def gone(self) -> bool:
+        return False
+
+    def left(self) -> bool:
         return False
 
     def refused(self) -> bool | None:

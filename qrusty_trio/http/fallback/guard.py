@@ -8,6 +8,7 @@ parsers don't do:
   every read and every send has a deadline, and `watch` looks for what is stuck otherwise.
 - Hypercorn drops its responses when it sees that the peer has closed its side. So the end is held back until they are
   sent.
+- Hypercorn does not read while a request waits behind another one. So `watch` looks whether the peer is still there.
 - Hypercorn takes frames of a WebSocket only after it has answered the handshake. So the frames wait here.
 - Hypercorn shields its sends, closes from two tasks, and closes at once, so that the peer can lose the last response.
   So the guard cancels sends, closes once, and lingers.
@@ -204,6 +205,18 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             if (why := self.progress.stalled(trio.current_time(), self._pipe.sent, self.end.is_reading)) is not None:
                 logger.info(why)
                 self.end.break_off()
+            elif not (self.end.is_reading or self.end.closing) and self._pipe.left():
+                self._left_unread()
+
+    def _left_unread(self) -> None:
+        """The peer has left while nobody reads: a request waits behind another one.
+
+        Requirements: DLV-0057
+        """
+        if self._pipe.gone():
+            self.end.break_off()
+        else:
+            self.requests.give_up()
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:
