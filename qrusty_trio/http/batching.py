@@ -18,7 +18,7 @@ import select
 from collections.abc import Sequence
 from functools import partial
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import outcome
 import trio
@@ -63,6 +63,9 @@ class BatchedConnection(ParkedConnection, Protocol):
     """What the last response handed out."""
     unsent: Holding
     """Its share of the budget for unsent responses."""
+
+
+Parked = TypeVar("Parked", bound=ParkedConnection)
 
 
 class Unsent(NamedTuple):
@@ -120,22 +123,21 @@ class Batching:
         Returns the bytes that arrived (b"" if the peer has closed its side), a Call that the task must run, or an
         Unsent response that it must finish sending first.
         """
-        self._parked[connection.fd] = connection
-        arrived: bytes | Call | Unsent = await self._park(connection, select.EPOLLIN)
+        arrived: bytes | Call | Unsent = await self._park(connection, self._parked, select.EPOLLIN)
         return arrived
 
     async def watch(self, connection: ParkedConnection, *, reading: bool) -> None:
         """Park a connection until its peer has closed its side, or sent something (if `reading`), or until `wake`."""
-        self._watched[connection.fd] = connection
-        await self._park(connection, select.EPOLLRDHUP | (select.EPOLLIN if reading else 0))
+        await self._park(connection, self._watched, select.EPOLLRDHUP | (select.EPOLLIN if reading else 0))
 
     def wake(self, connection: ParkedConnection) -> None:
-        """End `watch`."""
-        if connection.fd in self._watched:
+        """End `watch`. No effect when it has ended: another connection may have its descriptor by then."""
+        if self._watched.get(connection.fd) is connection:
             self._wake(connection, outcome.Value(b""))
 
-    async def _park(self, connection: ParkedConnection, events: int) -> Any:
+    async def _park(self, connection: Parked, among: dict[int, Parked], events: int) -> Any:
         self._epoll.register(connection.fd, events)
+        among[connection.fd] = connection
         connection.task = trio.lowlevel.current_task()
 
         def abort(_: object) -> trio.lowlevel.Abort:

@@ -19,8 +19,10 @@ import trio.testing
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.http import batching, header_block, pipe
+from qrusty_trio.http.pauses import SocketPause
 from qrusty_trio.http.responses import Responses
 from qrusty_trio.server.supervisor import Server
+from qrusty_trio.storage.base import Storage
 from tests.server.running import running, settings_for, until_ready
 from tests.wire.http_client import Connection
 
@@ -41,13 +43,20 @@ class Counted:
         return self._run(calls)
 
 
+def synced_in_a_thread(server: Server) -> Storage:
+    """Its store, of which `sync` is called: the kernel syncs none of it."""
+    storage = server.engine.committer._storage
+    storage.sync_descriptor = lambda: None  # type: ignore[method-assign]
+    return storage
+
+
 class HeldSync:
     """Syncs that wait until they are let go."""
 
     def __init__(self, server: Server) -> None:
         self.reached = threading.Event()
         self._go = threading.Event()
-        self._storage = server.engine.committer._storage
+        self._storage = synced_in_a_thread(server)
         self._sync = self._storage.sync
         self._storage.sync = self._hold  # type: ignore[method-assign]  # the real sync comes after the wait
 
@@ -274,7 +283,7 @@ async def test_a_client_that_leaves_while_its_publish_waits(server: Server, monk
 # Verifies: PER-0040
 async def test_a_sync_that_fails_is_the_answer(server: Server) -> None:
     async with connected(server) as connection:
-        storage = server.engine.committer._storage
+        storage = synced_in_a_thread(server)
         sync = storage.sync
 
         def fail() -> None:
@@ -299,7 +308,7 @@ async def test_a_sync_that_crashes_answers_nobody(tmp_path: Path) -> None:
                 def crash() -> None:
                     raise RuntimeError("lost")
 
-                server.engine.committer._storage.sync = crash  # type: ignore[method-assign]
+                synced_in_a_thread(server).sync = crash  # type: ignore[method-assign]
                 try:
                     status = (await connection.request("POST", "/publish", PUBLISH)).status
                 except (EOFError, trio.BrokenResourceError):
@@ -391,9 +400,10 @@ async def test_stopping_while_an_answer_waits(tmp_path: Path) -> None:
 
 
 class Refusing:
-    """What watches the parked sockets. Refuses one when `refuse` is set."""
+    """What watches the parked sockets. Refuses one when `refuse` is set, and it is watched for one of `events`."""
 
     refuse = False
+    events = select.EPOLLIN
 
     def __init__(self, epoll: Callable[[], Any] = select.epoll) -> None:
         self._epoll = epoll()
@@ -402,7 +412,7 @@ class Refusing:
         return getattr(self._epoll, name)
 
     def register(self, fd: int, events: int) -> None:
-        if Refusing.refuse:
+        if Refusing.refuse and events & Refusing.events:
             Refusing.refuse = False
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._epoll.register(fd, events)
@@ -437,3 +447,55 @@ async def test_a_connection_that_cannot_be_watched_ends_alone(
                         assert await stream.receive_some() == b""
             assert not Refusing.refuse
             assert (await other.request("POST", "/publish", PUBLISH)).status == 200
+
+
+# Verifies: SYS-0009
+async def test_a_wait_that_cannot_be_watched_leaves_nothing_to_the_next_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next one has its descriptor."""
+    monkeypatch.setattr(select, "epoll", Refusing)
+    monkeypatch.setattr(Refusing, "events", select.EPOLLRDHUP)
+    monkeypatch.setattr(Refusing, "refuse", True)
+    waiting = json.dumps({"consumer_id": "c", "wait_seconds": 60}).encode()
+    async with running(settings_for(tmp_path / "data")) as server:
+        await until_ready(server)
+        for _ in range(3):
+            async with connected(server) as connection:
+                if Refusing.refuse:
+                    await connection.send("POST", "/consume/q", waiting)
+                    with pytest.raises((EOFError, trio.BrokenResourceError)):
+                        await connection.receive()
+                    assert not Refusing.refuse
+                else:
+                    assert (await connection.request("POST", "/publish", PUBLISH)).status == 200
+
+
+# Verifies: DLV-0057
+async def test_who_has_left_is_not_woken_by_a_late_call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another connection waits under its descriptor."""
+    pauses: list[SocketPause] = []
+    wait = SocketPause.wait
+
+    async def noted(pause: SocketPause, seconds: float) -> None:
+        pauses.append(pause)
+        await wait(pause, seconds)
+
+    monkeypatch.setattr(SocketPause, "wait", noted)
+    waiting = json.dumps({"consumer_id": "c", "wait_seconds": 60}).encode()
+    async with running(settings_for(tmp_path / "data")) as server:
+        await until_ready(server)
+        for number in range(1, 4):
+            async with connected(server) as connection:
+                await connection.send("POST", "/consume/q", waiting)
+                with trio.fail_after(60):
+                    while len(pauses) < number:  # noqa: ASYNC110  # nobody tells
+                        await trio.sleep(0.001)
+                await trio.testing.wait_all_tasks_blocked()
+                for late in pauses[:-1]:
+                    late.wake()
+                await trio.testing.wait_all_tasks_blocked()
+                assert len(server.engine.waiters) == 1
+            with trio.fail_after(60):
+                while len(server.engine.waiters):  # noqa: ASYNC110  # nobody tells
+                    await trio.sleep(0.001)
