@@ -243,7 +243,7 @@ async def test_data_for_what_was_refused_and_the_end_of_the_connection_at_once(f
         with trio.fail_after(PATIENCE):
             while await stream.receive_some(65536):
                 pass
-        assert web.context.bulkheads.failures == 0
+    assert web.context.bulkheads.failures == 0
 
 
 async def test_a_request_that_is_taken_back_while_the_server_stops(fast_path: bool) -> None:
