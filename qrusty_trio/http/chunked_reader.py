@@ -100,7 +100,6 @@ class ChunkedReader:
         if not b"\r\n".startswith(follows):
             raise BadRequest("A chunk ends with CR LF")
         if len(follows) == 2:
-            self._left = 0
             self._part = Part.SIZE
             return buffer.take(end + 2 - start)
         # Hold back the last byte until the chunk's CR LF.

@@ -12,7 +12,7 @@ from qrusty_trio.api.operations import OPERATIONS, error_reply
 from qrusty_trio.api.queues import QUEUES_PIECE
 from qrusty_trio.api.reports import STATS_PIECE
 from qrusty_trio.core.model import ID_CHARACTERS, MAX_LOCK_SECONDS, U64_MAX
-from qrusty_trio.core.timings import TIMED_OPERATIONS
+from qrusty_trio.core.timings import TIMED_OPERATIONS, Timings
 from qrusty_trio.errors import DiskFull, QrustyError, Starting
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.wire.table import Table
@@ -412,6 +412,40 @@ def test_timings_of_every_operation(table: Table) -> None:
         assert point["t_epoch_s"] == table.now // 1000
         assert point["count"] == counts.get(name, 1)
         assert 0 <= point["min_us"] <= point["max_us"] <= point["total_us"]
+
+
+# Verifies: SYS-0017
+@pytest.mark.parametrize(
+    ("operation", "path", "body"),
+    [
+        ("publish", "/publish", {"queue": "q", "priority": 1, "payload": "p"}),
+        ("consume", "/consume/q", WORKER),
+        ("consume", "/consume", WORKER | {"queues": ["other", "q"]}),
+        ("ack", "/ack/q/{}", WORKER),
+        ("nack", "/nack/q/{}", WORKER),
+        ("ack_batch", "/ack-batch/q", WORKER | {"message_ids": ["{}"]}),
+        ("nack_batch", "/nack-batch/q", WORKER | {"message_ids": ["{}"]}),
+    ],
+)
+def test_the_brokers_share_of_an_operation_is_a_part_of_it(
+    table: Table, operation: str, path: str, body: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorded: list[tuple[str, int, int]] = []
+    publish(table)
+    id = json.loads(table.post("/consume/q", WORKER).body)["id"]
+    publish(table)
+    record = Timings.record
+
+    def watched(timings: Timings, operation: str, whole_ns: int, share_ns: int, now_s: int) -> None:
+        recorded.append((operation, whole_ns, share_ns))
+        record(timings, operation, whole_ns, share_ns, now_s)
+
+    monkeypatch.setattr(Timings, "record", watched)
+    filled = json.loads(json.dumps(body).replace("{}", id))
+    assert table.post(path.format(id), filled).status == 200
+    ((name, whole, share),) = recorded
+    assert name == operation
+    assert 0 < share < whole
 
 
 # Verifies: API-0028

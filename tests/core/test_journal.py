@@ -8,6 +8,7 @@ import pytest
 
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.journal import Journal
+from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.errors import DiskFull, DuplicatePayload, StorageFault
 from qrusty_trio.storage.base import Batch
 from tests.core.brokers import NO_DUPLICATES, Disk, exhaust, payloads_in_order, take
@@ -104,3 +105,23 @@ def test_a_read_that_failed_is_a_fault_until_the_store_was_loaded(read: str) -> 
         broker.commit()
     exhaust(broker.load())
     assert payloads_in_order(broker) == ["payload"]
+
+
+def test_a_queue_is_noted_once_for_each_write() -> None:
+    """However often it has changed: a write stores its counters once."""
+    broker = Broker(Disk())
+    broker.catalog.create("q", QueueConfig())
+    queue = broker.catalog.by_name["q"]
+    broker.commit()
+    for publishes, deliveries in ((4, 0), (0, 2), (2, 2)):
+        for _ in range(publishes):
+            broker.publish("q", 1, "p", 1, 0)
+        for _ in range(deliveries):
+            take(broker)
+        assert broker.journal.dirty == [queue]
+        broker.commit()
+        assert broker.journal.dirty == []
+    key, _ = queue.tier.first()
+    queue.take(broker.journal, key)
+    queue.take(broker.journal, queue.tier.first()[0])
+    assert broker.journal.dirty == [queue]
