@@ -21,6 +21,7 @@ from qrusty_trio.errors import DiskFull
 from qrusty_trio.http import batching, header_block, pipe
 from qrusty_trio.http.pauses import SocketPause
 from qrusty_trio.http.responses import Responses
+from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.supervisor import Server
 from qrusty_trio.storage.base import Storage
 from tests.server.running import running, settings_for, until_ready
@@ -43,9 +44,9 @@ class Counted:
         return self._run(calls)
 
 
-def synced_in_a_thread(server: Server) -> Storage:
+def synced_in_a_thread(engine: Engine) -> Storage:
     """Its store, of which `sync` is called: the kernel syncs none of it."""
-    storage = server.engine.committer._storage
+    storage = engine.committer._storage
     storage.sync_descriptor = lambda: None  # type: ignore[method-assign]
     return storage
 
@@ -56,7 +57,7 @@ class HeldSync:
     def __init__(self, server: Server) -> None:
         self.reached = threading.Event()
         self._go = threading.Event()
-        self._storage = synced_in_a_thread(server)
+        self._storage = synced_in_a_thread(server.engine)
         self._sync = self._storage.sync
         self._storage.sync = self._hold  # type: ignore[method-assign]  # the real sync comes after the wait
 
@@ -283,7 +284,7 @@ async def test_a_client_that_leaves_while_its_publish_waits(server: Server, monk
 # Verifies: PER-0040
 async def test_a_sync_that_fails_is_the_answer(server: Server) -> None:
     async with connected(server) as connection:
-        storage = synced_in_a_thread(server)
+        storage = synced_in_a_thread(server.engine)
         sync = storage.sync
 
         def fail() -> None:
@@ -308,7 +309,7 @@ async def test_a_sync_that_crashes_answers_nobody(tmp_path: Path) -> None:
                 def crash() -> None:
                     raise RuntimeError("lost")
 
-                synced_in_a_thread(server).sync = crash  # type: ignore[method-assign]
+                synced_in_a_thread(server.engine).sync = crash  # type: ignore[method-assign]
                 try:
                     status = (await connection.request("POST", "/publish", PUBLISH)).status
                 except (EOFError, trio.BrokenResourceError):

@@ -18,7 +18,7 @@ import trio.testing
 
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.http.connection import FastConnection
-from tests.http.test_batching import HeldSync
+from tests.http.test_batching import HeldSync, synced_in_a_thread
 from tests.http.ws_server import PATIENCE, Running, Socket, both_paths, running
 from tests.server.engines import consume
 from tests.wire.http_client import Connection, Response
@@ -103,7 +103,7 @@ async def delivered_again(server: Running) -> int:
 
 
 def break_next_sync(server: Running, error: Exception) -> None:
-    storage = server.engine.committer._storage
+    storage = synced_in_a_thread(server.engine)
     sync = storage.sync
 
     def fail() -> None:
