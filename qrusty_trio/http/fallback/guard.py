@@ -195,7 +195,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     # Cutting off, and closing.
 
     async def watch(self) -> None:
-        """Cut off the connection if it stalls, or when this task is cancelled. Never returns."""
+        """Cut off the connection if it stalls, or when this task is cancelled. Never returns.
+
+        Requirements: DLV-0057
+        """
         while True:
             try:
                 await trio.sleep(WATCH_SECONDS)
@@ -206,17 +209,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 logger.info(why)
                 self.end.break_off()
             elif not (self.end.is_reading or self.end.closing) and self._pipe.left():
-                self._left_unread()
-
-    def _left_unread(self) -> None:
-        """The peer has left while nobody reads: a request waits behind another one.
-
-        Requirements: DLV-0057
-        """
-        if self._pipe.gone():
-            self.end.break_off()
-        else:
-            self.requests.give_up()
+                # A request behind another one keeps Hypercorn from reading. To answer shows whether the peer is there.
+                self.requests.give_up()
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:
