@@ -32,7 +32,9 @@ class Trash:
         self.sizes: dict[tuple[int, int], int] = {}
         """Number of a queue, and such a batch -> messages put aside."""
         self.back_in: dict[int, int] = {}
-        """Number of a queue -> the last batch that took something out of the trash."""
+        """Number of a queue -> the last batch that took something out of the trash, or erased it."""
+        self.moved_in: dict[int, int] = {}
+        """The same -> the last batch that moved a message of it back into its queue."""
         self.aside_in: dict[str, int] = {}
         """Message -> the last batch that put it aside."""
         self.entered_in: dict[str, int] = {}
@@ -127,7 +129,7 @@ class Trash:
         model = self._model
         id, source, into = message.id, model.picture.queues[before.queue], model.picture.queues[message.queue]
         model.trace.note("store", "message", id, "is put back into", into.name)
-        self.back_in[source.number] = self.entered_in[id] = model.batch
+        self.back_in[source.number] = self.moved_in[source.number] = self.entered_in[id] = model.batch
         if source.kept is None or not source.kept.purged or into.kept is not None:
             model.fail(f"message {id} went from queue '{source.name}' to '{into.name}'")
         elif not model.asked.restores[source.number, None]:
@@ -196,6 +198,7 @@ class Trash:
         for batches in self.kept_in.values():
             batches[:] = [each for each in batches if each < first]
         self.back_in = {number: batch for number, batch in self.back_in.items() if batch < first}
+        self.moved_in = {number: batch for number, batch in self.moved_in.items() if batch < first}
         self.aside_in = {id: batch for id, batch in self.aside_in.items() if batch < first}
         self.entered_in = {id: batch for id, batch in self.entered_in.items() if batch < first}
         for lock in model.picture.lock_of.values():

@@ -155,9 +155,10 @@ class _KeptAsk(Ask):
         if code == "not_found":
             self.model.fail(f"{self.what} was refused, and it is kept aside")
 
-    def check_synced(self) -> None:
-        if self.sole and self.number in self.model.trash.back_in:
-            self.model.answered_at(self.model.trash.back_in[self.number], self.what)
+    def check_synced(self, batches: dict[int, int]) -> None:
+        """`batches`: by number of a queue, the last one that did what was asked."""
+        if self.sole and self.number in batches:
+            self.model.answered_at(batches[self.number], self.what)
 
 
 class RestoreAsk(_KeptAsk):
@@ -177,7 +178,8 @@ class RestoreAsk(_KeptAsk):
         restored, refused = response["restored_messages"], response["refused"]
         if not refused and not self.again and self.kept is not None:
             model.fail(f"{self.what} was answered, and it is still kept aside")
-        self.check_synced()
+        # What it refused may be erased before it is answered, as its time is over.
+        self.check_synced(model.trash.moved_in if refused else model.trash.back_in)
         if not self.sole:
             return
         dropped = model.trash.dropped[self.number] - self._dropped
@@ -219,7 +221,7 @@ class EraseAsk(_KeptAsk):
 
     def succeeded(self, reply: Reply) -> None:
         model = self.model
-        self.check_synced()
+        self.check_synced(model.trash.back_in)
         if not self.again and self.kept is not None:
             model.fail(f"{self.what} was answered, and it is still kept aside")
         if not self.sole:
