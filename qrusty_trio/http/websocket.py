@@ -43,6 +43,7 @@ from qrusty_trio.core.model import WS_CONSUMER_PREFIX
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.origins import Browser, check_host, check_origin
+from qrusty_trio.http.patience import wait_while_running
 from qrusty_trio.http.peers import current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.seldom import Seldom
@@ -384,7 +385,7 @@ class WsConnection:
             asked = trio.current_time()
             # While a send waits, all buffers on the way are full. Anything taken then was taken by the peer's program.
             sends, acked = (transport.sends, transport.acked()) if transport.sending else (None, 0)
-            await trio.sleep(timeout)
+            await wait_while_running(timeout)
             if self._last_heard() >= asked:
                 continue
             if sends is not None and (transport.sends > sends or transport.acked() > acked):
