@@ -78,13 +78,14 @@ def lock_page(
 
     if len(queue.locks) <= FEW_LOCKS:
         found = [lock for lock in queue.locks if wanted(lock)]
-        page = nsmallest(limit, found, key=_number)
-        return LockPage(page, page[-1].number if len(found) > limit else None)
-    page = []
+        first = nsmallest(limit, found, key=_number)
+        return LockPage(first, first[-1].number if len(found) > limit else None)
+    # By message: one that is locked anew while this goes on comes again, with the lock that it has then.
+    page: dict[str, Lock] = {}
     number = max(after + 1, queue.locks_from)
     for _ in range(LOCK_STEPS_PER_PAGE):
         if number >= queue.next_lock:
-            return LockPage(page, None)
+            return LockPage(list(page.values()), None)
         end = min(number + LOCK_NUMBERS_PER_STEP, queue.next_lock)
         pairs = journal.scan(
             journal.locks, lock_key(queue.number, number), lock_key(queue.number, end), LOCKS_PER_STEP, READ_BYTES
@@ -94,10 +95,11 @@ def lock_page(
             lock = queue.locks.get(unpack_message(unpack_lock(value).record)[4].decode())
             # A queue that was purged since has none of these in memory.
             if lock is not None and lock.number == number - 1 and wanted(lock):
-                page.append(lock)
+                page.pop(lock.id, None)
+                page[lock.id] = lock
                 if len(page) == limit:
-                    return LockPage(page, lock.number)
+                    return LockPage(list(page.values()), lock.number)
         if not pairs or (len(pairs) < LOCKS_PER_STEP and sum(len(value) for _, value in pairs) < READ_BYTES):
             number = end
         yield
-    return LockPage(page, number - 1)
+    return LockPage(list(page.values()), number - 1)

@@ -12,6 +12,7 @@ from qrusty_trio.api.locking import BATCH_PIECE, LOOKED_AT_PIECE
 from qrusty_trio.core import browsing
 from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_LOCK_SECONDS, U64_MAX, WS_CONSUMER_PREFIX
+from qrusty_trio.core.queue import Lock
 from tests.wire.table import Table
 
 WORKER = {"consumer_id": "w"}
@@ -260,6 +261,26 @@ def test_pages(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
         page, cursor = locks(table, limit=100, cursor=cursor)
         rest += [lock["id"] for lock in page]
     assert rest == [*left[5:6], *left[7:], *new]
+
+
+# Verifies: DLV-0043
+def test_a_message_that_is_locked_anew_meanwhile_is_listed_once(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(browsing, "FEW_LOCKS", 0)
+    monkeypatch.setattr(browsing, "LOCK_NUMBERS_PER_STEP", 2)
+    ids = [locked(table)[0] for _ in range(6)]
+    queue = table.broker.catalog.by_name["q"]
+    steps = browsing.lock_page(table.broker.journal, queue, None, -1, 100)
+    next(steps)
+    table.post(f"/nack/q/{ids[0]}", WORKER)
+    table.post("/consume/q", OTHER)
+    page: list[Lock] = []
+    while not page:
+        try:
+            next(steps)
+        except StopIteration as end:
+            page = end.value.locks
+    assert [lock.id for lock in page] == [*ids[1:], ids[0]]
+    assert page[-1].consumer == "other"
 
 
 # Verifies: DLV-0044
