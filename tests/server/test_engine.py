@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from qrusty_trio.api.call import Call, Reply, Wait
+from qrusty_trio.api.call import WAITING, Call, Reply, Wait
 from qrusty_trio.api.messages import LARGE_BYTES
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.model import NEVER
@@ -91,6 +91,14 @@ async def test_a_burst_without_waiting_of_large_answers_is_run_in_parts(store: W
         assert [len(part) for part in parts] == [2, 2, 2, 1]
         assert [text.strip() for part in parts[:3] for text in payloads(part)] == [str(number) for number in range(6)]
         assert response(parts[3][0]) is None
+
+
+async def test_a_burst_goes_on_behind_a_call_that_waits(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        waits = call("POST", "/consume/q", consumer_id="c", timeout_seconds=30, wait_seconds=5)
+        replies = engine.run_nowait([waits, publish("x", "other"), waits, consume("other"), waits])
+        assert [reply is WAITING for reply in replies] == [True, False, True, False, True]
+        assert payloads(replies[3:4]) == ["x"]
 
 
 # Verifies: SCH-0029

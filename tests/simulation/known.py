@@ -77,8 +77,11 @@ class Held:
     """It may end at any time: the machine was started and its clock set since it was made."""
     left: bool = False
     """Its delivery has left for the consumer."""
-    renewals: list[tuple[int, float]] = field(default_factory=list)
-    """The batch of each renewal, and when the lock ended before it. What was not synced may be undone."""
+    renewals: list[tuple[int, float, tuple[int, float, bool]]] = field(default_factory=list)
+    """The batch of each renewal, and what was before it: when the lock ended, and `boot`, `ahead` and `unsure`.
+
+    What was not synced may be undone.
+    """
     over: bool = False
     aside: bool = False
     """Its queue was put aside: nobody holds the message any more."""

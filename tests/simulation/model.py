@@ -110,7 +110,8 @@ class Model:
             held.revived |= held.over
             held.over = False
             while held.renewals and held.renewals[-1][0] >= first:
-                held.ends_at = held.renewals.pop()[1]
+                _, held.ends_at, clock = held.renewals.pop()
+                held.boot, held.ahead, held.unsure = clock
         for id in [id for id, batch in self.removed_by.items() if batch >= first]:
             del self.removed_by[id]
         for id in [id for id, batch in self.made_by.items() if batch >= first]:
@@ -203,7 +204,7 @@ class Model:
         held = self.held[lock.name, id]
         if since := self.asked.renews.get((id, lock.consumer)):
             # It counts from when it was run, which may be some time before it is written.
-            held.renewals.append((self.batch, held.ends_at))
+            held.renewals.append((self.batch, held.ends_at, (held.boot, held.ahead, held.unsure)))
             held.ends_at = since[0] + lock.seconds
             held.boot, held.ahead, held.unsure = self.boot, self.ahead, False
 
