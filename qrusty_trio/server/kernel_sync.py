@@ -46,6 +46,9 @@ class KernelSync:
         numbers = _NUMBERS.get(platform.machine())
         if numbers is None or struct.calcsize("P") != 8:
             raise OSError(errno.ENOSYS, f"not on {platform.machine() or 'this machine'}")
+        for needed in ("eventfd", "memfd_create"):
+            if not hasattr(os, needed):
+                raise OSError(errno.ENOSYS, f"this Python was built without os.{needed}")
         setup, self._destroy, self._getevents, self._submit = numbers
         try:
             self._system = ctypes.PyDLL(None, use_errno=True).syscall

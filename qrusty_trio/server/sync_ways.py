@@ -76,5 +76,5 @@ async def open_kernel() -> KernelSync | None:
     except OSError as error:
         log.info("syncs run in a thread, as the kernel offers none of its own: %s", explained(error))
         return None
-    log.info("syncs of the log are the kernel's (AIO)")
+    log.info("the kernel can sync the log (AIO)")
     return kernel

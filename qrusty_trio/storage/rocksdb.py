@@ -235,13 +235,15 @@ class RocksStorage:
 
     @contextmanager
     def _using(self) -> Iterator[None]:
-        """Make `close` and `reopen` wait while a call from another thread is inside RocksDB."""
+        """Make `close` and `reopen` wait while a call from another thread is inside RocksDB. Closes a log it left."""
         with self._idle:
             if not self._accepting:
                 raise StorageFault("The store is closed.")
             self._users += 1
         try:
             yield
+            if self._newest is not None:
+                self._newest.drop_old()
         finally:
             with self._idle:
                 self._users -= 1
@@ -258,9 +260,6 @@ class RocksStorage:
         if newest < self._log_number and (newest := newest_log(self._path)) < self._log_number:
             raise removed("the data directory", self._path, f"The log {self._log_number:06d}.log")
         self._log_number = newest
-        watched = self._newest
-        if watched is not None:
-            watched.drop_old()
 
     def _connect(self, *, create: bool) -> None:
         try:

@@ -23,10 +23,11 @@ from tests.http.ws_server import both_paths, running
         ([1.0] * (PIECES - 1) + [0.9], False),
         ([1.9] * PIECES, True),
         ([2.0] + [1.0] * (PIECES - 1), False),
-        ([60.0] * 10, False),
+        ([60.0] * (2 * PIECES - 1), False),
+        ([60.0] * 2 * PIECES, True),
         ([1.0, 60.0] * PIECES, True),
     ],
-    ids=["in time", "not yet", "a little late", "late once", "always late", "late now and then"],
+    ids=["in time", "not yet", "a little late", "late once", "late so far", "always late", "late now and then"],
 )
 async def test_a_piece_in_which_the_loop_stood_still_does_not_count(
     jumps: list[float], over: bool, mock_clock: trio.testing.MockClock
@@ -45,6 +46,13 @@ async def test_a_piece_in_which_the_loop_stood_still_does_not_count(
         await trio.testing.wait_all_tasks_blocked()
         assert done.is_set() == over
         nursery.cancel_scope.cancel()
+
+
+# Verifies: WS-0024
+@pytest.mark.parametrize("seconds", [0, 0.001, 0.1])
+async def test_a_short_wait_ends(seconds: float) -> None:
+    with trio.fail_after(60):
+        await wait_while_running(seconds)
 
 
 class StandsStill:

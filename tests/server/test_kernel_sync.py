@@ -167,6 +167,15 @@ async def test_without_it_syncs_run_in_a_thread(
     assert open_descriptors() == before
 
 
+# Verifies: PER-0064
+@pytest.mark.parametrize("name", ["eventfd", "memfd_create"])
+async def test_a_python_built_without_what_it_needs_syncs_in_a_thread(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.delattr(os, name)
+    assert await open_kernel() is None
+
+
 async def opened_once() -> None:
     (await opened()).close()
 

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -194,19 +195,43 @@ def test_no_descriptor_is_left(path: Path) -> None:
     assert own_descriptors(path) == before
 
 
-# Verifies: PER-0065
-def test_the_space_of_a_log_that_rocksdb_has_removed_is_free(storage: RocksStorage) -> None:
+def left_behind(storage: RocksStorage) -> weakref.ref[Opened]:
+    """A log that is the newest one and will not be any more."""
     put(storage, b"one")
     storage.sync()
     put(storage, b"two")
     file = storage.sync_descriptor()
     assert file is not None
-    held = weakref.ref(file)
-    del file
+    return weakref.ref(file)
+
+
+# Verifies: PER-0065
+def test_the_space_of_a_log_that_rocksdb_has_removed_is_free(storage: RocksStorage) -> None:
+    held = left_behind(storage)
     storage.flush()
-    assert held() is not None
-    storage.check()
     assert held() is None
+
+
+# Verifies: PER-0065
+def test_a_log_is_not_closed_by_who_asks_for_the_newest(storage: RocksStorage) -> None:
+    """That is the event loop, and the file system frees the whole log then."""
+    held = left_behind(storage)
+    for column in storage._columns.values():
+        column.flush(True)
+    assert storage.sync_descriptor() is None
+    storage.check()
+    assert held() is not None
+    storage.sync()
+    assert held() is None
+
+
+# Verifies: PER-0065
+def test_a_system_without_inotify_leaves_all_syncs_to_rocksdb(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "qrusty_trio.storage.newest_log.ctypes.PyDLL", lambda name, use_errno: SimpleNamespace(read=None)
+    )
+    with pytest.raises(OSError, match="no inotify"):
+        NewestLog(path)
 
 
 # Verifies: PER-0065
