@@ -36,6 +36,8 @@ from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.pauses import EventPause
 
 GUARD_KEY = "qrusty.guard"
+TASKS_KEY = "qrusty.tasks"
+"""The nursery of the connection."""
 QUEUED_MESSAGES = 2
 """Pieces of a body, or messages of a WebSocket, that may wait for the app. Further ones wait in the socket."""
 MAX_REQUESTS = 2**62
@@ -152,22 +154,23 @@ class Fallback:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
         guarded = GuardedStream(stream, data, self._engine, share)
-        state = {
+        state: dict[str, Any] = {
             GUARD_KEY: guarded,
             ACTIVITY_KEY: guarded.progress,
             REFUSAL_KEY: guarded.filter.refusal_of,
         }
         server = None
         try:
-            server = _Server(
-                self._wrapped,
-                self._config,
-                _Context(self._worker),
-                cast(LifespanState, ConnectionState(state)),
-                cast(Any, guarded),
-            )
             with guarded.end.scope:
                 async with trio.open_nursery() as nursery:
+                    state[TASKS_KEY] = nursery
+                    server = _Server(
+                        self._wrapped,
+                        self._config,
+                        _Context(self._worker),
+                        cast(LifespanState, ConnectionState(state)),
+                        cast(Any, guarded),
+                    )
                     nursery.start_soon(guarded.watch)
                     await server.run()
                     nursery.cancel_scope.cancel()
@@ -194,7 +197,10 @@ class Fallback:
                 _note_status(guard, message)
                 await send(message)
 
-            await self._run_app(scope, receive, send_websocket)
+            try:
+                await self._run_app(scope, receive, send_websocket)
+            finally:
+                scope["state"][TASKS_KEY].start_soon(_discard, receive)
             return
         last: dict[str, Any] | None = None
         written = False
@@ -241,6 +247,20 @@ class Fallback:
             raise cancelled
         finally:
             del cancelled
+
+
+async def _discard(receive: Receive) -> None:
+    """Take what Hypercorn still has for the app of a WebSocket that has ended.
+
+    With its queue full, it would wait for ever to hand over more, even the end of the connection. That end may be
+    followed by frames that it had already read.
+    """
+    patience = trio.CancelScope()
+    with patience:
+        while True:
+            message = await receive()
+            if message["type"] == "websocket.disconnect":
+                patience.deadline = trio.current_time() + LINGER_SECONDS
 
 
 async def _finish(receive: Receive, send: Send, last: dict[str, Any]) -> None:

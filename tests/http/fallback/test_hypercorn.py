@@ -25,6 +25,7 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from qrusty_trio.http.fallback.hypercorn import make_config
 from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
 from tests.http.web import PATHS, request, running
+from tests.http.ws_raw import TEXT, frame, upgrade
 
 
 def parameters(function: Any) -> list[str]:
@@ -183,3 +184,19 @@ async def test_hypercorn_lets_go_of_a_connection_that_ends_as_its_response_does(
                 while web.context.connections.value:  # noqa: ASYNC110  # a gauge tells nobody
                     await trio.sleep(0.01)
         await trio.aclose_forcefully(client.stream)
+
+
+# Verifies: API-0042
+@pytest.mark.parametrize("then", ["stays", "resets"])
+async def test_a_websocket_that_sends_on_when_its_app_has_ended_is_not_held(then: str) -> None:
+    """Its queue is full then, and nobody takes what is in it."""
+    async with running(fast_path=False, max_connections=1) as web, web.client() as client:
+        await client.send(upgrade() + frame(TEXT, b"no JSON") + frame(TEXT, b"{}") * 20)
+        with trio.fail_after(60):
+            if then == "resets":
+                await client.stream.receive_some()
+                linger = struct.pack("ii", 1, 0)
+                client.stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+                await client.stream.aclose()
+            while (await web.ask("GET", "/health")).status == 503:
+                await trio.testing.wait_all_tasks_blocked(0.01)
