@@ -406,7 +406,8 @@ async def test_locks_end_after_a_recovery_although_nobody_asks(store: WatchedSto
         await run(engine, consume(seconds=1))
         engine.fail(StorageFault("down"))
         await until_back(engine)
-        assert engine.broker.catalog.by_name["q"].locked == 1
+        queue = engine.broker.catalog.by_name["q"]
+        assert queue.locked + queue.available == 1  # a recovery may take longer than the lock lasts
         await _until_available(engine, 1)
 
 
