@@ -435,4 +435,10 @@ class PayloadStore:
         return None if form.header_is_sound(header, number) else form.DAMAGED_HEADER
 
     def _fault(self, error: OSError) -> StorageFault:
+        if error.errno == errno.ENOENT:
+            # No file can be made in a directory that was removed. The look at its place tells what to do.
+            try:
+                self.check_place()
+            except StorageFault as gone:
+                return gone
         return disk_fault(error, f"the payloads in {self._path}")

@@ -273,6 +273,21 @@ def test_a_payload_directory_that_is_away_costs_no_message(tmp_path: Path) -> No
         store.close()
 
 
+# Verifies: PER-0045
+@pytest.mark.parametrize("change", ["append", "remove"])
+def test_the_first_change_in_a_removed_payload_directory_says_what_to_do(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "payloads"
+    store = PayloadStore.open(path, segment_max_bytes=1000)
+    refs = [store.append(b"x" * 600) for _ in range(2)]
+    store.sync()
+    store.retire()
+    shutil.rmtree(path)
+    with pytest.raises(StorageFault, match=r"was removed under the running server.* put back a backup"):
+        store.append(b"x" * 600) if change == "append" else store.remove(refs[-1].segment)
+    with pytest.raises(StorageFault):
+        store.close()
+
+
 def _without_readers(store: PayloadStore) -> PayloadStore:
     store._readers.clear()
     return store
