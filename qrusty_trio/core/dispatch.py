@@ -27,10 +27,8 @@ from qrusty_trio.errors import PayloadUnreadable
 
 TURN = 32
 """Messages delivered from one queue before the next queue with messages gets its turn."""
-ADOPTED_PER_STEP = 500
-"""Subscriptions that join a new queue of their name in one step, which takes under 1 ms."""
-TOLD_PER_STEP = 500
-"""Subscriptions that are told of the rename of their queue in one step, which takes under 1 ms."""
+MOVED_PER_STEP = 500
+"""Subscriptions that leave a deleted queue, join a new one, or are told of a rename, in one step: under 1 ms."""
 NO_QUEUE = -1
 """The queue number of a subscription whose queue does not exist."""
 STEP_CHARACTERS = 512 * 1024
@@ -62,7 +60,6 @@ class Source(Protocol):
     """
 
     watched: set[int]
-
     ready: set[int]
 
     @property
@@ -146,8 +143,10 @@ class Dispatcher:
         """Queue number -> its subscribers, whether they can take a message or not."""
         self._orphans: dict[str, _Subscriptions] = {}
         """Name -> subscribers whose queue does not exist. They wait for a new queue of that name."""
-        self._adopting: deque[tuple[str, int]] = deque()
-        """New queues, by name and number, that subscribers in `_orphans` wait for: these join bit by bit."""
+        self._leaving: deque[_Subscriptions] = deque()
+        """The subscribers of deleted queues: they join `_orphans` bit by bit."""
+        self._adopting: OrderedDict[int, str] = OrderedDict()
+        """New queues, number -> name, that some in `_orphans` or `_leaving` may wait for: these join bit by bit."""
         self._names: dict[int, str] = {}
         """Queue number -> its name, of those renamed of which some subscribers were not told yet."""
         self._to_tell: _Subscriptions = OrderedDict()
@@ -190,7 +189,7 @@ class Dispatcher:
             return
         number = subscription.queue_number
         if number not in self._members:
-            return  # its queue was deleted; `_follow` resumes it when there is a new one of that name
+            return  # its queue was deleted; `_move` resumes it when there is a new one of that name
         ring = self._rings.get(number)
         if ring is None:
             ring = self._rings[number] = OrderedDict()
@@ -212,10 +211,7 @@ class Dispatcher:
         ring = self._rings.get(number)
         if ring is not None and subscription in ring:
             self._leave(subscription, ring)
-        members = self._members.get(number)
-        if members is not None and subscription in members:
-            _take_out(self._members, number, subscription)
-        else:
+        if not _take_out(self._members, number, subscription):
             _take_out(self._orphans, subscription.name, subscription)
 
     def clear(self) -> None:
@@ -223,6 +219,7 @@ class Dispatcher:
         self.generation += 1
         self._changed.update(self._rings)
         self._members, self._orphans, self._rings = {}, {}, {}
+        self._leaving.clear()
         self._adopting.clear()
         self._names.clear()
         self._to_tell.clear()
@@ -255,8 +252,8 @@ class Dispatcher:
         """
         if broker.catalog.named:
             self._follow(broker.catalog.take_named())
-        if self._adopting:
-            self._adopt()
+        if self._leaving or self._adopting:
+            self._move()
         if self._to_tell:
             self._tell_of_renames()
         if broker.ready:
@@ -285,7 +282,9 @@ class Dispatcher:
                 starved[number] = None
         if self._changed:
             self._set_watched(broker)
-        return bool(turns or self._adopting or self._to_tell) or (bool(starved) and not broker.locks.full)
+        return bool(turns or self._leaving or self._adopting or self._to_tell) or (
+            bool(starved) and not broker.locks.full
+        )
 
     def _set_watched(self, broker: Source) -> None:
         for number in self._changed:
@@ -307,8 +306,7 @@ class Dispatcher:
             self._turns[number] = None
 
     def _follow(self, named: list[tuple[int, str | int | None]]) -> None:
-        """Move subscriptions from deleted queues to the queues that have their names now, and with those that go on
-        under another number.
+        """Note where subscriptions go: from deleted queues to those that have their names now, or to another number.
 
         Requirements: DLV-0029
         """
@@ -316,14 +314,11 @@ class Dispatcher:
             if isinstance(name, int):
                 self._renumber(number, name)
                 continue
-            if self._adopting:
-                # Whatever that queue was called before, it is not any more.
-                self._adopting = deque(each for each in self._adopting if each[1] != number)
+            self._adopting.pop(number, None)  # Whatever that queue was called before, it is not any more.
             if name is None:
-                for subscription in self._members.pop(number, ()):
-                    subscription.called = subscription.name
-                    self._to_tell.pop(subscription, None)
-                    self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
+                members = self._members.pop(number, None)
+                if members is not None:
+                    self._leaving.append(members)
                 if self._rings.pop(number, None) is not None:
                     self._changed.add(number)
                 self._turns.pop(number, None)
@@ -333,12 +328,12 @@ class Dispatcher:
             if number in self._members:
                 self._names[number] = name
                 self._to_tell.update(self._members[number])
-            if name in self._orphans:
-                self._adopting.append((name, number))
+            if self._leaving or name in self._orphans:
+                self._adopting[number] = name
 
     def _tell_of_renames(self) -> None:
-        """Tell subscribers of the names that their queues have now, up to TOLD_PER_STEP."""
-        for _ in range(min(TOLD_PER_STEP, len(self._to_tell))):
+        """Tell subscribers of the names that their queues have now, up to MOVED_PER_STEP."""
+        for _ in range(min(MOVED_PER_STEP, len(self._to_tell))):
             subscription, _ = self._to_tell.popitem(last=False)
             if subscription.active:
                 self._tell(subscription)
@@ -353,10 +348,10 @@ class Dispatcher:
             subscription.sink.renamed(subscription)
 
     def _renumber(self, number: int, successor: int) -> None:
-        self._adopting = deque((name, successor if each == number else each) for name, each in self._adopting)
         members = self._members.pop(number, None)
-        if number in self._names:
-            self._names[successor] = self._names.pop(number)
+        for names in (self._names, self._adopting):
+            if number in names:
+                names[successor] = names.pop(number)
         if members is not None:
             for subscription in members:
                 subscription.queue_number = successor
@@ -369,27 +364,35 @@ class Dispatcher:
             self._changed.update((number, successor))
             self._line_up(successor)
 
-    def _adopt(self) -> None:
-        """Let subscribers join the new queue of their name, up to ADOPTED_PER_STEP."""
-        left = ADOPTED_PER_STEP
-        while self._adopting and left > 0:
-            name, number = self._adopting[0]
-            orphans = self._orphans.get(name)
-            while orphans and left > 0:
-                subscription, _ = orphans.popitem(last=False)
-                subscription.queue_number = number
-                self._members.setdefault(number, OrderedDict())[subscription] = None
-                self.resume(subscription)
-                left -= 1
-            if not orphans:
-                self._orphans.pop(name, None)
-                self._adopting.popleft()
+    def _move(self) -> None:
+        """Let subscribers leave deleted queues and then join the new ones of their names, up to MOVED_PER_STEP."""
+        for _ in range(MOVED_PER_STEP):
+            if self._leaving:
+                leaving = self._leaving[0]
+                subscription, _ = leaving.popitem(last=False)
+                if subscription.active:
+                    subscription.called = subscription.name
+                    self._orphans.setdefault(subscription.name, OrderedDict())[subscription] = None
+                if not leaving:
+                    self._leaving.popleft()
+            elif self._adopting:
+                number, name = next(iter(self._adopting.items()))
+                orphans = self._orphans.get(name)
+                if orphans:
+                    subscription, _ = orphans.popitem(last=False)
+                    subscription.queue_number = number
+                    self._members.setdefault(number, OrderedDict())[subscription] = None
+                    self.resume(subscription)
+                if not orphans:
+                    self._orphans.pop(name, None)
+                    del self._adopting[number]
+            else:
+                return
 
     def _serve(self, broker: Source, number: int, ring: _Subscriptions, share: int, now: int) -> int:
         """Deliver up to `share` messages of one queue.
 
-        Returns the unused part of the share. Returns 0 when there may be more, including when STEP_CHARACTERS are used
-        up.
+        Returns the unused part of the share; 0 when there may be more, also when STEP_CHARACTERS are used up.
 
         Requirements: SCH-0023
         """
@@ -414,14 +417,12 @@ class Dispatcher:
                 # The queue is empty or the lock index is full. The broker reports when to try again.
                 return share
             share -= 1
-            if subscription.credits is None:
-                ring.move_to_end(subscription)
-            else:
+            if subscription.credits is not None:
                 subscription.credits -= 1
-                if subscription.credits:
-                    ring.move_to_end(subscription)
-                else:
-                    self._leave(subscription, ring)
+            if subscription.credits == 0:
+                self._leave(subscription, ring)
+            else:
+                ring.move_to_end(subscription)
             self.uncommitted = True
             sink.deliver(subscription, delivery)
             self._characters -= len(delivery.payload)
@@ -440,9 +441,11 @@ class Dispatcher:
 K = TypeVar("K")
 
 
-def _take_out(groups: dict[K, _Subscriptions], key: K, subscription: Subscription) -> None:
-    group = groups.get(key)
-    if group is not None:
-        group.pop(subscription, None)
-        if not group:
-            del groups[key]
+def _take_out(groups: dict[K, _Subscriptions], key: K, subscription: Subscription) -> bool:
+    """Take it out of a group. Returns whether it was there."""
+    if subscription not in groups.get(key, ()):
+        return False
+    del groups[key][subscription]
+    if not groups[key]:
+        del groups[key]
+    return True

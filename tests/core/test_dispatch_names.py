@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from qrusty_trio.core.dispatch import ADOPTED_PER_STEP, NO_QUEUE, TOLD_PER_STEP, Dispatcher, Subscription
+from qrusty_trio.core.dispatch import MOVED_PER_STEP, NO_QUEUE, Dispatcher, Subscription
 from tests.core.test_dispatch import Basket, Shelf, able, dispatch, subscribe
 
 
@@ -122,7 +122,7 @@ def test_a_queue_that_does_not_exist_is_waited_for() -> None:
 def test_many_join_their_new_queue_bit_by_bit() -> None:
     dispatcher, shelf = Dispatcher(), Shelf()
     shared = Basket()
-    for _ in range(2 * ADOPTED_PER_STEP + 1):
+    for _ in range(2 * MOVED_PER_STEP + 1):
         waiting_for(dispatcher, "later", shared)
     shelf.named = [(7, "later")]
     steps = 1
@@ -138,7 +138,7 @@ def test_a_queue_that_goes_while_many_join_it() -> None:
     """Those that joined wait for its name again, and so do those that did not. A rename is such an end, too."""
     for end in (None, "other"):
         dispatcher, shelf = Dispatcher(), Shelf()
-        baskets = [waiting_for(dispatcher, "later")[1] for _ in range(ADOPTED_PER_STEP + 5)]
+        baskets = [waiting_for(dispatcher, "later")[1] for _ in range(MOVED_PER_STEP + 5)]
         shelf.named = [(7, "later")]
         assert dispatcher.dispatch(shelf, 0, 1000)
         shelf.named = [(7, end), (8, "later")]
@@ -151,17 +151,43 @@ def test_a_queue_that_goes_while_many_join_it() -> None:
         )
 
 
+# Verifies: DLV-0029
+def test_many_leave_a_deleted_queue_bit_by_bit() -> None:
+    """None is lost: neither one that ends meanwhile, nor the next queue of their name, made before all have left."""
+    shelf, dispatcher = Shelf(), Dispatcher()
+    members = [subscribe(dispatcher, 1) for _ in range(2 * MOVED_PER_STEP + 1)]
+    dispatch(dispatcher, shelf)
+    shelf.named = [(1, None)]
+    assert dispatcher.dispatch(shelf, 0, 1000)
+    waits = len(dispatcher._orphans["q1"])
+    assert waits == MOVED_PER_STEP
+    gone, nothing = members.pop()
+    dispatcher.remove(gone)
+    shelf.named = [(7, "other"), (8, "q1"), (8, 9)]
+    steps = 1
+    while dispatcher.dispatch(shelf, 0, 1000):
+        steps += 1
+    assert steps > 3
+    shelf.put(9, len(members))
+    dispatch(dispatcher, shelf)
+    assert [len(basket.got) for _, basket in members] == [1] * len(members)
+    assert {subscription.queue_number for subscription, _ in members} == {9}
+    assert nothing.got == []
+    assert not dispatcher._orphans
+    assert not dispatcher._adopting
+
+
 # Verifies: API-0189
 def test_many_are_told_of_a_rename_bit_by_bit_and_each_before_its_next_message() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
-    spent = [subscribe(dispatcher, 1, credits=0)[1] for _ in range(2 * TOLD_PER_STEP)]
+    spent = [subscribe(dispatcher, 1, credits=0)[1] for _ in range(2 * MOVED_PER_STEP)]
     waiting, basket = subscribe(dispatcher, 1)
     dispatch(dispatcher, shelf)
     shelf.named = [(1, "renamed")]
     shelf.put(1)
     assert dispatcher.dispatch(shelf, 0, 1000)
     assert (basket.got, basket.names, waiting.called) == (["1-0"], ["renamed"], "renamed")
-    assert sum(len(each.names) for each in spent) == TOLD_PER_STEP
+    assert sum(len(each.names) for each in spent) == MOVED_PER_STEP
     dispatch(dispatcher, shelf)
     assert [each.names for each in spent] == [["renamed"]] * len(spent)
     assert basket.names == ["renamed"]
@@ -173,7 +199,7 @@ def test_many_are_told_of_a_rename_bit_by_bit_and_each_before_its_next_message()
 def test_a_queue_that_changes_again_while_many_are_told_of_its_name(then: str | int | None) -> None:
     """It is deleted, called as before, called otherwise, or gets another number."""
     shelf, dispatcher = Shelf(), Dispatcher()
-    members = [subscribe(dispatcher, 1, credits=0) for _ in range(TOLD_PER_STEP + 5)]
+    members = [subscribe(dispatcher, 1, credits=0) for _ in range(MOVED_PER_STEP + 5)]
     gone, untold = subscribe(dispatcher, 1, credits=0)
     shelf.named = [(1, "renamed")]
     assert dispatcher.dispatch(shelf, 0, 1000)
@@ -210,11 +236,11 @@ def test_a_queue_that_goes_on_under_another_number_keeps_its_subscribers() -> No
 def test_a_queue_that_gets_another_number_while_many_join_it() -> None:
     dispatcher, shelf = Dispatcher(), Shelf()
     shared = Basket()
-    for _ in range(ADOPTED_PER_STEP + 5):
+    for _ in range(MOVED_PER_STEP + 5):
         waiting_for(dispatcher, "later", shared)
     shelf.named = [(7, "later")]
     assert dispatcher.dispatch(shelf, 0, 1000)
     shelf.named = [(7, 8)]
     dispatch(dispatcher, shelf)
-    assert able(dispatcher, 8) == ADOPTED_PER_STEP + 5
+    assert able(dispatcher, 8) == MOVED_PER_STEP + 5
     assert able(dispatcher, 7) == 0

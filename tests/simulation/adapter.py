@@ -90,7 +90,7 @@ PIECES: list[tuple[Any, str, int]] = [
     (broker, "REMOVED_PER_CONSUME", 3),
     (broker, "TIDIED_PER_EXPIRE", 3),
     (dispatch, "TURN", TURN),
-    (dispatch, "ADOPTED_PER_STEP", 2),
+    (dispatch, "MOVED_PER_STEP", 2),
     (externals, "_GROUPS_PER_STEP", 10),
     (deduplication, "PER_STEP", 3),
     (deduplication, "TRIM_EVERY", 6),
