@@ -9,8 +9,7 @@ Requirements: WS-0050, API-0189
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from functools import partial
+from collections.abc import Callable, Collection
 from typing import Protocol
 
 import trio
@@ -31,6 +30,8 @@ PONG_BYTES = 4096
 """Once more bytes of pongs wait to be sent, no token is waited for."""
 LOOK_SECONDS = 1.0
 """How often it is looked whether a token has expired."""
+LOOKED_AT_PER_STEP = 64
+"""Connections and subscriptions whose tokens are looked at in one step, which takes under 1 ms."""
 
 
 class Connected(Protocol):
@@ -88,16 +89,17 @@ async def authenticate(
     return frames[1:]
 
 
-async def watch_tokens(access: Access, connections: Iterable[Connected]) -> None:
+async def watch_tokens(access: Access, connections: Collection[Connected]) -> None:
     """Close connections whose tokens end, until cancelled."""
-    look = partial(_look, access, connections)
-    access.on_change.append(look)
-    try:
-        while True:
-            await trio.sleep(LOOK_SECONDS)
-            access.look()
-    finally:
-        access.on_change.remove(look)
+    changed = trio.Event()
+    access.on_change.append(lambda: changed.set())
+    while True:
+        with trio.move_on_after(LOOK_SECONDS):
+            await changed.wait()
+        access.look()
+        if changed.is_set():
+            changed = trio.Event()
+            await _look(access, connections)
 
 
 def look_again(access: Access | None, session: WsSession) -> None:
@@ -109,6 +111,12 @@ def look_again(access: Access | None, session: WsSession) -> None:
             session.replace_principal(current)
 
 
-def _look(access: Access, connections: Iterable[Connected]) -> None:
+async def _look(access: Access, connections: Collection[Connected]) -> None:
+    looked_at = 0
     for connection in list(connections):
-        look_again(access, connection.session)
+        if connection in connections:
+            look_again(access, connection.session)
+        looked_at += 1 + len(connection.session.subscriptions)
+        if looked_at >= LOOKED_AT_PER_STEP:
+            looked_at = 0
+            await trio.lowlevel.checkpoint()

@@ -235,7 +235,7 @@ async def _run(
                 metrics = Metrics(engine, lag)
                 access = tokens.open(engine.clock.now_ms) if tokens is not None else None
                 if access is not None:
-                    engine.waiters.guard(access)
+                    await background.start(engine.waiters.guard, access)
                 limit = memory.read().limit_bytes
                 context = await _context(fitted, engine, ring, stopping, tls, limit, metrics, spans, access, notes)
                 front.start_soon(_note_stopping, stopping, engine.services.gate)

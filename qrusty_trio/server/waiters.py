@@ -25,6 +25,8 @@ from qrusty_trio.server.clock import Clock
 
 WOKEN_PER_STEP = 256
 """Waiting calls woken in one step, which takes under 1 ms."""
+LOOKED_AT_PER_STEP = 64
+"""Places of waiting calls whose tokens are looked at in one step, which takes under 1 ms."""
 
 
 class Waiters:
@@ -49,15 +51,28 @@ class Waiters:
         """The server stops."""
         self._renew: Renew | None = None
 
-    def guard(self, access: Access) -> None:
-        """From now on, a call that waits ends with its token."""
+    async def guard(self, access: Access, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Let calls that wait end with their tokens, until cancelled."""
         self._renew = access.require_current
-        access.on_change.append(self._look)
+        changed = trio.Event()
+        access.on_change.append(lambda: changed.set())
+        task_status.started()
+        while True:
+            await changed.wait()
+            changed = trio.Event()
+            await self._look()
 
-    def _look(self) -> None:
-        for waiter, pause in self._waiting.items():
-            if waiter.refusal() is not None:
-                pause.wake()
+    async def _look(self) -> None:
+        """Wake the calls that would be refused now. Until it is woken, none of them is given a message."""
+        looked_at = 0
+        for waiter in list(self._waiting):
+            # It may have ended in an earlier step, and its connection with it: another may have its descriptor.
+            if waiter in self._waiting and waiter.refusal() is not None:
+                self._waiting[waiter].wake()
+            looked_at += waiter.places
+            if looked_at >= LOOKED_AT_PER_STEP:
+                looked_at = 0
+                await trio.lowlevel.checkpoint()
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from typing import TypeVar
 
 import pytest
 import trio
+from trio_websocket import ConnectionClosed
 
 from qrusty_trio.access import failures
 from qrusty_trio.access.access import Access
 from qrusty_trio.access.tokens_file import new_token, read_tokens
+from qrusty_trio.api.waiting import Waiter
+from qrusty_trio.api.ws_session import WsSession
+from qrusty_trio.http import websocket_auth
+from qrusty_trio.server import waiters
 from qrusty_trio.server.supervisor import Server
 from tests.access.guarded import TokenBook, client_to, guarded, websocket_to
 from tests.access.test_served_matrix import PATHS
 from tests.wire.http_client import HttpClient
 
+T = TypeVar("T")
+R = TypeVar("R")
 WAITING = b'{"consumer_id":"c","wait_seconds":0.01}'
 SUBSCRIBE = '{"type":"subscribe","queue":"q","credits":0}'
 
@@ -67,6 +78,75 @@ async def test_a_handshake_that_is_held_has_what_its_token_may_do_then(
             async with websocket_to(server, book.bearer("shrinks")) as socket:
                 await socket.send_message(SUBSCRIBE)
                 assert json.loads(await socket.get_message())["code"] == "forbidden"
+
+
+class Steps(trio.abc.Instrument):
+    """Counts how often functions are called in each step of a task."""
+
+    def __init__(self) -> None:
+        self._step = 0
+        self._calls: Counter[int] = Counter()
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._step += 1
+
+    def counting(self, function: Callable[[T], R]) -> Callable[[T], R]:
+        def counted(of: T) -> R:
+            self._calls[self._step] += 1
+            return function(of)
+
+        return counted
+
+    @property
+    def most(self) -> int:
+        return max(self._calls.values())
+
+
+# Verifies: API-0189
+async def test_when_tokens_change_calls_that_wait_and_websockets_are_looked_at_bit_by_bit(
+    book: TokenBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    book.add("goes", "consume:*")
+    headers = book.bearer("goes")
+    book.add("stays", "consume:*")
+    monkeypatch.setattr(waiters, "LOOKED_AT_PER_STEP", 2)
+    monkeypatch.setattr(websocket_auth, "LOOKED_AT_PER_STEP", 2)
+    statuses: list[int] = []
+    async with guarded(book) as server, AsyncExitStack() as stack:
+        assert server.access is not None
+
+        async def wait_for_a_message() -> None:
+            async with client_to(server) as client:
+                body = b'{"consumer_id":"c","wait_seconds":60}'
+                statuses.append((await client.request("POST", "/consume/q", body, headers=headers)).status)
+
+        sockets = [await stack.enter_async_context(websocket_to(server, headers)) for _ in range(7)]
+        async with trio.open_nursery() as nursery:
+            for _ in range(7):
+                nursery.start_soon(wait_for_a_message)
+            while len(server.engine.waiters) < 7:  # noqa: ASYNC110  # no event tells of it
+                await trio.sleep(0.001)
+            calls, connections = Steps(), Steps()
+            monkeypatch.setattr(Waiter, "refusal", calls.counting(Waiter.refusal))
+            looked_at = connections.counting(lambda _: None)
+            replace = WsSession.replace_principal
+            monkeypatch.setattr(
+                WsSession, "replace_principal", lambda session, now: (looked_at(session), replace(session, now))
+            )
+            for each in (calls, connections):
+                trio.lowlevel.add_instrument(each)
+            book.remove("goes")
+            server.access.replace(read_tokens(book.path.read_bytes()))
+        for socket in sockets:
+            with pytest.raises(ConnectionClosed) as closed:
+                await socket.get_message()
+            assert closed.value.reason is not None
+            assert closed.value.reason.code == 1008
+        for each in (calls, connections):
+            trio.lowlevel.remove_instrument(each)
+    assert statuses == [401] * 7
+    assert calls.most == 2
+    assert connections.most == 2
 
 
 # Verifies: WS-0050
