@@ -144,7 +144,7 @@ async def exchange(pieces: list[bytes], fast: bool) -> tuple[Recorder, bytes]:
     engine = Recorder()
     # The WebSocket needs more of an engine, and is not fuzzed.
     websocket = WebSocketServices(engine, Dispatcher(), Gate(), LogRing(), 30, 10)  # type: ignore[arg-type]
-    context = HttpContext(engine, websocket, Path("webui"), 10, allowed_origins=["https://a"])
+    context = HttpContext(engine, websocket, Path("webui"), 10, fast, allowed_origins=["https://a"])
     fallback = Fallback(context)
     fast_path = FastPath(context, fallback.serve)
     ours, theirs = trio.testing.memory_stream_pair()

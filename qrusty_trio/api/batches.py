@@ -43,6 +43,10 @@ CONSUMED_BYTES = 256 * 1024
 MAX_RESPONSE_BYTES = 2 * 1024 * 1024
 """A response to consume-batch is at most this long, unless its only message is longer."""
 
+_RESPONSE = b'{"messages":[%b]}'
+_RESPONSE_BYTES = len(_RESPONSE % b"") - 1
+"""What a response has besides its messages and a comma for each; the last has none."""
+
 _encode = msgspec.json.encode
 
 
@@ -173,7 +177,7 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
     deliveries: list[Delivery] = []
     call.handed_out = deliveries
     messages: list[bytes] = []
-    whole = step = 0
+    whole, step = _RESPONSE_BYTES, 0
     queue = broker.catalog.by_name.get(call.params[0])
     if queue is None:
         broker.catalog.missed(call.params[0])
@@ -197,9 +201,9 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
     if not deliveries and wait:
         name, most = call.params[0], request.max_messages
         reply = partial(_consume_batch_reply, consumer, details)
-        return Wait((name,), consumer, seconds, most, now + wait, reply, b'{"messages":[]}')
+        return Wait((name,), consumer, seconds, most, now + wait, reply, _RESPONSE % b"")
     needs_sync = services.sync_locks and bool(deliveries)
-    return Reply(200, b'{"messages":[%b]}' % b",".join(messages), needs_sync, deliveries, consumer)
+    return Reply(200, _RESPONSE % b",".join(messages), needs_sync, deliveries, consumer)
 
 
 def _consume_batch_reply(
@@ -207,15 +211,14 @@ def _consume_batch_reply(
 ) -> Reply:
     """The reply to a batch that waited, with as many of the messages as fit into it."""
     messages = [encoded(deliveries[0], details)]
-    whole = len(messages[0]) + 1
+    whole = _RESPONSE_BYTES + len(messages[0]) + 1
     for delivery in deliveries[1:]:
         message = encoded(delivery, details)
         whole += len(message) + 1
         if whole > MAX_RESPONSE_BYTES:
             break
         messages.append(message)
-    body = b'{"messages":[%b]}' % b",".join(messages)
-    return Reply(200, body, services.sync_locks, deliveries[: len(messages)], consumer)
+    return Reply(200, _RESPONSE % b",".join(messages), services.sync_locks, deliveries[: len(messages)], consumer)
 
 
 OPERATIONS = (

@@ -45,7 +45,7 @@ class HttpContext:
     """The directory with index.html."""
     max_connections: int
     """Open connections over all listening sockets. Further ones are turned away."""
-    fast_path: bool = True
+    fast_path: bool
     """False: Hypercorn serves every connection from its first byte."""
     allowed_origins: Collection[str] = ()
     """Origins of browser pages that may use the API, such as `https://ops.example`."""

@@ -114,6 +114,7 @@ def test_pages() -> None:
     _, rest = asked(table, f"?cursor={page['cursor']}")
     assert ([each["number"] for each in rest["records"]], rest["cursor"]) == ([3], None)
     assert asked(table, "?limit=4")[1]["cursor"] is None
+    assert asked(table, "?limit=3&cursor=" + "9" * 16) == (status, page), "ahead of all of them"
 
 
 # Verifies: API-0166

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from qrusty_trio import __version__
+from qrusty_trio.api.about import About
 from qrusty_trio.api.overview import MAX_ROWS, WALK_PIECE
 from tests.wire.table import Table
 
@@ -70,6 +71,11 @@ def test_the_server_tells_what_it_is(table: Table) -> None:
         },
         "limits": {},
     }
+
+
+def test_a_clock_that_was_set_back_makes_no_uptime_negative(table: Table) -> None:
+    table.services.about = About(started_ms=table.now + 1)
+    assert table.get("/server")["uptime_seconds"] == 0
 
 
 # Verifies: API-0069
@@ -149,6 +155,21 @@ def test_every_order(table: Table, sort: str) -> None:
     publish(table, "a")
     publish(table, "b", 2)
     assert sorted(names(table, f"sort={sort}&order=desc")) == ["a", "b"]
+
+
+@pytest.mark.parametrize("what", ["publish", "ack", "nack"])
+def test_rates_sort_as_they_were_last(table: Table, what: str) -> None:
+    publish(table, "a", 5)
+    publish(table, "b", 5)
+    seconds(table, 1)
+    for queue, times in (("a", 1), ("b", 5)):
+        for _ in range(times):
+            publish(table, queue)
+            message = json.loads(table.post(f"/consume/{queue}", {"consumer_id": "c"}).body)
+            if what != "publish":
+                assert table.post(f"/{what}/{queue}/{message['id']}", {"consumer_id": "c"}).status == 200
+        seconds(table, 1)
+    assert names(table, f"sort={what}_rate&order=desc") == ["b", "a"]
 
 
 def test_the_queue_whose_oldest_message_waits_longest_comes_first(table: Table) -> None:

@@ -12,8 +12,17 @@ from hypothesis import strategies as st
 
 from qrusty_trio.api import json_bodies, schema
 from qrusty_trio.api.schema import ConsumeTerms
-from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_CONSUMER_BYTES, MAX_LOCK_SECONDS, U32_MAX, U64_MAX, Kind, Ordering
-from qrusty_trio.errors import LimitReached, MalformedJson, QrustyError, WrongShape
+from qrusty_trio.core.model import (
+    MAX_BATCH_IDS,
+    MAX_CONSUMER_BYTES,
+    MAX_LOCK_SECONDS,
+    MAX_QUEUE_NAME_BYTES,
+    U32_MAX,
+    U64_MAX,
+    Kind,
+    Ordering,
+)
+from qrusty_trio.errors import InvalidQueueName, LimitReached, MalformedJson, QrustyError, WrongShape
 
 PUBLISH = {"queue": "q", "priority": 1, "payload": "p"}
 NESTED = b"[" * 100_000 + b"]" * 100_000
@@ -300,6 +309,20 @@ REPEATED: list[tuple[Callable[[bytes], Any], str, str]] = [
 def test_a_field_given_twice(function: Callable[[bytes], Any], body: str, field: str) -> None:
     with pytest.raises(WrongShape, match=f"^'{field}' must be given only once$"):
         function(body.encode())
+
+
+def test_each_queue_to_consume_from_has_a_name() -> None:
+    longest = "ü" * (MAX_QUEUE_NAME_BYTES // 2)
+    for name in ("", longest + "ü"):
+        with pytest.raises(InvalidQueueName, match=r"^'queues\[1\]' must be 1 to "):
+            schema.consume_from_body(json.dumps({"consumer_id": "c", "queues": ["q", name]}).encode())
+    queues, _ = schema.consume_from_body(json.dumps({"consumer_id": "c", "queues": ["q", longest]}).encode())
+    assert queues == ("q", longest)
+
+
+def test_white_space_is_no_doubt_about_strings_with_escapes() -> None:
+    body = b'{"queue":"q","priority":1,"payload":"\\"\\u0061"%b}' % (b" " * json_bodies.MAX_DOUBTFUL_BYTES)
+    assert schema.publish_body(body) == ("q", 1, '"a', 3)
 
 
 @pytest.mark.parametrize("doubt", ['"x":{"queue":1}', '"x":"\\u0071"', '"x":"\\u005f"'])

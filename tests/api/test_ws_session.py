@@ -342,7 +342,7 @@ def test_what_is_not_json_closes_with_1007_after_the_answers(world: World, peer:
 # Verifies: WS-0009
 def test_binary_closes_with_1003(peer: Peer) -> None:
     assert len(peer.ask(publish(), b"{}")) == 1
-    assert peer.session.close_code == 1003
+    assert (peer.session.close_code, peer.session.close_reason) == (1003, "binary frames are not taken")
 
 
 # Verifies: WS-0009

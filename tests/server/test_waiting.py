@@ -362,6 +362,19 @@ async def test_a_waiting_batch_takes_what_fits(store: WatchedStorage) -> None:
         assert counts(engine) == (2, 1)
 
 
+@pytest.mark.parametrize("over", [0, 1])
+async def test_the_response_to_a_waiting_batch_has_2_mib_to_the_byte(store: WatchedStorage, over: int) -> None:
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        *_, empty = engine.run_to_end([publish(""), publish(""), consume_batch()])
+        waits = Waiting(engine, nursery, consume_batch())
+        await until_waiting(engine)
+        large = "x" * (waiting_rules.FULL_CHARACTERS - 1)
+        pairs, odd = divmod(MAX_RESPONSE_BYTES - len(empty.body) - len(large) + over, 2)
+        engine.run_to_end([publish(large), publish('"' * pairs + "x" * odd)])
+        body = (await waits.reply()).body
+        assert len(body) == MAX_RESPONSE_BYTES if not over else len(json.loads(body)["messages"]) == 1
+
+
 @pytest.mark.parametrize("count", [1200])
 async def test_many_wait_for_a_queue_that_is_made(store: WatchedStorage, count: int) -> None:
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
