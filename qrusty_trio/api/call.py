@@ -276,6 +276,10 @@ class Engine(Protocol):
         loop wait for the next.
         """
 
+    def checked(self, call: Call, reply: Reply) -> Reply:
+        """The reply to a call of `run_nowait` that had to wait. If its token may not have its messages any more, they
+        are given back, and it is a refusal."""
+
     async def end_waits(self) -> None:
         """The server stops: answer all calls that wait, and let none wait any more."""
 

@@ -264,18 +264,22 @@ class WsSession:
         """The tokens were read anew: this is what the connection's token may do now; None: nothing any more.
 
         The connection is closed if the token is gone, or lacks a grant for what it is subscribed to: on the name that
-        was asked for, and on the one that the queue has now.
+        was asked for, and on the one that the queue has now. What waits to be sent of its deliveries is never sent.
 
         Requirements: API-0189
         """
         self.principal = principal
         if principal is None:
-            self.end(POLICY_VIOLATION, "the token was revoked or has expired")
+            self._end_with_token("the token was revoked or has expired")
         elif not all(
             principal.may(Grant.CONSUME, each.name) and principal.may(Grant.CONSUME, each.called)
             for each in self.subscriptions.values()
         ) or (self._log_reader is not None and not principal.everywhere(Grant.ADMIN)):
-            self.end(POLICY_VIOLATION, LOST_A_GRANT)
+            self._end_with_token(LOST_A_GRANT)
+
+    def _end_with_token(self, reason: str) -> None:
+        self.end(POLICY_VIOLATION, reason)
+        self.outbox.withdraw()
 
     def ignore_logs(self) -> None:
         if self._log_reader is not None:

@@ -241,6 +241,8 @@ class Batching:
                 connection.unsent.set(0)
                 if fault is not None or connection.task is None:
                     self._engine.give_back(reply)
+                else:
+                    reply = self._engine.checked(call, reply)
             if connection.task is not None:
                 self._respond(connection, call, reply if fault is None else error_reply(fault), begun)
 

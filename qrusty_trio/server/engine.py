@@ -65,6 +65,7 @@ class Engine:
         self.broker.clock_frame = clock.frame.pack()
         self.dispatcher, self.clock = dispatcher, clock
         self.waiters = Waiters(services, dispatcher, clock, self._transaction, self.returns.take_back)
+        self.checked = self.waiters.checked
         self.committer: Committer
         """Set by the creator of the engine, because the two refer to each other."""
         self.fault: StorageFault | None = None
@@ -128,7 +129,7 @@ class Engine:
             raise
         if self.auditor is not None:
             self.auditor.done(calls, replies)
-        return replies
+        return [self.checked(*each) for each in zip(calls, replies, strict=False)] if self.services.guarded else replies
 
     def run_to_end(self, calls: Sequence[Call]) -> list[Reply]:
         """Run all calls to their end at once, without a checkpoint and without waiting for a sync."""

@@ -2,7 +2,7 @@
 
 Rule: a call waits in the task of its connection, without a timer that ticks and without a look at the queue: the
 dispatcher hands it a message, its deadline passes, or its token ends. However it ends, what it was handed out is in its
-reply, or goes back uncounted.
+reply, or goes back uncounted. A reply that waited for a sync hands out nothing either once its token has ended.
 
 Requirements: DLV-0055, DLV-0057, DLV-0058, API-0189
 """
@@ -15,12 +15,13 @@ from contextlib import AbstractContextManager
 import trio
 
 from qrusty_trio.access.access import Access
+from qrusty_trio.access.grants import Grant
 from qrusty_trio.api.call import Call, Pause, Reply, Services, Wait
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.api.waiting import MAX_PLACES, Renew, Waiter
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import Delivery
-from qrusty_trio.errors import QrustyError, StorageFault, Unavailable
+from qrusty_trio.errors import Forbidden, QrustyError, StorageFault, Unavailable
 from qrusty_trio.server.clock import Clock
 
 WOKEN_PER_STEP = 256
@@ -138,6 +139,28 @@ class Waiters:
         reply = wait.make_reply(self._services, deliveries, waiter.name)
         if len(reply.deliveries) < len(deliveries):
             self._take_back(deliveries[len(reply.deliveries) :])
+        return reply
+
+    def checked(self, call: Call, reply: Reply) -> Reply:
+        """A reply that is about to leave. If its token may not have its messages any more, the refusal in its place.
+
+        The messages are given back then. What else a call has done is done, and its reply leaves.
+
+        Requirements: API-0189
+        """
+        held = call.principal
+        if not reply.deliveries or held is None or self._renew is None:
+            return reply
+        try:
+            current = self._renew(held)
+            if current is not held:
+                for number in {each.queue_number for each in reply.deliveries}:
+                    name = self._services.broker.catalog.name_of(number)
+                    if name is not None and not current.may(Grant.CONSUME, name):
+                        raise Forbidden(f"The token '{current.name}' has lost the grant {Grant.CONSUME} on this queue")
+        except QrustyError as refusal:
+            self._take_back(reply.deliveries)
+            return error_reply(refusal)
         return reply
 
     def fail(self, fault: StorageFault) -> Iterable[Waiter]:

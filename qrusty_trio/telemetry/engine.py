@@ -61,6 +61,9 @@ class NotingEngine:
 
         self._engine.when_durable(synced, peers)
 
+    def checked(self, call: Call, reply: Reply) -> Reply:
+        return self._engine.checked(call, reply)
+
     async def end_waits(self) -> None:
         await self._engine.end_waits()
 
