@@ -28,14 +28,14 @@ from qrusty_trio.api.ws_budget import LIMIT_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import BATCH_BYTES, FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
-from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, REQUEST_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
 from qrusty_trio.core.trash import MAX_KEPT
-from qrusty_trio.http import access_log, byte_budget, handshakes, websocket, websocket_auth
+from qrusty_trio.http import access_log, byte_budget, handshakes, websocket, websocket_auth, websocket_bursts
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
@@ -194,6 +194,8 @@ def documented_limits() -> dict[str, str]:
         "`req_id`": f"{MAX_REQ_ID_CHARACTERS:,} characters",
         "responses and deliveries that a WebSocket has not taken": f"{ROOM_BYTES // 2**10} KiB",
         "the same, including responses to its later requests": f"{FULL_BYTES // 2**20} MiB",
+        "requests of a WebSocket that wait for a sync": f"{websocket_bursts.UNANSWERED_BYTES // 2**10} KiB, and "
+        f"{REQUEST_BYTES} bytes of it for each",
         "what all WebSockets hold: unsent, or received and not yet served": f"{LIMIT_BYTES // 2**20} MiB",
         "the same, before deliveries stop": f"{LIMIT_BYTES * 3 // 2**21} MiB",
         "the same, before reading stops": f"{LIMIT_BYTES // 2**19} MiB",

@@ -8,7 +8,7 @@ Requirements: WS-0001, WS-0016
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -20,6 +20,7 @@ from qrusty_trio.api.batches import BatchPublisher
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.json_bodies import TOO_MANY_IDS, check_error
 from qrusty_trio.api.ws_auth import refusal_of
+from qrusty_trio.api.ws_burst import STORING, Burst
 from qrusty_trio.api.ws_frames import Misshapen, Refusal, Request
 from qrusty_trio.core.deadlines import MAX_SECONDS as MAX_WARN_SECONDS
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
@@ -51,10 +52,6 @@ BATCH_PIECE = 64
 DEFAULT_LOCK_SECONDS = 30
 DEFAULT_MAX_RETRIES = 3
 
-CHANGING = frozenset({"publish", "batch-publish", "ack", "nack", "batch-ack", "batch-nack"})
-"""Types whose response must wait until the change is durable."""
-STORING = CHANGING | {"renew"}
-"""Types that fail if the burst can't be stored."""
 TOUCHING = STORING | {"subscribe", "credit"}
 """Types refused while the server is starting or read-only."""
 
@@ -111,31 +108,6 @@ class QueueSubscription(Subscription):
     """How long before the end of a lock a warning is sent; None for no warning."""
     batch: int | None
     """Most deliveries in a frame; None: each has its own."""
-
-
-class Burst:
-    """Frames that arrived together, while the engine runs them."""
-
-    __slots__ = ("admitted", "changes", "counts", "next", "position", "publisher", "requests", "responses", "weight")
-
-    def __init__(self, requests: list[Request | Misshapen], changing: Set[str] = CHANGING) -> None:
-        self.requests = requests
-        self.changes = any(type(each) is Request and each.type in changing for each in requests)
-        """Whether the responses must wait until the changes are durable."""
-        self.weight = sum(1 + len(each.ids or each.messages or ()) if type(each) is Request else 1 for each in requests)
-        """Approximate number of operations."""
-        self.next = 0
-        """Index of the next request to run."""
-        self.admitted = False
-        """The next request has been authorized: it is a long batch that has begun."""
-        self.position = 0
-        """Ids done so far of a batch-ack or batch-nack that is too long for one step."""
-        self.counts: dict[str, int] = {}
-        """Outcomes of those ids so far."""
-        self.publisher: BatchPublisher | None = None
-        """A batch-publish that is too long for one step."""
-        self.responses: list[bytes] = []
-        """The response to each request that ran, also where it is not to be sent (`no_reply`)."""
 
 
 class Session(Protocol):

@@ -20,23 +20,26 @@ Requirements: WS-0003
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from qrusty_trio.access.grants import Grant, Principal
 from qrusty_trio.api import ws_frames, ws_requests
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_burst import CHANGING, STORING, Burst
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_frames import Misshapen, Refusal, Request
 from qrusty_trio.api.ws_logs import LogReader, LogRing
 from qrusty_trio.api.ws_outbox import Outbox
-from qrusty_trio.api.ws_requests import CHANGING, STORING, Burst, QueueSubscription, SessionBroker
+from qrusty_trio.api.ws_requests import QueueSubscription, SessionBroker
 from qrusty_trio.core.dispatch import Dispatcher, Subscription
 from qrusty_trio.core.model import Delivery
 from qrusty_trio.core.queue import Lock
 from qrusty_trio.errors import StorageFault
 
 MAX_FRAME_BYTES = 2 * 1024 * 1024
+REQUEST_BYTES = 256
+"""Memory that a request takes besides its frame's text, roughly."""
 MAX_LOG_FRAMES = 50
 """Most log frames added at a time, so that deliveries never wait behind many of them."""
 MAX_DELIVERED_FROM = 4096
@@ -100,7 +103,7 @@ class WsSession:
 
     # Requests
 
-    def receive(self, frames: Iterable[str | bytes]) -> Burst:
+    def receive(self, frames: Sequence[str | bytes]) -> Burst:
         """Decode frames: a str is a text frame, bytes are a binary one.
 
         A frame that ends the connection sets `close_code`. The burst holds the frames before it.
@@ -118,7 +121,8 @@ class WsSession:
                     requests.append(ws_frames.decode(frame))
                 except ws_frames.BadFrame as error:
                     self.end(INVALID_DATA, f"not JSON: {error}")
-        return Burst(requests, CHANGING if self.dispatcher.unsynced is None else STORING)
+        size = sum(map(len, frames)) + REQUEST_BYTES * len(frames)
+        return Burst(requests, CHANGING if self.dispatcher.unsynced is None else STORING, size)
 
     def run(self, burst: Burst, broker: SessionBroker, now: int, budget: int) -> bool:
         """Run about `budget` requests of a burst. Returns True while some are left.
@@ -167,7 +171,7 @@ class WsSession:
         """
         for index, request in enumerate(burst.requests):
             answered = index < len(burst.responses)
-            if answered and not (type(request) is Request and request.type in ws_requests.STORING):
+            if answered and not (type(request) is Request and request.type in STORING):
                 continue
             response = ws_frames.error("storage_error", str(fault), request.req_id)
             if answered:

@@ -16,9 +16,10 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from http.client import SWITCHING_PROTOCOLS
 from time import perf_counter, time_ns
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 import trio
 
@@ -28,7 +29,6 @@ from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_logs import LogRing
-from qrusty_trio.api.ws_requests import Burst, SessionBroker
 from qrusty_trio.api.ws_session import (
     GOING_AWAY,
     INTERNAL_ERROR,
@@ -40,7 +40,6 @@ from qrusty_trio.api.ws_session import (
 )
 from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.model import WS_CONSUMER_PREFIX
-from qrusty_trio.errors import StorageFault
 from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.origins import Browser, check_host, check_origin
 from qrusty_trio.http.patience import wait_while_running
@@ -48,11 +47,10 @@ from qrusty_trio.http.peers import current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.seldom import Seldom
 from qrusty_trio.http.websocket_auth import authenticate, look_again
+from qrusty_trio.http.websocket_bursts import Bursts, ChangingEngine
 from qrusty_trio.http.websocket_notes import TakeNotes
 from qrusty_trio.http.websocket_transport import Finished, WebSocketTransport
 
-REQUESTS_PER_STEP = 128
-"""Most requests run in one step of the event loop: about 2 ms."""
 CLOSE_SECONDS = 2
 """Limit on the closing handshake: a peer that does not answer it is cut off."""
 DRAIN_SECONDS = 10
@@ -67,13 +65,9 @@ UNREAD_SECONDS = 300
 ABNORMAL = 1006
 """Stands in the access log for the close code of a connection that broke (RFC 6455, 7.4.1)."""
 
-T = TypeVar("T")
 
-
-class TransactEngine(Protocol):
+class WebSocketEngine(ChangingEngine, Protocol):
     """What a connection needs from the engine."""
-
-    async def transact(self, function: Callable[[SessionBroker, int], T], *, sync: bool) -> T: ...
 
     def join(self, session: WsConnection) -> None:
         """A connection has opened."""
@@ -89,7 +83,7 @@ class TransactEngine(Protocol):
 class WebSocketServices:
     """What all connections of a server share."""
 
-    engine: TransactEngine
+    engine: WebSocketEngine
     dispatcher: Dispatcher
     gate: Gate
     logs: LogRing
@@ -169,6 +163,11 @@ class _Signal:
         self._event = trio.Event()
 
 
+def _set_both(one: _Signal, other: _Signal) -> None:
+    one.set()
+    other.set()
+
+
 class WsConnection:
     """One connection. Other tasks use only what `http.websocket_watch` needs.
 
@@ -190,10 +189,6 @@ class WsConnection:
         self._lost = False
         self._tasks = trio.CancelScope()
         """The nursery's cancel scope, once it is open."""
-        self.at_work = False
-        """Whether the engine is running a burst."""
-        self.bursts = 0
-        """Bursts served so far."""
         self.consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
         self.session = WsSession(
             self.consumer,
@@ -208,6 +203,8 @@ class WsConnection:
         self._notes = services.take_notes(traceparents) if services.take_notes is not None else None
         if self._notes is not None:
             self.session.outbox.handed_out = []
+        wake = partial(_set_both, self._output, self._drained)
+        self._bursts = Bursts(self._engine, self.session, services.budget, self._notes, wake)
 
     async def run(self) -> None:
         session = self.session
@@ -225,6 +222,7 @@ class WsConnection:
                     "What it held is available again, uncounted: give the client a higher limit"
                 )
             self._transport.let_go()
+            self._bursts.let_go()
             session.leave()
             counts = session.ending is not None and session.ending.counts
             self._engine.leave(self, counts, frozenset(session.outbox.unsent))
@@ -285,22 +283,25 @@ class WsConnection:
 
     async def _read(self) -> None:
         session = self.session
+        bursts = self._bursts
         transport = self._transport
         try:
             services = self._services
             frames = await authenticate(transport, session, services.tokens, services.stopping, self._output.set)
             while True:
-                while session.outbox.full() or transport.control_bytes() > CONTROL_BYTES:
+                # Not only the writer releases them: it may be waiting for the peer, and the peer for us to read.
+                bursts.release()
+                while session.outbox.full() or bursts.full or transport.control_bytes() > CONTROL_BYTES:
                     await self._drained.wait()
+                    bursts.release()
                 if session.close_code is not None:
                     return
                 burst = session.receive(frames or await transport.receive())
                 frames = []
                 if burst.requests:
-                    await self._serve(burst)
+                    await bursts.serve(burst)
                 # Do not keep the burst while waiting for more.
                 del burst
-                self.bursts += 1
                 if transport.control_bytes():
                     self._output.set()
         except Finished:
@@ -309,36 +310,13 @@ class WsConnection:
             self._lost = True
             self._tasks.cancel()
 
-    async def _serve(self, burst: Burst) -> None:
-        session = self.session
-
-        def run(broker: SessionBroker, now: int) -> bool:
-            return session.run(burst, broker, now, REQUESTS_PER_STEP)
-
-        begun = time_ns() if self._notes is not None else 0
-        self.at_work = True
-        try:
-            if burst.weight <= REQUESTS_PER_STEP:
-                await self._engine.transact(run, sync=burst.changes)
-            else:
-                # Run it in steps, so that other connections get their turn. One sync at the end covers them all.
-                while await self._engine.transact(run, sync=False):
-                    await trio.lowlevel.checkpoint()
-                await self._engine.transact(lambda broker, now: None, sync=burst.changes)
-        except StorageFault as fault:
-            session.fail(burst, fault)
-        else:
-            session.finish(burst)
-        if self._notes is not None:
-            self._notes.served(burst, begun)
-        self.at_work = False
-        self._output.set()
-
     async def _write(self) -> None:
         session = self.session
+        bursts = self._bursts
         transport = self._transport
         try:
             while True:
+                bursts.release()
                 frames = session.take()
                 if frames or transport.control_bytes():
                     begun = time_ns() if self._notes is not None else 0
@@ -367,6 +345,7 @@ class WsConnection:
             for name in list(session.subscriptions):
                 session.unsubscribe(name)
             session.ignore_logs()
+            self._bursts.release()
             session.outbox.close()
             self._drained.set()
             await self._output.wait()
@@ -419,12 +398,17 @@ class WsConnection:
     @property
     def held(self) -> int:
         """Bytes held for the peer."""
-        return self.session.outbox.size + self._transport.held
+        return self.session.outbox.size + self._bursts.held + self._transport.held
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a burst runs, or waits for its sync."""
+        return self._bursts.at_work
 
     @property
     def progress(self) -> int:
         """Grows whenever the peer takes a piece that was sent, or a burst it sent has been served."""
-        return self._transport.sends + self.bursts
+        return self._transport.sends + self._bursts.released
 
     def relieve(self) -> None:
         """There is room again in the shared budget: resume reading and deliveries."""

@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+from qrusty_trio.api.ws_burst import Burst
 from qrusty_trio.api.ws_outbox import HandedOut
-from qrusty_trio.api.ws_requests import Burst
 
 
 class ConnectionNotes(Protocol):

@@ -166,15 +166,16 @@ class Engine:
         self.committer.when_durable(callback, peers)
 
     async def transact(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
-        """Run `function(broker, now)` in one transaction. With `sync`, wait until that is as durable as promised.
-
-        Raises StorageFault; the changes of `function` are not stored then.
-        """
-        with self._transaction(defer=sync and self.committer.waits) as now:
-            result = function(self.broker, now)
+        """Like `change`. With `sync`, wait until that is as durable as promised."""
+        result = self.change(function, sync=sync)
         if sync:
             await self.committer.durable()
         return result
+
+    def change(self, function: Callable[[Broker, int], T], *, sync: bool) -> T:
+        """Run `function(broker, now)` in one transaction. Raises StorageFault; nothing of it is stored then."""
+        with self._transaction(defer=sync and self.committer.waits) as now:
+            return function(self.broker, now)
 
     def give_back(self, reply: Reply) -> None:
         """Undo the deliveries of a reply that could not be sent; uncounted. See `api.call.Engine.give_back`."""

@@ -14,9 +14,9 @@ from time import time_ns
 from typing import Final
 
 from qrusty_trio.api.identity import identity_in_trace
+from qrusty_trio.api.ws_burst import Burst
 from qrusty_trio.api.ws_frames import Request
 from qrusty_trio.api.ws_outbox import HandedOut
-from qrusty_trio.api.ws_requests import Burst
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 from qrusty_trio.telemetry.served import ID_BYTES, PUBLISHES, WEBSOCKET, Served
 

@@ -19,6 +19,7 @@ from qrusty_trio.api import (
     locking,
     overview,
     reports,
+    ws_burst,
     ws_frames,
     ws_requests,
 )
@@ -335,7 +336,7 @@ def names_read(type_: str, fields: set[str], world: World) -> None:
     world.queue("jobs")
     peer = Peer(world)
     peer.ask(*[each for each in described.given if each["type"] != "publish"])
-    burst = ws_requests.Burst([request])
+    burst = ws_burst.Burst([request])
     function, _ = ws_requests._FUNCTIONS[type_]
     try:
         function(peer.session, burst, Recording(), world.broker, world.now)  # type: ignore[arg-type]  # stands in for one
@@ -374,4 +375,4 @@ def test_every_code_of_a_frame_is_described_and_no_other() -> None:
     assert refused | {"starting", "read_only", "storage_error", *frames.OF_TOKENS} == set(frames.ERRORS)
     for each in frames.FRAMES:
         assert set(each.errors) <= set(frames.ERRORS)
-        assert ("storage_error" in each.errors) == (each.type in ws_requests.STORING)
+        assert ("storage_error" in each.errors) == (each.type in ws_burst.STORING)

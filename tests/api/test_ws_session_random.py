@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from qrusty_trio.api.ws_requests import CHANGING
+from qrusty_trio.api.ws_burst import CHANGING
 from tests.api.ws_peer import Peer, World
 
 QUEUES = ["a", "b", "missing"]

@@ -48,7 +48,7 @@ from qrusty_trio.core.dispatch import Dispatcher
 from qrusty_trio.core.pressure import Level
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.http import websocket
+from qrusty_trio.http import websocket, websocket_bursts
 from qrusty_trio.http.seldom import Seldom
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
@@ -126,7 +126,8 @@ PIECES: list[tuple[Any, str, int]] = [
     (ws_outbox, "ROOM_BYTES", 1200),
     (ws_outbox, "FULL_BYTES", 5000),
     (ws_outbox, "TAKE_BYTES", 300),
-    (websocket, "REQUESTS_PER_STEP", 3),
+    (websocket_bursts, "REQUESTS_PER_STEP", 3),
+    (websocket_bursts, "UNANSWERED_BYTES", 1500),
 ]
 """What the server does in one step, made so small that a few messages need many steps."""
 

@@ -1,0 +1,277 @@
+"""What arrives over a WebSocket while the disk works: it runs, and is answered in order after its own sync."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from qrusty_trio.api.ws_burst import Burst
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, REQUEST_BYTES, WsSession
+from qrusty_trio.config import Fsync
+from qrusty_trio.errors import DiskFull
+from qrusty_trio.http.fast_websocket import FastWebSocketTransport
+from qrusty_trio.http.websocket import WebSocketServices, serve_connection
+from qrusty_trio.http.websocket_bursts import UNANSWERED_BYTES
+from qrusty_trio.logs import LogRing
+from qrusty_trio.server.engine import Engine
+from tests.http.ws_raw import CLOSE, TEXT, frame
+from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publish, run, until_back
+
+PAYLOADS = tuple(str(number) for number in range(5))
+
+
+class Peer:
+    """A WebSocket of the engine, on a stream in memory."""
+
+    def __init__(self, engine: Engine) -> None:
+        ours, self.stream = trio.testing.memory_stream_pair()
+        self.services = WebSocketServices(engine, engine.dispatcher, engine.services.gate, LogRing(), 600, 600)
+        protocol = ServerProtocol(state=OPEN, max_size=MAX_FRAME_BYTES)
+        self.transport = FastWebSocketTransport(ours, protocol, self.services.budget)
+        self._received = b""
+
+    async def send(self, *requests: dict[str, Any]) -> None:
+        """Send them as one burst, and let it be served as far as it can be."""
+        await self.stream.send_all(b"".join(frame(TEXT, json.dumps(each).encode()) for each in requests))
+        await trio.testing.wait_all_tasks_blocked()
+
+    async def _take(self, count: int) -> bytes:
+        while len(self._received) < count:
+            with trio.fail_after(STEP_SECONDS):
+                more = await self.stream.receive_some()
+            assert more, "the server closed"
+            self._received += more
+        taken, self._received = self._received[:count], self._received[count:]
+        return taken
+
+    async def read(self) -> dict[str, Any]:
+        first, length = await self._take(2)
+        if length == 126:
+            length = int.from_bytes(await self._take(2), "big")
+        data = await self._take(length)
+        if first & 0xF == CLOSE:
+            return {"closed": int.from_bytes(data[:2], "big")}
+        fields: dict[str, Any] = json.loads(data)
+        return fields
+
+    async def nothing_came(self) -> bool:
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0):
+            self._received += await self.stream.receive_some()
+        return not self._received
+
+
+@asynccontextmanager
+async def connected(engine: Engine) -> AsyncIterator[Peer]:
+    async with trio.open_nursery() as nursery:
+        peer = Peer(engine)
+        nursery.start_soon(serve_connection, peer.transport, peer.services)
+        yield peer
+        await peer.stream.aclose()
+
+
+def put(payload: str) -> dict[str, Any]:
+    return {"type": "publish", "queue": "q", "payload": payload, "req_id": payload}
+
+
+SUBSCRIBE = {"type": "subscribe", "queue": "q", "req_id": "subscribe"}
+
+
+def stored(engine: Engine) -> int:
+    return engine.broker.catalog.by_name["q"].available
+
+
+# Verifies: WS-0054
+async def test_requests_run_while_earlier_ones_wait_for_their_sync(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            syncs = store.syncs
+            await peer.send(put("0"))
+            await store.until_sync_begins()
+            for payload in PAYLOADS[1:]:
+                await peer.send(put(payload))
+            assert stored(engine) == 1 + len(PAYLOADS)
+            assert await peer.nothing_came()
+        assert [(await peer.read())["req_id"] for _ in PAYLOADS] == list(PAYLOADS)
+        assert store.syncs == syncs + 2  # one covers all that came during the first
+
+
+# Verifies: WS-0054
+async def test_an_ack_runs_while_the_publish_waits_for_its_sync(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        await peer.send(SUBSCRIBE)
+        assert (await peer.read())["req_id"] == "subscribe"
+        first = await peer.read()
+        with store.held():
+            await peer.send(put("x"))
+            await store.until_sync_begins()
+            delivery = await peer.read()
+            assert delivery["payload"] == "x"
+            for each in (first, delivery):
+                await peer.send({"type": "ack", "queue": "q", "id": each["id"], "req_id": each["payload"]})
+            assert engine.broker.locks.count == 0
+            assert await peer.nothing_came()
+        assert [(await peer.read())["req_id"] for _ in range(3)] == ["x", "first", "x"]
+
+
+# Verifies: WS-0054
+async def test_a_request_that_changes_nothing_is_answered_in_turn(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            await peer.send(put("x"))
+            await peer.send({"type": "unsubscribe", "queue": "q", "req_id": "none"})
+            await peer.send({"type": "unknown", "req_id": "refused"})
+            assert await peer.nothing_came()
+        assert [(await peer.read())["req_id"] for _ in range(3)] == ["x", "none", "refused"]
+
+
+# Verifies: WS-0012, WS-0054
+@pytest.mark.parametrize("subscribes", [1, 2])
+async def test_no_delivery_passes_the_response_to_its_subscribe(store: WatchedStorage, subscribes: int) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first", queue="q"), publish("first", queue="p"))
+        asks = [SUBSCRIBE | {"queue": queue, "req_id": queue} for queue in "qp"[:subscribes]]
+        with store.held():
+            await peer.send(put("x"))
+            for ask in asks:
+                await peer.send(ask)
+            await peer.send(put("y"))
+            assert await peer.nothing_came()
+        # Every subscribe, the two publishes, and the messages.
+        told: set[str] = set()
+        for _ in range(subscribes + 2 + subscribes + 2):
+            got = await peer.read()
+            if got["type"] == "deliver":
+                assert got["queue"] in told
+            else:
+                told.add(got["req_id"])
+
+
+# Verifies: PER-0040, WS-0011, WS-0054
+async def test_a_sync_that_fails_is_told_to_all_that_waited(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            await peer.send(put("x"))
+            await store.until_sync_begins()
+            await peer.send(put("y"), {"type": "unsubscribe", "queue": "q", "req_id": "none"})
+            await peer.send(put("z"))
+            store.sync_fault = DiskFull("No space left on the device.")
+        responses = [await peer.read() for _ in range(4)]
+        assert [each["req_id"] for each in responses] == ["x", "y", "none", "z"]
+        assert [each.get("code") for each in responses] == ["storage_error", "storage_error", None, "storage_error"]
+        assert await peer.read() == {"closed": 1013}
+        await until_back(engine)
+
+
+# Verifies: WS-0020, WS-0021, WS-0054
+async def test_what_waits_is_bounded_and_counted(store: WatchedStorage) -> None:
+    size = 20_000
+    fit = UNANSWERED_BYTES // (size + REQUEST_BYTES) + 1
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            for _ in range(2 * fit):
+                await peer.send(put("x" * size) | {"req_id": "one"})
+            assert stored(engine) == 1 + fit
+            assert peer.services.budget.held > UNANSWERED_BYTES
+            assert next(iter(peer.services.connections)).held >= UNANSWERED_BYTES
+        for _ in range(2 * fit):
+            assert (await peer.read())["req_id"] == "one"
+        assert peer.services.budget.held == 0
+
+
+# Verifies: WS-0020, WS-0054
+async def test_a_peer_that_does_not_read_is_read_on(store: WatchedStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The writer waits for the peer, so it releases nothing. The peer may write all the while, before it reads."""
+    reads = trio.Event()
+
+    async def send(self: FastWebSocketTransport, frames: list[bytes]) -> None:
+        await reads.wait()
+
+    monkeypatch.setattr(FastWebSocketTransport, "send", send)
+    async with engine_on(store, Fsync.NEVER) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        many = 3 * UNANSWERED_BYTES // REQUEST_BYTES
+        for number in range(many):
+            await peer.send(put("x"), SUBSCRIBE if number % 100 == 50 else put("y"))
+        total = engine.broker.catalog.by_name["q"]
+        assert total.next_sequence > 1.9 * many
+        reads.set()
+
+
+# Verifies: WS-0020, WS-0054
+async def test_a_subscribe_waits_for_no_peer_that_does_not_read(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync before it is over, and the writer does not come to release what waited for it."""
+
+    async def send(self: FastWebSocketTransport, frames: list[bytes]) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(FastWebSocketTransport, "send", send)
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        await peer.send({"type": "unsubscribe", "queue": "q"})
+        with store.held():
+            await peer.send(put("x"))
+            await store.until_sync_begins()
+        await run(engine, publish("second"))
+        await peer.send(SUBSCRIBE)
+        await peer.send(put("y"))
+        assert engine.broker.catalog.by_name["q"].next_sequence == 4
+
+
+# Verifies: WS-0020, WS-0032, WS-0054
+@pytest.mark.parametrize("end", ["sync", "fault"])
+async def test_a_peer_that_leaves_meanwhile(store: WatchedStorage, end: str) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            await peer.send(put("x"))
+            await store.until_sync_begins()
+            await peer.send(put("y"))
+            await peer.stream.aclose()
+            await trio.testing.wait_all_tasks_blocked()
+            assert not peer.services.connections
+            assert peer.services.budget.held == 0
+            if end == "fault":
+                store.sync_fault = DiskFull("No space left on the device.")
+        if end == "sync":
+            assert len(await run(engine, publish("later"))) == 1
+            assert stored(engine) == 4
+        else:
+            with trio.fail_after(STEP_SECONDS):
+                await engine.broken.wait()
+            await until_back(engine)
+        assert peer.services.budget.held == 0
+
+
+# Verifies: WS-0020, WS-0054
+async def test_an_error_in_a_response_ends_that_connection_alone(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sync calls back, and an error there would end the server."""
+
+    def fail(self: WsSession, burst: Burst) -> None:
+        raise RuntimeError("broken")
+
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            await peer.send(put("x"))
+            monkeypatch.setattr(WsSession, "finish", fail)
+        assert await peer.read() == {"closed": 1011}
+        monkeypatch.undo()
+        await run(engine, publish("later"))
