@@ -341,14 +341,15 @@ class WsConnection:
         """Nothing can be sent any more. Serve what the peer has sent: its acks, and perhaps its close frame."""
         session = self.session
         self._tasks.deadline = min(self._tasks.deadline, trio.current_time() + HEAR_SECONDS)
+        self._bursts.release()
         while session.close_code is None or self.at_work:
             for name in list(session.subscriptions):
                 session.unsubscribe(name)
             session.ignore_logs()
-            self._bursts.release()
             session.outbox.close()
             self._drained.set()
             await self._output.wait()
+            self._bursts.release()
 
     async def _watch(self) -> None:
         """Close with 1001 if the peer shows no sign of life after a ping."""

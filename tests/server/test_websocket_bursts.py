@@ -17,12 +17,14 @@ from qrusty_trio.api.ws_burst import Burst
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, REQUEST_BYTES, WsSession
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import DiskFull
+from qrusty_trio.http import websocket
 from qrusty_trio.http.fast_websocket import FastWebSocketTransport
+from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket import WebSocketServices, serve_connection
 from qrusty_trio.http.websocket_bursts import UNANSWERED_BYTES
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.engine import Engine
-from tests.http.ws_raw import CLOSE, TEXT, frame
+from tests.http.ws_raw import CLOSE, PING, TEXT, frame
 from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publish, run, until_back
 
 PAYLOADS = tuple(str(number) for number in range(5))
@@ -275,3 +277,30 @@ async def test_an_error_in_a_response_ends_that_connection_alone(
         assert await peer.read() == {"closed": 1011}
         monkeypatch.undo()
         await run(engine, publish("later"))
+
+
+# Verifies: WS-0032, WS-0054
+async def test_a_peer_that_hears_nothing_any_more_is_let_go_after_its_sync(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last requests are served; then nothing is left to wait for."""
+
+    async def send(self: FastWebSocketTransport, frames: list[bytes]) -> None:
+        raise ConnectionLost
+
+    monkeypatch.setattr(FastWebSocketTransport, "send", send)
+    monkeypatch.setattr(websocket, "HEAR_SECONDS", 1000)
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            await peer.send(put("x") | {"no_reply": True})
+            await store.until_sync_begins()
+            await peer.stream.send_all(frame(PING, b""))
+            await trio.testing.wait_all_tasks_blocked()
+            await peer.stream.send_all(frame(CLOSE, b""))
+            await trio.testing.wait_all_tasks_blocked()
+            assert peer.services.connections
+        await run(engine, publish("later"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert not peer.services.connections
+        assert peer.services.budget.held == 0
