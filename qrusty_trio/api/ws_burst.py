@@ -48,13 +48,13 @@ class Burst:
                 types.add(each.type)
                 if each.ids is not None:
                     weight += len(each.ids)
-                elif each.messages is not None:
+                if each.messages is not None:
                     weight += len(each.messages)
         self.weight = weight
         """Approximate number of operations."""
         self.changes = not changing.isdisjoint(types)
         """Whether the responses must wait until the changes are durable."""
-        self.subscribes = "subscribe" in types
+        self.subscribes = not types.isdisjoint(("subscribe", "subscribe-logs"))
         self.next = 0
         """Index of the next request to run."""
         self.admitted = False

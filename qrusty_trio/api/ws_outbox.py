@@ -1,8 +1,8 @@
 """The frames that one connection has yet to send: responses and deliveries, in order and bounded.
 
 Rule: no frame is dropped to save room. Instead, the connection gets no deliveries while more than a little waits
-(`room`), and reads no requests while the outbox is `full`. So it can hold at most that limit and the responses of one
-burst.
+(`room`), and reads no requests while the outbox is `full`. So it can hold at most that limit and the responses of the
+bursts that wait for a sync.
 
 Where locks are synced, a delivery and whatever was added after it wait for that sync. So frames leave in the order in
 which they were added.

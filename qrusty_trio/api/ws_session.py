@@ -3,7 +3,7 @@
 Rule: frames that arrived together are one burst. `http.websocket` takes it through three steps:
 
     burst = session.receive(frames)            # decoded; nothing has happened yet
-    session.run(burst, broker, now, budget)    # inside Engine.transact; repeated while it returns True
+    session.run(burst, broker, now, budget)    # inside Engine.change; repeated while it returns True
     session.finish(burst)                      # the changes are durable: the responses may be sent
 
 It then sends what `take` returns, until `close_code` is set and nothing is left. Responses come in the order of the
@@ -262,6 +262,7 @@ class WsSession:
 
     def follow_logs(self) -> None:
         if self._log_reader is None:
+            self.outbox.hold()
             self._log_reader = LogReader(self._logs, self._wake)
 
     def replace_principal(self, principal: Principal | None) -> None:

@@ -1,8 +1,9 @@
 """The tasks of a WebSocket connection, between its transport (which moves frames) and its session (what they mean).
 
-Rule: one task reads, one writes, one watches for silence and one waits for the server to stop; they share only the
-session. The reader runs a burst through the engine before it reads on, and waits while the outbox is full. Only the
-writer sends. So a peer that reads slowly delays its own requests and deliveries, and nobody else's.
+Rule: one task reads, one writes, one watches for silence and one waits for the server to stop; they share the session
+and its bursts. The reader runs a burst through the engine, and reads on while its changes wait for a sync
+(`websocket_bursts`). It waits while the outbox is full or too much is unanswered. Only the writer sends. So a peer that
+reads slowly delays its own requests and deliveries, and nobody else's.
 
 When the connection ends, for whatever reason, its subscriptions leave the dispatcher at once, and the engine takes back
 what was delivered and not settled. Only then may anything wait for the peer. A connection is a bulkhead: an exception
@@ -187,6 +188,7 @@ class WsConnection:
         self._output = _Signal()
         self._drained = _Signal()
         self._lost = False
+        self._heard = 0
         self._tasks = trio.CancelScope()
         """The nursery's cancel scope, once it is open."""
         self.consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
@@ -302,6 +304,7 @@ class WsConnection:
                     await bursts.serve(burst)
                 # Do not keep the burst while waiting for more.
                 del burst
+                self._heard += 1
                 if transport.control_bytes():
                     self._output.set()
         except Finished:
@@ -409,7 +412,7 @@ class WsConnection:
     @property
     def progress(self) -> int:
         """Grows whenever the peer takes a piece that was sent, or a burst it sent has been served."""
-        return self._transport.sends + self._bursts.released
+        return self._transport.sends + self._heard + self._bursts.released
 
     def relieve(self) -> None:
         """There is room again in the shared budget: resume reading and deliveries."""

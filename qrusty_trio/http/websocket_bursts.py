@@ -68,10 +68,10 @@ class Bursts:
         self._engine = engine
         self._session = session
         self._notes = notes
+        self._budget = budget
         self._wake = wake
         self._served: deque[Burst] = deque()
         """Those whose responses were not released yet, in order."""
-        self._budget = budget
         self.held = 0
         """Memory that they take, in bytes, roughly."""
         self._turn: trio.Event | None = None
@@ -82,7 +82,7 @@ class Bursts:
     @property
     def at_work(self) -> bool:
         """Whether a burst runs, or waits for its sync."""
-        return bool(self._served)
+        return any(not each.over for each in self._served)
 
     @property
     def full(self) -> bool:
@@ -90,10 +90,8 @@ class Bursts:
         return self.held >= UNANSWERED_BYTES
 
     async def serve(self, burst: Burst) -> None:
-        """Run a burst. Returns while its changes wait for a sync."""
+        """Run a burst, a subscribe after those before it. Returns while its changes wait for a sync."""
         before = self._served[-1] if self._served else None
-        if self._notes is not None:
-            burst.begun = time_ns()
         self._served.append(burst)
         self._hold(burst.size)
         if before is not None and (before.subscribes or burst.subscribes):
@@ -104,15 +102,17 @@ class Bursts:
                 await self._turn.wait()
                 self.release()
             self._turn = None
+        if self._notes is not None:
+            burst.begun = time_ns()
         engine = self._engine
         run = partial(self._run, burst)
         try:
-            if burst.weight <= REQUESTS_PER_STEP:
-                engine.change(run, sync=burst.changes)
-            else:
-                # Run it in steps, so that other connections get their turn. One sync at the end covers them all.
-                while engine.change(run, sync=False):
-                    await trio.lowlevel.checkpoint()
+            at_once = burst.weight <= REQUESTS_PER_STEP
+            # Run it in steps, so that other connections get their turn. One sync at the end covers them all.
+            while engine.change(run, sync=burst.changes and at_once):
+                at_once = False
+                await trio.lowlevel.checkpoint()
+            if not at_once:
                 engine.change(lambda broker, now: None, sync=burst.changes)
         except StorageFault as fault:
             self._over(burst, fault)
@@ -153,5 +153,9 @@ class Bursts:
 
     def let_go(self) -> None:
         """The connection has ended: nothing is released any more."""
+        for burst in self._served:
+            if self._notes is not None and burst.next == len(burst.requests):
+                self._notes.served(burst, burst.begun)
+            burst.requests, burst.responses, burst.publisher = [], [], None
         self._served.clear()
         self._hold(-self.held)

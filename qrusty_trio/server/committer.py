@@ -221,6 +221,8 @@ class Committer:
             group, self._group = self._group, _Group()
             await self._sync(group, ways.sync)
             self._window.synced(group.peers)
+            # A WebSocket may have sent more while it waited.
+            self._window.came(self._group.peers)
             self._window_begin = trio.current_time()
 
     async def _hold(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from qrusty_trio.api.ws_burst import Burst
+from qrusty_trio.api.ws_frames import Request
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, REQUEST_BYTES, WsSession
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import DiskFull
@@ -22,10 +24,32 @@ from qrusty_trio.http.fast_websocket import FastWebSocketTransport
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket import WebSocketServices, serve_connection
 from qrusty_trio.http.websocket_bursts import UNANSWERED_BYTES
+from qrusty_trio.http.websocket_notes import TakeNotes
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.engine import Engine
 from tests.http.ws_raw import CLOSE, PING, TEXT, frame
 from tests.server.engines import STEP_SECONDS, WatchedStorage, engine_on, publish, run, until_back
+
+EXTENDED = {126: 2, 127: 8}
+"""Bytes of a longer length (RFC 6455, 5.2)."""
+
+
+class Notes:
+    """Keeps what it is told of."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+
+    def __call__(self, traceparents: Any) -> Notes:
+        return self
+
+    def served(self, burst: Burst, begun: int) -> None:
+        assert begun
+        self.requests += [each for each in burst.requests if isinstance(each, Request)]
+
+    def delivered(self, handed_out: Any, begun: int) -> None:
+        raise AssertionError("nothing was")
+
 
 PAYLOADS = tuple(str(number) for number in range(5))
 
@@ -33,9 +57,12 @@ PAYLOADS = tuple(str(number) for number in range(5))
 class Peer:
     """A WebSocket of the engine, on a stream in memory."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, take_notes: TakeNotes | None) -> None:
         ours, self.stream = trio.testing.memory_stream_pair()
-        self.services = WebSocketServices(engine, engine.dispatcher, engine.services.gate, LogRing(), 600, 600)
+        self.logs = LogRing()
+        self.services = WebSocketServices(
+            engine, engine.dispatcher, engine.services.gate, self.logs, 600, 600, take_notes=take_notes
+        )
         protocol = ServerProtocol(state=OPEN, max_size=MAX_FRAME_BYTES)
         self.transport = FastWebSocketTransport(ours, protocol, self.services.budget)
         self._received = b""
@@ -56,8 +83,8 @@ class Peer:
 
     async def read(self) -> dict[str, Any]:
         first, length = await self._take(2)
-        if length == 126:
-            length = int.from_bytes(await self._take(2), "big")
+        if length in EXTENDED:
+            length = int.from_bytes(await self._take(EXTENDED[length]), "big")
         data = await self._take(length)
         if first & 0xF == CLOSE:
             return {"closed": int.from_bytes(data[:2], "big")}
@@ -72,9 +99,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected(engine: Engine) -> AsyncIterator[Peer]:
+async def connected(engine: Engine, take_notes: TakeNotes | None = None) -> AsyncIterator[Peer]:
     async with trio.open_nursery() as nursery:
-        peer = Peer(engine)
+        peer = Peer(engine, take_notes)
         nursery.start_soon(serve_connection, peer.transport, peer.services)
         yield peer
         await peer.stream.aclose()
@@ -304,3 +331,122 @@ async def test_a_peer_that_hears_nothing_any_more_is_let_go_after_its_sync(
         await trio.testing.wait_all_tasks_blocked()
         assert not peer.services.connections
         assert peer.services.budget.held == 0
+
+
+# Verifies: WS-0017
+@pytest.mark.parametrize(
+    ("count", "characters", "more"),
+    [
+        (2, 300_000, {}),
+        (3, 300_000, {}),
+        (6, 300_000, {}),
+        (1000, 1, {}),
+        (1000, 1, {"ids": []}),
+        (1000, 1, {"ids": ["a"]}),
+    ],
+)
+async def test_a_batch_is_stored_whole_and_answered(
+    store: WatchedStorage, count: int, characters: int, more: dict[str, Any]
+) -> None:
+    """However it is cut into steps: by the number of its messages, or by their size."""
+    messages = [{"priority": 0, "payload": f"{number}".ljust(characters)} for number in range(count)]
+    batch = {"type": "batch-publish", "queue": "q", "req_id": "batch", "messages": messages}
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        await peer.send(batch | more)
+        await peer.send({"type": "unsubscribe", "queue": "q", "req_id": "after"})
+        assert [(await peer.read())["req_id"] for _ in range(2)] == ["batch", "after"]
+        assert stored(engine) == 1 + count
+
+
+# Verifies: WS-0021, WS-0054
+async def test_a_connection_that_waits_for_its_peer_alone_is_not_at_work(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its burst is done. What it waits for is that the peer takes something; so it may be cut off."""
+
+    async def send(self: FastWebSocketTransport, frames: list[bytes]) -> None:
+        await trio.sleep_forever()
+
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        monkeypatch.setattr(FastWebSocketTransport, "send", send)
+        await peer.send(SUBSCRIBE)
+        (connection,) = peer.services.connections
+        with store.held():
+            await peer.send(put("x"))
+            await store.until_sync_begins()
+            assert connection.at_work
+        await run(engine, publish("second"))
+        assert not connection.at_work
+
+
+# Verifies: WS-0021
+async def test_a_piece_of_a_frame_is_progress(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        await trio.testing.wait_all_tasks_blocked()
+        (connection,) = peer.services.connections
+        seen = {connection.progress}
+        data = frame(TEXT, json.dumps(put("x" * 1000)).encode())
+        for begin in range(0, len(data), 200):
+            await peer.stream.send_all(data[begin : begin + 200])
+            await trio.testing.wait_all_tasks_blocked()
+            seen.add(connection.progress)
+        assert len(seen) >= len(data) // 200
+
+
+# Verifies: WS-0054
+@pytest.mark.parametrize("together", [True, False])
+async def test_no_log_passes_the_response_to_its_subscribe(store: WatchedStorage, together: bool) -> None:
+    async with engine_on(store) as engine, connected(engine) as peer:
+        await run(engine, publish("first"))
+        logger = logging.getLogger("qrusty_trio.tests")
+        logger.addHandler(peer.logs)
+        try:
+            logger.warning("one")
+        finally:
+            logger.removeHandler(peer.logs)
+        requests = [put("x"), {"type": "subscribe-logs", "req_id": "logs"}]
+        with store.held():
+            for some in [requests] if together else [[each] for each in requests]:
+                await peer.send(*some)
+            assert await peer.nothing_came()
+        assert [(await peer.read()).get("req_id") for _ in range(3)] == ["x", "logs", None]
+
+
+# Verifies: WS-0032, WS-0054
+async def test_a_peer_that_left_leaves_nothing_with_the_sync(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bursts: list[Burst] = []
+    really = WsSession.run
+
+    def noted(self: WsSession, burst: Burst, *arguments: Any) -> bool:
+        bursts.append(burst)
+        return really(self, burst, *arguments)
+
+    monkeypatch.setattr(WsSession, "run", noted)
+    async with engine_on(store) as engine:
+        await run(engine, publish("first"))
+        with store.held():
+            async with connected(engine) as peer:
+                await peer.send(put("x"))
+                await store.until_sync_begins()
+                await peer.send(put("y"))
+            assert len(bursts) == 2
+            assert not any(burst.requests or burst.responses or burst.publisher for burst in bursts)
+        assert stored(engine) == 3
+
+
+# Verifies: API-0195
+async def test_what_ran_for_a_peer_that_left_is_noted(store: WatchedStorage) -> None:
+    notes = Notes()
+    async with engine_on(store) as engine:
+        await run(engine, publish("first"))
+        with store.held():
+            async with connected(engine, notes) as peer:
+                await peer.send(put("x"))
+                await store.until_sync_begins()
+                await peer.send(put("y"))
+        assert [request.req_id for request in notes.requests] == ["x", "y"]

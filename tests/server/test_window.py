@@ -163,6 +163,17 @@ async def test_a_sync_does_not_wait_longer_than_the_window(store: WatchedStorage
 
 
 # Verifies: PER-0060
+async def test_those_who_wait_already_are_not_waited_for(store: WatchedStorage, mock_clock: MockClock) -> None:
+    """A WebSocket sends on while its requests wait for a sync."""
+    async with engine_on(store) as engine:
+        with store.held():
+            first = await answer(engine, *PEERS)
+            again = await answer(engine, *PEERS)
+        await first.wait()
+        await again.wait()
+
+
+# Verifies: PER-0060
 async def test_there_is_no_window_once_its_time_is_over(store: WatchedStorage, mock_clock: MockClock) -> None:
     async with engine_on(store) as engine:
         await (await answer(engine, *PEERS)).wait()
