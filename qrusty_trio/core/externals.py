@@ -6,9 +6,13 @@ messages of a lost segment.
 
     EXTERNAL   segment (4) | queue number (4) | kind (1) | offset (8)  ->  message id (36) | key of the message
     META       "S" | segment (4) | queue number (4) | kind (1)         ->  count (8) | bytes (8) | end (8)
+               "P"                                                     ->  segment (4) | offset (8)
 
 Kind is LIVE for messages in MESSAGES and LOCKS, whose key is the one in MESSAGES. It is DEAD_LETTER for those in DEAD.
 `end` is the end of the last payload ever owned. A file that is shorter has lost something.
+
+The log and the segments are synced at the same time. So a power cut may leave a record whose payload was not synced
+yet. "P" tells where such payloads are: behind what had been synced when the record was written.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from qrusty_trio.core.journal import Journal
-from qrusty_trio.core.keys import SEGMENT_SUMS, prefix
+from qrusty_trio.core.keys import SEGMENT_SUMS, SEGMENTS_SYNCED, prefix
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.errors import PayloadNotStored, PayloadUnreadable, StorageFault
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
@@ -26,9 +30,12 @@ from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 LIVE = 0
 DEAD_LETTER = 1
 ID_BYTES = 36
+OFFSET_BYTES = 8
+"""At the end of an index key."""
 _KEY = struct.Struct(">IIBQ")
 _GROUP = struct.Struct(">IIB")
 _SUMS = struct.Struct(">QQQ")
+_PLACE = struct.Struct(">IQ")
 _GROUPS_PER_STEP = 1000
 
 
@@ -77,13 +84,17 @@ class Externals:
         self.store = store
         self._sums: dict[int, dict[tuple[int, int], Sums]] = {}
         """Segment -> (queue number, kind) -> sums. Sums with a count of 0 and empty segments are removed."""
+        self._synced = 0, 0
+        """Segment and offset that META has as synced."""
         self.failures = 0
         """Failed reads and writes of payloads since the start."""
         self.last_failure = ""
 
     def load(self) -> Iterator[None]:
-        """Read the sums. One step takes about a millisecond."""
+        """Read META. One step takes about a millisecond."""
         self._sums.clear()
+        synced = self._journal.get(self._journal.meta, SEGMENTS_SYNCED)
+        self._synced = _PLACE.unpack(synced) if synced is not None else (0, 0)
         begin, end = SEGMENT_SUMS, SEGMENT_SUMS + b"\xff" * (_GROUP.size + 1)
         while pairs := self._journal.scan(self._journal.meta, begin, end, _GROUPS_PER_STEP):
             for key, value in pairs:
@@ -113,6 +124,9 @@ class Externals:
         sums.octets += ref.length
         sums.end = max(sums.end, ref.offset + ref.length)
         journal.mark(sums)
+        if self._synced != self.store.synced:
+            self._synced = self.store.synced
+            journal.put(SEGMENTS_SYNCED, _PLACE.pack(*self._synced), journal.meta)
 
     def free(self, queue: Queue, packed: bytes, kind: int = LIVE) -> None:
         """Note that the record with this reference is gone."""
@@ -190,10 +204,37 @@ class Externals:
         """Segment -> minimum size of its file in bytes; a smaller file has lost payloads. Only segments in use."""
         return {segment: max(sums.end for sums in groups.values()) for segment, groups in self._sums.items()}
 
-    def entries(self, segment: int, begin: bytes, limit: int) -> list[Owned]:
-        """Up to `limit` entries of a segment with index key >= `begin` (b"": the start of the segment)."""
+    def unsynced(self) -> list[tuple[int, bytes, bytes]]:
+        """Segment, and first and last index key, of what was not known to be synced when its record was written.
+
+        Empty if META does not tell.
+        """
+        since, offset = self._synced
+        if not since:
+            return []
+        return [
+            (
+                segment,
+                sums.group + (offset if segment == since else 0).to_bytes(OFFSET_BYTES, "big"),
+                sums.group + b"\xff" * OFFSET_BYTES,
+            )
+            for segment, groups in sorted(self._sums.items())
+            for sums in groups.values()
+            if segment > since or (segment == since and sums.end > offset)
+        ]
+
+    def cut(self, group: bytes, end: int) -> None:
+        """Note that a queue owns nothing behind `end` in a segment. `group`: the beginning of its index keys."""
+        segment, queue_number, kind = _GROUP.unpack(group[: _GROUP.size])
+        sums = self._sums.get(segment, {}).get((queue_number, kind))
+        if sums is not None and sums.end > end:
+            sums.end = end
+            self._journal.mark(sums)
+
+    def entries(self, segment: int, begin: bytes, limit: int, end: bytes = b"") -> list[Owned]:
+        """Up to `limit` entries of a segment with an index key from `begin` to before `end` (b"": all of them)."""
         first = prefix(segment)
-        pairs = self._journal.scan(self._journal.external, max(begin, first), prefix(segment + 1), limit)
+        pairs = self._journal.scan(self._journal.external, max(begin, first), end or prefix(segment + 1), limit)
         found = []
         for index_key, value in pairs:
             _, queue_number, kind, offset = _KEY.unpack(index_key)

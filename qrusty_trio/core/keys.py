@@ -43,6 +43,8 @@ DEAD_INDEX = b"\xff"
 the queue, because no number begins with FF."""
 SEGMENT_SUMS = b"S"
 """META: SEGMENT_SUMS + segment (4), queue number (4), kind (1) -> see `externals`."""
+SEGMENTS_SYNCED = b"P"
+"""META: segment (4), offset (8): all that was appended before had been synced when the batch was written."""
 
 lock_key = struct.Struct(">IQ").pack
 """(queue number, lock number) -> key in LOCKS, or (queue number, dead-letter sequence) -> key in DEAD."""

@@ -29,13 +29,14 @@ class Place(NamedTuple):
     reference: bytes
 
 
-def places(broker: Broker, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
+def places(broker: Broker, segment: int, begin: bytes, end: bytes = b"") -> tuple[list[Place], bytes | None]:
     """The next payloads of a segment, and the index key to continue from (None: there are no more).
 
-    Starts at index key `begin` (b"": the start of the segment). Entries without a message are deleted.
+    Starts at index key `begin` and ends before `end` (b"" and b"": the whole segment). Entries without a message are
+    deleted.
     """
     externals = broker.payloads.externals
-    entries = externals.entries(segment, begin, PIECE)
+    entries = externals.entries(segment, begin, PIECE, end)
     found: list[Place] = []
     octets = 0
     for owned in entries:

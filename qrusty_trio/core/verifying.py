@@ -31,6 +31,7 @@ from qrusty_trio.core.keys import (
     PREFIX_BYTES,
     QUEUE_CONFIG,
     SEGMENT_SUMS,
+    SEGMENTS_SYNCED,
     KeyCoder,
     dead_index_key,
     prefix,
@@ -145,7 +146,7 @@ class Verifier:
 
     def _meta(self, key: bytes, value: bytes) -> None:
         kind, number = key[:1], key[1:]
-        if key in (_SCHEMA, NEXT_QUEUE) or (kind == SEGMENT_SUMS and len(number) == GROUP_BYTES):
+        if key in (_SCHEMA, NEXT_QUEUE, SEGMENTS_SYNCED) or (kind == SEGMENT_SUMS and len(number) == GROUP_BYTES):
             return
         if len(number) != PREFIX_BYTES or kind not in (QUEUE_CONFIG, COUNTERS, DEAD_FROM, LOCKS_FROM):
             self._problem("unknown_key", None, f"META has a key that means nothing: {key[:64].hex()}")

@@ -7,7 +7,7 @@ three policies promise:
     everysec   a sync every second: a power cut may lose the last second of acknowledged changes
     never      the operating system decides when to write: kill -9 loses nothing, a power cut may lose about 30 s
 
-Payload segments are synced before the log that refers to them.
+Payload segments are synced with the log that refers to them; the response waits for both.
 
 Requirements: SYS-0001, PER-0057
 """

@@ -19,13 +19,14 @@ import trio
 
 from qrusty_trio.core import relocation
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.externals import Externals
+from qrusty_trio.core.externals import OFFSET_BYTES, Externals
 from qrusty_trio.core.payloads import Removed
 from qrusty_trio.core.relocation import Place
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.storage.files import explained
+from qrusty_trio.storage.payload_format import CHECKSUM, CUT_OFF, SHORT_SEGMENT
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
 from qrusty_trio.wording import counted
@@ -36,6 +37,10 @@ LOOK_SECONDS = 1.0
 """Interval for recording removed messages and for checking whether payloads need repair."""
 RETRY_SECONDS = 10.0
 """Interval between attempts to repair payloads."""
+CUT_OFF_BYTES = 16 * 1024 * 1024
+"""Payload bytes looked at before the server is ready, roughly. Anything else cut off is found when it is read."""
+GROUP_BYTES = 4096
+"""What it takes to look for those of one queue in one segment, as so many payload bytes."""
 NOTE_AT = 1000
 """With this many removed messages, they are recorded without waiting for more."""
 NOTE_PIECE = 200
@@ -74,10 +79,19 @@ class Compactor:
     async def check(self) -> None:
         """Find segments that are missing, short or damaged. Call it at start-up, before anything is appended. Cheap.
 
+        What a power cut took before it was synced is removed before. Nobody was told that it is stored, and nobody may
+        be told that it is there already.
+
         Raises StartupRefused for a segment of another version, and StorageFault.
 
-        Requirements: PER-0037
+        Requirements: PER-0037, PER-0066
         """
+        room = CUT_OFF_BYTES
+        for segment, begin, end in self._externals.unsynced():
+            room -= GROUP_BYTES + await self._drop_cut_off(segment, begin, end, room)
+            if room <= 0:
+                break
+        await self._note()
         expected = self._externals.least_sizes()
         self._suspects = await trio.to_thread.run_sync(self._store.check, expected, limiter=self._limiter)
         for segment, reason in self._suspects.items():
@@ -254,8 +268,35 @@ class Compactor:
         what = counted(total, "message had lost its payload", "messages had lost their payload")
         log.error("payload segment %d: %s", segment, what)
 
-    async def _places(self, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
-        return await self._engine.transact(lambda broker, now: relocation.places(broker, segment, begin), sync=False)
+    async def _drop_cut_off(self, segment: int, first: bytes, last: bytes, most: int) -> int:
+        """Remove the messages among these index keys whose payload is broken, once about `most` bytes were read.
+
+        Returns how many bytes of payloads it looked at.
+        """
+        sound = int.from_bytes(first[-OFFSET_BYTES:], "big")
+        begin: bytes | None = first
+        octets = 0
+        while begin is not None and octets < most:
+            broken: list[tuple[Place, PayloadBroken]] = []
+            places, begin = await self._places(segment, begin, last)
+            for place, payload in zip(places, await self._read(places) if places else (), strict=True):
+                ref = PayloadRef.unpack(place.reference)
+                octets += ref.length
+                if isinstance(payload, PayloadBroken) and payload.reason in (SHORT_SEGMENT, CHECKSUM):
+                    broken.append((place, PayloadBroken(CUT_OFF, ref)))
+                else:
+                    sound = ref.offset + ref.length
+            if broken:
+                await self._engine.transact(partial(_drop, broken), sync=False)
+        if begin is None:
+            # Also what is gone since, such as a message that was acked, is no longer to be expected in the file.
+            await self._engine.transact(lambda broker, now: self._externals.cut(first, sound), sync=False)
+        return octets
+
+    async def _places(self, segment: int, begin: bytes, end: bytes = b"") -> tuple[list[Place], bytes | None]:
+        return await self._engine.transact(
+            lambda broker, now: relocation.places(broker, segment, begin, end), sync=False
+        )
 
     async def _read(self, places: list[Place]) -> list[bytes | PayloadBroken]:
         return await trio.to_thread.run_sync(self._read_in_thread, places, limiter=self._limiter)
@@ -283,18 +324,21 @@ class Compactor:
             return
         removed = broker.payloads.take_removed()
         when = datetime.fromtimestamp(self._engine.clock.now_ms() / 1000, UTC).isoformat(timespec="seconds")
-        log.error(
-            "%s '%s' of queue '%s' (%s); see %s",
-            counted(
-                len(removed),
-                "message had lost its payload and was removed:",
-                "messages had lost their payload and were removed, the first",
+        cut_off = [each for each in removed if each.reason == CUT_OFF]
+        lost = [each for each in removed if each.reason != CUT_OFF]
+        for level, some, one, many in (
+            (logging.ERROR, lost, "message had lost its payload and was", "messages had lost their payload and were"),
+            (
+                logging.WARNING,
+                cut_off,
+                "message was not synced yet when the power failed, and is",
+                "messages were not synced yet when the power failed, and are",
             ),
-            removed[0].id,
-            removed[0].queue,
-            removed[0].reason,
-            CURRENT,
-        )
+        ):
+            if some:
+                what = counted(len(some), f"{one} removed:", f"{many} removed, the first")
+                first = some[0]
+                log.log(level, "%s '%s' of queue '%s' (%s); see %s", what, first.id, first.queue, first.reason, CURRENT)
         written = 0
         why: object = f"it took more than {NOTE_SECONDS:.0f} s"
         # Shielded, because they are gone from the store and recorded nowhere else.

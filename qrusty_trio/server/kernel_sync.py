@@ -18,6 +18,7 @@ import errno
 import os
 import platform
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -30,6 +31,8 @@ _IOCB = struct.Struct("<QIIHhIQQqQII")
 _EVENT = struct.Struct("<QQqq")
 """`struct io_event`: number, address of the iocb, result, second result."""
 _FDSYNC = 3
+MOST = 4
+"""Most syncs under way at once."""
 _SIGNAL_EVENTFD = 1
 NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 """Errors of a sync that tell of the way, not of the disk: its file, or this kernel, has no such sync."""
@@ -56,18 +59,22 @@ class KernelSync:
             raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS)) from None
         self._system.argtypes = [ctypes.c_long] * 6
         self._system.restype = ctypes.c_long
-        self._number = 0
+        self._first = 0
+        """Number of the first sync of those under way."""
+        self._results: list[int | None] = []
+        """Of each of them, 0 or a negative error number; None while it runs."""
         # The kernel reads and writes these by address, so they live as long as this object, which waits for each sync.
-        self._iocb = ctypes.create_string_buffer(_IOCB.size)
-        self._iocbs = (ctypes.c_void_p * 1)(ctypes.addressof(self._iocb))
-        self._event = ctypes.create_string_buffer(_EVENT.size)
+        self._iocb = ctypes.create_string_buffer(_IOCB.size * MOST)
+        at = ctypes.addressof(self._iocb)
+        self._iocbs = (ctypes.c_void_p * MOST)(*range(at, at + _IOCB.size * MOST, _IOCB.size))
+        self._event = ctypes.create_string_buffer(_EVENT.size * MOST)
         self._event_at = ctypes.addressof(self._event)
         self._iocbs_at = ctypes.addressof(self._iocbs)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._context = 0
         context = ctypes.c_ulong(0)
         try:
-            self._call(setup, 1, ctypes.addressof(context))
+            self._call(setup, MOST, ctypes.addressof(context))
         except OSError:
             self.close()
             raise
@@ -80,8 +87,10 @@ class KernelSync:
         try:
             descriptor = os.memfd_create("sync", os.MFD_CLOEXEC)
             try:
-                self.submit(descriptor)
-                await self.wait()
+                self.submit([descriptor])
+                (error,) = await self.wait()
+                if error is not None:
+                    raise error
             finally:
                 os.close(descriptor)
         except BaseException:
@@ -89,38 +98,43 @@ class KernelSync:
             raise
         return self
 
-    def submit(self, descriptor: int) -> None:
-        """Begin an fdatasync of `descriptor`, which may be closed from then on. `wait` must follow.
+    def submit(self, descriptors: Sequence[int]) -> int:
+        """Begin an fdatasync of each, up to `MOST`. They may be closed from then on. `wait` must follow.
 
-        Raises `OSError` when the kernel takes none; then nothing was begun.
+        Returns how many the kernel took, the first ones. Raises `OSError` when it took none.
         """
-        self._number += 1
-        _IOCB.pack_into(
-            self._iocb, 0, self._number, 0, 0, _FDSYNC, 0, descriptor, 0, 0, 0, 0, _SIGNAL_EVENTFD, self._signal
-        )
-        if self._system(self._submit, self._context, 1, self._iocbs_at, 0, 0) != 1:
+        first = self._first = self._first + len(self._results)
+        for index, descriptor in enumerate(descriptors):
+            _IOCB.pack_into(
+                self._iocb,
+                index * _IOCB.size,
+                *(first + index, 0, 0, _FDSYNC, 0, descriptor, 0, 0, 0, 0, _SIGNAL_EVENTFD, self._signal),
+            )
+        self._results = []
+        begun = self._system(self._submit, self._context, len(descriptors), self._iocbs_at, 0, 0)
+        if begun < 1:
             raise _error()
+        self._results = [None] * begun
+        return int(begun)
 
-    async def wait(self) -> None:
-        """Wait for the end of what was submitted. Raises `OSError` when it failed."""
+    async def wait(self) -> list[OSError | None]:
+        """Wait for the end of what was begun. Returns how each ended, in order."""
         try:
-            result = await self._ended()
+            await self._ended()
         except trio.Cancelled:  # raised again at the next checkpoint, when the sync is over
             # Not a shield from the start, which takes 5 to 10 µs.
             with trio.CancelScope(shield=True):
-                result = await self._ended()
-        if result < 0:
-            raise OSError(-result, os.strerror(-result))
+                await self._ended()
+        return [OSError(-result, os.strerror(-result)) if result else None for result in self._results]
 
-    async def _ended(self) -> int:
+    async def _ended(self) -> None:
         while True:
             await trio.lowlevel.wait_readable(self._signal)
             # Before the look: what ends after it signals again.
             with suppress(BlockingIOError):
                 os.eventfd_read(self._signal)
-            result = self._completed()
-            if result is not None:
-                return result
+            if self._completed():
+                return
 
     def close(self) -> None:
         """Give the context back. Idempotent. Not while a sync runs."""
@@ -133,20 +147,22 @@ class KernelSync:
             context, self._context = self._context, 0
             self._call(self._destroy, context)
 
-    def _completed(self) -> int | None:
-        """The result of the sync under way, 0 or a negative error number; None while it runs."""
-        while True:
-            # Waits for none (0), takes one at most (1); no timeout. Interrupted, it has taken none: -1.
-            count = self._system(self._getevents, self._context, 0, 1, self._event_at, 0)
+    def _completed(self) -> bool:
+        """Whether all have ended."""
+        while None in self._results:
+            # Waits for none (0), takes those that ended; no timeout. Interrupted, it has taken none: -1.
+            count = self._system(self._getevents, self._context, 0, MOST, self._event_at, 0)
             if count == 0:
-                return None
+                return False
             if count < 0:
                 if ctypes.get_errno() == errno.EINTR:
                     continue
                 raise _error()
-            number, _, result, _ = _EVENT.unpack_from(self._event)
-            if number == self._number:
-                return int(result)
+            for index in range(count):
+                number, _, result, _ = _EVENT.unpack_from(self._event, index * _EVENT.size)
+                if number >= self._first:
+                    self._results[number - self._first] = int(result)
+        return True
 
     def _call(self, number: int, *arguments: int) -> int:
         found: int = self._system(number, *arguments, *(0,) * (5 - len(arguments)))

@@ -46,6 +46,8 @@ REFERENCE_BYTES = _REFERENCE.size
 MISSING_SEGMENT = "missing segment"
 SHORT_SEGMENT = "short segment"
 CHECKSUM = "checksum"
+CUT_OFF = "cut off"
+"""Reason: a power cut came before the payload was synced."""
 UNREADABLE = "unreadable"
 DAMAGED_HEADER = "damaged header"
 

@@ -15,7 +15,7 @@ the last successful sync of that segment stay in doubt. The segment is retired. 
 `recover`, which returns those bytes.
 
 To move a payload, sync between `append` and the write of the record with the new reference. The log with that record
-may reach the disk at any time, even before an unsynced payload.
+may reach the disk at any time, even before an unsynced payload. A sync may be carried out by its caller (`begin_sync`).
 
 Threads: everything may be called from any thread, concurrently. Only `append` and `retire` must come from a single
 thread. `_lock` guards the state of the segments. It is never held during an fsync, unlink or read. `_syncing` makes a
@@ -39,6 +39,7 @@ from qrusty_trio.errors import PayloadUnreadable, StartupRefused, StorageFault
 from qrusty_trio.storage import payload_format as form
 from qrusty_trio.storage.files import Directory, Opened, disk_fault, explained, sync_directory, write_whole
 from qrusty_trio.storage.payload_format import FRAME_BYTES, PayloadBroken, PayloadRef
+from qrusty_trio.storage.payload_sync import SegmentSync, Writer
 from qrusty_trio.storage.place import Place
 
 __all__ = ["PayloadBroken", "PayloadRef", "PayloadStore"]
@@ -49,24 +50,6 @@ MAX_OPEN_SEGMENTS = 32
 _GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
 """Read errors that mean the disk lost the bytes. Others (no descriptors, no memory) are transient: no message may be
 removed because of them."""
-
-
-class _Writer:
-    """A segment started by this process.
-
-    Its descriptor stays open until all of it is synced, because a failed write-back is reported only to descriptors
-    that were open at the time.
-    """
-
-    __slots__ = ("descriptor", "entered", "number", "size", "synced")
-
-    def __init__(self, number: int, descriptor: int) -> None:
-        self.number = number
-        self.descriptor = descriptor
-        self.size = 0
-        self.synced = 0
-        self.entered = False
-        """Whether the directory has been synced since the file was created."""
 
 
 class PayloadStore:
@@ -86,8 +69,10 @@ class PayloadStore:
         self._mark = highest
         self._next = max(highest, *sizes, 0) + 1
         self._segment_max_bytes = segment_max_bytes
-        self._active: _Writer | None = None
-        self._unsynced: dict[int, _Writer] = {}
+        self._active: Writer | None = None
+        self._unsynced: dict[int, Writer] = {}
+        self.synced: tuple[int, int] = 0, 0
+        """Segment and offset: all that this process appended before has been synced. (0, 0) before the first append."""
         self._doubtful: dict[int, int] = {}
         self._losses = 0
         """Number of failed syncs."""
@@ -213,40 +198,52 @@ class PayloadStore:
         """
         losses = self._losses
         with self._syncing:
-            with self._lock:
-                directory = self._directory
-                if self._doubtful or self._losses != losses:
-                    raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
-                covered = [(writer, writer.size) for writer in self._unsynced.values()]
-            failed: dict[int, int] = {}
-            cause: OSError | None = None
-            missing: str | None = None
-            for writer, _ in covered:
+            sync = self._begin(losses)
+            sync.run()
+            if sync.enters:
                 try:
-                    os.fdatasync(writer.descriptor)
+                    self._directory.sync()
                 except OSError as error:
-                    failed[writer.number] = writer.synced
-                    cause = error
-                    continue
-                if not os.fstat(writer.descriptor).st_nlink:
-                    # The file is synced but unlinked, so nothing will find it again.
-                    failed[writer.number] = 0
-                    missing = form.segment_name(writer.number)
-            if not all(writer.entered for writer, _ in covered):
-                try:
-                    directory.sync()
-                except OSError as error:
-                    failed |= {writer.number: 0 for writer, _ in covered if not writer.entered}
-                    cause = error
-            self._note_synced(covered, failed)
-            if cause is not None:
-                raise self._fault(cause) from cause
-            self.check_place()
-            if missing is not None:
-                raise StorageFault(
-                    f"The segment {missing} was removed from {self._path} under the running server: the messages in it "
-                    f"have lost their payload."
-                )
+                    sync.not_entered(error)
+            self._end(sync)
+
+    def begin_sync(self, most: int) -> SegmentSync | None:
+        """Begin a `sync` of up to so many segments whose fdatasyncs the caller carries out, and hands to `end_sync`.
+
+        Does not block. None if it must be left to `sync`: another one runs, a segment is new, or bytes are in doubt.
+        """
+        if not self._syncing.acquire(blocking=False):
+            return None
+        try:
+            sync = self._begin(self._losses)
+        except StorageFault:
+            sync = None
+        if sync is None or sync.enters or len(sync.descriptors) > most:
+            self._syncing.release()
+            return None
+        return sync
+
+    def end_sync(self, sync: SegmentSync) -> None:
+        """Note which fdatasyncs have ended. Raises as `sync` does."""
+        try:
+            self._end(sync)
+        finally:
+            self._syncing.release()
+
+    def _begin(self, losses: int) -> SegmentSync:
+        with self._lock:
+            if self._opened is None:
+                raise StorageFault("The payload store is closed.")
+            if self._doubtful or self._losses != losses:
+                raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
+            return SegmentSync(self._unsynced.values())
+
+    def _end(self, sync: SegmentSync) -> None:
+        self._note_synced(sync.covered, sync.failed)
+        if sync.cause is not None:
+            raise self._fault(sync.cause) from sync.cause
+        self.check_place()
+        sync.check_names(self._path)
 
     def check_place(self) -> None:
         """Raise `StorageFault` unless the directory is still where it was opened. Takes microseconds; any thread."""
@@ -354,7 +351,7 @@ class PayloadStore:
         self._disk_bytes += (size or 0) - before
         return before
 
-    def _writer_with_room(self, room: int, directory: Directory) -> _Writer:
+    def _writer_with_room(self, room: int, directory: Directory) -> Writer:
         writer = self._active
         if writer is not None and (writer.size == 0 or writer.size + room <= self._segment_max_bytes):
             return writer
@@ -365,7 +362,9 @@ class PayloadStore:
         descriptor = directory.open(form.segment_name(number), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._retire()
         self._next = number + 1
-        self._active = writer = _Writer(number, descriptor)
+        if self.synced == (0, 0):
+            self.synced = number, 0
+        self._active = writer = Writer(number, descriptor)
         self._set_size(number, 0)
         return writer
 
@@ -374,7 +373,7 @@ class PayloadStore:
         if writer is not None and writer.number not in self._unsynced:
             os.close(writer.descriptor)
 
-    def _take_back(self, writer: _Writer) -> None:
+    def _take_back(self, writer: Writer) -> None:
         """Truncate what a failed append left, so that the next one can use the same place."""
         try:
             os.ftruncate(writer.descriptor, writer.size)
@@ -393,7 +392,7 @@ class PayloadStore:
                     self._readers.popitem(last=False)
         return reader
 
-    def _note_synced(self, covered: list[tuple[_Writer, int]], failed: Mapping[int, int]) -> None:
+    def _note_synced(self, covered: list[tuple[Writer, int]], failed: Mapping[int, int]) -> None:
         with self._lock:
             self._doubtful |= failed
             self._losses += bool(failed)
@@ -402,6 +401,7 @@ class PayloadStore:
                 if not lost:
                     writer.entered = True
                     writer.synced = size
+                    self.synced = max(self.synced, (writer.number, size))
                 if lost or writer.size == size:
                     del self._unsynced[writer.number]
                     if writer is not self._active:

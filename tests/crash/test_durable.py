@@ -21,7 +21,7 @@ from tests.crash import audit
 from tests.crash.ledger import Ledger
 from tests.crash.test_kill import create_queues
 from tests.crash.test_kill_dead_letters import places
-from tests.crash.tracing import SYNCS, SystemCall, after_power_cut, read_trace, traced
+from tests.crash.tracing import SYNCS, SystemCall, after_power_cut, read_trace, traced, until
 from tests.crash.workers import GONE, BatchWorker, HttpWorker, WebSocketWorker
 from tests.server.running import child_server, client_of
 from tests.wire.http_client import HttpClient
@@ -178,19 +178,56 @@ async def test_many_at_once_are_synced_before_their_answers(tmp_path: Path, ledg
 
 
 # Verifies: PER-0026
-async def test_a_payload_file_is_synced_before_the_log(tmp_path: Path) -> None:
-    async with child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server:
+@pytest.mark.parametrize("kernel_syncs", [True, False], ids=["kernel", "thread"])
+async def test_a_payload_file_is_synced_before_its_answer(tmp_path: Path, kernel_syncs: bool) -> None:
+    tracer = traced(tmp_path / "trace", kernel_syncs=kernel_syncs)
+    async with child_server(tmp_path / "data", tracer, QRUSTY_FSYNC="always") as server:
         async with client_of(server) as client:
             for number in range(5):
                 await _post(client, "/publish", queue="q", priority=1, payload=f"{number}" * 10_000)
+            await _let_the_trace_follow(client)
         await server.kill()
     trace = Trace(tmp_path / "trace")
     segment_syncs = [call for call in trace.calls if call.name in SYNCS and call.path.endswith(".payloads")]
-    for number, response in enumerate(trace.responses):
+    for number, response in enumerate(trace.responses[:5]):
         content = f"{number}".encode() * 10_000
         write = next(call for call in trace.calls if call.path.endswith(".payloads") and content in call.data)
-        log_syncs = [sync for sync in trace.log_syncs if sync.end < response.begin]
-        assert any(write.end < sync.begin and sync.end < log_syncs[-1].begin for sync in segment_syncs)
+        assert any(write.end < sync.begin and sync.end < response.begin for sync in segment_syncs)
+        trace.check_covered(trace.log_writes[-1], SystemCall("", "", 10**9, inf))
+    assert sum(sync.by_kernel for sync in segment_syncs) == (4 if kernel_syncs else 0)
+
+
+# Verifies: PER-0066
+async def test_a_power_cut_between_log_and_payload(tmp_path: Path) -> None:
+    """The log was synced, and the segment beside it was not: nobody was answered, and nothing is taken for damage."""
+    config = {"ordering": "Fifo", "allow_duplicates": False}
+    payloads = [f"{number}" * 10_000 for number in range(5)]
+    async with (
+        child_server(tmp_path / "data", traced(tmp_path / "trace"), QRUSTY_FSYNC="always") as server,
+        client_of(server) as client,
+    ):
+        await _post(client, "/create-queue", name="q", config=config)
+        for payload in payloads:
+            await _post(client, "/publish", queue="q", priority=1, payload=payload)
+        await _let_the_trace_follow(client)
+        await server.kill()
+    calls = read_trace(tmp_path / "trace")
+    last = max(call.begin for call in calls if call.name in SYNCS and call.path.endswith(".payloads"))
+    after_power_cut(
+        until(calls, last, lambda call: call.name not in SYNCS or call.path.endswith(".log")),
+        tmp_path / "data",
+        tmp_path / "left",
+    )
+    async with child_server(tmp_path / "left") as server, client_of(server) as client:
+        stats = (await client.request("GET", "/queue-stats/q")).json()
+        assert stats["available"] == 4
+        # The publisher sends again what nobody answered for.
+        await _post(client, "/publish", queue="q", priority=1, payload=payloads[-1])
+        found = await _post(client, "/consume-batch/q", consumer_id="c", max_messages=10)
+        assert [message["payload"] for message in found["messages"]] == payloads
+        assert not [line for line in server.log if " ERROR " in line]
+    lines = (tmp_path / "left" / "removed-messages.jsonl").read_text().splitlines()
+    assert [json.loads(line)["reason"] for line in lines] == ["cut off"]
 
 
 # Verifies: PER-0003, PER-0004
@@ -228,7 +265,7 @@ async def test_power_cut(tmp_path: Path, ledger: Ledger, transport: str, kernel_
     workers = [kinds[transport](ledger, f"w{number}") for number in range(count)]
     await _load(tmp_path, ledger, workers, kernel_syncs=kernel_syncs)
     after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
-    audit.check(ledger, tmp_path / "left", tmp_path / "audit")
+    audit.check(ledger, tmp_path / "left", tmp_path / "audit", power_cut=True)
     assert sum(message.acked for message in ledger.messages.values()) > 50
 
 
@@ -300,7 +337,7 @@ async def test_a_power_cut_takes_what_was_not_synced(tmp_path: Path, ledger: Led
     await _load(tmp_path, ledger, _http_workers(ledger, WORKERS), policy="never")
     after_power_cut(read_trace(tmp_path / "trace"), tmp_path / "data", tmp_path / "left")
     with pytest.raises(AssertionError, match=r"answered messages are lost"):
-        audit.check(ledger, tmp_path / "left", tmp_path / "audit")
+        audit.check(ledger, tmp_path / "left", tmp_path / "audit", power_cut=True)
 
 
 def _http_workers(ledger: Ledger, count: int) -> list[Any]:

@@ -7,8 +7,8 @@ ended on an earlier line than another began came before it.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 
@@ -34,7 +34,7 @@ _LINE = re.compile(r"(\d+) +(?:<\.\.\. )?(\w+)(.*)", re.DOTALL)
 _DATA = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
 _DESCRIPTOR = re.compile(r"\(?(\d+|AT_FDCWD)<((?:\\x[0-9a-f]{2})*)>")
 _SUBMITTED = re.compile(r"aio_data=(0x\w+), aio_lio_opcode=IOCB_CMD_FDSYNC, aio_fildes=(\d+<(?:\\x[0-9a-f]{2})*>)")
-_COMPLETED = re.compile(r"\[\{data=(0x\w+), obj=0x\w+, res=(-?\d+)")
+_COMPLETED = re.compile(r"\{data=(0x\w+), obj=0x\w+, res=(-?\d+)")
 _RESULT = re.compile(r"= (-?\d+)[^=]*$")
 
 
@@ -119,14 +119,22 @@ def _with_kernel_syncs(calls: list[SystemCall]) -> list[SystemCall]:
     for call in calls:
         if call.name not in BY_KERNEL:
             others.append(call)
-        elif (found := _SUBMITTED.search(call.text)) is not None and call.result == 1:
-            running[found[1]] = SystemCall("fdatasync", f"({found[2]}", call.begin, inf, by_kernel=True)
-            others.append(running[found[1]])
-        elif (found := _COMPLETED.search(call.text)) is not None and call.result == 1:
-            sync = running.pop(found[1])
-            sync.end = call.end
-            sync.text += f") = {found[2]}"
+        elif call.name == "io_submit":
+            for number, descriptor in _SUBMITTED.findall(call.text)[: max(0, call.result)]:
+                running[number] = SystemCall("fdatasync", f"({descriptor}", call.begin, inf, by_kernel=True)
+                others.append(running[number])
+        else:
+            for number, result in _COMPLETED.findall(call.text)[: max(0, call.result)]:
+                sync = running.pop(number)
+                sync.end = call.end
+                sync.text += f") = {result}"
     return others
+
+
+def until(calls: Iterable[SystemCall], line: int, done: Callable[[SystemCall], bool]) -> list[SystemCall]:
+    """What had begun by that line of the trace. What had not ended then has, if it is `done`, and else never does."""
+    begun = [call for call in calls if call.begin <= line]
+    return [replace(call, end=line if done(call) else inf) if call.end > line else call for call in begun]
 
 
 class File:

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from qrusty_trio.server import kernel_sync
-from qrusty_trio.server.kernel_sync import KernelSync
+from qrusty_trio.server.kernel_sync import MOST, KernelSync
 from qrusty_trio.server.sync_ways import open_kernel
 
 MIB = 1024 * 1024
@@ -68,8 +68,8 @@ async def test_syncs_one_after_the_other(file: int) -> None:
     kernel = await opened()
     for _ in range(50):
         os.write(file, b"x")
-        kernel.submit(file)
-        await kernel.wait()
+        assert kernel.submit([file]) == 1
+        assert await kernel.wait() == [None]
     kernel.close()
     kernel.close()
     assert open_descriptors() == before
@@ -79,9 +79,36 @@ async def test_the_descriptor_may_be_closed_meanwhile(tmp_path: Path) -> None:
     kernel = await opened()
     descriptor = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
     os.write(descriptor, b"x" * MIB)
-    kernel.submit(descriptor)
+    kernel.submit([descriptor])
     os.close(descriptor)
     await kernel.wait()
+    kernel.close()
+
+
+# Verifies: PER-0064
+async def test_many_at_once(tmp_path: Path) -> None:
+    kernel = await opened()
+    descriptors = [os.open(tmp_path / f"{number}", os.O_RDWR | os.O_CREAT) for number in range(MOST)]
+    for some in (MOST, 1, 2, MOST):
+        for descriptor in descriptors:
+            os.write(descriptor, b"x" * MIB)
+        assert kernel.submit(descriptors[:some]) == some
+        assert await kernel.wait() == [None] * some
+    for descriptor in descriptors:
+        os.close(descriptor)
+    kernel.close()
+
+
+# Verifies: PER-0064
+async def test_those_before_one_that_is_refused_are_begun(file: int) -> None:
+    kernel = await opened()
+    reading, writing = os.pipe()
+    assert kernel.submit([file, writing, file]) == 1
+    assert await kernel.wait() == [None]
+    assert kernel.submit([file, file]) == 2
+    assert await kernel.wait() == [None, None]
+    os.close(reading)
+    os.close(writing)
     kernel.close()
 
 
@@ -90,12 +117,12 @@ async def test_a_file_without_syncs_is_refused_before_anything_begins(file: int)
     kernel = await opened()
     reading, writing = os.pipe()
     with pytest.raises(OSError, match="Invalid argument"):
-        kernel.submit(writing)
+        kernel.submit([writing])
     os.close(reading)
     os.close(writing)
     with pytest.raises(OSError, match="Bad file descriptor"):
-        kernel.submit(writing)
-    kernel.submit(file)
+        kernel.submit([writing])
+    kernel.submit([file])
     await kernel.wait()
     kernel.close()
 
@@ -108,7 +135,7 @@ async def test_what_is_begun_is_awaited_even_when_cancelled(file: int) -> None:
 
     async def sync() -> None:
         nonlocal ended
-        kernel.submit(file)
+        kernel.submit([file])
         await kernel.wait()
         ended = True
         await trio.lowlevel.checkpoint()
@@ -137,7 +164,7 @@ async def test_a_signal_for_nothing_is_harmless_between_syncs(file: int) -> None
     kernel = await opened()
     for _ in range(20):
         os.eventfd_write(kernel._signal, 1)
-        kernel.submit(file)
+        kernel.submit([file])
         await kernel.wait()
     kernel.close()
 
@@ -211,10 +238,14 @@ async def test_an_error_is_that_of_the_disk(tmp_path: Path) -> None:
         writer = os.open(disk / "file", os.O_RDWR | os.O_CREAT)
         other = os.open(disk / "file", os.O_RDWR)
         os.write(writer, os.urandom(6 * MIB))
-        kernel.submit(other)
-        with pytest.raises(OSError) as caught:  # noqa: PT011  # which one is for the file system to say
-            await kernel.wait()
-        assert caught.value.errno in (errno.ENOSPC, errno.EIO)
+        healthy = os.open(tmp_path / "file", os.O_RDWR | os.O_CREAT)
+        os.write(healthy, b"x")
+        assert kernel.submit([healthy, other, healthy]) == 3
+        before, error, after = await kernel.wait()
+        os.close(healthy)
+        assert (before, after) == (None, None)
+        assert error is not None
+        assert error.errno in (errno.ENOSPC, errno.EIO)  # which one is for the file system to say
         # It is told to each descriptor that was open at the time.
         with pytest.raises(OSError):  # noqa: PT011  # the same
             os.fdatasync(writer)

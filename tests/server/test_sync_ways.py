@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import pytest
 import trio
 
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.server.kernel_sync import KernelSync
+from qrusty_trio.server.kernel_sync import MOST, KernelSync
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import STEP_SECONDS, call, engine_on, publish, response, run, until_back
+from tests.server.room import Room, large, room, segment
+from tests.server.test_broken_payloads import check
 from tests.server.test_kernel_sync import failing_with, opened
 
 GONE_ON = "syncs go on in a thread"
@@ -22,29 +25,35 @@ GONE_ON = "syncs go on in a thread"
 class Ways:
     """Counts the syncs of each way, and breaks or holds those of the kernel."""
 
-    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.storage = RocksStorage.open(path, cache_mb=8, write_buffer_mb=4, max_open_files=64)
+    def __init__(self, storage: RocksStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.storage = storage
         self.kernel = self.thread = 0
-        self.result = 0
-        """Of each sync by the kernel, in place of its own: a negative error number."""
+        self.results = [0] * MOST
+        """Of the log and the segments after it, in place of the kernel's own: negative error numbers."""
+        self.files = 0
+        """How many the kernel syncs at most, of those it is given."""
         self.held = trio.Event()
         self.held.set()
         self.begun = trio.Event()
-        wait, sync = KernelSync.wait, self.storage.sync
+        submit, wait, sync = KernelSync.submit, KernelSync.wait, self.storage.sync
 
-        async def counted_wait(kernel: KernelSync) -> None:
+        def limited_submit(kernel: KernelSync, descriptors: list[int]) -> int:
+            return submit(kernel, descriptors[: self.files or MOST])
+
+        async def counted_wait(kernel: KernelSync) -> list[OSError | None]:
             self.begun.set()
-            await wait(kernel)
+            ended = await wait(kernel)
             with trio.CancelScope(shield=True):
                 await self.held.wait()
-            if self.result:
-                raise OSError(-self.result, os.strerror(-self.result))
             self.kernel += 1
+            wrong = [OSError(-result, os.strerror(-result)) if result else None for result in self.results]
+            return [error or other for error, other in zip(wrong, ended, strict=False)]
 
         def counted_sync() -> None:
             self.thread += 1
             sync()
 
+        monkeypatch.setattr(KernelSync, "submit", limited_submit)
         monkeypatch.setattr(KernelSync, "wait", counted_wait)
         monkeypatch.setattr(self.storage, "sync", counted_sync)
 
@@ -55,7 +64,8 @@ class Ways:
 @pytest.fixture
 async def ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (await opened()).close()
-    ways = Ways(tmp_path / "data", monkeypatch)
+    storage = RocksStorage.open(tmp_path / "data", cache_mb=8, write_buffer_mb=4, max_open_files=64)
+    ways = Ways(storage, monkeypatch)
     yield ways
     ways.storage.close()
 
@@ -79,11 +89,11 @@ async def test_a_sync_of_the_kernel_that_fails_is_a_fault_of_the_store(ways: Way
     async with engine_on(ways.storage) as engine:
         for number in range(3):
             await run(engine, publish(f"before {number}"))
-        ways.result = -error
+        ways.results = [-error] * MOST
         (reply,) = await engine.run([publish("in doubt")])
         assert reply.status == status
         assert engine.fault is not None
-        ways.result = 0
+        ways.results = [0] * MOST
         await until_back(engine)
         await run(engine, publish("after"))
         ways.forget()
@@ -104,11 +114,11 @@ async def test_a_file_system_without_such_syncs_is_synced_in_a_thread(
         if when == "submit":
             monkeypatch.setattr(KernelSync, "submit", failing_with(OSError(errno.EINVAL, "Invalid argument")))
         else:
-            ways.result = -errno.EOPNOTSUPP
+            ways.results = [-errno.EOPNOTSUPP] * MOST
         ways.forget()
         for number in range(3):
             await run(engine, publish(f"{number}"))
-        assert (ways.kernel, ways.thread) == (0, 3)
+        assert (ways.kernel, ways.thread) == (1 if when == "wait" else 0, 3)
         assert caplog.text.count(GONE_ON) == 1
 
 
@@ -209,3 +219,72 @@ async def test_a_flush_between_write_and_sync(ways: Ways, monkeypatch: pytest.Mo
             await run(engine, publish("second"))
         assert (ways.kernel, ways.thread) == (0, 1)
         assert response((await engine.run([call("GET", "/stats")]))[0])
+
+
+@pytest.fixture
+async def beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Room, Ways]]:
+    """A server with payload segments, whose first one is known to its directory."""
+    (await opened()).close()
+    async with room(tmp_path) as it:
+        storage = it.stores.storage
+        assert isinstance(storage, RocksStorage)
+        ways = Ways(storage, monkeypatch)
+        await it.publish("q", large("first"))
+        ways.forget()
+        yield it, ways
+
+
+# Verifies: PER-0026, PER-0064
+async def test_the_kernel_syncs_segments_beside_the_log(beside: tuple[Room, Ways]) -> None:
+    it, ways = beside
+    for number in range(5):
+        await it.publish("q", large(f"{number}"))
+        assert not it.payloads.needs_sync
+    await it.publish("q", "small")
+    assert (ways.kernel, ways.thread) == (6, 0)
+    # A segment that is new needs its directory synced, too.
+    it.payloads.retire()
+    await it.publish("q", large("in a new one"))
+    assert (ways.kernel, ways.thread) == (6, 1)
+    await it.publish("q", large("in the same"))
+    assert (ways.kernel, ways.thread) == (7, 1)
+
+
+# Verifies: PER-0026, PER-0040, PER-0041
+@pytest.mark.parametrize("failing", ["log", "segment", "both"])
+async def test_a_failed_sync_of_either_fails_the_publish(beside: tuple[Room, Ways], failing: str) -> None:
+    it, ways = beside
+    ways.results = {"log": [-errno.EIO, 0], "segment": [0, -errno.EIO], "both": [-errno.EIO] * 2}[failing]
+    with pytest.raises(StorageFault):
+        await it.publish("q", large("in doubt"))
+    ways.results = [0] * MOST
+    await until_back(it.engine)
+    assert bool(it.compactor._doubtful) == (failing != "log")
+    await it.publish("q", large("after"))
+    await it.compactor.repair()
+    check(it)
+    left = [payload.partition("|")[0] for payload in await it.drain("q")]
+    assert left in (["first", "after"], ["first", "in doubt", "after"])
+
+
+# Verifies: PER-0026, PER-0064
+@pytest.mark.parametrize("refused", ["log", "segment", "not begun"])
+async def test_what_the_kernel_leaves_is_synced_in_the_thread(beside: tuple[Room, Ways], refused: str) -> None:
+    it, ways = beside
+    ways.results = {"log": [-errno.EINVAL, 0], "segment": [0, -errno.EINVAL], "not begun": [0, 0]}[refused]
+    ways.files = 1 if refused == "not begun" else 0
+    await it.publish("q", large("second"))
+    assert (ways.kernel, ways.thread) == (1, 1)
+    assert not it.payloads.needs_sync
+    await it.publish("q", large("third"))
+    # It is not asked again when it said that it has no such sync.
+    assert (ways.kernel, ways.thread) == ((2, 2) if refused == "not begun" else (1, 2))
+
+
+# Verifies: PER-0026
+async def test_a_segment_that_was_removed_meanwhile_is_a_fault(beside: tuple[Room, Ways], tmp_path: Path) -> None:
+    it, ways = beside
+    segment(tmp_path, 1).unlink()
+    with pytest.raises(StorageFault, match="was removed"):
+        await it.publish("q", large("second"))
+    assert (ways.kernel, ways.thread) == (1, 0)

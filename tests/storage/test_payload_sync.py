@@ -190,3 +190,70 @@ def test_a_segment_in_which_nothing_is_yet_takes_the_next_payload(
     assert store.append(bytes(size)).segment == 1
     assert store.append(bytes(size)).segment == (1 if size == 10 else 2)
     store.close()
+
+
+# Verifies: PER-0026
+def test_a_sync_carried_out_by_its_caller(tmp_path: Path) -> None:
+    store = open_store(tmp_path, LARGE)
+    store.append(b"one")
+    assert store.synced == (1, 0)
+    assert store.begin_sync(1) is None  # new: its directory is to be synced
+    store.sync()
+    size = store.segments()[1]
+    assert store.synced == (1, size)
+    store.append(b"two")
+    sync = store.begin_sync(1)
+    assert sync is not None
+    assert store.begin_sync(1) is None  # one runs
+    store.append(b"behind it")
+    for index, descriptor in enumerate(sync.descriptors):
+        os.fdatasync(descriptor)
+        sync.ended(index, None)
+    store.end_sync(sync)
+    assert size < store.synced[1] < store.segments()[1]
+    assert store.needs_sync
+    store.sync()
+    assert store.synced == (1, store.segments()[1])
+    store.close()
+
+
+# Verifies: PER-0026
+def test_a_sync_of_more_segments_than_its_caller_can(tmp_path: Path) -> None:
+    store = open_store(tmp_path, LARGE)
+    store.append(b"one")
+    store.sync()
+    store.append(b"two")
+    store.retire()
+    store.append(b"three")
+    store.sync()
+    store.append(b"four")
+    assert store.begin_sync(0) is None
+    sync = store.begin_sync(1)
+    assert sync is not None
+    # Nothing of it was carried out.
+    store.end_sync(sync)
+    assert store.needs_sync
+    store.sync()
+    store.close()
+    assert store.begin_sync(1) is None
+
+
+# Verifies: PER-0026, PER-0041
+def test_a_sync_of_its_caller_that_fails(tmp_path: Path) -> None:
+    store = open_store(tmp_path, LARGE)
+    store.append(b"one")
+    store.sync()
+    before = store.synced
+    store.append(b"two")
+    sync = store.begin_sync(1)
+    assert sync is not None
+    sync.ended(0, OSError(errno.ENOSPC, "No space left on device"))
+    with pytest.raises(DiskFull):
+        store.end_sync(sync)
+    assert store.synced == before
+    assert store.begin_sync(1) is None  # bytes are in doubt
+    assert store.recover() == {1: before[1]}
+    store.append(b"three")
+    store.sync()
+    assert store.synced == (2, store.segments()[2])
+    store.close()
