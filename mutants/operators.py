@@ -232,11 +232,16 @@ def _joins(node: ast.BinOp) -> bool:
     )
 
 
+def _in_any_order(node: ast.Call) -> bool:
+    """The least or greatest of some values."""
+    return isinstance(node.func, ast.Name) and node.func.id in ("min", "max") and not node.keywords
+
+
 def _calls(node: ast.Call) -> Iterator[tuple[str, str]]:
     if isinstance(node.func, ast.Name) and node.func.id in _EXCHANGED:
         name = ast.Name(_EXCHANGED[node.func.id])
         yield "exchanged", ast.unparse(ast.Call(name, node.args, node.keywords))
-    for index in range(len(node.args) - 1):
+    for index in range(len(node.args) - 1 if not _in_any_order(node) else 0):
         first, second = node.args[index : index + 2]
         if not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred):
             args = [*node.args[:index], second, first, *node.args[index + 2 :]]

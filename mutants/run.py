@@ -60,6 +60,7 @@ ENGINE = (
     "tests/api/test_ws*.py",
 )
 STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "qrusty_trio/core/verifying*": (("tests/cli/test_stores.py",), ("tests/cli",), CORE),
     "qrusty_trio/core/*": (
         CORE,
         ("tests/core/test_model.py",),

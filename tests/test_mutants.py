@@ -22,7 +22,7 @@ def take(queue: list[int], most: int = 3) -> list[int] | None:
     for number in queue:
         if number < most and not taken:
             continue
-        taken.append(number)
+        taken.append(max(number, most))
     if not taken:
         log.warning("there are %d", len(queue))
         raise ValueError(f"nothing, but {most}")
@@ -36,7 +36,8 @@ CHANGES = {
     ("if number < most and not taken:", "if (number < most):"),
     ("if number < most and not taken:", "if number < most and (taken):"),
     ("continue", "break"),
-    ("taken.append(number)", "pass"),
+    ("taken.append(max(number, most))", "pass"),
+    ("taken.append(max(number, most))", "taken.append(min(number, most))"),
     ("if not taken:", "if (taken):"),
     ('raise ValueError(f"nothing, but {most}")', "pass"),
     ("return taken", "return None"),
@@ -58,6 +59,23 @@ def test_each_is_one_change_of_what_is_done(tmp_path: Path) -> None:
     assert len({each.after for each in found}) == len(found)
 
 
+@pytest.mark.parametrize(
+    ("call", "swapped"),
+    [
+        ("min(a, b)", set()),
+        ("max(a, b, c)", set()),
+        ("pick(a, b)", {"pick(b, a)"}),
+        ("these.max(a, b)", {"these.max(b, a)"}),
+        ("max(a, b, key=c)", {"max(b, a, key=c)"}),
+    ],
+)
+def test_the_order_of_what_is_compared_makes_no_difference(tmp_path: Path, call: str, swapped: set[str]) -> None:
+    """Except where two may come out equal by a key."""
+    Path(tmp_path, "module.py").write_text(f"def f():\n    return {call}\n")
+    found = [each for each in mutants_of(tmp_path, Path("module.py")) if each.kind == "swapped"]
+    assert {each.becomes for each in found} == {f"return {each}" for each in swapped}
+
+
 def test_what_is_set_aside_exists() -> None:
     known = equivalent()
     found = set()
@@ -77,3 +95,8 @@ def test_the_nearest_tests_run_first(path: str) -> None:
     assert len(stages) > 1
     area = path.split("/")[0]
     assert f"tests/{area}" in stages[0]
+
+
+@pytest.mark.parametrize("name", ["verifying", "verifying_sums"])
+def test_a_store_is_verified_by_the_tests_of_the_command(name: str) -> None:
+    assert "tests/cli" in stages_for(Path(f"qrusty_trio/core/{name}.py"))[0]

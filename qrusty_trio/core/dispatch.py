@@ -195,7 +195,7 @@ class Dispatcher:
             ring = self._rings[number] = OrderedDict()
             self._changed.add(number)
         elif subscription in ring:
-            return
+            return  # it gets its turn
         ring[subscription] = None
         self._line_up(number)
 
