@@ -267,8 +267,9 @@ class Broker:
         """
         queue = self.catalog.by_name.get(name)
         lock = queue.locks.get(id) if queue is not None else None
-        if queue is None or lock is None or lock.consumer != consumer:
+        if lock is None or lock.consumer != consumer:
             raise _not_locked(name, id)
+        queue = lock.queue
         queue.rates.acked += 1
         self._unlock(lock)
         if lock.external:

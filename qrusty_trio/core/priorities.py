@@ -134,9 +134,8 @@ def _sample_priority(journal: Journal, queue: Queue, order: bytes) -> Generator[
         return _Sample(priority, len(pairs), True), looked_at
     first, after = numbers[0], queue.next_sequence
     width = max(1, (numbers[-1] - first + 1) * WINDOW_MESSAGES // len(numbers))
-    if (after - first) // WINDOWS <= width:
-        # The windows cover everything.
-        width = -(-(after - first) // WINDOWS)
+    # At most so wide that the windows cover everything.
+    width = min(width, -(-(after - first) // WINDOWS))
     seen, span = 0, 0
     for number in range(WINDOWS):
         yield

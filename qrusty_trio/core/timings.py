@@ -117,9 +117,8 @@ class Timings:
         ring = self._rings.get(operation)
         if ring is None:
             ring = self._rings[operation] = array("q", _UNUSED * WINDOW_SECONDS)
-        if slot[0] != _NEVER:
-            place = slot[0] % WINDOW_SECONDS * _FIELDS
-            ring[place : place + _FIELDS] = array("q", slot)
+        place = slot[0] % WINDOW_SECONDS * _FIELDS
+        ring[place : place + _FIELDS] = array("q", slot)
         place = now_s % WINDOW_SECONDS * _FIELDS
         slot[:] = ring[place : place + _FIELDS] if ring[place] == now_s else (now_s, *_UNUSED[1:])
 

@@ -112,7 +112,9 @@ def test_a_call_does_so_much_and_the_next_one_goes_on(small_calls: None) -> None
 
 
 # Verifies: DLV-0061
-def test_many_empty_queues_are_passed_in_steps(small_calls: None) -> None:
+def test_many_empty_queues_are_passed_in_steps(small_calls: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are less work than those that hold something."""
+    monkeypatch.setattr(locating, "WORK_PER_QUEUE", 5)
     table = Table()
     for number in range(35):
         table.post("/create-queue", {"name": f"q{number}", "config": {"ordering": "Fifo"}})
@@ -142,6 +144,22 @@ def test_what_moves_during_a_search_is_found_by_the_indexes(small_calls: None) -
     table.run("DELETE", "/delete-queue/a")
     new = publish(table, queue="c")
     assert table.get(f"/find?id={new}")["queue"] == "c"
+
+
+def test_a_queue_that_is_deleted_between_two_steps_is_passed_over(small_calls: None) -> None:
+    table = small_table()
+    for queue in ("a", "b", "c"):
+        for _ in range(3):
+            publish(table, queue=queue)
+    broker = table.broker
+    search = locating.Locator(broker.journal, broker.catalog, broker.dead_letters, UNKNOWN, lambda name: True)
+    steps = search.search(None)
+    next(steps)
+    broker.catalog.delete("b")
+    with pytest.raises(StopIteration) as over:
+        while True:
+            next(steps)
+    assert over.value.value == locating.Search(6, 9, None, None)
 
 
 def test_large_records_are_more_work(monkeypatch: pytest.MonkeyPatch, small_calls: None) -> None:

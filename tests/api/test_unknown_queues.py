@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from qrusty_trio.core import loading
 from qrusty_trio.core.model import MAX_QUEUE_NAME_BYTES
 from qrusty_trio.wording import MAX_SENTENCE_CHARACTERS
 from tests.api.ws_peer import Peer, World
@@ -87,12 +88,14 @@ def test_by_default_nothing_is_refused(table: Table) -> None:
     assert table.post("/publish", MESSAGE | {"queue": "order"}).status == 200
 
 
-def test_stats_are_answered_while_the_queues_are_loaded(table: Table) -> None:
+def test_stats_are_answered_while_the_queues_are_loaded(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "QUEUES_PER_STEP", 1)
     table.gate.starting = True
     assert table.run("GET", "/queue-stats/order").status == 200
     table.gate.starting = False
     load = table.broker.load()
     next(load)
+    assert table.get("/queues") == []
     assert table.run("GET", "/queue-stats/orders-eu").status == 200
     for _ in load:
         pass

@@ -121,6 +121,14 @@ def move(family: Family, begin: bytes, to: Callable[[bytes], bytes], which: int 
     return damage
 
 
+def damaged(store: Path, damage: Damage) -> None:
+    storage = opened(store)
+    batch = storage.batch()
+    damage(storage, batch)
+    storage.write(batch)
+    storage.close()
+
+
 def counter(place: int, value: int) -> Damage:
     def edit(counters: bytes) -> bytes:
         numbers = list(COUNTERS.unpack_from(counters))
@@ -215,11 +223,7 @@ DAMAGES: dict[str, tuple[Damage, set[str]]] = {
 @pytest.mark.parametrize("name", DAMAGES)
 def test_each_damage_is_found(nowhere: Shell, store: Path, name: str) -> None:
     damage, codes = DAMAGES[name]
-    storage = opened(store)
-    batch = storage.batch()
-    damage(storage, batch)
-    storage.write(batch)
-    storage.close()
+    damaged(store, damage)
     before = fingerprint(store)
     done = nowhere.run("store", "check", str(store), "-o", "ndjson")
     assert done.status == 1, done.err
@@ -249,6 +253,24 @@ def test_lost_payloads_are_found(nowhere: Shell, store: Path, damage: Callable[[
     done = nowhere.run("store", "check", str(store), "-o", "json")
     assert (done.status, {row["code"] for row in done.json}) == (1, {"payload"})
     assert all(reason in row["sentence"] for row in done.json)
+
+
+# Verifies: API-0133
+def test_a_lost_payload_hides_no_digest_that_leads_nowhere(nowhere: Shell, store: Path) -> None:
+    """Not even that of a dead letter, which has no digest."""
+    damaged(store, put(Family.DEDUP, UNIQUE + bytes(16), bytes(36)))
+    for file in (store / "payloads").glob("*.payloads"):
+        file.unlink()
+    rows = nowhere.run("store", "check", str(store), "-o", "ndjson").rows
+    assert [row["sentence"] for row in rows if row["code"] == "digest"] == ["1 digests lead to messages that are gone"]
+
+
+# Verifies: API-0133
+def test_sums_that_are_missing_count_as_none(nowhere: Shell, store: Path) -> None:
+    damaged(store, delete(Family.META, b"S"))
+    sentences = [row["sentence"] for row in nowhere.run("store", "check", str(store), "-o", "ndjson").rows]
+    assert "META has 0 payloads with 0 octets" in sentences[0]
+    assert "end at 0," in sentences[1]
 
 
 # Verifies: API-0133

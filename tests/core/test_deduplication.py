@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from qrusty_trio.errors import (
     DuplicatePayload,
 )
 from qrusty_trio.storage.base import Family, Storage
+from qrusty_trio.storage.memory import MemoryBatch, MemoryStorage
 from qrusty_trio.storage.payload_format import REFERENCE_BYTES
 from qrusty_trio.storage.payloads import PayloadStore
 from tests.core import stored
@@ -308,6 +310,32 @@ def test_one_that_is_locked_keeps_its_payload_through_a_search(broker: Broker) -
     assert take(broker) == first
     assert take(broker) is None
     assert second not in [lock.id for lock in broker.catalog.by_name["q"].locks]
+
+
+def test_those_that_a_search_removes_are_deleted_as_a_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that no read has to pass them one by one later."""
+    broker = Broker(MemoryStorage())
+    for priority, payload in [(3, "same")] * 200 + [(1, "last")]:
+        broker.publish("q", priority, payload, 9, 0)
+    broker.commit()
+    keys = _keys(broker)
+    really, ranges = MemoryBatch.delete_range, []
+
+    def watched(self: MemoryBatch, begin: bytes, end: bytes, family: Any) -> None:
+        if family is broker.journal.messages:
+            ranges.append([key for key in keys if begin <= key < end])
+        really(self, begin, end, family)
+
+    monkeypatch.setattr(MemoryBatch, "delete_range", watched)
+    exhaust(broker.catalog.update("q", None, False, 0))
+    broker.commit()
+    assert ranges == [keys[1:-1]]
+    assert _keys(broker) == [keys[0], keys[-1]]
+
+
+def _keys(broker: Broker) -> list[bytes]:
+    journal, queue = broker.journal, broker.catalog.by_name["q"]
+    return [key for key, _ in journal.scan(journal.messages, queue.head, queue.end, 1000)]
 
 
 @pytest.mark.parametrize("meanwhile", [False, True])

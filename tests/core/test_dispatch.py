@@ -126,6 +126,15 @@ def test_backlog_is_handed_out_to_a_new_subscriber() -> None:
     assert shelf.watched == {1}
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3])
+def test_a_step_makes_as_many_deliveries_as_it_may(limit: int) -> None:
+    shelf, dispatcher = Shelf(), Dispatcher()
+    shelf.put(1, 3)
+    _, basket = subscribe(dispatcher)
+    dispatcher.dispatch(shelf, 0, limit)
+    assert len(basket.got) == limit
+
+
 # Verifies: SCH-0021
 def test_a_message_reaches_a_waiting_subscriber() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from qrusty_trio.core import loading
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import TierLimits
 from qrusty_trio.core.lock_table import SPLIT_AT
@@ -16,6 +17,7 @@ from qrusty_trio.core.locks import CHAIN_PIECE, LockIndex, valid
 from qrusty_trio.core.model import NEVER, WS_CONSUMER_PREFIX, QueueConfig
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.storage.memory import MemoryStorage
+from tests.core.brokers import restarted, take
 
 _numbers = count()
 
@@ -200,6 +202,23 @@ def test_memory_is_freed_so_many_locks_at_a_time() -> None:
 
 def _chained(lock: Lock) -> int:
     return 1 + (_chained(lock.after) if lock.after is not None else 0)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 6])
+def test_each_lock_is_loaded_once(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    """However many steps it takes."""
+    monkeypatch.setattr(loading, "LOCKS_PER_STEP", 2)
+    broker = Broker(MemoryStorage())
+    for number in range(count):
+        broker.publish("q", number, "x", 3, 0)
+    ids = [take(broker) for _ in range(count)]
+    broker.commit()
+    again = restarted(broker)
+    assert (again.locks.count, len(again.locks.due(10**9, 99))) == (count, count)
+    for id in ids:
+        assert id is not None
+        again.ack("q", id, "c", 0)
+    assert again.locks.count == 0
 
 
 @pytest.mark.parametrize("end", ["ack", "nack", "expire", "purge"])

@@ -165,6 +165,14 @@ def test_thresholds_that_make_no_sense_are_refused(warning: float, critical: flo
         Thresholds(warning, critical, way_out)
 
 
+@pytest.mark.parametrize("share", [0.1, 0.7, 0.8, 0.85, 0.9, 0.95])
+@pytest.mark.parametrize("name", ["warning", "critical", "way_out"])
+def test_the_defaults_fit_whatever_one_is_given(name: str, share: float) -> None:
+    one: dict[str, float | None] = {"warning": None, "critical": None, "way_out": None}
+    made = Thresholds.around(**one | {name: share})
+    assert {"warning": made.warning, "critical": made.critical, "way_out": made.exit}[name] == share
+
+
 @given(st.lists(st.floats(0.01, 1.0), min_size=3, max_size=3, unique=True))
 def test_thresholds_that_rise_are_taken(shares: list[float]) -> None:
     low, middle, high = sorted(shares)

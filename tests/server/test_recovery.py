@@ -343,6 +343,32 @@ async def test_more_deliveries_that_nobody_saw_than_one_step_takes_back(
         assert [(body["id"], body["retry_count"]) for body in bodies] == [(id, 1) for id in ids]
 
 
+async def test_what_a_recovery_takes_back_is_taken_back_by_the_next_one_if_the_store_fails_meanwhile(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = store.reopen
+    opened = 0
+
+    def reopen() -> None:
+        nonlocal opened
+        really()
+        opened += 1
+        if opened == 1:
+            store.writes_left = 0
+
+    monkeypatch.setattr(store, "reopen", reopen)
+    async with engine_on(store, Fsync.NEVER, **SMALL_TIER) as engine:
+        await run(engine, *[publish(str(number)) for number in range(9)])
+        store.writes_left = 1
+        await engine.run([consume(seconds=3600) for _ in range(5)])
+        with trio.fail_after(STEP_SECONDS):
+            while opened < 2:  # noqa: ASYNC110  # in a thread
+                await trio.sleep(0.001)
+        await until_back(engine)
+        queue = engine.broker.catalog.by_name["q"]
+        assert (queue.available, queue.locked) == (9, 0)
+
+
 async def test_what_is_given_back_late_in_a_recovery_is_given_back(
     store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
