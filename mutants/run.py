@@ -1,8 +1,9 @@
 """Change the code in one place, run its tests, and tell which changes nobody noticed.
 
 Rule: mutants live in temporary copies of the tree, never in the tree itself. One is killed when a test fails or does
-not come to its end; the tests nearest to it run first. What changes nothing that could be seen is listed in
-equivalent.toml with the reason, and does not count.
+not come to its end. All tests run once, so that it is known which of them run which line; those of its line judge a
+mutant, in a forked session (`sessions`). If it survives them, or can't be judged so, others follow (`STAGES`). What
+changes nothing that could be seen is listed in equivalent.toml with the reason, and does not count.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ import tempfile
 import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from fnmatch import fnmatch
 from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 
 from mutants.operators import Mutant, mutants_of
+from mutants.sessions import Hits, Session, find_hits
 
 ROOT = Path(__file__).parent.parent
+HITS = ROOT / "build" / "mutants-hits.json"
 EQUIVALENT = Path(__file__).parent / "equivalent.toml"
 LEAST_KILLED = 97
 """Per cent of those that are not equivalent."""
@@ -95,7 +98,8 @@ STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
         ),
     ),
 }
-"""Module -> what is run for it, until something fails. Tests called like the module run before all."""
+"""Module -> what is run, until something fails, for a mutant that is in no function. Tests called like the module run
+before all. For others only the simulation is left."""
 PYTEST = "-m pytest -q -x --no-header --tb=no -p no:cacheprovider --hypothesis-seed=0 --timeout 60"
 
 
@@ -156,6 +160,10 @@ class Tree:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return self._environment
+
     def survives(self, mutant: Mutant, stages: list[str], times: dict[str, float]) -> bool:
         for stage in stages:
             if stage not in times:
@@ -214,7 +222,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=100, help="how many of them; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=PROCESSES, help="test runs at the same time")
-    parser.add_argument("--stages", type=int, help="run only so many of the stages, the nearest tests")
+    parser.add_argument("--near", action="store_true", help="run only the tests of its line, which takes seconds")
     parser.add_argument("--list", action="store_true", help="name them and run nothing")
     given = parser.parse_args()
     mutants = chosen(given.only, given.sample, given.seed)
@@ -229,30 +237,36 @@ def main() -> int:
         flush=True,
     )
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    survivors = run(counted, given.processes, given.stages)
+    survivors = run(counted, given.processes, given.near)
     rate = 100 * (1 - len(survivors) / max(1, len(counted)))
     print(f"{len(counted) - len(survivors)} of {len(counted)} killed: {rate:.1f} %")
     return int(rate < LEAST_KILLED)
 
 
-def run(mutants: list[Mutant], processes: int, most_stages: int | None) -> list[Mutant]:
+def run(mutants: list[Mutant], processes: int, near: bool) -> list[Mutant]:
     """Prints survivors as they are found, and returns them."""
     survivors: list[Mutant] = []
-    stages = {path: stages_for(path)[:most_stages] for path in {mutant.path for mutant in mutants}}
+    stages = {path: stages_for(path) for path in {mutant.path for mutant in mutants}}
     times: dict[str, float] = {}
     """Command -> how long it takes when nothing is changed."""
-    with tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True) as place:
+    with ExitStack() as stack:
+        place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True))
         trees = [Tree(Path(place, str(index))) for index in range(processes)]
-        free: SimpleQueue[Tree] = SimpleQueue()
+        hits = find_hits([tree.place for tree in trees], trees[0].environment, HITS)
+        print(f"{len(hits.tests)} tests take {sum(seconds for _, seconds in hits.tests):.0f} s", flush=True)
+        for name in sorted(hits.failed):
+            print(f"fails without any change, and judges nothing: {name}", flush=True)
+        free: SimpleQueue[tuple[Tree, Session]] = SimpleQueue()
         for tree in trees:
-            free.put(tree)
+            free.put((tree, stack.enter_context(Session(tree.place, tree.environment))))
 
         def judge(mutant: Mutant) -> bool:
-            tree = free.get()
+            tree, session = free.get()
             try:
-                return tree.survives(mutant, stages[mutant.path], times)
+                left = left_to_run(mutant, session, hits, stages[mutant.path])
+                return left is not None and (near or tree.survives(mutant, left, times))
             finally:
-                free.put(tree)
+                free.put((tree, session))
 
         with ThreadPoolExecutor(processes) as pool:
             try:
@@ -268,8 +282,18 @@ def run(mutants: list[Mutant], processes: int, most_stages: int | None) -> list[
                     signal.signal(number, signal.SIG_IGN)
                 for tree in trees:
                     tree.stop()
+                stack.close()
                 raise
     return survivors
+
+
+def left_to_run(mutant: Mutant, session: Session, hits: Hits, stages: list[str]) -> list[str] | None:
+    """The stages that have not judged a mutant yet; None if it is killed."""
+    tests, seconds = hits.near(mutant)
+    verdict = session.judge(mutant, tests, seconds) if tests else "unknown"
+    if verdict == "killed":
+        return None
+    return stages if verdict == "unknown" else [stage for stage in stages if stage == SIMULATION]
 
 
 if __name__ == "__main__":

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ast
+import json
+import os
 from pathlib import Path
 
 import pytest
 
-from mutants.operators import mutants_of
+from mutants import sessions
+from mutants.operators import Mutant, mutants_of
 from mutants.run import ROOT, equivalent, stages_for
+from mutants.sessions import Session, find_hits
 
 SOURCE = '''"""Words."""
 
@@ -100,3 +104,79 @@ def test_the_nearest_tests_run_first(path: str) -> None:
 @pytest.mark.parametrize("name", ["verifying", "verifying_sums"])
 def test_a_store_is_verified_by_the_tests_of_the_command(name: str) -> None:
     assert "tests/cli" in stages_for(Path(f"qrusty_trio/core/{name}.py"))[0]
+
+
+COUNTED = '''"""A module of a small tree."""
+
+
+class Counter:
+    step: int = 1
+
+    def count(self, words: list[str]) -> int:
+        total = 0
+        for word in words:
+            total += self.step if word else 0
+        return total
+
+    def forever(self) -> None:
+        number = 1
+        while number < 2:
+            number += 1
+
+
+def unused() -> int:
+    return 1
+'''
+COUNTED_TESTS = """from qrusty_trio.core.counted import Counter
+
+KEPT = Counter().count
+
+
+def test_words():
+    assert KEPT(["a", "", "b"]) == 2
+
+
+def test_nothing():
+    assert Counter().count([]) == 0
+
+
+def test_end():
+    Counter().forever()
+
+
+def test_fails():
+    assert Counter().count([]) == 1
+"""
+
+
+def test_mutants_are_judged_by_the_tests_of_their_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sessions, "PATIENCE_SECONDS", 2)
+    tree = tmp_path / "tree"
+    for name, text in (("qrusty_trio/core/counted.py", COUNTED), ("tests/core/test_counted.py", COUNTED_TESTS)):
+        (tree / name).parent.mkdir(parents=True)
+        (tree / name).write_text(text)
+    (tree / "qrusty_trio" / "__init__.py").touch()
+    (tree / "qrusty_trio" / "core" / "__init__.py").touch()
+    environment = os.environ | {"PYTHONDONTWRITEBYTECODE": "1"}
+    kept = tmp_path / "build" / "hits.json"
+    hits = find_hits([tree], environment, kept)
+    assert hits.failed == {"tests/core/test_counted.py::test_fails"}
+    verdicts: dict[tuple[str, str], str] = {}
+    with Session(tree, environment) as session:
+        for each in filter(Mutant.is_one, mutants_of(tree, Path("qrusty_trio/core/counted.py"))):
+            tests, seconds = hits.near(each)
+            if tests or each.within == "Counter":
+                verdicts[each.was, each.becomes] = session.judge(each, tests, seconds)
+    assert verdicts["total = 0", "total = 1"] == "killed"
+    assert verdicts["return total", "return None"] == "killed"
+    assert verdicts["number += 1", "pass"] == "killed"  # it hangs
+    assert verdicts["while number < 2:", "while number <= 2:"] == "survived"
+    assert verdicts["step: int = 1", "step: int = 2"] == "unknown"
+    assert not any("return 1" in was for was, _ in verdicts), "no test runs that line"
+    # It is not found out again until something changes.
+    noted = json.loads(kept.read_text())
+    noted["parts"][0]["failed"] = []
+    kept.write_text(json.dumps(noted))
+    assert find_hits([tree], environment, kept).failed == set()
+    (tree / "tests" / "core" / "test_counted.py").write_text(COUNTED_TESTS + "\n")
+    assert find_hits([tree], environment, kept).failed == hits.failed
