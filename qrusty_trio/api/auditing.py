@@ -100,9 +100,20 @@ class AuditTrail:
         for each in file.earlier:
             self._keep(each)
 
-    def add(self, time: str, actor: Actor, call: Call, reply: Reply | None, outcome: Outcome = Outcome.DONE) -> None:
-        """Record a change. `time`: RFC 3339."""
-        fields = {
+    def add(
+        self,
+        time: str,
+        actor: Actor,
+        call: Call,
+        reply: Reply | None,
+        outcome: Outcome = Outcome.DONE,
+        so_far: dict[str, int] | None = None,
+    ) -> None:
+        """Record a change. `time`: RFC 3339. `so_far`: how much of it is done, if it ended in the middle.
+
+        Requirements: API-0199
+        """
+        fields: dict[str, Any] = {
             "number": self._next,
             "time": time,
             "who": actor.who,
@@ -114,6 +125,8 @@ class AuditTrail:
             "response": _shown(reply.body) if reply is not None else None,
             "outcome": outcome.value,
         }
+        if so_far is not None:
+            fields["so_far"] = so_far
         record = Kept(self._next, _encode(fields))
         self._keep(record)
         self.file.put(record)

@@ -44,6 +44,9 @@ class Call(msgspec.Struct, gc=False):
     """Who the request is; None if its client did not say."""
     principal: Principal | None = None
     """Whom it speaks for; None if nobody is known, or the server has no tokens."""
+    done: Callable[[], dict[str, int]] | None = None
+    """How much is done so far, named as in the response, if it takes several steps: the audit tells it if they break
+    off."""
 
     def require(self, queue: str, messages: int = 0) -> None:
         """Raise Forbidden unless the operation may be done to this queue. Counts messages that it publishes there."""

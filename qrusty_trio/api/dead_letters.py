@@ -321,6 +321,7 @@ def _requeue(services: Services, call: Call, now: int) -> Generator[None, None, 
     chosen = _chosen(_REQUEUE, body, queue, now)
     target = Target(_target_queue(services, queue, body), body.priority)
     outcome = Outcome()
+    call.done = lambda: {"requeued": 0 if chosen.dry_run else outcome.taken}
     yield from services.broker.dead_letter_moves.requeue(queue, chosen, target, outcome)
     response = yield from _response(services, chosen, outcome, "requeued")
     response["refused"] = outcome.refused_total
@@ -353,6 +354,7 @@ def _purge(services: Services, call: Call, now: int) -> Generator[None, None, Re
     if not chosen.dry_run:
         check_unprotected(queue, "purged")
     outcome = Outcome()
+    call.done = lambda: {"purged": 0 if chosen.dry_run else outcome.taken}
     yield from services.broker.dead_letter_moves.purge(queue, chosen, outcome)
     response = yield from _response(services, chosen, outcome, "purged")
     return Reply(200, _encode(response), not chosen.dry_run)

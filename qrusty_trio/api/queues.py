@@ -78,34 +78,34 @@ def _delete_queue(services: Services, call: Call, now: int) -> Reply:
 
 
 def _purge_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages, spared = yield from _for_all(services.broker, services.broker.catalog.purge_queue)
-    return Reply(200, _encode({"purged_queues": queues, "purged_messages": messages, **spared}), True)
+    return _for_all(services.broker, call, services.broker.catalog.purge_queue, "purged")
 
 
 def _delete_all(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queues, messages, spared = yield from _for_all(services.broker, services.broker.catalog.delete_queue)
-    return Reply(200, _encode({"deleted_queues": queues, "deleted_messages": messages, **spared}), True)
+    return _for_all(services.broker, call, services.broker.catalog.delete_queue, "deleted")
 
 
-def _for_all(broker: Broker, clear: Callable[[Queue], int]) -> Generator[None, None, tuple[int, int, dict[str, int]]]:
+def _for_all(broker: Broker, call: Call, clear: Callable[[Queue], int], done: str) -> Generator[None, None, Reply]:
     """Apply `clear` to every queue that exists now and is not protected, even if it is renamed meanwhile.
 
-    Returns the numbers of queues and messages, and a field with the number of protected queues if there are any.
+    The reply has the numbers of queues and messages, and that of protected queues if there are any.
 
     Requirements: SCH-0031
     """
-    queues = messages = protected = 0
+    queues, messages, protected = f"{done}_queues", f"{done}_messages", "protected_queues"
+    told = {queues: 0, messages: 0}
+    call.done = told.copy
     for index, queue in enumerate(broker.catalog.everything(), 1):
         if index % QUEUES_PIECE == 0:
             yield
         if not broker.catalog.exists(queue):
             continue
         if queue.config.protected:
-            protected += 1
+            told[protected] = told.get(protected, 0) + 1
             continue
-        queues += 1
-        messages += clear(queue)
-    return queues, messages, {"protected_queues": protected} if protected else {}
+        told[queues] += 1
+        told[messages] += clear(queue)
+    return Reply(200, _encode(told), True)
 
 
 OPERATIONS = (

@@ -88,6 +88,7 @@ def _restore(services: Services, call: Call, now: int) -> Generator[None, None, 
     elif (into := services.broker.trash.goes_back_to(queue)) is not None:
         call.require(into.name)
     outcome = Outcome(queue.name)
+    call.done = lambda: {"restored_messages": outcome.restored}
     try:
         yield from services.broker.trash.restore(queue, to, outcome)
     except (NotFound, UndoNotPossible) as refusal:

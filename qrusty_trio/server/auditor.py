@@ -14,6 +14,7 @@ from qrusty_trio.api.auditing import AUDITED, Actor, AuditTrail, Outcome
 from qrusty_trio.api.call import Call, Reply, Wait
 from qrusty_trio.http import peers
 from qrusty_trio.logs import rfc3339
+from qrusty_trio.server.bursts import Long
 from qrusty_trio.server.clock import Clock
 
 REFUSED = 400
@@ -33,23 +34,23 @@ class Auditor:
             if call.operation.name in AUDITED and reply.status < REFUSED:
                 self._record(call, reply, Outcome.DONE)
 
-    def broke_off(self, call: Call) -> None:
+    def broke_off(self, long: Long) -> None:
         """A call of several steps was cancelled."""
-        if call.operation.name in AUDITED:
-            self._record(call, None, Outcome.INTERRUPTED)
+        if long.operation.name in AUDITED:
+            self._record(long.call, None, Outcome.INTERRUPTED, long.so_far)
 
-    def ended(self, call: Call, reply: Reply | Wait, begun: bool) -> None:
+    def ended(self, long: Long, reply: Reply | Wait) -> None:
         """A call of several steps has ended. One that succeeded is recorded by `done`.
 
-        `begun`: a step had ended before. A refusal after that does not undo what was done.
+        If a step had ended before, a refusal does not undo what was done.
 
         Requirements: API-0197
         """
-        least = REFUSED if begun else FAILED
-        if call.operation.name in AUDITED and type(reply) is Reply and reply.status >= least:
-            self._record(call, reply, Outcome.FAILED)
+        least = REFUSED if long.begun else FAILED
+        if long.operation.name in AUDITED and type(reply) is Reply and reply.status >= least:
+            self._record(long.call, reply, Outcome.FAILED, long.so_far)
 
-    def _record(self, call: Call, reply: Reply | None, outcome: Outcome) -> None:
+    def _record(self, call: Call, reply: Reply | None, outcome: Outcome, so_far: dict[str, int] | None = None) -> None:
         peer = peers.current().name
         who = call.principal.name if call.principal is not None else peer
-        self._trail.add(rfc3339(self._clock.now_ms() / 1000), Actor(who, peer), call, reply, outcome)
+        self._trail.add(rfc3339(self._clock.now_ms() / 1000), Actor(who, peer), call, reply, outcome, so_far)

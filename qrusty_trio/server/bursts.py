@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 class Long:
     """An operation that takes more than one step, on its way to its reply."""
 
-    __slots__ = ("_steps", "begun", "call", "operation")
+    __slots__ = ("_steps", "begun", "call", "operation", "so_far")
 
     def __init__(self, steps: Steps, call: Call) -> None:
         self._steps = steps
@@ -37,6 +37,8 @@ class Long:
         self.operation = call.operation
         self.begun = False
         """A step of it has ended, so a part may be done."""
+        self.so_far: dict[str, int] | None = None
+        """How much is done and in the store, if it tells. See `Call.done`."""
 
     @property
     def deliveries(self) -> Sequence[Delivery]:
@@ -53,11 +55,18 @@ class Long:
         self.begun = True
         return None
 
+    def written(self) -> None:
+        """What its steps have done is in the store."""
+        if self.call.done is not None:
+            self.so_far = self.call.done()
+
     def failed(self, error: Exception) -> Reply:
         """The reply after an error at a step."""
         reply = refused(self.call, error) if isinstance(error, QrustyError) else failed_read(self.call, error)
         # What its earlier steps did stands, and the reply may tell of it.
         reply.needs_sync = self.begun and self.operation.mutating
+        if self.begun and isinstance(error, QrustyError) and not isinstance(error, StorageFault):
+            self.written()
         return reply
 
     def close(self) -> None:

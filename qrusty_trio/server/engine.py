@@ -220,8 +220,7 @@ class Engine:
         `defer`: leave the write to the committer, which writes everything pending before its next sync. The write is
         not deferred when messages were delivered, because those usually leave at once.
         """
-        dispatcher = self.dispatcher
-        broker = self.broker
+        dispatcher, broker = self.dispatcher, self.broker
         if dispatcher.dispatch(broker, now, DELIVERIES_PER_STEP) or broker.ready:
             self._dispatch_wanted.set()
         if not defer or dispatcher.uncommitted or broker.journal.size >= PENDING_CHANGES:
@@ -327,17 +326,18 @@ class Engine:
     async def _run_long(self, long: Long) -> Reply | Wait:
         try:
             while (reply := self._step(long)) is None:
+                long.written()
                 await trio.lowlevel.checkpoint()
         except trio.Cancelled:
             if long.deliveries:
                 self.returns.take_back(long.deliveries)
             if self.auditor is not None:
-                self.auditor.broke_off(long.call)
+                self.auditor.broke_off(long)
             raise
         finally:
             long.close()
         if self.auditor is not None:
-            self.auditor.ended(long.call, reply, long.begun)
+            self.auditor.ended(long, reply)
         return reply
 
     def _step(self, long: Long) -> Reply | Wait | None:

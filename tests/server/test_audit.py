@@ -14,7 +14,9 @@ from qrusty_trio.api.call import Call
 from qrusty_trio.api.operations import OPERATIONS, resolve
 from qrusty_trio.core import dead_letter_moves, trash
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.errors import StorageFault
 from tests.http.web import PATHS, Client
 from tests.server.running import child_server, client_of, running, settings_for, until_ready
 
@@ -125,6 +127,67 @@ async def test_a_client_that_leaves_in_the_middle_is_recorded(tmp_path: Path) ->
         assert scope.cancelled_caught
     last = lines(path)[-1]
     assert (last["operation"], last["outcome"], last["who"]) == ("purge_all", "interrupted", "-")
+    assert last["so_far"]["purged_messages"] == 0
+    assert 0 < last["so_far"]["purged_queues"] < 100
+
+
+TAKEN_AWAY = {
+    "requeue_dead_letters": ({"all": True, "to": "other"}, "requeued"),
+    "purge_dead_letters": ({"filter": {"reason": "nacked"}}, "purged"),
+}
+
+
+def bury_all(broker: Broker, now: int) -> None:
+    broker.catalog.create("other", QueueConfig())
+    for number in range(MANY):
+        broker.publish("jobs", 1, f"p{number}", 0, now)
+    while (delivery := broker.consume("jobs", "c", 30, now)) is not None:
+        broker.nack("jobs", delivery.id, "c", now)
+
+
+# Verifies: API-0199
+@pytest.mark.parametrize("end", ["cancelled", "fault", "failed write"])
+@pytest.mark.parametrize("name", TAKEN_AWAY)
+async def test_a_change_that_breaks_off_says_how_far_it_came(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    monkeypatch.setattr(dead_letter_moves, "PER_STEP", 1)
+    path = tmp_path / "audit"
+    body, done = TAKEN_AWAY[name]
+    operation = next(each for each in OPERATIONS if each.name == name)
+    async with running(settings_for(tmp_path / "data", audit_file=path)) as server:
+        await until_ready(server)
+        engine = server.engine
+        await engine.transact(bury_all, sync=True)
+        queue = engine.broker.catalog.by_name["jobs"]
+        with trio.CancelScope() as scope:
+
+            async def end_it() -> None:
+                while queue.dead > MANY - 10:  # no event tells of it
+                    await trio.lowlevel.checkpoint()
+                if end == "cancelled":
+                    scope.cancel()
+                elif end == "fault":
+                    engine.fail(StorageFault("The disk failed."))
+                else:
+                    monkeypatch.setattr(Journal, "commit", fail)
+
+            def fail(_: Journal) -> None:
+                monkeypatch.undo()
+                raise StorageFault("The disk failed.")
+
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(end_it)
+                await engine.run([Call(operation, ("jobs",), json.dumps(body).encode())])
+                nursery.cancel_scope.cancel()
+        with trio.fail_after(60):
+            while engine.fault is not None:  # noqa: ASYNC110  # no event tells of it
+                await trio.sleep(0.001)
+        left = engine.broker.catalog.by_name["jobs"].dead
+    last = lines(path)[-1]
+    assert (last["operation"], last["outcome"]) == (name, "interrupted" if end == "cancelled" else "failed")
+    assert 0 < left < MANY
+    assert last["so_far"] == {done: MANY - left}
 
 
 # Verifies: API-0197
@@ -180,9 +243,11 @@ async def test_what_is_refused_in_the_middle_is_recorded(
         assert reply.status == status
     (record,) = [each for each in lines(path) if each["outcome"] != "done"]
     assert (record["outcome"], record["response"]) == ("failed", reply.json())
+    (so_far,) = record["so_far"].values()
+    assert 0 < so_far < MANY
     if "restore" in target:
         moved = int(record["response"]["error"].rpartition(": ")[2].split()[0])
-        assert 0 < moved < MANY
+        assert moved == so_far
 
 
 # Verifies: API-0164, API-0165, API-0166

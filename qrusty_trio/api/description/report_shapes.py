@@ -180,6 +180,9 @@ class AuditRecord(msgspec.Struct):
     request: Annotated[Any, Meta(description="The body of the request; its size alone if it is over 2 KiB.")]
     response: Annotated[Any, Meta(description="The body of the response, likewise.")]
     outcome: Annotated[Outcome, Meta(description="With the last two, a part may be done.")]
+    so_far: Annotated[
+        dict[str, int] | UnsetType, Meta(description="If it took several steps and broke off: what was done before.")
+    ] = UNSET
 
 
 class Audit(msgspec.Struct):
