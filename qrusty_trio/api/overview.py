@@ -58,6 +58,7 @@ def server(services: Services, call: Call, now: int) -> Reply:
                 "storage": {
                     "mode": about.storage_mode,
                     "fsync": about.fsync,
+                    "fsync_locks": services.sync_locks,
                     "payload_store": about.payload_store,
                     "payload_disk_bytes": services.payload_disk_bytes(),
                     "publishes_refused": gate.disk_short is not None,

@@ -57,6 +57,7 @@ def test_the_server_tells_what_it_is(table: Table) -> None:
         "storage": {
             "mode": "memory",
             "fsync": "never",
+            "fsync_locks": False,
             "payload_store": False,
             "payload_disk_bytes": 7,
             "publishes_refused": False,

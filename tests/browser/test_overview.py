@@ -19,6 +19,11 @@ def test_an_empty_server_is_well(page: Page) -> None:
     expect(facts).to_contain_text("of 10,000")
 
 
+def test_synced_locks_are_named(open_page: Callable[..., Page], tmp_path: Path) -> None:
+    with served(tmp_path / "data", QRUSTY_FSYNC_LOCKS="on") as server:
+        expect(open_page(server.url, "#/").locator(".facts")).to_contain_text("before each answer and each message")
+
+
 def test_trouble_is_named_with_a_link_to_it(page: Page, server: Served) -> None:
     server.create("well")
     server.create("hooks")

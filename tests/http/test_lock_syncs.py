@@ -138,6 +138,15 @@ async def test_a_message_leaves_after_the_sync_of_its_lock(fast_path: bool, way:
         assert id in response.body.decode()
 
 
+# Verifies: API-0069
+@both_paths
+@pytest.mark.parametrize("on", [True, False])
+async def test_the_server_tells_whether_locks_are_synced(fast_path: bool, on: bool, tmp_path: Path) -> None:
+    async with running(fast_path, data_path=tmp_path / "data", fsync_locks=on) as server:
+        storage = (await server.http("GET", "/server"))["storage"]
+        assert (storage["fsync"], storage["fsync_locks"]) == ("always", on)
+
+
 # Verifies: PER-0061
 @both_paths
 async def test_requests_that_came_together_wait_together(fast_path: bool, tmp_path: Path) -> None:

@@ -28,6 +28,7 @@
  * @typedef {object} StorageInfo
  * @property {string} mode
  * @property {string} fsync
+ * @property {boolean} fsync_locks
  * @property {boolean} payload_store
  * @property {number} payload_disk_bytes
  * @property {boolean} publishes_refused

@@ -122,6 +122,7 @@ class Environment(msgspec.Struct):
 class StorageFacts(msgspec.Struct):
     mode: Literal["rocksdb", "memory"]
     fsync: Literal["always", "everysec", "never"]
+    fsync_locks: Annotated[bool, Meta(description="Whether a message leaves only after a sync of its lock, too.")]
     payload_store: Annotated[bool, Meta(description="Whether long payloads go to segment files.")]
     payload_disk_bytes: Annotated[int, Meta(ge=0, description="Size of these files.")]
     publishes_refused: Annotated[bool, Meta(description="Whether publishes get 507, as the disk has little room.")]

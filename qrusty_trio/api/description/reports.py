@@ -177,6 +177,7 @@ DESCRIBED: Final = (
                 "storage": {
                     "mode": "rocksdb",
                     "fsync": "always",
+                    "fsync_locks": False,
                     "payload_store": True,
                     "payload_disk_bytes": 0,
                     "publishes_refused": False,

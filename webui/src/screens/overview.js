@@ -189,7 +189,7 @@ function Facts({ info }) {
         <dt>Storage</dt>
         <dd>${storage.mode === "rocksdb" ? "RocksDB, on disk" : html`<span class="pill bad">in memory: lost at a stop</span>`}</dd>
         <dt>Synced</dt>
-        <dd>${safe ? "before each answer" : html`<span class="pill warn">${SYNCED[storage.fsync] ?? storage.fsync}</span>`}</dd>
+        <dd>${safe ? `before each answer${storage.fsync_locks ? " and each message" : ""}` : html`<span class="pill warn">${SYNCED[storage.fsync] ?? storage.fsync}</span>`}</dd>
         <dt>Large payloads</dt>
         <dd>${storage.payload_store ? `${bytes(storage.payload_disk_bytes)} in files` : "in the store"}</dd>
         <dt>Connections</dt>
