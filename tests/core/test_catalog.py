@@ -33,6 +33,17 @@ def test_a_sample_says_how_many_there_are_and_how_many_are_locked(broker: Broker
     assert (point.ack_rate, point.nack_rate) == (0, 0)
 
 
+def test_each_publish_ack_and_nack_counts_once(broker: Broker) -> None:
+    ids = [broker.publish("q", 1, str(number), 9, 0) for number in range(6)]
+    for id in ids[:3]:
+        assert take(broker) == id
+    for id in ids[:2]:
+        broker.ack("q", id, "c", 0)
+    broker.nack("q", ids[2], "c", 0)
+    rates = broker.catalog.by_name["q"].rates
+    assert (rates.published, rates.acked, rates.nacked) == (6, 2, 1)
+
+
 def test_every_queue_is_sampled_so_many_a_step(broker: Broker) -> None:
     names = [f"{number:04}" for number in range(2 * QUEUES_PER_STEP + 1)]
     for name in names:
