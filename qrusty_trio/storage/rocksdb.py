@@ -212,13 +212,20 @@ class RocksStorage:
             raise DiskFull(f"No space left on the device of {self._path}: free {(needed - free) // MIB + 1} MiB.")
 
     def close(self) -> None:
+        """See `Storage.close`. On a full disk the log is synced and stays: the next start reads it.
+
+        Requirements: PER-0067
+        """
         if self._closed:
             return
         self._closed = True
         try:
             if self._fault is None:
                 self.sync()
-                self.flush()
+                try:
+                    self.flush()
+                except DiskFull as full:
+                    log.warning("%s The log has everything, and the next start reads it", full)
         finally:
             self._disconnect()
             self._place.close()

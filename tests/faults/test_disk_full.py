@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from base64 import b64encode
 from contextlib import nullcontext
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from qrusty_trio.server.supervisor import Server
 from tests.core.ownership import check_ownership
 from tests.faults.conftest import DISK_MIB, SmallDisk
 from tests.server.room import room
-from tests.server.running import running, settings_for, until_ready, url
+from tests.server.running import child_server, client_of, running, settings_for, until_ready, url
 from tests.wire.http_client import HttpClient, open_client
 
 ROOM = 20 * 2**20
@@ -189,6 +190,30 @@ async def test_while_there_is_little_room_all_but_publishes_goes_on(small_disk: 
 
 
 # Verifies: PER-0063
+# Verifies: PER-0067
+@pytest.mark.parametrize("policy", ["always", "everysec", "never"])
+async def test_a_stop_on_a_full_disk_is_in_order(small_disk: SmallDisk, policy: str) -> None:
+    """The log has all that was answered, so nothing has to be written."""
+    sizes = {"ROCKSDB_CACHE_MB": "8", "ROCKSDB_WRITE_BUFFER_MB": "2"}
+    published: set[str] = set()
+    async with child_server(small_disk.data, QRUSTY_FSYNC=policy, **sizes) as server:
+        async with client_of(server) as client:
+            for number in range(50):
+                payload = incompressible(str(number), 20_000 if number % 10 == 0 else 2000)
+                assert (await post(client, "/publish", queue="q", priority=1, payload=payload))[0] == 200
+                published.add(payload)
+        small_disk.leave(0)
+        assert await server.stop() == 0
+        assert re.search("WARN .*No space left.*The log has everything", server.log), server.log
+    small_disk.unload()
+    async with child_server(small_disk.data, **sizes) as server:
+        async with client_of(server) as client:
+            for _ in range(50):
+                published.remove((await post(client, "/consume/q", consumer_id="c"))[1]["payload"])
+        assert await server.stop() == 0
+    assert not published
+
+
 async def test_room_that_cannot_be_looked_at_refuses_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:
     gate = Gate()
     async with trio.open_nursery() as nursery:
