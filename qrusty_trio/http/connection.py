@@ -31,7 +31,7 @@ from qrusty_trio.http.authenticating import find_for_block, hold, missing
 from qrusty_trio.http.batching import Batching, Unsent
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Holding
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
-from qrusty_trio.http.header_block import MAX_HEADER_BYTES, HeaderBlock, RequestTimedOut
+from qrusty_trio.http.header_block import MAX_HEADER_BYTES, HeaderBlock
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.origins import check_host, check_origin
 from qrusty_trio.http.pauses import EventPause, SocketPause
@@ -116,7 +116,7 @@ class FastConnection:
             self._parser = RequestParser(self._shared.lines)  # drops what has arrived
             self.received.set(0)
             if self.timed_out and self.phase in (HEADERS, BODY):
-                reply = error_reply(RequestTimedOut("The request did not arrive in time"))
+                reply = self._shared.incomplete()
                 with trio.move_on_after(LINGER_SECONDS):
                     await self._pipe.send(self._shared.responses.response(reply, CLOSE), self._progress)
                     await linger(self._stream)
@@ -234,6 +234,10 @@ class FastConnection:
             self._enter(phase)
         self._feed(await self._pipe.receive(most))
 
+    def arrived(self) -> int | None:
+        """Bytes that are here of an incomplete request; None if there is none."""
+        return len(self._parser.buffer) if self.phase in (HEADERS, BODY) else None
+
     def lags(self) -> bool:
         """Whether others wait for room while this peer stalls."""
         now = self._shared.now
@@ -256,8 +260,7 @@ class FastConnection:
                 if request is None:
                     break
                 if isinstance(request, ServedElsewhere):
-                    serve = self._serve_websocket if request.websocket else self._run_fallback
-                    self._leave = partial(serve, request.data)
+                    self._leave = partial(self._hand_over, request.data, request.websocket)
                 else:
                     self._plan_request(request)
                     if request.line.file is not None:
@@ -334,13 +337,12 @@ class FastConnection:
             for call in self._calls:
                 call.principal = call.principal and tokens.current(call.principal)
 
-    async def _run_fallback(self, data: bytes) -> None:
+    async def _hand_over(self, data: bytes, websocket: bool) -> None:
         self.phase = WORKING
-        await self._shared.run_fallback(self._stream, data)
-
-    async def _serve_websocket(self, data: bytes) -> None:
-        self.phase = WORKING
-        await serve_fast_websocket(self._stream, data, self._context.websocket)
+        if websocket:
+            await serve_fast_websocket(self._stream, data, self._context.websocket)
+        else:
+            await self._shared.run_fallback(self._stream, data)
 
     # Replies to responses, and bytes out
 
@@ -411,10 +413,8 @@ class FastConnection:
         serialize = self._shared.responses.response
         parts: list[bytes] = []
         given: list[tuple[int, Reply]] = []
-        end = 0
-        calls = self._calls
-        run = 0
-        access = self._access
+        end = run = 0
+        calls, access = self._calls, self._access
         for response in pending:
             reply, extra = response.reply, response.extra
             if reply is None:

@@ -25,6 +25,8 @@ class FastPath:
         self.shared = Shared(context, run_fallback)
         self.batching = Batching(self.shared)
         self._connections: set[FastConnection] = set()
+        self._arrived: dict[FastConnection, int] = {}
+        """While the server stops: what was there at the last tick of requests that are incomplete."""
 
     async def watch(self) -> None:
         """Cut off connections that take too long. Never returns."""
@@ -33,8 +35,14 @@ class FastPath:
             self.shared.responses.tick()
             context = self.shared.context
             pressed = context.unsent.waiting or context.received.waiting
+            before, self._arrived = self._arrived, {}
             for connection in self._connections:
-                if now - connection.since >= LIMITS[connection.phase] or (pressed and connection.lags()):
+                late = now - connection.since >= LIMITS[connection.phase]
+                if self.shared.stopping and (arrived := connection.arrived()) is not None:
+                    # It was not accepted yet. It may come to its end, but nobody waits for a peer that stalls.
+                    late = late or before.get(connection) == arrived
+                    self._arrived[connection] = arrived
+                if late or (pressed and connection.lags()):
                     connection.timed_out = True
                     connection.scope.cancel()
                 elif pressed and connection.pause is not None and connection.received.held:

@@ -7,8 +7,17 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
+from qrusty_trio.api.call import Reply
+from qrusty_trio.api.operations import error_reply
+from qrusty_trio.errors import Unavailable
 from qrusty_trio.http.context import HttpContext
-from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
+from qrusty_trio.http.header_block import (
+    BODY_SECONDS,
+    HEADER_SECONDS,
+    IDLE_SECONDS,
+    SEND_SECONDS,
+    RequestTimedOut,
+)
 from qrusty_trio.http.request_line import RequestLines
 from qrusty_trio.http.responses import Responses
 
@@ -33,3 +42,9 @@ class Shared:
         """The time of the last tick."""
         self.stopping = False
         """Connections close after their current response."""
+
+    def incomplete(self) -> Reply:
+        """The reply to a request whose rest did not come."""
+        if self.stopping:
+            return error_reply(Unavailable("The server stops, and this request was not complete"))
+        return error_reply(RequestTimedOut("The request did not arrive in time"))

@@ -155,6 +155,27 @@ async def test_stopping_lets_a_request_arrive_that_has_begun(fast_path: bool) ->
 
 
 # Verifies: API-0055
+@pytest.mark.parametrize("whole", [b"", HEALTH], ids=["alone", "behind another"])
+@pytest.mark.parametrize("part", [b"GET /hea", request("POST", "/publish", {"queue": "q"})[:-5]], ids=["head", "body"])
+async def test_stopping_does_not_wait_for_the_rest_of_a_request(
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch, whole: bytes, part: bytes
+) -> None:
+    monkeypatch.setattr(listener, "STOP_SECONDS", 3600)
+    async with running(fast_path) as web, web.client() as client:
+        await client.send(whole + part)
+        if whole:
+            assert (await client.response()).status == 200
+        await trio.testing.wait_all_tasks_blocked()
+        web.context.stopping.set()
+        with trio.fail_after(60):
+            if fast_path:
+                assert (await client.response()).status == 503
+            assert await client.ended()
+        await client.stream.aclose()
+        await gone(web)
+
+
+# Verifies: API-0055
 async def test_stopping_waits_for_nobody_for_ever(fast_path: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(listener, "STOP_SECONDS", 0.2)
     async with running(fast_path) as web, web.client() as client:

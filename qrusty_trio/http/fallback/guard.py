@@ -44,6 +44,9 @@ PAUSE_SECONDS = 0.25
 WATCH_SECONDS = 1.0
 """How often a connection is checked: limits hold to within that."""
 
+STOP_GRACE_SECONDS = 1.0
+"""While the server stops, a request that is incomplete ends with its connection after so long without a byte."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -67,6 +70,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.requests = RequestsInHand()
         self.progress = PeerProgress(self.socket, share, self.deliveries.stream_ended, trio.current_time())
         self.end = ConnectionEnd()
+        self.stopping = trio.Event()
+        """Set when the server stops: the rest of a request is not waited for."""
         self._sent_eof = False
         self._handshake: trio.Event | None = None
         """Set when an upgrade to WebSocket has been answered; what follows it waits for that."""
@@ -208,9 +213,21 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             if (why := self.progress.stalled(trio.current_time(), self._pipe.sent, self.end.is_reading)) is not None:
                 logger.info(why)
                 self.end.break_off()
+            elif self.stopping.is_set() and self._stands_still():
+                self.end.break_off()
             elif not (self.end.is_reading or self.end.closing) and self._pipe.left():
                 # A request behind another one keeps Hypercorn from reading. To answer shows whether the peer is there.
                 self.requests.give_up()
+
+    def _stands_still(self) -> bool:
+        """Whether the rest of an HTTP/1.1 request is waited for, and nothing of it came for a while."""
+        in_headers = self.filter.between_requests and bool(self.filter.waiting) and not self.requests
+        in_body = not (self.filter.between_requests or self.filter.opaque)
+        return (
+            (in_headers or in_body)
+            and self.end.is_reading
+            and trio.current_time() - self.progress.last_heard >= STOP_GRACE_SECONDS
+        )
 
     async def send_eof(self) -> None:
         if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:

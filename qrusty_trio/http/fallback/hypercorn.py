@@ -154,6 +154,7 @@ class Fallback:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
         guarded = GuardedStream(stream, data, self._engine, share)
+        guarded.stopping = self._context.stopping
         state: dict[str, Any] = {
             GUARD_KEY: guarded,
             ACTIVITY_KEY: guarded.progress,
