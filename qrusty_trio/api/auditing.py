@@ -43,8 +43,8 @@ MAX_RECORDS = 1000
 MAX_KEPT_BYTES = 2 * 1024 * 1024
 SHOWN_BYTES = 2048
 """A longer body of a request or a response is recorded by its size alone."""
-MAX_DIGITS = 16
-"""Of the number of a record."""
+MAX_NUMBER = 10**16 - 1
+"""Of a record: whatever 16 digits hold."""
 
 _encode = msgspec.json.encode
 
@@ -185,8 +185,8 @@ def _audit(services: Services, call: Call, now: int) -> Reply:
 def _read_cursor(given: str | None) -> int:
     """The number before which a page begins. Raises BadRequest."""
     if given is None:
-        return int(10**MAX_DIGITS)
-    if given.isascii() and given.isdigit() and len(given) <= MAX_DIGITS:
+        return MAX_NUMBER
+    if given.isascii() and given.isdigit() and len(given) <= len(str(MAX_NUMBER)):
         return int(given)
     raise BadRequest("'cursor' must be one that an earlier page gave")
 

@@ -80,7 +80,8 @@ async def serve_fast_websocket(
 ) -> None:
     """Serve a WebSocket upgrade, whose first bytes are `data`, to the end of the connection. Closes the stream.
 
-    The path is not checked. `overloaded`: answer the handshake, then close with 1013 (try again later).
+    The path is not checked. The header block was, by `header_block.read_block`. `overloaded`: answer the handshake,
+    then close with 1013 (try again later).
 
     Requirements: WS-0030
     """
@@ -140,10 +141,6 @@ def _respond(
 ) -> tuple[Response, Principal | None, float]:
     """The response to an upgrade, whom it speaks for, and how many seconds the response has to wait."""
     principal, wait = None, 0.0
-    origins = request.headers.get_all("Origin")
-    hosts = request.headers.get_all("Host")
-    if len(hosts) != 1 or len(origins) > 1:
-        return _refusal(400, "Bad Request", "bad_request", "One Host and at most one Origin are needed"), None, 0.0
     try:
         browser = read_browser(request.headers.raw_items())
         check_handshake(browser, services)

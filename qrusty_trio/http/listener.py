@@ -31,7 +31,7 @@ from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.peers import Peer
 from qrusty_trio.http.proxy_header import BadProxyHeader
 from qrusty_trio.http.request_line import NOT_KNOWN, WEBSOCKET_PATH, read_line
-from qrusty_trio.http.responses import CLOSE, Responses, too_many_connections, too_many_from_there
+from qrusty_trio.http.responses import CLOSE, too_many_connections, too_many_from_there
 from qrusty_trio.http.tls import TlsStream
 from qrusty_trio.http.websocket_auth import watch_tokens
 from qrusty_trio.http.websocket_watch import watch_budget
@@ -75,7 +75,7 @@ class _Server:
         self._fast_path = FastPath(context, self._fallback.serve)
         self._handshakes = Handshakes(context.tls) if context.tls is not None else None
         self._bulkheads = context.bulkheads
-        self._responses = Responses()
+        self._responses = self._fast_path.shared.responses
         self._open = context.connections
         self._turned_away = 0
         self._refused = 0
@@ -229,7 +229,6 @@ class _Server:
             if _is_websocket(data):
                 await serve_fast_websocket(stream, data, self._context.websocket, overloaded=True)
                 return
-            self._responses.tick()
             reply = error_reply(refusal)
             if self._context.access is not None:
                 self._context.access.note(peer, *NOT_KNOWN, reply.status, len(reply.body), perf_counter())

@@ -181,7 +181,7 @@ def _check_beginning(data: bytes) -> None:
         return  # possibly the start of an empty line
     if len(data) > MAX_HEADER_BYTES:
         raise headers_too_large()
-    if not data[:1].isalpha() or not data[:1].isupper():
+    if not data[:1].isupper():
         raise BadRequest("A request begins with a method in capital letters")
     if data.count(b"\n") != data.count(b"\r\n"):
         raise BadRequest("Lines end with CR LF")

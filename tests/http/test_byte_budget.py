@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import socket
 import struct
 from collections.abc import Sequence
@@ -13,10 +14,15 @@ import trio.testing
 
 from qrusty_trio.api.call import Call, Pause, Reply
 from qrusty_trio.http import byte_budget, fast_path
+from qrusty_trio.http.batching import Batching
 from qrusty_trio.http.byte_budget import LARGE_BYTES, SMALL_BYTES, Budget, Holding
+from qrusty_trio.http.connection import FastConnection
 from qrusty_trio.http.fallback import guard
+from qrusty_trio.http.fallback.hypercorn import Fallback
+from qrusty_trio.http.fast_path import FastPath
+from qrusty_trio.http.shared import BODY, SENDING
 from tests.http.test_held_bytes import CONSUME, LARGE, fill, non_readers, traced
-from tests.http.web import PATHS, Client, Web, request, running
+from tests.http.web import PATHS, Client, Web, context_for, make_engine, request, running
 
 both_paths = pytest.mark.parametrize("fast", PATHS, ids=["fast", "quart"])
 
@@ -198,6 +204,85 @@ async def test_room_is_given_in_turn_and_to_those_who_are_still_there() -> None:
     await second.reserve(10**9)  # alone, whatever its size
     second.set(0)
     assert budget.held == 0
+
+
+# Verifies: API-0040
+async def test_while_anyone_waits_nobody_else_gets_room() -> None:
+    budget = Budget(10 * LARGE_BYTES)
+    first, second = Holding(budget), Holding(budget)
+    await first.reserve(LARGE_BYTES)
+    assert not any((budget.short, budget.tight))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(second.reserve, budget.limit)
+        await trio.testing.wait_all_tasks_blocked()
+        assert all((budget.short, budget.tight))
+        first.set(0)
+    second.set(LARGE_BYTES)
+    assert not any((budget.short, budget.tight))
+
+
+# Verifies: API-0040
+async def test_of_one_connection_only_so_many_requests_hold_room() -> None:
+    among = trio.Semaphore(1)
+    holding = Holding(Budget(), among)
+    holding.set(0)
+    assert among.value == 1
+    await holding.reserve(LARGE_BYTES)
+    holding.set(LARGE_BYTES // 2)
+    assert among.value == 0
+    holding.set(0)
+    assert among.value == 1
+
+
+# Verifies: API-0041
+@pytest.mark.parametrize("phase", [BODY, SENDING])
+async def test_a_connection_lags_that_holds_a_request_and_hardly_moves(phase: int) -> None:
+    context = context_for(make_engine(), True)
+    context.received.limit = LARGE_BYTES
+    shared = FastPath(context, Fallback(context).serve).shared
+    connection = FastConnection(shared, Batching(shared), trio.testing.memory_stream_pair()[0])
+    await connection.received.reserve(LARGE_BYTES)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Holding(context.received).reserve, LARGE_BYTES)
+        await trio.testing.wait_all_tasks_blocked()
+        connection.phase = phase
+        lags = []
+        for shared.now in (0.0, 4.9, 5.0):
+            lags.append(connection.lags())
+        assert lags == [False, False, True]
+        connection.received.set(0)
+
+
+# Verifies: API-0040
+async def test_a_long_header_block_waits_for_room() -> None:
+    async with running(True) as web, web.client() as client:
+        budget = web.context.received
+        others = Holding(budget)
+        await others.reserve(budget.limit)
+        whole = request("GET", "/health", headers=b"X: %b\r\n" % (b"x" * 2 * SMALL_BYTES))
+        await client.send(whole[:-1])
+        await until_waiting(budget, 1)
+        others.set(0)
+        await client.send(whole[-1:])
+        assert (await client.response()).status == 200
+        await until_nothing_is_held(budget)
+
+
+# Verifies: API-0040
+async def test_requests_that_came_together_wait_for_room_for_their_responses() -> None:
+    """They are to be served together, but those before them take all the room."""
+    async with running(True, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
+        budget = web.context.unsent
+        budget.limit = LARGE_BYTES + LARGE
+        await fill(web, PEERS)
+        await trio.testing.wait_all_tasks_blocked()
+        for client in clients:
+            os.write(client.stream.socket.fileno(), CONSUME)  # without a turn for the server
+        await until_waiting(budget, 1)
+        async with trio.open_nursery() as nursery:
+            for client in clients:
+                nursery.start_soon(takes, client)
+        await until_nothing_is_held(budget)
 
 
 # Verifies: API-0041

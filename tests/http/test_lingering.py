@@ -8,10 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 import trio
-from trio.testing import MockClock, memory_stream_pair
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
+from qrusty_trio.http.batching import Batching
+from qrusty_trio.http.connection import FastConnection
+from qrusty_trio.http.fallback.hypercorn import Fallback
+from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.lingering import LINGER_BYTES, LINGER_SECONDS, LINGER_WHOLE_SECONDS, linger
-from tests.http.web import PATHS, running
+from qrusty_trio.http.shared import WORKING
+from tests.http.web import PATHS, context_for, make_engine, request, running
 
 MIB = 1024 * 1024
 BOTH_PATHS = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
@@ -89,6 +94,20 @@ async def test_its_bounds(autojump_clock: MockClock, size: int, pause: float, se
     assert trio.current_time() - began == pytest.approx(seconds)
     assert peer.closed_half
     assert peer.sent <= LINGER_BYTES
+
+
+async def test_it_has_bounds_of_its_own_and_not_those_of_a_send() -> None:
+    context = context_for(make_engine(), True)
+    shared = FastPath(context, Fallback(context).serve).shared
+    ours, peer = memory_stream_pair()
+    connection = FastConnection(shared, Batching(shared), ours)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.run)
+        await peer.send_all(request("GET", "/health", headers=b"Connection: close\r\n"))
+        await wait_all_tasks_blocked()
+        assert (await peer.receive_some()).startswith(b"HTTP/1.1 200 ")
+        assert connection.phase == WORKING
+        await peer.aclose()
 
 
 # Verifies: API-0010

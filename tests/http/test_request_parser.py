@@ -135,6 +135,15 @@ def test_a_header_block_without_end() -> None:
         parser.next()
 
 
+def test_the_longest_header_block() -> None:
+    start, end = b"GET /health HTTP/1.1\r\n" + HOST + b"X: ", b"\r\n\r\n"
+    whole = start + b"x" * (MAX_HEADER_BYTES - len(start + end)) + end
+    assert outcome([whole]) == [("health", b"", True, True)]
+    (refused,) = outcome([whole.replace(b"X: ", b"X: x")])
+    assert isinstance(refused, tuple)
+    assert refused[0] is HeadersTooLarge
+
+
 @pytest.mark.parametrize("length", range(1, len(HTTP2_PREFACE)))
 def test_a_preface_that_is_broken_off_is_no_request(length: int) -> None:
     assert outcome([HTTP2_PREFACE[:length]]) == []

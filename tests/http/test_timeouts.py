@@ -7,9 +7,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+from h2.connection import H2Connection
+from h2.events import DataReceived, StreamEnded
 from hpack import Encoder
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
+from qrusty_trio.api.description import openapi
 from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import TICK_SECONDS, FastPath
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
@@ -21,6 +24,7 @@ pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 Peer = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
 HEALTH = request("GET", "/health")
 PUBLISH = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "p"})
+LARGE = request("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * 1_000_000})
 SLACK = 3 * TICK_SECONDS
 
 
@@ -46,6 +50,18 @@ class Served:
     def take_nothing(self) -> None:
         """Let what the server sends wait for ever; a memory stream takes everything by itself."""
         self._ours.send_stream.send_all_hook = trio.sleep_forever
+
+    def take_slowly(self, seconds: float) -> None:
+        """Let each piece that the server sends wait for so long."""
+        stream = self._ours.send_stream
+        pump = stream.send_all_hook
+        assert pump is not None
+
+        async def slowly() -> None:
+            await trio.sleep(seconds)
+            await pump()
+
+        stream.send_all_hook = slowly
 
     def took(self) -> float:
         return trio.current_time() - self.began
@@ -163,6 +179,39 @@ async def test_a_reader_that_takes_nothing(fast_path: bool, autojump_clock: Mock
         await connection.peer.send_all(HEALTH)
         await connection.ended.wait()
         assert SEND_SECONDS - SLACK <= connection.took() <= SEND_SECONDS + SLACK
+
+
+# Verifies: API-0036
+async def test_a_reader_that_takes_a_long_response_bit_by_bit(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
+        connection.take_slowly(SEND_SECONDS / 2)
+        await connection.peer.send_all(LARGE + request("POST", "/consume/q", {"consumer_id": "c"}) + HEALTH)
+        assert statuses(await connection.read_to_end()) == [200, 200, 200]
+        assert connection.took() > 5 * SEND_SECONDS
+
+
+# Verifies: API-0047
+async def test_a_window_that_is_opened_bit_by_bit(fast_path: bool, autojump_clock: MockClock) -> None:
+    async with served(fast_path) as connection:
+        taken = 0
+        h2 = H2Connection()
+        h2.initiate_connection()
+        fields = [(":method", "GET"), (":scheme", "http"), (":path", "/openapi.json"), (":authority", "test")]
+        h2.send_headers(1, fields, end_stream=True)
+        await connection.peer.send_all(h2.data_to_send())
+        while True:
+            events = h2.receive_data(await connection.peer.receive_some(65536))
+            taken += sum(len(each.data) for each in events if isinstance(each, DataReceived))
+            if any(isinstance(each, StreamEnded) for each in events):
+                break
+            if any(isinstance(each, DataReceived) for each in events):
+                await trio.sleep(SEND_SECONDS / 2)
+                for stream in (None, 1):
+                    h2.increment_flow_control_window(8_000, stream)
+                await connection.peer.send_all(h2.data_to_send())
+        assert taken == len(openapi.encoded())
+        await connection.peer.aclose()
+        assert connection.took() > 4 * SEND_SECONDS
 
 
 @pytest.mark.parametrize("follows", [b"\x81\x05hello", b"\xff" * 20, b"GET / HTTP/1.1\r\n\r\n"])

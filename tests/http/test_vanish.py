@@ -122,6 +122,10 @@ async def test_a_client_that_vanishes_inside_its_request_changes_nothing(fast_pa
         for cut in (1, 20, len(CONSUME) - 1):
             async with web.client() as client:
                 await client.send(CONSUME[:cut])
+            async with web.client() as client:
+                await client.send(CONSUME[:cut])
+                await client.stream.send_eof()
+                assert await client.ended(), "there is nothing to answer"
         assert counts(web) == (1, 0)
     assert counts(web) == (1, 0)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -12,11 +14,13 @@ import trio.testing
 from trio_websocket import ConnectionClosed
 
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.http.fallback import connection_end
 from qrusty_trio.http.fast_websocket import serve_fast_websocket
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.engine import Engine
 from tests.http.web import make_engine
+from tests.http.web import running as web_running
 from tests.http.ws_raw import CLOSE, PING, PONG, TEXT, Raw, frame, head, raw, request, upgrade
 from tests.http.ws_server import PATIENCE, both_paths, running
 
@@ -55,8 +59,44 @@ async def test_origins(fast_path: bool, origin: bytes | None, welcome: bool) -> 
             assert response.startswith(b"HTTP/1.1 101 ")
             return
         assert response.startswith(b"HTTP/1.1 403 ")
+        assert b"\r\ncontent-type: application/json\r\n" in response.lower()
         length = int(response.lower().partition(b"content-length:")[2].split()[0])
         assert json.loads(await peer.body(length))["code"] == "origin_not_allowed"
+
+
+# Verifies: API-0031
+@both_paths
+@pytest.mark.parametrize("most", [1, 0])
+@pytest.mark.parametrize("twice", [b"Host: test", b"Origin: http://test"])
+async def test_one_host_and_one_origin_at_most(fast_path: bool, most: int, twice: bytes) -> None:
+    """A server that has too many connections tells nothing else."""
+    handshake = upgrade(Host=None).replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join([b"Host: test", twice, twice, b"\r\n"]))
+    async with web_running(fast_path, max_connections=most) as web, raw(web.port, handshake) as peer:
+        assert (await peer.head()).startswith(b"HTTP/1.1 400 " if most else b"HTTP/1.1 503 ")
+
+
+# Verifies: WS-0022
+@both_paths
+async def test_who_is_cut_off_in_the_middle_of_a_send_is_let_go(
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_end, "SEND_SECONDS", math.inf)
+    async with web_running(fast_path, send_buffer=4096) as web, raw(web.port, upgrade()) as peer:
+        services = web.context.websocket
+        assert isinstance(peer.stream, trio.SocketStream)
+        peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        await peer.head()
+        assert (
+            await web.ask("POST", "/publish", {"queue": "q", "priority": 1, "payload": "x" * 1_900_000})
+        ).status == 200
+        await peer.send(request(type="subscribe", queue="q"))
+        await trio.testing.wait_all_tasks_blocked(0.1)
+        (connection,) = services.connections
+        connection.cut_off()
+        with trio.fail_after(PATIENCE):
+            while web.context.connections.value:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert services.budget.held == 0
 
 
 # the number of connections

@@ -94,13 +94,16 @@ async def test_who_takes_nothing_is_cut_off_those_that_hold_most_first(autojump_
 
 
 # Verifies: WS-0021
-async def test_when_all_is_used_up_patience_is_short(autojump_clock: trio.testing.MockClock) -> None:
+async def test_when_all_is_used_up_patience_is_short(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
     async with watched() as services:
         many = [Counting(services, LIMIT // 4) for _ in range(7)]
         await trio.sleep(EXHAUSTED_STALL_SECONDS - LOOK_SECONDS)
         assert not any(each.cut for each in many)
         await trio.sleep(3 * LOOK_SECONDS)
         assert sum(each.cut for each in many) == 4
+        assert "WebSockets cut off: 4, which held 0 MiB and took nothing for 2 s" in caplog.text
         assert not services.budget.short
 
 

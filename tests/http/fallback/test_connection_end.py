@@ -32,6 +32,24 @@ async def test_a_close_lets_a_send_come_to_its_end() -> None:
     assert order == ["sent", "closed"]
 
 
+async def test_what_is_broken_off_sends_no_more_and_says_so() -> None:
+    end = ConnectionEnd()
+
+    async def send() -> None:
+        # As Hypercorn does.
+        with trio.CancelScope(shield=True), end.sending():
+            await trio.sleep_forever()
+
+    with end.scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            nursery.start_soon(trio.sleep_forever)
+            await wait_all_tasks_blocked()
+            assert not end.broken
+            end.break_off()
+    assert end.broken
+
+
 # Verifies: API-0010
 async def test_a_close_does_not_wait_for_a_peer_that_takes_nothing(autojump_clock: MockClock) -> None:
     end, closed = ConnectionEnd(), trio.Event()

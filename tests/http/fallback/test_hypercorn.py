@@ -25,7 +25,7 @@ from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from qrusty_trio.http.fallback.hypercorn import make_config
 from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
 from tests.http.web import PATHS, request, running
-from tests.http.ws_raw import TEXT, frame, upgrade
+from tests.http.ws_raw import TEXT, frame, raw, upgrade
 
 
 def parameters(function: Any) -> list[str]:
@@ -184,6 +184,17 @@ async def test_hypercorn_lets_go_of_a_connection_that_ends_as_its_response_does(
                 while web.context.connections.value:  # noqa: ASYNC110  # a gauge tells nobody
                     await trio.sleep(0.01)
         await trio.aclose_forcefully(client.stream)
+
+
+async def test_a_websocket_that_is_cancelled_was_not_closed_in_order() -> None:
+    """A close with 1000 would tell its client that all is done."""
+    async with running(False) as web, raw(web.port, upgrade()) as peer:
+        assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+        await peer.send(frame(TEXT, b'{"type":"unsubscribe","queue":"q"}'))
+        assert (await peer.read()).json() == {"type": "ok"}
+        web.nursery.cancel_scope.cancel()
+        with trio.CancelScope(shield=True):
+            assert await peer.ended()
 
 
 # Verifies: API-0042
