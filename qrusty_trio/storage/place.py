@@ -32,10 +32,14 @@ class Place:
     Requirements: PER-0045
     """
 
-    def __init__(self, path: Path, what: str, look: Callable[[], None]) -> None:
-        """`look` must raise `StorageFault` when files are missing. Raises `OSError`."""
+    def __init__(self, path: Path, what: str, look: Callable[[], None], *, whole: bool = False) -> None:
+        """`look` must raise `StorageFault` when files are missing. `whole`: it needs no other directory to make sense.
+
+        Raises `OSError`.
+        """
         self._path = path
         self._what = what
+        self._whole = whole
         self._look = look
         # Kept open so that its inode number is not reused, and to tell a renamed directory from a removed one.
         self._opened: Opened | None = Opened(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
@@ -53,13 +57,13 @@ class Place:
             self._check_removed()
             raise StorageFault(
                 f"{_capital(self._what)} {self._path} is gone: it was renamed or unmounted under the running server. "
-                f"Put the same one back, and the server goes on by itself."
+                f"{self._way_out()}"
             ) from error
         if (found.st_dev, found.st_ino) != self._identity:
             self._check_removed()
             raise StorageFault(
-                f"Another directory is in the place of {self._what} {self._path}. Put the same one back, and the "
-                f"server goes on by itself; or start it again to use what is there now."
+                f"Another directory is in the place of {self._what} {self._path}. {self._way_out()}"
+                f"{' Or start it again to use what is there now.' if self._whole else ''}"
             )
         if found.st_mtime_ns == self._seen:
             return
@@ -74,6 +78,13 @@ class Place:
     def close(self) -> None:
         """Close the directory. Idempotent."""
         self._opened = None
+
+    def _way_out(self) -> str:
+        same = "Put the same one back, and the server goes on by itself."
+        if self._whole:
+            return same
+        # A start takes what is there for all that there is.
+        return f"{same} Do not start it again before: it would remove each message whose payload is not there."
 
     def _check_removed(self) -> None:
         opened = self._opened

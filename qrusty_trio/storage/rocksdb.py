@@ -73,7 +73,7 @@ class RocksStorage:
         self._accepting = False
         self._log_number = 0
         self._newest: NewestLog | None = None
-        self._place = Place(path, "the data directory", self._look)
+        self._place = Place(path, "the data directory", self._look, whole=True)
         # Never create a new database over an existing one: a lost CURRENT file must not cost the data.
         self._connect(create=not has_database(path))
 

@@ -274,6 +274,30 @@ def test_a_payload_directory_that_is_away_costs_no_message(tmp_path: Path) -> No
 
 
 # Verifies: PER-0045
+@pytest.mark.parametrize("gone", [rename, rename_and_replace, rename_and_copy])
+def test_nobody_is_told_to_start_without_the_payloads(tmp_path: Path, gone: Callable[[Path], None]) -> None:
+    """A data directory may be another one, with all of its messages. A part of it may not."""
+    path = tmp_path / "payloads"
+    store = PayloadStore.open(path, segment_max_bytes=1000)
+    store.append(b"x")
+    gone(path)
+    with pytest.raises(StorageFault, match="Put the same one back") as fault:
+        store.check_place()
+    assert "use what is there now" not in str(fault.value)
+    assert "Do not start it again before" in str(fault.value)
+    put_back(path)
+    store.close()
+    storage = open_store(tmp_path / "data")
+    gone(tmp_path / "data")
+    with pytest.raises(StorageFault, match="Put the same one back") as fault:
+        storage.check()
+    assert ("use what is there now" in str(fault.value)) is (gone is not rename)
+    assert "Do not" not in str(fault.value)
+    put_back(tmp_path / "data")
+    storage.close()
+
+
+# Verifies: PER-0045
 @pytest.mark.parametrize("change", ["append", "remove"])
 def test_the_first_change_in_a_removed_payload_directory_says_what_to_do(tmp_path: Path, change: str) -> None:
     path = tmp_path / "payloads"
