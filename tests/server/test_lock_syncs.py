@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
 
 from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.config import Fsync
-from qrusty_trio.errors import DiskFull
+from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.http.byte_budget import Budget, Holding
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.server.engine import Engine
@@ -186,6 +188,44 @@ async def test_a_sync_of_a_lock_that_fails_gives_the_message_back(
         await until_back(engine)
         assert counts(engine) == (1, 0)
         assert await delivered_again(engine) == 1
+
+
+# Verifies: PER-0062
+@pytest.mark.parametrize("batched", [False, True])
+async def test_a_second_fault_before_the_message_is_back(
+    store: WatchedStorage, batched: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recovery fails at first, after which the lock ends. The delivery does not count even so."""
+    async with engine_on(store, lock_syncs=True) as engine:
+        await run(engine, publish("x", max_retries=1))
+        faults = break_loads(store, monkeypatch, 2)
+        store.sync_fault = DiskFull("No space left on the device.")
+        if batched:
+            (reply,) = engine.run_nowait([consume_one(seconds=1)])
+            engine.when_durable(lambda _: engine.give_back(reply), [engine])
+        else:
+            (reply,) = await engine.run([consume_one(seconds=1)])
+            assert reply.status == 507
+        with trio.fail_after(STEP_SECONDS):
+            await engine.broken.wait()
+        await until_back(engine)
+        assert not faults
+        assert counts(engine) == (1, 0)
+        assert await delivered_again(engine) == 1
+
+
+def break_loads(store: WatchedStorage, monkeypatch: pytest.MonkeyPatch, times: int) -> list[StorageFault]:
+    """Let the next so many scans fail. Returns the faults that are left."""
+    faults = [StorageFault("a read failed") for _ in range(times)]
+    scan = store.inner.scan
+
+    def failing(*arguments: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return scan(*arguments)
+
+    monkeypatch.setattr(store, "scan", failing)
+    return faults
 
 
 # Verifies: PER-0062

@@ -57,6 +57,7 @@ from qrusty_trio.server.clock import Clock
 from qrusty_trio.server.committer import Committer
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
+from qrusty_trio.server.lock_syncs import sync_locks
 from qrusty_trio.server.recovery import load, recover
 from qrusty_trio.server.retention import retain
 from qrusty_trio.server.trash import empty_trash
@@ -299,6 +300,8 @@ class Process:
         self.engine.model = model
         policy = list(Fsync)[options["policy"]]
         self.engine.committer = Committer(storage, self.payloads, policy, self.engine.write, self.engine.fail)
+        if options["sync_locks"]:
+            sync_locks(self.services, self.engine.dispatcher, self.engine.committer)
         self.websockets = WebSocketServices(
             self.engine,
             self.engine.dispatcher,

@@ -194,34 +194,38 @@ class Client:
         engine = process.engine
         responses: dict[int, Reply] = {}
         done = trio.Event()
+        gone = False
 
         def give(later: list[tuple[int, Reply]], fault: StorageFault | None) -> None:
             for index, reply in later:
+                if fault is not None or gone:
+                    engine.give_back(reply)
                 responses[index] = reply if fault is None else error_reply(fault)
             if len(responses) == len(asks):
                 done.set()
 
         first = 0
-        while first < len(asks):
-            replies = engine.run_nowait([each.call for each in asks[first:]])
-            later = []
-            for index, reply in enumerate(replies, first):
-                if reply.needs_sync and engine.waits:
-                    later.append((index, reply))
-                else:
-                    responses[index] = reply
-            if later:
-                engine.when_durable(lambda fault, later=later: give(later, fault), [self])  # type: ignore[misc]  # bound now
-            first += len(replies)
-            if first < len(asks):
-                await trio.lowlevel.checkpoint()
-        if len(responses) < len(asks):
-            try:
+        try:
+            while first < len(asks):
+                replies = engine.run_nowait([each.call for each in asks[first:]])
+                later = []
+                for index, reply in enumerate(replies, first):
+                    if reply.needs_sync and engine.waits:
+                        later.append((index, reply))
+                    else:
+                        responses[index] = reply
+                if later:
+                    engine.when_durable(lambda fault, later=later: give(later, fault), [self])  # type: ignore[misc]  # bound now
+                first += len(replies)
+                if first < len(asks):
+                    await trio.lowlevel.checkpoint()
+            if len(responses) < len(asks):
                 await done.wait()
-            except trio.Cancelled:
-                for reply in list(responses.values()):
-                    engine.give_back(reply)
-                raise
+        except trio.Cancelled:
+            gone = True
+            for reply in list(responses.values()):
+                engine.give_back(reply)
+            raise
         return [responses[index] for index in range(len(asks))]
 
 

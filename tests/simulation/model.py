@@ -12,7 +12,7 @@ from collections.abc import Callable
 from math import inf
 from pathlib import Path
 
-from tests.simulation.known import EXACT, TOLERANCE, Asked, Held, Peer, Subscription
+from tests.simulation.known import EPOCH, EXACT, TOLERANCE, Asked, Held, Peer, Subscription
 from tests.simulation.picture import Picture, StoredQueue
 from tests.simulation.storage import Change, Kind, SimulatedStorage
 from tests.simulation.stored_form import (
@@ -40,6 +40,8 @@ class Model:
         self.fail = fail
         self.now = now
         self.always = always
+        self.locks_last = False
+        """No message leaves before its lock is synced."""
         self.decoder = Decoder()
         self.trash = Trash(self)
         self.picture = Picture(self, self.decoder)
@@ -182,12 +184,17 @@ class Model:
         if locks > self.max_locked:
             self.fail(f"{locks} messages are locked, {self.max_locked} may be")
         self._check_equal(lock)
-        ends_at = self.now() + lock.seconds
+        ends_at = self._end_of(lock)
         held = self.held[lock.name, id] = Held(
             id, consumer, self.process, self.faults, ends_at, peer, self.batch, self.boot, self.ahead
         )
         if peer is not None:
             peer.locks.setdefault(id, []).append(held)
+
+    def _end_of(self, lock: StoredLock) -> float:
+        """When a lock that was just stored ends. Where deliveries wait for a sync, it began before that."""
+        ends_at = self.now() + lock.seconds
+        return min(ends_at, lock.end / 1000 - EPOCH - self.ahead) if self.locks_last else ends_at
 
     def _check_equal(self, lock: StoredLock) -> None:
         queue = self.picture.queues[lock.name[0]]
@@ -431,5 +438,11 @@ class Model:
         peer.left[id] += 1
         if number >= len(locks):
             return None
-        locks[number].left = True
+        self.left(locks[number])
         return locks[number]
+
+    def left(self, held: Held) -> None:
+        """The message of a lock is on its way to its consumer."""
+        held.left = True
+        if self.locks_last:
+            self.answered_at(held.batch, f"the delivery of {held.id}")

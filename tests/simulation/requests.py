@@ -159,7 +159,7 @@ class ConsumeAsk(Ask):
             self.model.fail(f"message {id} was handed to {self.consumer}, and no lock was ever stored")
             return
         if not self.given_back:
-            held.left = True
+            self.model.left(held)
         lock = self.model.picture.lock_of.get(id)
         if lock is not None and lock.name == name:
             if lock.consumer != self.consumer:

@@ -76,6 +76,8 @@ class Plan:
                 "hot_tier_size": dice.randint(1, 4),
                 "max_locked_index": dice.choice((3, 5, 10, 1000)),
                 "policy": dice.choice((0, 0, 0, 1, 2)),
+                # Of its own, so that it changes nothing else of the worlds.
+                "sync_locks": random.Random(f"locks {seed}").random() < 0.3,
                 "segment_bytes": 2000,
                 "external_bytes": 40,
             },
@@ -112,6 +114,7 @@ class World:
             else MemoryStorage()
         )
         self.model = Model(self.trace, self.fail, trio.current_time, always=plan.options["policy"] == 0)
+        self.model.locks_last = self.model.always and bool(plan.options["sync_locks"])
         self.model.prompt = plan.slow == 0.0 and not plan.externals
         self.model.max_locked = plan.options["max_locked_index"]
         self.storage = SimulatedStorage(inner, random.Random(f"store {seed}"), plan.odds, self.model)
