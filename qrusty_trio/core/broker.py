@@ -271,7 +271,7 @@ class Broker:
             raise _not_locked(name, id)
         queue = lock.queue
         queue.rates.acked += 1
-        self._unlock(lock)
+        self.unlock(lock)
         if lock.external:
             self.payloads.externals.free(queue, lock.external)
         if lock.digest:
@@ -347,7 +347,8 @@ class Broker:
             raise _not_locked(name, id)
         return lock
 
-    def _unlock(self, lock: Lock) -> None:
+    def unlock(self, lock: Lock) -> None:
+        """Remove a lock. What becomes of its message is up to the caller."""
         lock.queue.unlock(self.journal, lock)
         self.locks.remove(lock)
 
@@ -359,7 +360,7 @@ class Broker:
         queue = lock.queue
         record = queue.read_lock(self.journal, lock).record
         deliveries = lock.deliveries if why is not None else lock.deliveries - 1
-        self._unlock(lock)
+        self.unlock(lock)
         _, _, max_retries, _, _ = records.unpack_message(record)
         record = records.with_deliveries(record, deliveries)
         if why is not None and deliveries >= max_retries:

@@ -12,7 +12,8 @@ Kind is LIVE for messages in MESSAGES and LOCKS, whose key is the one in MESSAGE
 `end` is the end of the last payload ever owned. A file that is shorter has lost something.
 
 The log and the segments are synced at the same time. So a power cut may leave a record whose payload was not synced
-yet. "P" tells where such payloads are: behind what had been synced when the record was written.
+yet. "P", the mark, tells where such payloads are: all before it had been synced when the batch was written. It is there
+only while every response waits for a sync.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 LIVE = 0
 DEAD_LETTER = 1
 ID_BYTES = 36
-OFFSET_BYTES = 8
+_OFFSET_BYTES = 8
 """At the end of an index key."""
 _KEY = struct.Struct(">IIBQ")
 _GROUP = struct.Struct(">IIB")
@@ -76,6 +77,25 @@ class Owned(NamedTuple):
         return self.segment, self.offset
 
 
+class Tail(NamedTuple):
+    """What a queue owns of a segment from an offset on."""
+
+    segment: int
+    group: bytes
+    """The beginning of its index keys."""
+    offset: int
+
+    @property
+    def begin(self) -> bytes:
+        """The first index key that it may have."""
+        return self.group + self.offset.to_bytes(_OFFSET_BYTES, "big")
+
+    @property
+    def end(self) -> bytes:
+        """An index key behind all of them."""
+        return self.group + b"\xff" * _OFFSET_BYTES
+
+
 class Externals:
     """The index of payloads in segment files."""
 
@@ -84,8 +104,12 @@ class Externals:
         self.store = store
         self._sums: dict[int, dict[tuple[int, int], Sums]] = {}
         """Segment -> (queue number, kind) -> sums. Sums with a count of 0 and empty segments are removed."""
-        self._synced = 0, 0
-        """Segment and offset that META has as synced."""
+        self.mark = 0, 0
+        """Segment and offset of the mark in META; (0, 0) for none."""
+        self.marks = False
+        """Whether there is to be one."""
+        self.dirty = False
+        """Whether the mark is to be written with the batch."""
         self.failures = 0
         """Failed reads and writes of payloads since the start."""
         self.last_failure = ""
@@ -93,8 +117,9 @@ class Externals:
     def load(self) -> Iterator[None]:
         """Read META. One step takes about a millisecond."""
         self._sums.clear()
+        self.dirty = False  # what was not written is gone
         synced = self._journal.get(self._journal.meta, SEGMENTS_SYNCED)
-        self._synced = _PLACE.unpack(synced) if synced is not None else (0, 0)
+        self.mark = _PLACE.unpack(synced) if synced is not None else (0, 0)
         begin, end = SEGMENT_SUMS, SEGMENT_SUMS + b"\xff" * (_GROUP.size + 1)
         while pairs := self._journal.scan(self._journal.meta, begin, end, _GROUPS_PER_STEP):
             for key, value in pairs:
@@ -103,6 +128,20 @@ class Externals:
                 self._sums.setdefault(segment, {})[queue_number, kind] = Sums(group, *_SUMS.unpack(value))
             begin = pairs[-1][0] + b"\x00"
             yield
+
+    def note_mark(self) -> None:
+        """Bring the mark to where the store is, or remove it where there is to be none."""
+        mark = self.store.synced if self.marks else (0, 0)
+        if mark != self.mark and (mark[0] or not self.marks):
+            self.mark = mark
+            self._journal.mark(self)
+
+    def write_state(self, journal: Journal) -> None:
+        """Write the mark, as the journal asks for."""
+        if self.mark[0]:
+            journal.put(SEGMENTS_SYNCED, _PLACE.pack(*self.mark), journal.meta)
+        else:
+            journal.delete(SEGMENTS_SYNCED, journal.meta)
 
     def append(self, payload: bytes) -> bytes:
         """Append a payload to a segment file; returns its packed reference. Raises PayloadNotStored."""
@@ -124,9 +163,8 @@ class Externals:
         sums.octets += ref.length
         sums.end = max(sums.end, ref.offset + ref.length)
         journal.mark(sums)
-        if self._synced != self.store.synced:
-            self._synced = self.store.synced
-            journal.put(SEGMENTS_SYNCED, _PLACE.pack(*self._synced), journal.meta)
+        if self.marks and self.mark != self.store.synced:
+            self.note_mark()
 
     def free(self, queue: Queue, packed: bytes, kind: int = LIVE) -> None:
         """Note that the record with this reference is gone."""
@@ -204,30 +242,27 @@ class Externals:
         """Segment -> minimum size of its file in bytes; a smaller file has lost payloads. Only segments in use."""
         return {segment: max(sums.end for sums in groups.values()) for segment, groups in self._sums.items()}
 
-    def unsynced(self) -> list[tuple[int, bytes, bytes]]:
-        """Segment, and first and last index key, of what was not known to be synced when its record was written.
+    def tails(self) -> Iterator[Tail | None]:
+        """What lies behind the mark, by segment and queue; None after each step of about a millisecond.
 
-        Empty if META does not tell.
+        Empty if there is no mark.
         """
-        since, offset = self._synced
-        if not since:
-            return []
-        return [
-            (
-                segment,
-                sums.group + (offset if segment == since else 0).to_bytes(OFFSET_BYTES, "big"),
-                sums.group + b"\xff" * OFFSET_BYTES,
-            )
-            for segment, groups in sorted(self._sums.items())
-            for sums in groups.values()
-            if segment > since or (segment == since and sums.end > offset)
-        ]
+        since, offset = self.mark
+        for segment in sorted(self._sums) if since else ():
+            for number, sums in enumerate(list(self._sums[segment].values()), 1):
+                if segment > since:
+                    yield Tail(segment, sums.group, 0)
+                elif segment == since and sums.end > offset:
+                    yield Tail(segment, sums.group, offset)
+                if number % _GROUPS_PER_STEP == 0:
+                    yield None
 
-    def cut(self, group: bytes, end: int) -> None:
-        """Note that a queue owns nothing behind `end` in a segment. `group`: the beginning of its index keys."""
-        segment, queue_number, kind = _GROUP.unpack(group[: _GROUP.size])
+    def cut(self, tail: Tail, end: int, count: int) -> None:
+        """Note that of a tail nothing is left behind the offset `end`, if there are `count` entries and no more."""
+        left = len(self.entries(tail.segment, tail.begin, count + 1, tail.end))
+        segment, queue_number, kind = _GROUP.unpack(tail.group)
         sums = self._sums.get(segment, {}).get((queue_number, kind))
-        if sums is not None and sums.end > end:
+        if sums is not None and left == count and sums.end > end:
             sums.end = end
             self._journal.mark(sums)
 

@@ -14,6 +14,7 @@ from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.externals import DEAD_LETTER, Owned
 from qrusty_trio.core.keys import lock_key
 from qrusty_trio.core.queue import Queue
+from qrusty_trio.storage.payload_format import CUT_OFF
 from qrusty_trio.storage.payloads import PayloadRef
 
 PIECE = 32
@@ -78,6 +79,9 @@ def refer(broker: Broker, place: Place, reference: bytes) -> None:
 def drop(broker: Broker, place: Place, reason: str) -> None:
     """Remove a message whose payload is lost. A locked one stays, because its consumer already has the payload.
 
+    But it goes if it was cut off (CUT_OFF). Nobody was told that it is stored, so its publisher sends it again, and it
+    is that one that counts.
+
     No effect if the message is gone or its payload is no longer at this place.
 
     Requirements: DLV-0036
@@ -95,8 +99,10 @@ def drop(broker: Broker, place: Place, reason: str) -> None:
         assert value is not None
         key = records.unpack_dead_letter(value).key
         queue.unbury(journal, owned.key, owned.id)
-    elif queue.locks.get(owned.id) is not None:
-        return
+    elif (lock := queue.locks.get(owned.id)) is not None:
+        if reason != CUT_OFF:
+            return
+        broker.unlock(lock)
     else:
         queue.drop(journal, key)
     digest = records.external_digest(record)

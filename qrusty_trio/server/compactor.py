@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 
@@ -19,14 +20,15 @@ import trio
 
 from qrusty_trio.core import relocation
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.externals import OFFSET_BYTES, Externals
+from qrusty_trio.core.externals import Externals
 from qrusty_trio.core.payloads import Removed
 from qrusty_trio.core.relocation import Place
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.server import cut_off
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.storage.files import explained
-from qrusty_trio.storage.payload_format import CHECKSUM, CUT_OFF, SHORT_SEGMENT
+from qrusty_trio.storage.payload_format import CUT_OFF
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
 from qrusty_trio.wording import counted
@@ -37,10 +39,6 @@ LOOK_SECONDS = 1.0
 """Interval for recording removed messages and for checking whether payloads need repair."""
 RETRY_SECONDS = 10.0
 """Interval between attempts to repair payloads."""
-CUT_OFF_BYTES = 16 * 1024 * 1024
-"""Payload bytes looked at before the server is ready, roughly. Anything else cut off is found when it is read."""
-GROUP_BYTES = 4096
-"""What it takes to look for those of one queue in one segment, as so many payload bytes."""
 NOTE_AT = 1000
 """With this many removed messages, they are recorded without waiting for more."""
 NOTE_PIECE = 200
@@ -79,21 +77,22 @@ class Compactor:
     async def check(self) -> None:
         """Find segments that are missing, short or damaged. Call it at start-up, before anything is appended. Cheap.
 
-        What a power cut took before it was synced is removed before. Nobody was told that it is stored, and nobody may
-        be told that it is there already.
+        What a power cut took before it was synced is removed before: see `cut_off`.
 
-        Raises StartupRefused for a segment of another version, and StorageFault.
+        Raises StartupRefused for a segment of another version, StorageFault, and PayloadUnreadable.
 
         Requirements: PER-0037, PER-0066
         """
-        room = CUT_OFF_BYTES
-        for segment, begin, end in self._externals.unsynced():
-            room -= GROUP_BYTES + await self._drop_cut_off(segment, begin, end, room)
-            if room <= 0:
-                break
+        externals = self._externals
+        externals.marks = self._engine.committer.waits
+        highest = max(externals.least_sizes(), default=0)
+        if externals.marks:
+            await cut_off.settle(self._engine, externals, self._store, self._read, self._limiter)
+        else:
+            await self._engine.transact(lambda broker, now: externals.note_mark(), sync=False)
         await self._note()
-        expected = self._externals.least_sizes()
-        self._suspects = await trio.to_thread.run_sync(self._store.check, expected, limiter=self._limiter)
+        expected = externals.least_sizes()
+        self._suspects = await trio.to_thread.run_sync(self._store.check, expected, highest, limiter=self._limiter)
         for segment, reason in self._suspects.items():
             log.error("payload segment %d: %s; its messages are checked one by one now", segment, reason)
 
@@ -124,9 +123,17 @@ class Compactor:
                     await self._guarded(self.compact)
                     compact_at = trio.current_time() + self._interval
                 await self._note()
+                self._mark()
                 await trio.sleep(LOOK_SECONDS)
         finally:
+            self._mark()
             await self._note()
+
+    def _mark(self) -> None:
+        """Let a start know what it need not look at."""
+        if self._externals.marks and self._engine.fault is None:
+            with suppress(StorageFault):  # the engine knows of it
+                self._engine.change(lambda broker, now: self._externals.note_mark(), sync=False)
 
     async def _guarded(self, step: Callable[[], Awaitable[None]]) -> None:
         """Run a step. An error ends only this step, which is tried again later."""
@@ -240,6 +247,8 @@ class Compactor:
                 await self._settled(doubts)
                 del self._doubtful[segment]
                 log.info("payload segment %d: what was behind %d is written anew", segment, offset)
+            if not self._doubtful:
+                self._store.settled()
 
     async def _settled(self, doubts: int) -> None:
         """Sync what was done since `_doubts` was `doubts`. Raises StorageFault if it may have been undone.
@@ -268,35 +277,8 @@ class Compactor:
         what = counted(total, "message had lost its payload", "messages had lost their payload")
         log.error("payload segment %d: %s", segment, what)
 
-    async def _drop_cut_off(self, segment: int, first: bytes, last: bytes, most: int) -> int:
-        """Remove the messages among these index keys whose payload is broken, once about `most` bytes were read.
-
-        Returns how many bytes of payloads it looked at.
-        """
-        sound = int.from_bytes(first[-OFFSET_BYTES:], "big")
-        begin: bytes | None = first
-        octets = 0
-        while begin is not None and octets < most:
-            broken: list[tuple[Place, PayloadBroken]] = []
-            places, begin = await self._places(segment, begin, last)
-            for place, payload in zip(places, await self._read(places) if places else (), strict=True):
-                ref = PayloadRef.unpack(place.reference)
-                octets += ref.length
-                if isinstance(payload, PayloadBroken) and payload.reason in (SHORT_SEGMENT, CHECKSUM):
-                    broken.append((place, PayloadBroken(CUT_OFF, ref)))
-                else:
-                    sound = ref.offset + ref.length
-            if broken:
-                await self._engine.transact(partial(_drop, broken), sync=False)
-        if begin is None:
-            # Also what is gone since, such as a message that was acked, is no longer to be expected in the file.
-            await self._engine.transact(lambda broker, now: self._externals.cut(first, sound), sync=False)
-        return octets
-
-    async def _places(self, segment: int, begin: bytes, end: bytes = b"") -> tuple[list[Place], bytes | None]:
-        return await self._engine.transact(
-            lambda broker, now: relocation.places(broker, segment, begin, end), sync=False
-        )
+    async def _places(self, segment: int, begin: bytes) -> tuple[list[Place], bytes | None]:
+        return await self._engine.transact(lambda broker, now: relocation.places(broker, segment, begin), sync=False)
 
     async def _read(self, places: list[Place]) -> list[bytes | PayloadBroken]:
         return await trio.to_thread.run_sync(self._read_in_thread, places, limiter=self._limiter)

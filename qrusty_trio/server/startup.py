@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import trio
 
 from qrusty_trio.config import Settings, StorageMode
-from qrusty_trio.errors import StartupRefused, StorageFault
+from qrusty_trio.errors import PayloadUnreadable, StartupRefused, StorageFault
 from qrusty_trio.server import recovery
 from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.engine import Engine
@@ -101,7 +101,7 @@ async def load(engine: Engine, compactor: Compactor | None) -> None:
         await recovery.load(engine)
         if compactor is not None:
             await compactor.check()
-    except StorageFault as fault:
+    except (StorageFault, PayloadUnreadable) as fault:
         raise StartupRefused(str(fault)) from fault
     _spare_the_loop()
     engine.services.gate.starting = False

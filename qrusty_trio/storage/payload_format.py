@@ -75,7 +75,7 @@ class PayloadRef(NamedTuple):
 class PayloadBroken(Exception):
     """The payload is lost for good.
 
-    `reason` is `MISSING_SEGMENT`, `SHORT_SEGMENT`, `CHECKSUM` or `UNREADABLE`.
+    `reason` is `MISSING_SEGMENT`, `SHORT_SEGMENT`, `CHECKSUM`, `CUT_OFF` or `UNREADABLE`.
     """
 
     def __init__(self, reason: str, reference: PayloadRef) -> None:

@@ -53,6 +53,11 @@ class SegmentSync:
         return [writer.descriptor for writer, _ in self._begun]
 
     @property
+    def complete(self) -> bool:
+        """Whether every fdatasync has ended."""
+        return len(self.covered) == len(self._begun)
+
+    @property
     def enters(self) -> bool:
         """Whether one of them is new, so that its directory has to be synced, too."""
         return not all(writer.entered for writer, _ in self._begun)

@@ -7,8 +7,8 @@ Segment numbers are never reused. So the reference of an old record that comes b
 bytes. Three things ensure that. Files are numbered upwards. Removing the highest one leaves an empty file that marks
 its number. In case both were lost, `check` continues after the segments that records still refer to.
 
-A new process never appends to an existing segment, because its end may be torn. What an earlier process had not synced
-is not synced later either; nobody was told that it was safe.
+A new process never appends to an existing segment, because its end may be torn. It syncs what an earlier process may
+not have synced (`sync_since`): nobody was told that it was safe, but whoever sends it again is told that it is there.
 
 A failed fsync can't be retried: Linux drops the pages it could not write and reports the error once. So the bytes since
 the last successful sync of that segment stay in doubt. The segment is retired. `sync` fails until the caller has called
@@ -38,6 +38,7 @@ from zlib import crc32
 from qrusty_trio.errors import PayloadUnreadable, StartupRefused, StorageFault
 from qrusty_trio.storage import payload_format as form
 from qrusty_trio.storage.files import Directory, Opened, disk_fault, explained, sync_directory, write_whole
+from qrusty_trio.storage.payload_files import GONE_FOR_GOOD, delete, sync_files, what_is_wrong
 from qrusty_trio.storage.payload_format import FRAME_BYTES, PayloadBroken, PayloadRef
 from qrusty_trio.storage.payload_sync import SegmentSync, Writer
 from qrusty_trio.storage.place import Place
@@ -46,10 +47,6 @@ __all__ = ["PayloadBroken", "PayloadRef", "PayloadStore"]
 
 MAX_OPEN_SEGMENTS = 32
 """Segments kept open for reading. The least recently read one is closed for the next."""
-
-_GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
-"""Read errors that mean the disk lost the bytes. Others (no descriptors, no memory) are transient: no message may be
-removed because of them."""
 
 
 class PayloadStore:
@@ -72,7 +69,9 @@ class PayloadStore:
         self._active: Writer | None = None
         self._unsynced: dict[int, Writer] = {}
         self.synced: tuple[int, int] = 0, 0
-        """Segment and offset: all that this process appended before has been synced. (0, 0) before the first append."""
+        """Segment and offset: all that was appended before has been synced. (0, 0): not known yet."""
+        self._holds = False
+        """Whether `synced` stays, as something before may be lost: see `settled`."""
         self._doubtful: dict[int, int] = {}
         self._losses = 0
         """Number of failed syncs."""
@@ -174,7 +173,7 @@ class PayloadStore:
             self.check_place()
             raise PayloadBroken(form.MISSING_SEGMENT, ref) from None
         except (OSError, MemoryError) as error:
-            if isinstance(error, OSError) and error.errno in _GONE_FOR_GOOD:
+            if isinstance(error, OSError) and error.errno in GONE_FOR_GOOD:
                 raise PayloadBroken(form.UNREADABLE, ref) from error
             raise PayloadUnreadable(
                 f"A large payload can't be read just now: {explained(error)}. Try again."
@@ -239,7 +238,7 @@ class PayloadStore:
             return SegmentSync(self._unsynced.values())
 
     def _end(self, sync: SegmentSync) -> None:
-        self._note_synced(sync.covered, sync.failed)
+        self._note_synced(sync)
         if sync.cause is not None:
             raise self._fault(sync.cause) from sync.cause
         self.check_place()
@@ -260,6 +259,22 @@ class PayloadStore:
         with self._lock:
             doubtful, self._doubtful = self._doubtful, {}
             return doubtful
+
+    def settled(self) -> None:
+        """What `recover` returned was appended again and synced, or is lost for good."""
+        with self._lock:
+            self._holds = bool(self._doubtful)
+
+    def sync_since(self, segment: int) -> None:
+        """Sync the segments of earlier processes from this number on. Blocks. Raises StorageFault."""
+        with self._lock:
+            directory = self._directory
+            numbers = [number for number in self._sizes if number >= segment]
+        try:
+            sync_files(numbers, directory)
+        except OSError as error:
+            raise self._fault(error) from error
+        self.synced = self._next, 0
 
     def retire(self) -> None:
         """Make the next `append` start a new segment."""
@@ -289,15 +304,20 @@ class PayloadStore:
                     os.close(writer.descriptor)
                 is_highest = segment > max(self._mark, *self._sizes, 0)
             try:
-                self._delete(segment, directory, leave_mark=is_highest)
+                # Do not use the descriptor of `sync`: an error reported here would not be reported there again.
+                delete(segment, directory.again(), mark=self._mark if is_highest else None)
+                if is_highest:
+                    self._mark = segment
             except OSError as error:
                 if directory.has(form.segment_name(segment)):
                     with self._lock:
                         self._set_size(segment, size)
                 raise self._fault(error) from error
 
-    def check(self, expected: Mapping[int, int]) -> dict[int, str]:
-        """Check the segments that records refer to, at start-up: `expected` is segment number -> minimum size.
+    def check(self, expected: Mapping[int, int], highest: int = 0) -> dict[int, str]:
+        """Check the segments that records refer to, at start-up.
+
+        `expected` is segment number -> minimum size, and `highest` the highest number that may have been used.
 
         Returns number -> reason for each damaged segment. Only sizes and headers are checked. The reasons are those of
         `PayloadBroken` and `DAMAGED_HEADER`. Unless the segment is missing, some of its payloads may still be intact;
@@ -306,13 +326,12 @@ class PayloadStore:
         """
         with self._lock:
             directory = self._directory
-            self._next = max(self._next, max(expected, default=0) + 1)
-        faults: dict[int, str] = {}
-        for number, least in expected.items():
-            fault = self._look_at(number, least, directory)
-            if fault is not None:
-                faults[number] = fault
-        return faults
+            self._next = max(self._next, max(expected, default=0) + 1, highest + 1)
+        try:
+            found = {number: what_is_wrong(number, least, directory) for number, least in expected.items()}
+        except OSError as error:
+            raise self._fault(error) from error
+        return {number: fault for number, fault in found.items() if fault is not None}
 
     def close(self) -> None:
         """Sync and close. Idempotent. Blocks. Raises `StorageFault` when the sync failed; it is closed anyway."""
@@ -362,8 +381,6 @@ class PayloadStore:
         descriptor = directory.open(form.segment_name(number), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._retire()
         self._next = number + 1
-        if self.synced == (0, 0):
-            self.synced = number, 0
         self._active = writer = Writer(number, descriptor)
         self._set_size(number, 0)
         return writer
@@ -392,47 +409,25 @@ class PayloadStore:
                     self._readers.popitem(last=False)
         return reader
 
-    def _note_synced(self, covered: list[tuple[Writer, int]], failed: Mapping[int, int]) -> None:
+    def _note_synced(self, sync: SegmentSync) -> None:
+        covered, failed = sync.covered, sync.failed
         with self._lock:
             self._doubtful |= failed
+            self._holds |= bool(failed)
             self._losses += bool(failed)
             for writer, size in covered:
                 lost = writer.number in failed
                 if not lost:
                     writer.entered = True
                     writer.synced = size
-                    self.synced = max(self.synced, (writer.number, size))
+                    if not self._holds and sync.complete:
+                        self.synced = max(self.synced, (writer.number, size))
                 if lost or writer.size == size:
                     del self._unsynced[writer.number]
                     if writer is not self._active:
                         os.close(writer.descriptor)
                     elif lost:
                         self._retire()
-
-    def _delete(self, segment: int, directory: Directory, *, leave_mark: bool) -> None:
-        # Do not use the descriptor of `sync`: an error reported here would not be reported there again.
-        directory = directory.again()
-        if leave_mark:
-            os.close(directory.open(form.mark_name(segment), os.O_WRONLY | os.O_CREAT))
-            directory.sync()
-            old, self._mark = self._mark, segment
-            directory.unlink(form.mark_name(old))
-        directory.unlink(form.segment_name(segment))
-        directory.sync()
-
-    def _look_at(self, number: int, least: int, directory: Directory) -> str | None:
-        try:
-            reader = Opened(directory.open(form.segment_name(number), os.O_RDONLY))
-            if os.fstat(reader.descriptor).st_size < least:
-                return form.SHORT_SEGMENT
-            header = os.pread(reader.descriptor, form.HEADER_BYTES, 0)
-        except FileNotFoundError:
-            return form.MISSING_SEGMENT
-        except OSError as error:
-            if error.errno in _GONE_FOR_GOOD:
-                return form.UNREADABLE
-            raise self._fault(error) from error
-        return None if form.header_is_sound(header, number) else form.DAMAGED_HEADER
 
     def _fault(self, error: OSError) -> StorageFault:
         if error.errno == errno.ENOENT:

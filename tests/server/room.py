@@ -51,11 +51,13 @@ class Room:
     def broker(self) -> Broker:
         return self.engine.broker
 
-    async def publish(self, queue: str, payload: str, priority: int = 0, max_retries: int = 10) -> str:
+    async def publish(
+        self, queue: str, payload: str, priority: int = 0, max_retries: int = 10, *, sync: bool = True
+    ) -> str:
         def publish(broker: Broker, now: int) -> str:
             return broker.publish(queue, priority, payload, max_retries, now)
 
-        return await self.engine.transact(publish, sync=True)
+        return await self.engine.transact(publish, sync=sync)
 
     async def consume(self, queue: str, consumer: str = "c") -> Delivery | None:
         return await self.engine.transact(

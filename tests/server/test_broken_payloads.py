@@ -78,6 +78,7 @@ async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, m
             await it.engine.transact(lambda broker, now: publish(broker, now=now), sync=False)  # noqa: B023
         it.payloads.retire()
         await it.publish("q", large("valid", 300))
+        it.compactor._mark()
     segment(tmp_path, 1).unlink()
     async with room(tmp_path, 1 << 30, externalize_min_bytes=256) as it:
         # One consume looks at so many only.
@@ -103,6 +104,7 @@ async def test_a_lost_segment_of_many_messages_holds_up_nobody(tmp_path: Path, m
 async def test_what_was_removed_is_written_down_when_the_server_stops(tmp_path: Path) -> None:
     async with room(tmp_path) as it:
         await it.publish("q", large("lost"))
+        it.compactor._mark()
     segment(tmp_path, 1).unlink()
     async with room(tmp_path) as it, trio.open_nursery() as nursery:
         it.compactor._suspects.clear()

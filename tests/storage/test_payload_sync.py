@@ -196,7 +196,7 @@ def test_a_segment_in_which_nothing_is_yet_takes_the_next_payload(
 def test_a_sync_carried_out_by_its_caller(tmp_path: Path) -> None:
     store = open_store(tmp_path, LARGE)
     store.append(b"one")
-    assert store.synced == (1, 0)
+    assert store.synced == (0, 0)  # not known yet
     assert store.begin_sync(1) is None  # new: its directory is to be synced
     store.sync()
     size = store.segments()[1]
@@ -253,7 +253,61 @@ def test_a_sync_of_its_caller_that_fails(tmp_path: Path) -> None:
     assert store.synced == before
     assert store.begin_sync(1) is None  # bytes are in doubt
     assert store.recover() == {1: before[1]}
+    # What comes after is safe, but what is in doubt lies before it.
     store.append(b"three")
     store.sync()
+    assert store.synced == before
+    store.settled()
+    store.append(b"four")
+    store.sync()
     assert store.synced == (2, store.segments()[2])
+    store.close()
+
+
+# Verifies: PER-0066
+def test_what_an_earlier_process_left_is_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path, LARGE)
+    for number in range(3):
+        store.append(b"%d" % number)
+        store.retire()
+    store.close()
+    synced: list[str] = []
+    for name in ("fdatasync", "fsync"):
+        really = getattr(os, name)
+
+        def noted(descriptor: int, really: Callable[[int], None] = really) -> None:
+            synced.append(Path(f"/proc/self/fd/{descriptor}").readlink().name)
+            really(descriptor)
+
+        monkeypatch.setattr(os, name, noted)
+    store = open_store(tmp_path, LARGE)
+    assert store.synced == (0, 0)
+    store.sync_since(2)
+    assert synced == [form.segment_name(2), form.segment_name(3), tmp_path.name]
+    assert store.synced == (4, 0)
+    store.append(b"in the fourth")
+    assert store.synced == (4, 0)
+    monkeypatch.undo()
+    failing_once(monkeypatch, "fdatasync")
+    with pytest.raises(StorageFault):
+        store.sync_since(1)
+    store.close()
+
+
+# Verifies: PER-0066
+def test_a_sync_of_some_says_nothing_of_all(tmp_path: Path) -> None:
+    store = open_store(tmp_path, LARGE)
+    store.append(b"one")
+    store.sync()
+    before = store.synced
+    store.append(b"two")
+    store.retire()
+    store.append(b"three")
+    store.sync()
+    store.settled()
+    store.append(b"four")
+    sync = store.begin_sync(3)
+    assert sync is not None
+    store.end_sync(sync)
+    assert store.synced > before
     store.close()

@@ -1,0 +1,51 @@
+"""Segment files as a whole: a look at those of earlier processes, their sync, and removal."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable
+
+from qrusty_trio.storage import payload_format as form
+from qrusty_trio.storage.files import Directory, Opened
+
+GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
+"""Read errors that mean the disk lost the bytes. Others (no descriptors, no memory) are transient: no message may be
+removed because of them."""
+
+
+def what_is_wrong(number: int, least: int, directory: Directory) -> str | None:
+    """What is wrong with a segment that should have at least `least` bytes. Raises OSError if it can't be read now."""
+    try:
+        reader = Opened(directory.open(form.segment_name(number), os.O_RDONLY))
+        if os.fstat(reader.descriptor).st_size < least:
+            return form.SHORT_SEGMENT
+        header = os.pread(reader.descriptor, form.HEADER_BYTES, 0)
+    except FileNotFoundError:
+        return form.MISSING_SEGMENT
+    except OSError as error:
+        if error.errno in GONE_FOR_GOOD:
+            return form.UNREADABLE
+        raise
+    return None if form.header_is_sound(header, number) else form.DAMAGED_HEADER
+
+
+def sync_files(numbers: Iterable[int], directory: Directory) -> None:
+    """Sync segments, and their names. Blocks. Raises OSError."""
+    for number in numbers:
+        file = Opened(directory.open(form.segment_name(number), os.O_RDONLY))
+        os.fdatasync(file.descriptor)
+    directory.sync()
+
+
+def delete(number: int, directory: Directory, mark: int | None) -> None:
+    """Delete a segment. Blocks. Raises OSError.
+
+    `mark`: the number that is marked as the highest so far, if this segment is to take its place; else None.
+    """
+    if mark is not None:
+        os.close(directory.open(form.mark_name(number), os.O_WRONLY | os.O_CREAT))
+        directory.sync()
+        directory.unlink(form.mark_name(mark))
+    directory.unlink(form.segment_name(number))
+    directory.sync()
