@@ -2,8 +2,9 @@
 
 Rule: mutants live in temporary copies of the tree, never in the tree itself. One is killed when a test fails or does
 not come to its end. All tests run once, so that it is known which of them run which line; those of its line judge a
-mutant, in a forked session (`sessions`). If it survives them, or can't be judged so, others follow (`STAGES`). What
-changes nothing that could be seen is listed in equivalent.toml with the reason, and does not count.
+mutant, in a forked session (`sessions`). One that is in no function is judged by those of its module, in a process of
+their own. Last comes the simulation. What changes nothing that could be seen is listed in equivalent.toml with the
+reason, and does not count.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
@@ -35,6 +35,8 @@ LEAST_KILLED = 97
 """Per cent of those that are not equivalent."""
 PROCESSES = 2
 """Test runs at the same time."""
+SIMULATION_SECONDS = 60
+"""What the simulation takes, on a busy machine."""
 PATIENCE = 5
 """A mutant whose tests take this many times what they take without it, and PATIENCE_SECONDS more, hangs."""
 PATIENCE_SECONDS = 60
@@ -50,57 +52,14 @@ MUTATED = (
     "qrusty_trio/http/**/*.py",
     "qrusty_trio/api/*.py",
 )
-SIMULATION = "-m tests.simulation --seeds 0 30 --stop-after 1"
-"""Of all tests that which meets most of the engine."""
-CORE = ("tests/core/test_[!m]*.py",)
-ENGINE = (
-    "tests/server/test_engine.py",
-    "tests/server/test_writes.py",
-    "tests/server/test_recovery.py",
-    "tests/server/test_se*.py",
-    "tests/server/test_broken_payloads.py",
-    "tests/server/test_repair.py",
-    "tests/api/test_ws*.py",
-)
-STAGES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "qrusty_trio/core/verifying*": (("tests/cli/test_stores.py",), ("tests/cli",), CORE),
-    "qrusty_trio/core/*": (
-        CORE,
-        ("tests/core/test_model.py",),
-        ENGINE,
-        (SIMULATION,),
-        ("tests/server/test_compactor.py", "tests/api"),
-    ),
-    "qrusty_trio/server/*": (
-        ENGINE,
-        (SIMULATION,),
-        ("tests/server/test_[cu]*.py", "tests/http/test_batching.py", "tests/http/test_vanish.py"),
-    ),
-    "qrusty_trio/storage/*": (
-        ("tests/storage/test_payload*.py",),
-        ("tests/core/test_[ber]*.py", "tests/core/test_dedup*.py", "tests/server/test_re*.py"),
-        ("tests/server/test_s*.py", "tests/server/test_compactor.py"),
-    ),
-    "qrusty_trio/http/*": (
-        ("tests/http/test_[blrtv]*.py",),
-        ("tests/http/test_[!blrtv]*.py", "tests/http/fallback", "tests/wire", "tests/server/test_bad*.py"),
-    ),
-    "qrusty_trio/api/*": (
-        ("tests/api",),
-        ("tests/wire", "tests/server/test_bad*.py"),
-        ENGINE,
-        (SIMULATION,),
-        (
-            "tests/http/test_websocket*.py",
-            "tests/http/test_both*.py",
-            "tests/http/test_li*.py",
-            "tests/http/test_w*.py",
-        ),
-    ),
-}
-"""Module -> what is run, until something fails, for a mutant that is in no function. Tests called like the module run
-before all. For others only the simulation is left."""
-PYTEST = "-m pytest -q -x --no-header --tb=no -p no:cacheprovider --hypothesis-seed=0 --timeout 60"
+SIMULATED = ("qrusty_trio/core/*", "qrusty_trio/server/*", "qrusty_trio/api/ws_*")
+"""What the simulation meets, which is asked last."""
+SIMULATION = ["-m", "tests.simulation", "--seeds", "0", "30", "--stop-after", "1"]
+PYTEST = [
+    "-m",
+    "pytest",
+    *["-q", "-x", "--no-header", "--tb=no", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--timeout", "60"],
+]
 
 
 class Tree:
@@ -128,9 +87,9 @@ class Tree:
         self._process: subprocess.Popen[bytes] | None = None
         self._stopped = False
 
-    def passes(self, command: str, seconds: float | None = None) -> bool:
+    def passes(self, command: list[str], seconds: float | None = None) -> bool:
         """Whether a command ends well, and in time."""
-        argv = ["nice", "-n", "5", sys.executable, *command.split()]
+        argv = ["nice", "-n", "5", sys.executable, *command]
         with tempfile.TemporaryDirectory(dir=self.place.parent, ignore_cleanup_errors=True) as scratch:
             self._process = process = subprocess.Popen(
                 argv,
@@ -164,36 +123,14 @@ class Tree:
     def environment(self) -> dict[str, str]:
         return self._environment
 
-    def survives(self, mutant: Mutant, stages: list[str], times: dict[str, float]) -> bool:
-        for stage in stages:
-            if stage not in times:
-                began = time.monotonic()
-                if not (self.passes(stage) or self.passes(stage)):
-                    raise RuntimeError(f"without any change this fails: {stage}")
-                times[stage] = time.monotonic() - began
-            file = self.place / mutant.path
-            file.write_text(mutant.after, encoding="utf-8")
-            try:
-                if not self.passes(stage, times[stage] * PATIENCE + PATIENCE_SECONDS):
-                    return False
-            finally:
-                file.write_text(mutant.before, encoding="utf-8")
-        return True
-
-
-def stages_for(path: Path) -> list[str]:
-    """The commands that are to find a mutant of this module, in their order."""
-    stages = []
-    named = sorted(ROOT.glob(f"tests/{path.parts[1]}/**/test_{path.stem}*.py"))
-    if named:
-        stages.append(" ".join([PYTEST, *(str(file.relative_to(ROOT)) for file in named)]))
-    for stage in next(value for pattern, value in STAGES.items() if fnmatch(str(path), pattern)):
-        if stage == (SIMULATION,):
-            stages.append(SIMULATION)
-            continue
-        files = [str(file.relative_to(ROOT)) for pattern in stage for file in sorted(ROOT.glob(pattern))]
-        stages.append(" ".join([PYTEST, *dict.fromkeys(files)]))
-    return stages
+    def survives(self, mutant: Mutant, command: list[str], seconds: float) -> bool:
+        """`seconds`: what the command takes without it."""
+        file = self.place / mutant.path
+        file.write_text(mutant.after, encoding="utf-8")
+        try:
+            return self.passes(command, seconds * PATIENCE + PATIENCE_SECONDS)
+        finally:
+            file.write_text(mutant.before, encoding="utf-8")
 
 
 def equivalent() -> set[tuple[str, str, str, str]]:
@@ -222,7 +159,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=100, help="how many of them; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--processes", type=int, default=PROCESSES, help="test runs at the same time")
-    parser.add_argument("--near", action="store_true", help="run only the tests of its line, which takes seconds")
+    parser.add_argument("--near", action="store_true", help="leave out the simulation")
     parser.add_argument("--list", action="store_true", help="name them and run nothing")
     given = parser.parse_args()
     mutants = chosen(given.only, given.sample, given.seed)
@@ -246,9 +183,6 @@ def main() -> int:
 def run(mutants: list[Mutant], processes: int, near: bool) -> list[Mutant]:
     """Prints survivors as they are found, and returns them."""
     survivors: list[Mutant] = []
-    stages = {path: stages_for(path) for path in {mutant.path for mutant in mutants}}
-    times: dict[str, float] = {}
-    """Command -> how long it takes when nothing is changed."""
     with ExitStack() as stack:
         place = stack.enter_context(tempfile.TemporaryDirectory(prefix="mutants-", ignore_cleanup_errors=True))
         trees = [Tree(Path(place, str(index))) for index in range(processes)]
@@ -263,8 +197,7 @@ def run(mutants: list[Mutant], processes: int, near: bool) -> list[Mutant]:
         def judge(mutant: Mutant) -> bool:
             tree, session = free.get()
             try:
-                left = left_to_run(mutant, session, hits, stages[mutant.path])
-                return left is not None and (near or tree.survives(mutant, left, times))
+                return survives(mutant, tree, session, hits, near)
             finally:
                 free.put((tree, session))
 
@@ -287,13 +220,19 @@ def run(mutants: list[Mutant], processes: int, near: bool) -> list[Mutant]:
     return survivors
 
 
-def left_to_run(mutant: Mutant, session: Session, hits: Hits, stages: list[str]) -> list[str] | None:
-    """The stages that have not judged a mutant yet; None if it is killed."""
+def survives(mutant: Mutant, tree: Tree, session: Session, hits: Hits, near: bool) -> bool:
+    """Whether no test notices it; with `near`, none of its line or module."""
     tests, seconds = hits.near(mutant)
     verdict = session.judge(mutant, tests, seconds) if tests else "unknown"
     if verdict == "killed":
-        return None
-    return stages if verdict == "unknown" else [stage for stage in stages if stage == SIMULATION]
+        return False
+    if verdict == "unknown":
+        tests, seconds = hits.of_module(mutant)
+        if tests and not tree.survives(mutant, [*PYTEST, *tests], seconds):
+            return False
+    if near or not any(fnmatch(str(mutant.path), pattern) for pattern in SIMULATED):
+        return True
+    return tree.survives(mutant, SIMULATION, SIMULATION_SECONDS)
 
 
 if __name__ == "__main__":

@@ -66,10 +66,17 @@ class Hits:
                     mine.setdefault(int(line), []).extend(first + test for test in tests)
 
     def near(self, mutant: Mutant) -> tuple[list[str], float]:
-        """The tests to be run for a mutant, in their order, and how many seconds they take without it."""
+        """The tests that run its lines, in the order to run them, and how many seconds they take without it."""
         lines = self._lines.get(str(mutant.path), {})
         last = mutant.line + mutant.before.encode()[mutant.begin : mutant.end].count(b"\n")
-        found = {test for line in range(mutant.line, last + 1) for test in lines.get(line, ())}
+        return self._in_order(mutant, {test for line in range(mutant.line, last + 1) for test in lines.get(line, ())})
+
+    def of_module(self, mutant: Mutant) -> tuple[list[str], float]:
+        """The same of those that run anything of its module."""
+        lines = self._lines.get(str(mutant.path), {})
+        return self._in_order(mutant, {test for tests in lines.values() for test in tests})
+
+    def _in_order(self, mutant: Mutant, found: set[int]) -> tuple[list[str], float]:
         name = f"test_{mutant.path.stem}"
 
         def rank(test: int) -> tuple[bool, float]:

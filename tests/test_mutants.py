@@ -11,7 +11,7 @@ import pytest
 
 from mutants import sessions
 from mutants.operators import Mutant, mutants_of
-from mutants.run import ROOT, equivalent, stages_for
+from mutants.run import ROOT, equivalent
 from mutants.sessions import Session, find_hits
 
 SOURCE = '''"""Words."""
@@ -91,21 +91,6 @@ def test_what_is_set_aside_exists() -> None:
     assert known <= found
 
 
-@pytest.mark.parametrize(
-    "path", ["core/queue.py", "server/engine.py", "storage/payloads.py", "http/batching.py", "api/gate.py"]
-)
-def test_the_nearest_tests_run_first(path: str) -> None:
-    stages = stages_for(Path("qrusty_trio", path))
-    assert len(stages) > 1
-    area = path.split("/")[0]
-    assert f"tests/{area}" in stages[0]
-
-
-@pytest.mark.parametrize("name", ["verifying", "verifying_sums"])
-def test_a_store_is_verified_by_the_tests_of_the_command(name: str) -> None:
-    assert "tests/cli" in stages_for(Path(f"qrusty_trio/core/{name}.py"))[0]
-
-
 COUNTED = '''"""A module of a small tree."""
 
 
@@ -173,6 +158,13 @@ def test_mutants_are_judged_by_the_tests_of_their_line(tmp_path: Path, monkeypat
     assert verdicts["while number < 2:", "while number <= 2:"] == "survived"
     assert verdicts["step: int = 1", "step: int = 2"] == "unknown"
     assert not any("return 1" in was for was, _ in verdicts), "no test runs that line"
+    (unused,) = (
+        each
+        for each in mutants_of(tree, Path("qrusty_trio/core/counted.py"))
+        if each.becomes == "return None" and each.within == "unused"
+    )
+    assert hits.near(unused) == ([], 0)
+    assert len(hits.of_module(unused)[0]) == 3
     # It is not found out again until something changes.
     noted = json.loads(kept.read_text())
     noted["parts"][0]["failed"] = []
