@@ -35,7 +35,15 @@ from qrusty_trio.core.broker import REMOVED_PER_CONSUME
 from qrusty_trio.core.browsing import LOCK_NUMBERS_PER_STEP, LOCK_STEPS_PER_PAGE, LOCKS_PER_STEP
 from qrusty_trio.core.dead_letters import LOOKED_AT_WITHOUT_INDEX
 from qrusty_trio.core.trash import MAX_KEPT
-from qrusty_trio.http import access_log, byte_budget, handshakes, websocket, websocket_auth, websocket_bursts
+from qrusty_trio.http import (
+    access_log,
+    byte_budget,
+    closing_frames,
+    handshakes,
+    websocket,
+    websocket_auth,
+    websocket_bursts,
+)
 from qrusty_trio.http.chunked_reader import MAX_EXTRA_BYTES
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.context import MAX_TURNED_AWAY
@@ -203,6 +211,7 @@ def documented_limits() -> dict[str, str]:
         "reading what a WebSocket sent before a send to it failed": f"{websocket.HEAR_SECONDS:g} s",
         "sending the rest to a WebSocket that ends": f"{websocket.DRAIN_SECONDS:g} s",
         "reply to a close frame": f"{websocket.CLOSE_SECONDS:g} s",
+        "frames before that reply": f"{closing_frames.MOST_FRAMES:,}, or {closing_frames.MOST_BYTES // 2**20} MiB",
         "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {supervisor.CLOSE_SECONDS:g} s",
         "log records kept for `subscribe-logs`": f"{RING_RECORDS:,}, of {MAX_MESSAGE_CHARS:,} characters",
         "`X-Request-Id`": f"{MAX_REQUEST_ID_BYTES} bytes",

@@ -31,6 +31,7 @@ from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.authenticating import find_for_headers, hold
+from qrusty_trio.http.closing_frames import pass_to_close
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
@@ -95,11 +96,11 @@ async def serve_fast_websocket(
         if protocol.state is not OPEN:
             return
         transport = FastWebSocketTransport(stream, protocol, services.budget)
+        transport.first = rest
         if overloaded:
             with trio.move_on_after(CLOSE_SECONDS):
                 await transport.close(TRY_AGAIN_LATER, "too many connections")
             return
-        transport.first = rest
         del data, rest  # else they are kept as long as the connection
         await serve_connection(transport, services, principal, traceparents)
     except (trio.BrokenResourceError, trio.ClosedResourceError):
@@ -203,6 +204,8 @@ class FastWebSocketTransport:
         self._frames: list[str | bytes] = []
         self._unparsed = 0
         """Bytes given to the protocol that no frame from it accounts for. With 0 it expects a new frame."""
+        self._torn = False
+        """Some bytes were received and not parsed: where a frame begins is not known any more."""
         self._piece = FIRST_BYTES_PER_STEP
         """Bytes to parse in one step, adapted to the size of the latest frames."""
         self._largest = NAMED_FROM_BYTES
@@ -252,13 +255,14 @@ class FastWebSocketTransport:
             self._parse(data)
         else:
             parsed = frames = 0
+            self._torn = True
             while parsed < len(data):
                 if parsed:
                     await trio.lowlevel.checkpoint()
                 frames += self._parse(data[parsed : parsed + size])
                 parsed = min(parsed + size, len(data))
                 size = min(BYTES_PER_STEP, max(FIRST_BYTES_PER_STEP, parsed * FRAMES_PARSED_PER_STEP // max(frames, 1)))
-            self._piece = size
+            self._piece, self._torn = size, False
         if len(self._frames) > FRAMES_PER_STEP:
             self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
 
@@ -407,22 +411,16 @@ class FastWebSocketTransport:
             return
         protocol = self._protocol
         if protocol.state is OPEN:
-            if self._unparsed:
+            if self._unparsed or self._torn:
                 # The peer is in the middle of a frame that may never be complete.
                 protocol.fail(code, reason)
             else:
                 protocol.send_close(code, reason)
         try:
             await self._send_all(b"".join([self._take_control(), *protocol.data_to_send()]))
-            while not protocol.eof_sent:
-                # We began the closing handshake: wait for the peer's close frame.
-                data = await self._stream.receive_some(READ_BYTES)
-                if not data:
-                    return
-                protocol.receive_data(data)
-                protocol.events_received()
-                protocol.data_to_send()
-            await linger(self._stream)
+            # If we began the closing handshake, wait for the peer's close frame.
+            if protocol.eof_sent or await pass_to_close(self._stream, self.first):
+                await linger(self._stream)
         except (ConnectionLost, trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # The peer left before the handshake was complete: nothing remains to close.
 

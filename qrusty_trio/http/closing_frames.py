@@ -1,0 +1,67 @@
+"""What a peer sends after the server's close frame: passed over, up to its own.
+
+Rule: a frame here costs a look at its head, far less than reading it does. For what comes now is not served, and a peer
+may send as many frames as it likes, without a token, too.
+"""
+
+from __future__ import annotations
+
+import trio
+
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
+
+FRAMES_PER_STEP = 256
+"""Frames passed over in one step of the event loop: about 0.1 ms."""
+MOST_FRAMES = 20_000
+"""Among more frames than this the close frame is not looked for: that takes about 5 ms in all."""
+MOST_BYTES = 2 * MAX_FRAME_BYTES
+"""The same in bytes. A usual peer has less on the way when it reads our close frame."""
+READ_BYTES = 64 * 1024
+CLOSE = 0x8
+_OPCODE, _MASKED, _LENGTH = 0x0F, 0x80, 0x7F
+_TWO_BYTES, _EIGHT_BYTES = 126, 127
+
+
+async def pass_to_close(stream: trio.abc.Stream, data: bytes | bytearray = b"") -> bool:
+    """Read until the peer's close frame begins. Returns False at the end of the stream.
+
+    `data` was received before; a frame begins with it. Returns True as well where there is no sense in going on: at
+    what is no frame of a client, and after MOST_FRAMES or MOST_BYTES. Has no timeout.
+
+    Requirements: WS-0055
+    """
+    frames = octets = begin = 0
+    while True:
+        size = len(data)
+        while (head := _head(data, begin)) is not None:
+            if head <= 0 or frames >= MOST_FRAMES:
+                return True
+            begin += head
+            frames += 1
+            if frames % FRAMES_PER_STEP == 0:
+                await trio.lowlevel.checkpoint()
+        rest, begin = data[begin:], max(begin - size, 0)
+        more = await stream.receive_some(READ_BYTES)
+        octets += len(more)
+        if not more:
+            return False
+        if octets > MOST_BYTES:
+            return True
+        data = rest + more
+
+
+def _head(data: bytes | bytearray, begin: int) -> int | None:
+    """Size in bytes of the frame at `begin`; None if its head is incomplete; 0 if it is a close frame or invalid."""
+    if begin + 2 > len(data):
+        return None
+    second = data[begin + 1]
+    length = second & _LENGTH
+    if data[begin] & _OPCODE == CLOSE or not second & _MASKED:
+        return 0
+    if length < _TWO_BYTES:
+        return 6 + length
+    width = 2 if length == _TWO_BYTES else 8
+    if begin + 2 + width > len(data):
+        return None
+    length = int.from_bytes(data[begin + 2 : begin + 2 + width], "big")
+    return 6 + width + length if length <= MAX_FRAME_BYTES else 0
