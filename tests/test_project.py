@@ -66,7 +66,7 @@ from qrusty_trio.http.pauses import READ_AHEAD_BYTES
 from qrusty_trio.http.request_log import MAX_WARNINGS
 from qrusty_trio.http.tls import MAX_WITHOUT_DATA
 from qrusty_trio.logs import MAX_MESSAGE_CHARS, OUTPUT_RECORDS, RING_RECORDS
-from qrusty_trio.server import audit_file, supervisor, webui_files
+from qrusty_trio.server import audit_file, ending, webui_files
 from qrusty_trio.server.bursts import REPLY_BYTES
 from qrusty_trio.telemetry import served, spans, tracing
 from qrusty_trio.unknown_settings import OF_COMMANDS
@@ -212,7 +212,7 @@ def documented_limits() -> dict[str, str]:
         "sending the rest to a WebSocket that ends": f"{websocket.DRAIN_SECONDS:g} s",
         "reply to a close frame": f"{websocket.CLOSE_SECONDS:g} s",
         "frames before that reply": f"{closing_frames.MOST_FRAMES:,}, or {closing_frames.MOST_BYTES // 2**20} MiB",
-        "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {supervisor.CLOSE_SECONDS:g} s",
+        "stop: requests in hand, closing the store": f"{STOP_SECONDS:g} s, {ending.CLOSE_SECONDS:g} s",
         "log records kept for `subscribe-logs`": f"{RING_RECORDS:,}, of {MAX_MESSAGE_CHARS:,} characters",
         "`X-Request-Id`": f"{MAX_REQUEST_ID_BYTES} bytes",
         "failed and slow requests logged in a minute": f"{MAX_WARNINGS}",

@@ -8,7 +8,8 @@
 
 Rule: inner tasks end before outer ones. SIGTERM or SIGINT stops the front: no new connections are accepted, requests in
 progress are finished, and WebSockets are closed with 1001 (10 s at most). Then the background stops, then comes the
-last sync, and the store is closed. A crash of any task cancels all others. `serve` raises it with its traceback.
+last sync, and the store is closed. `Ending` limits how long that takes. A crash of any task cancels all others. `serve`
+raises it with its traceback.
 
 Requirements: SYS-0013
 """
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -60,6 +61,7 @@ from qrusty_trio.server.compactor import Compactor
 from qrusty_trio.server.deadlines import warn
 from qrusty_trio.server.descriptors import Fitted
 from qrusty_trio.server.disk_room import keep_room
+from qrusty_trio.server.ending import Ending, watch_signals
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.listening import Listening
 from qrusty_trio.server.lock_syncs import sync_locks
@@ -84,13 +86,8 @@ from qrusty_trio.telemetry.engine import NotingEngine
 from qrusty_trio.telemetry.frames import FrameNotes
 from qrusty_trio.telemetry.tracing import Tracing
 
-CLOSE_SECONDS = 60.0
-"""Deadline for the last sync and for closing the store. After it the process ends anyway; the write-ahead log has
-everything."""
 NOTES_SECONDS = 5.0
 """Deadline for what was noted of clients to be written."""
-SAME_SIGNAL_SECONDS = 1.0
-"""A signal this soon after the first is taken for a duplicate: terminals and runners signal whole process groups."""
 
 log = logging.getLogger(__name__)
 
@@ -127,12 +124,12 @@ async def serve(
     Requirements: SYS-0015, WS-0029
     """
     # First of all, so that a signal while the store is being opened also stops the server in order.
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as signals, Ending() as ending:
         stopping = trio.Event()
         hurry = trio.CancelScope()
         async with trio.open_nursery() as nursery:
             reloaders: list[Reloader] = []
-            nursery.start_soon(_watch_signals, signals, stopping, hurry, reloaders)
+            nursery.start_soon(watch_signals, signals, stopping, hurry, reloaders, ending)
             notifier = notifier or Notifier(None, None)
             nursery.start_soon(notifier.run, stopping)
             fitted = descriptors.fit(settings)
@@ -150,7 +147,9 @@ async def serve(
                 await nursery.start(reloader.run)
             tls = certificates.context if certificates is not None else None
             with hurry, closing(MemoryUsage(settings.memory_limit_mb)) as own:
-                await _serve(fitted, stores, ring, memory or own, notifier, passed, stopping, tls, tokens, task_status)
+                await _serve(
+                    fitted, stores, ring, memory or own, notifier, passed, stopping, ending, tls, tokens, task_status
+                )
             nursery.cancel_scope.cancel()
     log.info("stopped")
 
@@ -163,6 +162,7 @@ async def _serve(
     notifier: Notifier,
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
+    ending: Ending,
     tls: TlsContexts | None,
     tokens: TokensFile | None,
     task_status: trio.TaskStatus[Server],
@@ -172,16 +172,18 @@ async def _serve(
     try:
         ring.attach(_reach_loop())
         notes = await trio.to_thread.run_sync(Notes, fitted.settings)
+        ending.closing.append(notes.close)
         if fitted.settings.tracing:
             spans = await trio.to_thread.run_sync(tracing.start_tracing, __version__)
-        await _run(fitted, stores, ring, memory, notifier, passed, stopping, tls, tokens, spans, notes, task_status)
+        await _run(
+            fitted, stores, ring, memory, notifier, passed, stopping, ending, tls, tokens, spans, notes, task_status
+        )
     finally:
         ring.detach()
         # Shielded: even when cancelled, changes acknowledged under `everysec` or `never` must still be synced.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS) as scope:
-            await trio.to_thread.run_sync(stores.close, abandon_on_cancel=True)
-        if scope.cancelled_caught:
-            log.error("the store could not be closed within %.0f s", CLOSE_SECONDS)
+        ending.begin()
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(stores.close)
         if spans is not None:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + tracing.CLOSE_SECONDS):
                 await trio.to_thread.run_sync(spans.close, abandon_on_cancel=True)
@@ -198,6 +200,7 @@ async def _run(
     notifier: Notifier,
     passed: Sequence[PassedSocket],
     stopping: trio.Event,
+    ending: Ending,
     tls: TlsContexts | None,
     tokens: TokensFile | None,
     spans: Tracing | None,
@@ -223,6 +226,7 @@ async def _run(
                 await listening.open(address)
         described = listening.described()
         async with trio.open_nursery() as background:
+            background.start_soon(ending.begin_when_cancelled)
             await background.start(engine.committer.run)
             await background.start(recover, engine, partial(reopen, stores, compactor))
             await background.start(engine.dispatch)
@@ -407,32 +411,6 @@ async def _context(
         connections=engine.services.about.connections,
         metrics=metrics.render,
     )
-
-
-async def _watch_signals(
-    signals: AsyncIterator[int], stopping: trio.Event, hurry: trio.CancelScope, reloaders: list[Reloader]
-) -> None:
-    """Set `stopping` at the first stop signal. At a later one, cancel everything but the closing of the store.
-
-    SIGHUP goes to the `reloaders` that there are by then.
-
-    Requirements: API-0056, API-0057
-    """
-    patient_until = 0.0
-    async for number in signals:
-        name = signal.Signals(number).name
-        if number == signal.SIGHUP:
-            for reloader in reloaders:
-                reloader.hang_up()
-            if not reloaders:
-                log.info("%s: there is nothing to be read anew; SIGTERM stops the server", name)
-        elif not stopping.is_set():
-            log.info("%s: stopping", name)
-            stopping.set()
-            patient_until = trio.current_time() + SAME_SIGNAL_SECONDS
-        elif trio.current_time() >= patient_until:
-            log.warning("%s again: stopping without waiting", name)
-            hurry.cancel()
 
 
 def _reach_loop() -> Callable[[Callable[[], None]], object]:

@@ -14,7 +14,7 @@ from qrusty_trio.addresses import Address
 from qrusty_trio.cli.serving import EXIT_REFUSED
 from qrusty_trio.config import Settings
 from qrusty_trio.http.listener import STOP_SECONDS
-from qrusty_trio.server.supervisor import CLOSE_SECONDS
+from qrusty_trio.server.ending import CLOSE_SECONDS
 from tests.server.running import ROOT
 
 UNIT = ROOT / "deploy" / "systemd" / "qrusty-trio.service"

@@ -7,7 +7,7 @@ import shutil
 import signal
 import socket
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from textwrap import dedent
 
@@ -143,6 +143,85 @@ CRASHING = dedent(
     sys.exit(cli.main([]))
     """
 )
+
+
+STALLING = dedent(
+    """
+    import os, sys, time
+    from pathlib import Path
+    from qrusty_trio import cli
+    from qrusty_trio.http import listener
+    from qrusty_trio.server import ending, kernel_sync, startup
+    from qrusty_trio.storage.rocksdb import RocksStorage
+
+    mark, what = Path(os.environ["MARK"]), os.environ["WHAT"]
+
+    def held(function):
+        def call(*arguments, **named):
+            if mark.exists():
+                print("held", file=sys.stderr, flush=True)
+                while True:
+                    time.sleep(60)
+            return function(*arguments, **named)
+        return call
+
+    def never(function):
+        def completed(self):
+            if mark.exists():
+                print("held", file=sys.stderr, flush=True)
+                return False
+            return function(self)
+        return completed
+
+    if what in ("kernel", "again"):
+        kernel_sync.KernelSync._completed = never(kernel_sync.KernelSync._completed)
+    if what != "kernel":
+        RocksStorage.sync = held(RocksStorage.sync)
+        kernel_sync._NUMBERS = {} if what == "thread" else kernel_sync._NUMBERS
+    if what == "open":
+        startup.open_stores = held(startup.open_stores)
+    startup.Stores.close = held(startup.Stores.close)
+    listener.STOP_SECONDS = 60.0 if what == "again" else 0.1
+    ending.TELL_SECONDS, ending.CLOSE_SECONDS = 0.05, 0.2
+    sys.exit(cli.main([]))
+    """
+)
+"""From the time that a file is there, something does not end: a sync, the opening or the closing of the store."""
+
+
+# Verifies: API-0200
+@pytest.mark.parametrize("what", ["kernel", "thread", "again", "close", "open"])
+async def test_a_stop_ends_although_the_disk_does_not_answer(tmp_path: Path, what: str) -> None:
+    """As on a disk that stalls, whatever waits for it. A second signal does not have to wait for the drain."""
+    mark = tmp_path / "mark"
+    environment = child_environment(tmp_path / "data", MARK=str(mark), WHAT=what)
+    if what == "open":
+        mark.touch()
+    async with child_process(environment, arguments=["-c", STALLING]) as server, AsyncExitStack() as stack:
+        if what != "open":
+            await server.ready()
+            async with client_of(server) as client:
+                id = (await client.request("POST", "/publish", PUBLISH)).json()["id"]
+        mark.touch()
+        if what not in ("open", "close"):
+            in_hand = await begin_publish(server)
+            await in_hand.stream.send_all(PUBLISH[-1:])
+            stack.push_async_callback(in_hand.stream.aclose)
+        if what != "close":
+            await server.logged("held")
+        server.send_signal(signal.SIGTERM)
+        if what == "again":
+            while server.process.poll() is None:
+                server.send_signal(signal.SIGTERM)
+                await trio.sleep(0.3)
+        assert await server.ended() == EXIT_CRASHED
+    assert "the stop still waits for the disk" in server.log
+    assert "could not be closed within" in server.log.splitlines()[-1]
+    assert "Traceback" not in server.log
+    if what != "open":
+        async with child_server(tmp_path / "data") as server, client_of(server) as client:
+            assert (await client.request("POST", "/consume/q", b'{"consumer_id":"c"}')).json()["id"] == id
+            assert await server.stop() == 0
 
 
 # Verifies: SYS-0013
