@@ -8,7 +8,9 @@
     requests_per_second = 100             # optional
     messages_per_second = 1000            # optional
 
-Rule: the file has no secret. A token is 256 random bits, so nobody can try them all, or look them up in a list of
+Rule: a file without any token is refused. It is what a full disk leaves, and would end all tokens.
+
+The file has no secret. A token is 256 random bits, so nobody can try them all, or look them up in a list of
 likely ones. That is what slow hashes with salt are for, where people choose passwords. Here one SHA-256 is enough, and
 it costs a microsecond.
 
@@ -82,6 +84,9 @@ def read_tokens(data: bytes) -> Tokens:
         raise BadTokens(f"'{next(iter(content))[:100]}' is nothing that it may have; a token begins with [[token]]")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise BadTokens("'token' must be a list of tables; each begins with [[token]]")
+    if not entries:
+        # More likely a full disk, or a file that is just being written, than a wish.
+        raise BadTokens("it has no token: leave one with grants = [] in it if all are to end")
     if len(entries) > MAX_TOKENS:
         raise BadTokens(f"it has over {MAX_TOKENS} tokens")
     tokens = Tokens({}, {})

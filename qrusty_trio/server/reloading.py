@@ -32,10 +32,10 @@ State = tuple[tuple[int, int, int] | None, ...]
 class Reloader:
     """Calls `read` in a thread whenever `files` are to be read anew. It raises QrustyError or OSError if they are bad.
 
-    `what` names them in the log, such as "the certificate".
+    What it returns is logged. `what` names the files in the log, such as "the certificate".
     """
 
-    def __init__(self, what: str, files: Sequence[Path], read: Callable[[], None]) -> None:
+    def __init__(self, what: str, files: Sequence[Path], read: Callable[[], str | None]) -> None:
         self._what = what
         self._files = files
         self._read = read
@@ -78,14 +78,14 @@ class Reloader:
     async def _reload(self, why: str) -> bool:
         """Read them. Returns False if the system did not let them be read, which may pass."""
         try:
-            await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._limiter)
+            found = await trio.to_thread.run_sync(self._read, abandon_on_cancel=True, limiter=self._limiter)
         except (QrustyError, OSError) as error:
             if _may_pass(error):
                 self._refused.note(error)
                 return False
             log.error("%s stays as it was: %s", self._what, error)  # noqa: TRY400  # a traceback would add nothing
         else:
-            log.info("%s was read anew (%s)", self._what, why)
+            log.info("%s was read anew (%s)%s", self._what, why, f": {found}" if found else "")
         return True
 
     async def _look(self) -> State:

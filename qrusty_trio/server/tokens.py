@@ -17,6 +17,7 @@ import trio
 from qrusty_trio.access.access import Access
 from qrusty_trio.access.tokens_file import MAX_FILE_BYTES, BadTokens, Tokens, read_tokens
 from qrusty_trio.errors import StartupRefused
+from qrusty_trio.wording import counted
 
 OPEN_TO_ALL = (
     "there are no tokens (QRUSTY_TOKENS_FILE), and the server listens beyond this machine: whoever reaches it may "
@@ -38,10 +39,11 @@ class TokensFile:
         self._access = Access(self._tokens, now_ms)
         return self._access
 
-    def read_again(self) -> None:
-        """Read the file anew, in a thread of Trio's. Raises StartupRefused if it is bad."""
+    def read_again(self) -> str:
+        """Read the file anew, in a thread of Trio's. Returns how many tokens it has. Raises StartupRefused."""
         tokens = _read(self.path)
         trio.from_thread.run_sync(self._take, tokens)
+        return counted(len(tokens.by_name), "token", "tokens")
 
     def _take(self, tokens: Tokens) -> None:
         self._tokens = tokens

@@ -28,7 +28,8 @@ class TokenBook:
         self.path = path
         self.tokens: dict[str, str] = {}
         """The secret of each name."""
-        self._entries: dict[str, str] = {}
+        # A file without any token is refused.
+        self._entries: dict[str, str] = {"": entry_of("nobody", new_token(), [])}
         self.write()
 
     def add(

@@ -71,23 +71,33 @@ async def test_sighup_reads_it_and_a_bad_file_changes_nothing(book: TokenBook) -
             await server.logged("the tokens file stays as it was: QRUSTY_TOKENS_FILE=")
             await server.logged("token 1 (a b): 'a b' can't be a token's name")
             assert (await client.request("GET", "/queues", headers=first)).status == 200
+            book.path.write_bytes(b"")
+            server.send_signal(signal.SIGHUP)
+            await server.logged("it has no token: leave one with grants = [] in it if all are to end")
+            assert (await client.request("GET", "/queues", headers=first)).status == 200
             book.add("second", "read:*")
             server.send_signal(signal.SIGHUP)
-            await server.logged("the tokens file was read anew (SIGHUP)")
+            await server.logged("the tokens file was read anew (SIGHUP): 3 tokens")
             for name in ("first", "second"):
                 assert (await client.request("GET", "/queues", headers=book.bearer(name))).status == 200
         assert not any(token in server.log for token in book.tokens.values())
 
 
 # Verifies: API-0189
-@pytest.mark.parametrize("text", [None, "[[token]]\nname = 'x'\n"])
-async def test_a_start_with_a_bad_file_is_refused(tmp_path: Path, text: str | None) -> None:
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (None, "can't be read: No such file"),
+        ("[[token]]\nname = 'x'\n", "is not allowed: token 1 (x): 'sha256' must be"),
+        ("", "is not allowed: it has no token"),
+    ],
+)
+async def test_a_start_with_a_bad_file_is_refused(tmp_path: Path, text: str | None, reason: str) -> None:
     path = tmp_path / "tokens.toml"
     if text is not None:
         path.write_text(text)
     async with child_process(child_environment(tmp_path / "data", QRUSTY_TOKENS_FILE=str(path))) as server:
         assert await server.ended() == 78
-        reason = "can't be read: No such file" if text is None else "is not allowed: token 1 (x): 'sha256' must be"
         assert f"QRUSTY_TOKENS_FILE='{path}' {reason}" in server.log
         assert "Traceback" not in server.log
 

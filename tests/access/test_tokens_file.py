@@ -37,7 +37,6 @@ def test_a_file_with_all_there_is() -> None:
 
 
 def test_a_file_with_as_little_as_may_be() -> None:
-    assert read_tokens(b"") == ({}, {})
     worker = read_tokens(GOOD.encode()).by_name["worker"]
     assert (worker.expires_ms, worker.limit) == (FOREVER, None)
     dated = read_tokens((GOOD + "expires = 2027-01-31\n").encode()).by_name["worker"]
@@ -69,6 +68,9 @@ def test_a_file_with_as_little_as_may_be() -> None:
         (GOOD + GOOD, "the name 'worker' is given twice"),
         (GOOD + GOOD.replace("worker", "other"), "'other' and 'worker' have the same sha256"),
         ("#" * (MAX_FILE_BYTES + 1), f"it has over {MAX_FILE_BYTES} bytes"),
+        ("", r"it has no token: leave one with grants = \[\] in it if all are to end"),
+        ("# all are gone\n", "it has no token"),
+        ("token = []", "it has no token"),
         ("[[token]]\n" * (MAX_TOKENS + 1), f"it has over {MAX_TOKENS} tokens"),
     ],
     ids=lambda value: value[:40].replace("\n", " ") if isinstance(value, str) else "",
