@@ -21,6 +21,8 @@ class QrustyError(Exception):
 
     status = 500
     code = "internal"
+    tells_of_change = False
+    """Whether it tells that something is there, which may have come a moment ago: then it waits for a sync, too."""
 
 
 class BadRequest(QrustyError):
@@ -75,10 +77,11 @@ class PriorityKindMismatch(BadRequest):
 class DuplicatePayload(BadRequest):
     """The queue refuses duplicates and holds an equal payload.
 
-    Requirements: DLV-0030
+    Requirements: DLV-0030, PER-0068
     """
 
     code = "duplicate_payload"
+    tells_of_change = True
 
 
 class PayloadLost(BadRequest):
@@ -225,11 +228,12 @@ class ReadOnly(QrustyError):
 class QueueExists(QrustyError):
     """The queue name is taken (status 409).
 
-    Requirements: API-0017
+    Requirements: API-0017, PER-0068
     """
 
     status = 409
     code = "queue_exists"
+    tells_of_change = True
 
 
 class QueueProtected(QrustyError):

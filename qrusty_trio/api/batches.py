@@ -101,6 +101,8 @@ class BatchPublisher:
         self.ids: list[str] = []
         """Of the accepted messages, in order."""
         self.rejected: list[Rejected] = []
+        self.needs_sync = False
+        """Whether the outcome tells of something that has to be durable first. See `Reply.needs_sync`."""
 
     def step(self, now: int, limit: int = PER_STEP) -> bool:
         """Publish up to `limit` messages. Returns whether some are left.
@@ -129,11 +131,13 @@ class BatchPublisher:
             except QrustyError as error:
                 if not ids and isinstance(error, InvalidQueueName | LimitReached | QueueNotFound):
                     raise
+                self.needs_sync |= error.tells_of_change
                 self.rejected.append(Rejected(index, str(error), error.code))
             self._next = index + 1
             characters += len(message.payload)
             if characters >= PUBLISHED_CHARACTERS:
                 break
+        self.needs_sync |= bool(ids)
         return self._next < len(self._messages)
 
     def outcome(self) -> dict[str, object]:
@@ -163,7 +167,7 @@ def _publish_batch(services: Services, call: Call, now: int) -> Steps:
     publisher = BatchPublisher(services.broker, request.queue, messages)
     while publisher.step(now):
         yield
-    return Reply(200, _encode(publisher.outcome()), bool(publisher.ids))
+    return Reply(200, _encode(publisher.outcome()), publisher.needs_sync)
 
 
 def _consume_batch(services: Services, call: Call, now: int) -> Steps:

@@ -92,8 +92,8 @@ class Reply(msgspec.Struct, gc=False):
     status: int = 200
     body: bytes = b""
     needs_sync: bool = False
-    """Whether the change must be durable before the response is sent (fsync policy `always`). If that fails, the
-    response is an error, and its deliveries are given back."""
+    """Whether the change must be durable before the response is sent (fsync policy `always`), or that of another
+    request of which it tells. If that fails, the response is an error, and its deliveries are given back."""
     deliveries: Sequence[Delivery] | DeliveryReceipts = ()
     """The messages this response hands out. `Engine.give_back` returns them if the response can't be written."""
     consumer: str = ""

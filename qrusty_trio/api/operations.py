@@ -63,9 +63,9 @@ resolve: Final = Router(OPERATIONS).resolve
 
 
 def error_reply(error: QrustyError) -> Reply:
-    """The reply to a refused request.
+    """The reply to a refused request. Where the refusal tells of a change, it waits for the sync of that.
 
-    Requirements: SYS-0008
+    Requirements: SYS-0008, PER-0068
     """
     if isinstance(error, Starting):
         body = {"status": "starting", "message": reports.STARTING_MESSAGE, "retry_after_secs": RETRY_AFTER_SECONDS}
@@ -74,7 +74,7 @@ def error_reply(error: QrustyError) -> Reply:
     if isinstance(error, QueueNotFound) and error.nearest:
         told["nearest"] = error.nearest
     retry_after = error.retry_after if isinstance(error, RateLimited) else 0
-    return Reply(error.status, msgspec.json.encode(told), retry_after=retry_after)
+    return Reply(error.status, msgspec.json.encode(told), error.tells_of_change, retry_after=retry_after)
 
 
 def check_content_type(operation: Operation, content_type: str | None, no_body: bool = False) -> None:

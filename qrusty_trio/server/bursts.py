@@ -63,8 +63,9 @@ class Long:
     def failed(self, error: Exception) -> Reply:
         """The reply after an error at a step."""
         reply = refused(self.call, error) if isinstance(error, QrustyError) else failed_read(self.call, error)
-        # What its earlier steps did stands, and the reply may tell of it.
-        reply.needs_sync = self.begun and self.operation.mutating
+        if self.begun and self.operation.mutating:
+            # What its earlier steps did stands, and the reply may tell of it.
+            reply.needs_sync = True
         if self.begun and isinstance(error, QrustyError) and not isinstance(error, StorageFault):
             self.written()
         return reply

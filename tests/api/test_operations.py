@@ -41,14 +41,14 @@ def consume(table: Table, queue: str = "q", **more: Any) -> Any:
 
 def refusal(reply: Any) -> tuple[int, str]:
     assert not reply.deliveries
-    assert not reply.needs_sync
     error = json.loads(reply.body)
     assert error.keys() == {"error", "code"}
+    assert reply.needs_sync == (error["code"] in ("duplicate_payload", "queue_exists"))
     assert error["error"]
     return reply.status, error["code"]
 
 
-# Verifies: PER-0001
+# Verifies: PER-0001, PER-0068
 def test_what_has_to_be_durable(table: Table) -> None:
     """Everything that changes something but a consume, whose loss only makes a message available again."""
     assert table.post("/create-queue", {"name": "q", "config": {"ordering": "Fifo"}}).needs_sync
@@ -64,6 +64,8 @@ def test_what_has_to_be_durable(table: Table) -> None:
     assert not table.post("/renew-batch/q", WORKER | {"message_ids": ids}).needs_sync
     assert table.post("/force-unlock/q", {"all": True}).needs_sync
     assert not table.post("/ack-batch/q", WORKER | {"message_ids": ["unknown"]}).needs_sync
+    assert table.post("/create-queue", {"name": "q", "config": {"ordering": "Fifo"}}).needs_sync
+    assert not table.post("/create-queue", {"name": "", "config": {"ordering": "Fifo"}}).needs_sync
     assert not table.post("/nack-batch/q", WORKER | {"message_ids": []}).needs_sync
     assert table.post("/queues/q/dead-letters/requeue", {"all": True}).needs_sync
     assert table.post("/queues/q/dead-letters/purge", {"ids": []}).needs_sync

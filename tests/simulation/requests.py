@@ -85,11 +85,14 @@ class PublishAsk(Ask):
         self.publish = Publish(queue, payload.encode())
         self._priority, self._retries = priority, retries
         self._equal = False
+        self._equals: set[str] = set()
+        """Ids of the equal messages that were there when it was asked."""
         self._id: str | None = None
 
     def begin(self) -> None:
         super().begin()
         self._equal = self._equal_there()
+        self._equals = self._equal_ids()
 
     def count(self, by: int) -> None:
         if by > 0:
@@ -112,6 +115,17 @@ class PublishAsk(Ask):
         duplicate = json.loads(reply.body)["code"] == "duplicate_payload"
         if duplicate and self.alone and not self._equal and not self._equal_there():
             self.model.fail(f"{self.what} was refused as a duplicate, and there is none")
+        equals = self._equal_ids()
+        if duplicate and self.alone and len(equals) == 1 and equals == self._equals:
+            (id,) = equals
+            self.model.answered_at(self.model.made_by.get(id, 0), f"the refusal of an equal of {id}")
+
+    def _equal_ids(self) -> set[str]:
+        queue = self.model.picture.named(self.publish.queue)
+        if queue is None or queue.searching or not queue.refuses_duplicates:
+            return set()
+        there = [*queue.available.values(), *(lock.message for lock in queue.locks.values())]
+        return {each.id for each in there if each.payload == self.publish.payload}
 
     def _equal_there(self) -> bool:
         queue = self.model.picture.named(self.publish.queue)
