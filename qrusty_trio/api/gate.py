@@ -17,7 +17,7 @@ class Gate:
     Requirements: API-0074
     """
 
-    __slots__ = ("disk_short", "fault", "memory_critical", "read_only", "starting", "stopping")
+    __slots__ = ("disk_short", "fault", "memory_critical", "read_only", "stalled", "starting", "stopping")
 
     def __init__(self, starting: bool = False, memory_critical: bool = False, read_only: bool = False) -> None:
         self.starting = starting
@@ -30,6 +30,9 @@ class Gate:
         """Whether clients may change nothing. The server itself goes on: locks expire."""
         self.fault: str | None = None
         """The sentence of the storage fault that changes are refused with; None while the store works."""
+        self.stalled: str | None = None
+        """What is told of a disk that does not answer, so that changes are not answered either; otherwise None. Nothing
+        is refused for it."""
         self.stopping = False
         """Whether the server is on its way to its end. It finishes what is in hand, and refuses nothing on a connection
         that it still has."""
@@ -39,9 +42,14 @@ class Gate:
         """`stopping`, `storage_fault`, `starting` or `ok`."""
         if self.stopping:
             return "stopping"
-        if self.fault is not None:
+        if self.trouble is not None:
             return "storage_fault"
         return "starting" if self.starting else "ok"
+
+    @property
+    def trouble(self) -> str | None:
+        """What is wrong with the store: a sentence, or None."""
+        return self.fault if self.fault is not None else self.stalled
 
     @property
     def ready(self) -> bool:

@@ -47,7 +47,7 @@ def server(services: Services, call: Call, now: int) -> Reply:
             {
                 "version": __version__,
                 "state": gate.state,
-                "message": gate.fault,
+                "message": gate.trouble,
                 "environment": {"name": about.environment, "colour": about.environment_colour}
                 if about.environment
                 else None,

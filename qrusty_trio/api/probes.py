@@ -24,8 +24,8 @@ def ready(services: Services, call: Call, now: int) -> Reply:
     """200, or 503 with the state that keeps it from being ready."""
     gate = services.gate
     body: dict[str, object] = {"status": gate.state, "memory_pressure": services.memory.under_pressure}
-    if gate.fault is not None:
-        body["message"] = gate.fault
+    if gate.trouble is not None:
+        body["message"] = gate.trouble
     return Reply(200 if gate.ready else 503, msgspec.json.encode(body))
 
 

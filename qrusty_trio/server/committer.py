@@ -109,6 +109,8 @@ class Committer:
         """When the last sync ended, seconds of Trio's clock."""
         self._full: trio.Event | None = None
         """While a window is open: set when it has what it waits for."""
+        self._begin = 0
+        """When the sync of the policy began, nanoseconds of `perf_counter_ns`; 0 while none is running."""
         self._trouble = Trouble(log, "a sync failed, will try again with the next change")
         self.syncs = 0
         """Syncs since the start."""
@@ -171,6 +173,11 @@ class Committer:
             self._more.set()
 
     @property
+    def seconds_under_way(self) -> float:
+        """For how long the sync of the policy has been running; 0 if none is."""
+        return (perf_counter_ns() - self._begin) / 1e9 if self._begin else 0.0
+
+    @property
     def waits(self) -> bool:
         """Whether `durable` ever waits."""
         return self._waits
@@ -212,14 +219,18 @@ class Committer:
         if self._periodic:
             while True:
                 await trio.sleep(SYNC_SECONDS)
+                self._begin = perf_counter_ns()
                 await self._sync(_Group(), worker.call)
+                self._begin = 0
         while True:
             await self._wanted.wait()
             if self._window.open:
                 await self._hold()
             self._wanted = trio.Event()
             group, self._group = self._group, _Group()
+            self._begin = perf_counter_ns()
             await self._sync(group, ways.sync)
+            self._begin = 0
             self._window.synced(group.peers)
             # A WebSocket may have sent more while it waited.
             self._window.came(self._group.peers)

@@ -79,7 +79,7 @@ from qrusty_trio.server.startup import Stores
 from qrusty_trio.server.tokens import OPEN_TO_ALL, TokensFile, beyond_this_machine
 from qrusty_trio.server.trash import empty_trash, little_room
 from qrusty_trio.server.upkeep import Collector, Upkeep
-from qrusty_trio.server.watch import watch
+from qrusty_trio.server.watch import watch, watch_syncs
 from qrusty_trio.server.webui_files import read_files
 from qrusty_trio.telemetry import tracing
 from qrusty_trio.telemetry.engine import NotingEngine
@@ -234,6 +234,7 @@ async def _run(
             await background.start(sample, engine, lag)
             if stores.storage.persistent:
                 await background.start(watch, engine, stores)
+                await background.start(watch_syncs, engine)
                 await background.start(keep_room, engine.services.gate, settings.data_path)
             async with trio.open_nursery() as front:
                 metrics = Metrics(engine, lag)

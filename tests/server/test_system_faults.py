@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from qrusty_trio.core.pressure import Level
 from qrusty_trio.errors import PayloadUnreadable, QrustyError, StorageFault
 from qrusty_trio.server import sampler
 from qrusty_trio.server import trouble as trouble_module
+from qrusty_trio.server import watch as watch_module
 from qrusty_trio.server.memory_usage import MemoryUsage, Usage
 from qrusty_trio.server.pressure import PressureSettings, PressureStatus, monitor
+from qrusty_trio.server.supervisor import Server
 from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.server.watch import watch
 from qrusty_trio.storage.files import Directory
+from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.room import large, room
 from tests.server.running import client_of, running, settings_for, until_ready
 from tests.server.test_pressure import CACHE, LIMIT, Readings, Target
@@ -315,6 +319,55 @@ async def test_a_server_whose_directory_is_away_refuses_changes_and_goes_on_when
     async with running(settings) as server, client_of(server) as client:
         await until_ready(server)
         assert (await client.request("GET", "/queue-stats/q")).json()["available"] == stats["available"]
+
+
+# Verifies: PER-0069
+@pytest.mark.parametrize("fsync", [Fsync.ALWAYS, Fsync.EVERYSEC], ids=str)
+async def test_a_disk_that_does_not_answer_is_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, fsync: Fsync
+) -> None:
+    may_sync = threading.Event()
+    may_sync.set()
+    sync = RocksStorage.sync
+
+    def held(self: RocksStorage) -> None:
+        assert may_sync.wait(60)
+        sync(self)
+
+    monkeypatch.setattr(RocksStorage, "sync", held)
+    monkeypatch.setattr(RocksStorage, "sync_descriptor", lambda _: None)
+    monkeypatch.setattr(watch_module, "SLOW_SYNC_SECONDS", 0.1)
+    body = b'{"queue":"q","priority":1,"payload":"x"}'
+    answered: list[int] = []
+
+    async def publish(server: Server) -> None:
+        async with client_of(server) as client:
+            answered.append((await client.request("POST", "/publish", body)).status)
+
+    async with running(settings_for(tmp_path / "data", fsync=fsync)) as server, client_of(server) as client:
+        await until_ready(server)
+        may_sync.clear()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(publish, server)
+                await until(lambda: "the disk of the data directory does not answer" in caplog.text)
+                ready = await client.request("GET", "/readyz")
+                told = (await client.request("GET", "/server")).json()
+                if fsync is Fsync.ALWAYS:
+                    assert (ready.status, ready.json()["status"], answered) == (503, "storage_fault", [])
+                    assert told["message"] == ready.json()["message"]
+                    assert "Changes are answered when it does" in told["message"]
+                else:
+                    # Changes are answered, but a power cut may lose more than the last second.
+                    assert (ready.status, told["message"]) == (200, None)
+                    assert "a power cut may lose" in caplog.text
+                may_sync.set()
+        finally:
+            may_sync.set()
+        assert answered == [200]
+        await until(lambda: "the disk answers again" in caplog.text)
+        await until(lambda: server.engine.services.gate.ready)
+        monkeypatch.setattr(watch_module, "SLOW_SYNC_SECONDS", 60.0)
 
 
 # Verifies: PER-0046

@@ -111,7 +111,7 @@ class Live(msgspec.Struct):
 class Ready(msgspec.Struct):
     status: Annotated[State, Meta(description="`ok`, or what keeps it from being ready.")]
     memory_pressure: Annotated[bool, Meta(description="Whether memory is short.")]
-    message: Annotated[str | UnsetType, Meta(description="After a storage fault: what is wrong.")] = UNSET
+    message: Annotated[str | UnsetType, Meta(description="With `storage_fault`: what is wrong.")] = UNSET
 
 
 class Environment(msgspec.Struct):
@@ -155,7 +155,7 @@ class AskingToken(msgspec.Struct):
 class Server(msgspec.Struct):
     version: Annotated[str, Meta(description="Of the server.")]
     state: Annotated[State, Meta(description="What it does.")]
-    message: Annotated[str | None, Meta(description="After a storage fault: what is wrong.")]
+    message: Annotated[str | None, Meta(description="With `storage_fault`: what is wrong.")]
     environment: Annotated[Environment | None, Meta(description="The name that the operator gave it.")]
     read_only: Annotated[bool, Meta(description="Whether every change is refused.")]
     now_ms: Annotated[int, Meta(description="Its clock, milliseconds since 1970.")]

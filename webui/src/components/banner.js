@@ -26,7 +26,7 @@ export function Banners() {
     html`<${Bar} kind="warn"><strong>The server is starting.</strong> It reads its store; changes are refused until then.<//>`}
     ${info.state === "stopping" && html`<${Bar} kind="warn"><strong>The server is stopping.</strong> It finishes what is in hand.<//>`}
     ${info.state === "storage_fault" &&
-    html`<${Bar} kind="bad"><strong>The store failed.</strong> Changes are refused until it is back. ${info.message}<//>`}
+    html`<${Bar} kind="bad"><strong>The store does not work.</strong> ${info.message}<//>`}
     ${info.memory.level === "critical" &&
     html`<${Bar} kind="bad"><strong>Memory is critical.</strong> Publishes are refused; consumers go on.<//>`}
     ${info.memory.level === "warning" &&

@@ -86,7 +86,7 @@ function Verdict({ info, list }) {
 function verdict(info, list) {
   if (lost.value) return ["bad", "Lost", "The server does not answer."];
   if (!info || !list) return ["", "Asking …", ""];
-  if (info.state === "storage_fault") return ["bad", "The store failed", "Changes are refused until it is back."];
+  if (info.state === "storage_fault") return ["bad", "The store does not work", "No change is accepted until it does."];
   if (info.memory.publishes_refused) return ["bad", "Publishes are refused", "Memory is critical."];
   if (info.storage.publishes_refused) return ["bad", "Publishes are refused", "The disk has little room."];
   if (info.state === "stopping") return ["warn", "Stopping", "It finishes what is in hand."];
