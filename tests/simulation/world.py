@@ -224,13 +224,16 @@ class World:
         assert self.resting
 
     async def _one_process(self, *, last: bool) -> Process:
+        disk = self.machine.disk
+        # Nothing fails while it starts: the start would be refused, and nobody here repeats it.
         odds, self.storage.odds = self.storage.odds, Odds()
+        faults, disk.faults = disk.faults, 0.0
         self.model.process_begins()
         directory = self.directory if self.plan.externals else None
         process = Process(self.storage, self.model, self.plan.options, directory, self._short_of_room)
         self.trace.note("server", "starts")
         async with process.running():
-            self.storage.odds = odds
+            self.storage.odds, disk.faults = odds, faults
             self._process = process
             self.model.troubled_until = trio.current_time()
             self._process_changed.set()
@@ -241,7 +244,7 @@ class World:
                 await self._midst()
             if last:
                 self.storage.odds = Odds()
-                self.machine.slow = self.machine.disk.faults = 0.0
+                self.machine.slow = disk.faults = 0.0
                 self.resting = True
                 self._process_changed.set()
                 await come_to_rest(self, process)
@@ -249,7 +252,7 @@ class World:
                 await self._stop(process)
             else:
                 self.trace.note("server", "is killed")
-                self.storage.dead = self.machine.disk.dead = True
+                self.storage.dead = disk.dead = True
                 self._leave_process()
         process.close()
         return process
