@@ -29,6 +29,7 @@ MAX_KEPT_BYTES = len(_SCHEME) + MAX_TOKEN_BYTES
 """A longer value, padded with spaces, is not kept: its token is looked up each time."""
 
 NO_SUCH_TOKEN = "This token is none of this server's, or no longer"
+SESSION_OVER = "The session is over: log in again"
 
 
 def token_in(authorization: bytes) -> bytes:
@@ -74,7 +75,7 @@ class Access:
         self._digests: dict[bytes, bytes] = {}
         """The digests of their tokens."""
         self.on_change: list[Callable[[], None]] = []
-        """Called when a token may have ended: after the tokens were replaced, and after one has expired."""
+        """Called when a token or session may have ended: it was replaced, has expired, or its user has logged out."""
 
     def replace(self, tokens: Tokens) -> None:
         """The tokens were read anew. One whose limits are as before goes on with what it has used up of them."""
@@ -86,7 +87,7 @@ class Access:
         found = tokens.by_digest
         self._digests = {value: key for value, key in self._digests.items() if key in found}
         self.known = {value: found[key] for value, key in self._digests.items()}
-        self.sessions.keep(dict(found))
+        self.sessions.keep(found)
         self._tell()
 
     def _tell(self) -> None:
@@ -109,10 +110,8 @@ class Access:
                 self._digests[shown.authorization] = found.principal.key
             return found
         if shown.session:
-            key = self.sessions.token_of(shown.session, self._now_ms())
-            if key is not None and (principal := self.tokens.by_digest.get(key)) is not None:
-                return Found(principal)
-            return Found(None, refusal=Unauthenticated("The session is over: log in again"))
+            principal = self._speaks_for(digest(shown.session))
+            return Found(principal) if principal is not None else Found(None, refusal=Unauthenticated(SESSION_OVER))
         if shown.certificate:
             return Found(self.tokens.by_name.get(shown.certificate))
         return Found(None)
@@ -127,23 +126,40 @@ class Access:
         return Found(principal, wait)
 
     def current(self, principal: Principal) -> Principal | None:
-        """What the token of a principal may do now; None if it was revoked or has expired."""
+        """What a principal may do now; None if its token was revoked or has expired, or if its session is over."""
         found = self.tokens.by_digest.get(principal.key)
-        return found if found is not None and self._now_ms() < found.expires_ms else None
+        if found is None or self._now_ms() >= found.expires_ms:
+            return None
+        return self._speaks_for(principal.session) if principal.session else found
+
+    def _speaks_for(self, session: bytes) -> Principal | None:
+        return self.sessions.speaks_for(session, self.tokens.by_digest, self._now_ms())
 
     def require_current(self, principal: Principal) -> Principal:
-        """What the token of a principal may do now. Raises Unauthenticated if it was revoked or has expired."""
+        """What a principal may do now. Raises Unauthenticated where `current` has None."""
         found = self.current(principal)
         if found is None:
+            if principal.session and self._speaks_for(principal.session) is None:
+                raise Unauthenticated(SESSION_OVER)
             raise Unauthenticated(f"The token '{principal.name}' was revoked or has expired")
         return found
 
     def look(self) -> None:
-        """Tell those in `on_change` if a token has expired since the last look."""
+        """Tell those in `on_change` if a token or session has expired since the last look."""
         before, self._looked_ms = self._looked_ms, self._now_ms()
-        if any(before < each.expires_ms <= self._looked_ms for each in self.tokens.by_name.values()):
+        expired = any(before < each.expires_ms <= self._looked_ms for each in self.tokens.by_name.values())
+        if self.sessions.end_over(self._looked_ms) or expired:
             self._tell()
 
     def begin_session(self, principal: Principal) -> str:
-        """The value of the cookie of a new session."""
-        return self.sessions.begin(principal.key, self._now_ms())
+        """The value of the cookie of a new session, which may end the oldest of the token."""
+        before = len(self.sessions)
+        cookie = self.sessions.begin(principal.key, self._now_ms())
+        if len(self.sessions) <= before:
+            self._tell()
+        return cookie
+
+    def end_session(self, cookie: bytes) -> None:
+        """The user has logged out: what runs on the session ends. No effect without such a session."""
+        if self.sessions.end(cookie):
+            self._tell()

@@ -8,6 +8,7 @@ Requirements: API-0137
 
 from __future__ import annotations
 
+import copy
 import enum
 import math
 from typing import NamedTuple
@@ -81,7 +82,7 @@ def matches(pattern: str, name: str) -> bool:
 class Principal:
     """Whom a request speaks for: a token. Made anew whenever the tokens are read."""
 
-    __slots__ = ("_known", "_patterns", "expires_ms", "grants", "key", "limit", "name")
+    __slots__ = ("_known", "_patterns", "expires_ms", "grants", "key", "limit", "name", "session")
 
     def __init__(
         self,
@@ -99,10 +100,18 @@ class Principal:
         """When the token ends, wall milliseconds."""
         self.limit = limit
         """How much it may ask for; None: as much as it likes."""
+        self.session = b""
+        """The SHA-256 of the cookie, if it speaks through a session: it ends with that, too. b"" if it does not."""
         self._patterns: dict[Grant, tuple[str, ...]] = {
             grant: tuple(each.pattern for each in grants if each.grant in (grant, Grant.ADMIN)) for grant in Grant
         }
         self._known: dict[Grant, dict[str, bool]] = {grant: {} for grant in Grant}
+
+    def in_session(self, session: bytes) -> Principal:
+        """The same token, speaking through a session; with the same limit, of which both use up."""
+        other = copy.copy(self)
+        other.session = session
+        return other
 
     def may(self, grant: Grant, queue: str) -> bool:
         """Whether it has this grant on the queue of this name, which need not exist."""

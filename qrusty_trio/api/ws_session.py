@@ -268,14 +268,16 @@ class WsSession:
     def replace_principal(self, principal: Principal | None) -> None:
         """The tokens were read anew: this is what the connection's token may do now; None: nothing any more.
 
-        The connection is closed if the token is gone, or lacks a grant for what it is subscribed to: on the name that
-        was asked for, and on the one that the queue has now. What waits to be sent of its deliveries is never sent.
+        The connection is closed if the token or its session is gone, or if it lacks a grant for what it is subscribed
+        to: on the name that was asked for, and on the one that the queue has now. What waits to be sent of its
+        deliveries is never sent.
 
-        Requirements: API-0189
+        Requirements: API-0189, API-0191
         """
-        self.principal = principal
+        held, self.principal = self.principal, principal
         if principal is None:
-            self._end_with_token("the token was revoked or has expired")
+            in_session = held is not None and held.session
+            self._end_with_token("the session is over" if in_session else "the token was revoked or has expired")
         elif not all(
             principal.may(Grant.CONSUME, each.name) and principal.may(Grant.CONSUME, each.called)
             for each in self.subscriptions.values()

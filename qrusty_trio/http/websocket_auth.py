@@ -1,8 +1,8 @@
 """Whom a WebSocket speaks for: from its handshake or its first frame to the end of its token.
 
-Rule: a connection that showed nothing in its handshake runs no frame until it has shown a token, and has
-`AUTH_SECONDS` for that. One whose token ends is closed with 1008 within a second, and so is one that has lost the grant
-for a queue that it is subscribed to.
+Rule: a connection that showed nothing in its handshake runs no frame until it has shown a token, and has `AUTH_SECONDS`
+for that. One whose token or session ends is closed with 1008 within a second, and so is one that has lost the grant for
+a queue that it is subscribed to.
 
 Requirements: WS-0050, API-0189
 """

@@ -1,8 +1,9 @@
 """Calls that wait for a message: who they are, and how each comes to its reply.
 
 Rule: a call waits in the task of its connection, without a timer that ticks and without a look at the queue: the
-dispatcher hands it a message, its deadline passes, or its token ends. However it ends, what it was handed out is in its
-reply, or goes back uncounted. A reply that waited for a sync hands out nothing either once its token has ended.
+dispatcher hands it a message, its deadline passes, or its token or session ends. However it ends, what it was handed
+out is in its reply, or goes back uncounted. A reply that waited for a sync hands out nothing either once its token has
+ended.
 
 Requirements: DLV-0055, DLV-0057, DLV-0058, API-0189
 """

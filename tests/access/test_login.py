@@ -7,7 +7,8 @@ import re
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from trio_websocket import HandshakeError
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection
 
 from qrusty_trio.server.supervisor import Server
 from tests.access.guarded import Headers, TokenBook, client_to, guarded, websocket_to
@@ -99,6 +100,35 @@ async def test_a_websocket_of_a_page_of_this_server(book: TokenBook, fast_path: 
         async with websocket_to(server, [("Origin", f"http://127.0.0.1:{server.port}"), *cookie]) as socket:
             await socket.send_message('{"type":"publish","queue":"q","payload":"p"}')
             assert json.loads(await socket.get_message())["code"] == "queue_not_found"
+
+
+# Verifies: API-0191, WS-0050
+@PATHS
+async def test_a_websocket_ends_at_the_logout_and_others_of_the_token_go_on(book: TokenBook, fast_path: bool) -> None:
+    token = book.add("ann", "publish:*")
+    async with guarded(book, fast_path=fast_path) as server, client_to(server) as client:
+        ends, goes_on = await cookie_of(client, token), await cookie_of(client, token)
+        own = [("Origin", f"http://127.0.0.1:{server.port}")]
+        async with (
+            websocket_to(server, [*own, *ends]) as socket,
+            websocket_to(server, [*own, *goes_on]) as other,
+            websocket_to(server, book.bearer("ann")) as with_token,
+        ):
+            # All are served, and so looked at from now on.
+            for each in (socket, other, with_token):
+                await publish_to_nothing(each)
+            assert (await client.request("POST", "/logout", b"", headers=[*OWN_PAGE, *ends])).status == 200
+            with trio.fail_after(60), pytest.raises(ConnectionClosed) as closed:
+                await socket.get_message()
+            assert closed.value.reason is not None
+            assert (closed.value.reason.code, closed.value.reason.reason) == (1008, "the session is over")
+            for each in (other, with_token):
+                await publish_to_nothing(each)
+
+
+async def publish_to_nothing(socket: WebSocketConnection) -> None:
+    await socket.send_message('{"type":"publish","queue":"q","payload":"p"}')
+    assert json.loads(await socket.get_message())["code"] == "queue_not_found"
 
 
 # Verifies: API-0191

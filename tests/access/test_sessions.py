@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.access.access import MAX_KEPT, MAX_KEPT_BYTES, Access, Credentials
+from qrusty_trio.access.access import MAX_KEPT, MAX_KEPT_BYTES, SESSION_OVER, Access, Credentials
+from qrusty_trio.access.grants import Principal
 from qrusty_trio.access.sessions import MAX_OF_A_TOKEN, SESSION_SECONDS, Sessions
 from qrusty_trio.access.tokens_file import Tokens, digest, entry_of, new_token, read_tokens
 from qrusty_trio.errors import Unauthenticated
 
 TOKEN, OTHER = digest(b"token"), digest(b"other")
 NOW = 1_700_000_000_000
+PRINCIPALS = {key: Principal("name", (), key=key) for key in (TOKEN, OTHER)}
+
+
+def token_of(sessions: Sessions, cookie: bytes, now: int) -> bytes | None:
+    found = sessions.speaks_for(digest(cookie), PRINCIPALS, now)
+    return None if found is None else found.key
 
 
 # Verifies: API-0191
@@ -18,13 +25,24 @@ def test_a_session_ends_by_itself_and_at_the_logout() -> None:
     sessions = Sessions()
     cookie, second = (sessions.begin(TOKEN, NOW).encode() for _ in range(2))
     assert cookie != second
-    assert sessions.token_of(cookie, NOW + 1000 * SESSION_SECONDS - 1) == TOKEN
-    sessions.end(second)
-    assert sessions.token_of(second, NOW) is None
-    assert sessions.token_of(cookie, NOW + 1000 * SESSION_SECONDS) is None
+    assert token_of(sessions, cookie, NOW + 1000 * SESSION_SECONDS - 1) == TOKEN
+    assert sessions.end(second)
+    assert not sessions.end(second)
+    assert token_of(sessions, second, NOW) is None
+    assert not sessions.end_over(NOW + 1000 * SESSION_SECONDS - 1)
+    assert token_of(sessions, cookie, NOW + 1000 * SESSION_SECONDS) is None
+    assert sessions.end_over(NOW + 1000 * SESSION_SECONDS)
     assert len(sessions) == 0
-    sessions.end(cookie)
-    assert sessions.token_of(b"x", NOW) is None
+    assert not sessions.end(cookie)
+    assert token_of(sessions, b"x", NOW) is None
+
+
+def test_each_session_ends_in_its_time_though_the_clock_is_set_back() -> None:
+    sessions = Sessions()
+    begun = [sessions.begin(TOKEN, NOW + late).encode() for late in (2000, 0, 1000)]
+    for left, late in ((2, 0), (1, 1000), (0, 2000)):
+        assert sessions.end_over(NOW + late + 1000 * SESSION_SECONDS)
+        assert len([each for each in begun if token_of(sessions, each, NOW)]) == left
 
 
 # Verifies: API-0191
@@ -33,9 +51,9 @@ def test_sessions_are_bounded_for_each_token() -> None:
     others = sessions.begin(OTHER, NOW).encode()
     cookies = [sessions.begin(TOKEN, NOW).encode() for _ in range(3 * MAX_OF_A_TOKEN)]
     assert len(sessions) == MAX_OF_A_TOKEN + 1
-    alive = [cookie for cookie in cookies if sessions.token_of(cookie, NOW)]
+    alive = [cookie for cookie in cookies if token_of(sessions, cookie, NOW)]
     assert alive == cookies[-MAX_OF_A_TOKEN:]
-    assert sessions.token_of(others, NOW) == OTHER
+    assert token_of(sessions, others, NOW) == OTHER
     sessions.keep({OTHER: None})
     assert len(sessions) == 1
 
@@ -100,6 +118,49 @@ def test_tokens_that_are_replaced() -> None:
     assert isinstance(found.refusal, Unauthenticated)
     assert access.failures.count == 1
     assert isinstance(access.find(Credentials(session=cookie), "peer", 0.0).refusal, Unauthenticated)
+
+
+# Verifies: API-0191
+@pytest.mark.parametrize("end", ["logout", "time", "further logins", "token"])
+def test_whoever_speaks_through_a_session_ends_with_it_and_others_are_told(end: str) -> None:
+    book = Book()
+    access, told = book.access, []
+    access.on_change.append(lambda: told.append(1))
+    one = access.tokens.by_name["one"]
+    cookie = access.begin_session(one).encode()
+    held = access.find(Credentials(session=cookie), "peer", 0.0).principal
+    assert held is not None
+    assert (held.name, held.key) == ("one", one.key)
+    # The same one as long as nothing changes, and the new one afterwards.
+    assert access.current(held) is held is access.find(Credentials(session=cookie), "peer", 0.0).principal
+    access.replace(book.read())
+    anew = access.current(held)
+    assert anew is not held
+    assert anew is access.require_current(held) is access.find(Credentials(session=cookie), "peer", 0.0).principal
+    access.look()
+    assert told == [1]
+    if end == "logout":
+        access.end_session(b"another")
+        assert told == [1]
+        access.end_session(cookie)
+    elif end == "time":
+        book.now += 1000 * SESSION_SECONDS
+        # A request with the cookie just then takes the news from nobody.
+        assert access.find(Credentials(session=cookie), "peer", 0.0).principal is None
+        access.look()
+    elif end == "further logins":
+        for _ in range(MAX_OF_A_TOKEN):
+            assert told == [1]
+            access.begin_session(access.tokens.by_name["one"])
+    else:
+        book.tokens["one"] = new_token()
+        access.replace(book.read())
+    assert told == [1, 1]
+    assert access.current(held) is None
+    with pytest.raises(Unauthenticated, match=SESSION_OVER):
+        access.require_current(held)
+    access.look()
+    assert told == [1, 1]
 
 
 def test_what_is_kept_of_header_values_is_bounded() -> None:

@@ -15,6 +15,7 @@ from qrusty_trio.access.tokens_file import read_tokens
 from qrusty_trio.api.schema import MAX_WAIT_SECONDS
 from qrusty_trio.server.supervisor import Server
 from tests.access.guarded import Headers, TokenBook, client_to, guarded
+from tests.access.test_login import OWN_PAGE, cookie_of
 from tests.access.test_served_matrix import PATHS
 from tests.server.engines import publish
 from tests.wire.http_client import Connection, HttpClient, Response
@@ -146,6 +147,29 @@ async def test_its_message_goes_to_the_next_in_turn(
         assert same_refusal(refused, await asked_anew(client, goes, route))
         (message,) = taken.json()["messages"] if "messages" in taken.json() else [taken.json()]
         assert (taken.status, message["retry_count"]) == (200, 1)
+        assert counts(server) == (0, 1)
+
+
+# Verifies: API-0191, DLV-0055
+@PATHS
+@ROUTES
+async def test_it_ends_with_its_session(book: TokenBook, fast_path: bool, route: str) -> None:
+    token = book.add("ann", "consume:*")
+    async with (
+        guarded(book, fast_path=fast_path) as server,
+        client_to(server) as client,
+        trio.open_nursery() as nursery,
+    ):
+        ends, goes_on = await cookie_of(client, token), await cookie_of(client, token)
+        first, second = Waiting(server, ends, route), Waiting(server, goes_on, route)
+        await first.begin(nursery)
+        await second.begin(nursery)
+        assert (await client.request("POST", "/logout", b"", headers=[*OWN_PAGE, *ends])).status == 200
+        # The call may not have learned of it.
+        put(server)
+        refused, taken = await first.ended(), await second.ended()
+        assert (refused.status, taken.status) == (401, 200)
+        assert same_refusal(refused, await asked_anew(client, ends, route))
         assert counts(server) == (0, 1)
 
 

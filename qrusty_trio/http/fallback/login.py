@@ -64,7 +64,7 @@ async def log_in(
 def log_out(access: Access, session: bytes, browser: Browser | None) -> Response:
     """The response to a logout. Raises OriginNotAllowed."""
     check_origin(browser, ())
-    access.sessions.end(session)
+    access.end_session(session)
     return _response(b"", "", 0, secure=False)
 
 
