@@ -1,8 +1,8 @@
 """Which connections are served: how many of an address, and what a trusted proxy has to say first.
 
 Rule: a header of the PROXY protocol counts only from an address in QRUSTY_TRUSTED_PROXIES, which must send one. From
-any other it is a request that can't be read. The proxy's own address is not counted, those of its clients are. Whoever
-is refused loses this connection only.
+any other it is a request that can't be read. What a proxy opens on its own behalf is not counted. Its clients are, also
+one whose address is that of a proxy. Whoever is refused loses this connection only.
 
 Requirements: API-0162, API-0163
 """
@@ -82,10 +82,12 @@ class Admission:
 
     def _key(self, peer: Peer) -> str:
         """Under which name connections of the peer are counted; '' if they are not."""
-        return peer.counts_as if self.limit and not self.trusts(peer) else ""
+        return peer.counts_as if self.limit else ""
 
     async def announced(self, stream: trio.SocketStream, proxy: Peer) -> Peer:
-        """For whom a trusted proxy opened this connection; the proxy itself if it says so. Raises BadProxyHeader.
+        """For whom a trusted proxy opened this connection; the proxy itself, not counted, if it says so.
+
+        Raises BadProxyHeader.
 
         Takes the header from the socket and nothing else.
         """
@@ -96,7 +98,7 @@ class Admission:
             self._reading.add(scope)
             try:
                 await _read(stream, reader)
-                return proxy if reader.source is None else peer_at(*reader.source)
+                return proxy._replace(counted=False) if reader.source is None else peer_at(*reader.source)
             except BadProxyHeader as refusal:
                 self._note(f"{proxy.name} is in QRUSTY_TRUSTED_PROXIES, but what it sent first is refused: {refusal}")
                 raise

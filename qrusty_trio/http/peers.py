@@ -32,10 +32,14 @@ class Peer(NamedTuple):
     """The name of the token that its client certificate stands for; '' if none."""
     name: str = "-"
     """For logs: 192.0.2.1:5000, [2001:db8::1]:5000, unix:uid=1000, or - if it is not known."""
+    counted: bool = True
+    """Whether its connections are counted. Those that a proxy opens on its own behalf are not."""
 
     @property
     def counts_as(self) -> str:
         """Under which name its connections are counted; '' if they are not."""
+        if not self.counted:
+            return ""
         if ":" not in self.host:
             return self.host
         return str(IPv6Network((IPv6Address(self.host.partition("%")[0]), NEIGHBOURS_PREFIX), strict=False))

@@ -220,6 +220,24 @@ async def test_the_clients_of_a_proxy_are_counted_and_not_the_proxy(fast_path: b
     assert admission.refused == 1
 
 
+# Verifies: API-0162, API-0163
+@both_paths
+async def test_a_client_whose_address_is_that_of_a_proxy_is_counted(fast_path: bool) -> None:
+    admission = Admission(limit=1, trusted=(ip_network("127.0.0.0/8"), ip_network("10.0.0.0/8")))
+    async with running(fast_path, admission=admission) as web:
+        for address in ("10.1.2.3", "127.0.0.1"):
+            for _ in range(2):
+                async with asking(web.port, header(address)) as first, asking(web.port, v2(0x20, 0, b"")) as check:
+                    assert (await first.ask("GET", "/health")).status == 200
+                    assert (await check.ask("GET", "/health")).status == 200
+                    assert (await seen_by(web.port, header(address)))[0] == 503
+                    assert (await seen_by(web.port, v2(0x20, 0, b"")))[0] == 200
+                with trio.fail_after(60):
+                    while web.context.connections.value:  # noqa: ASYNC110  # nobody tells
+                        await trio.sleep(0.002)
+    assert admission.refused == 4
+
+
 # Verifies: API-0163
 async def test_a_surplus_connection_of_a_proxy_is_told_so() -> None:
     async with (
