@@ -18,12 +18,14 @@ from typing import NamedTuple
 from qrusty_trio.access.failures import Failures
 from qrusty_trio.access.grants import Principal
 from qrusty_trio.access.sessions import Sessions
-from qrusty_trio.access.tokens_file import Tokens, digest
+from qrusty_trio.access.tokens_file import MAX_TOKENS, Tokens, digest
 from qrusty_trio.errors import Unauthenticated
 
 MAX_KEPT = 2 * 1024
 """Header values kept. When there are more, all are forgotten."""
 MAX_TOKEN_BYTES = 256
+MAX_ACCEPTED = 2 * MAX_TOKENS
+"""Tokens known to have been accepted. When there are more, those that are no longer in the file are forgotten."""
 _SCHEME = b"bearer "
 MAX_KEPT_BYTES = len(_SCHEME) + MAX_TOKEN_BYTES
 """A longer value, padded with spaces, is not kept: its token is looked up each time."""
@@ -74,6 +76,8 @@ class Access:
         """Values of Authorization that were accepted."""
         self._digests: dict[bytes, bytes] = {}
         """The digests of their tokens."""
+        self._accepted: set[bytes] = set()
+        """The digests of tokens that were accepted, however they were shown. Some may be gone for the moment."""
         self.on_change: list[Callable[[], None]] = []
         """Called when a token or session may have ended: it was replaced, has expired, or its user has logged out."""
 
@@ -118,11 +122,16 @@ class Access:
 
     def try_token(self, token: bytes, address: str, now: float) -> Found:
         """Whom a token stands for. Raises TooManyFailures."""
-        wait = self.failures.turn(address, now)
         principal = self.tokens.by_digest.get(digest(token)) if len(token) <= MAX_TOKEN_BYTES else None
+        if principal is not None and principal.key in self._accepted:
+            return Found(principal)
+        wait = self.failures.turn(address, now)
         if principal is None:
             self.failures.failed(address, now)
             return Found(None, wait, Unauthenticated(NO_SUCH_TOKEN))
+        if len(self._accepted) >= MAX_ACCEPTED:
+            self._accepted &= self.tokens.by_digest.keys()
+        self._accepted.add(principal.key)
         return Found(principal, wait)
 
     def current(self, principal: Principal) -> Principal | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.access.access import MAX_KEPT, MAX_KEPT_BYTES, SESSION_OVER, Access, Credentials
+from qrusty_trio.access.access import MAX_ACCEPTED, MAX_KEPT, MAX_KEPT_BYTES, SESSION_OVER, Access, Credentials
 from qrusty_trio.access.grants import Principal
 from qrusty_trio.access.sessions import MAX_OF_A_TOKEN, SESSION_SECONDS, Sessions
 from qrusty_trio.access.tokens_file import Tokens, digest, entry_of, new_token, read_tokens
@@ -182,6 +182,46 @@ def test_a_token_that_was_accepted_before_is_not_held_up(known: bool) -> None:
         book.access.failures.failed("peer", 0.0)
     assert (book.access.find(book.shown("one"), "peer", 0.0).wait > 0) is not known
     assert book.access.find(book.shown("one"), "elsewhere", 0.0).wait == 0
+
+
+# Verifies: API-0190
+@pytest.mark.parametrize("first", ["in a header", "in a frame"])
+def test_nor_is_one_that_was_gone_for_a_moment_or_is_shown_in_another_way(first: str) -> None:
+    book = Book()
+    access, token = book.access, book.tokens["one"].encode()
+    if first == "in a header":
+        access.find(book.shown("one"), "peer", 0.0)
+    else:
+        access.try_token(token, "peer", 0.0)
+    whole = book.read()
+    del book.tokens["one"]
+    access.replace(book.read())
+    for _ in range(20):
+        access.failures.failed("peer", 0.0)
+    # As long as it is gone it is a guess like any other.
+    assert access.try_token(token, "peer", 0.0).principal is None
+    access.replace(whole)
+    for shown in (access.try_token(token, "peer", 0.0), access.find(Credentials(b"Bearer  " + token), "peer", 0.0)):
+        assert shown == (whole.by_name["one"], 0.0, None)
+    assert access.find(book.shown("two"), "peer", 0.0).wait > 0
+
+
+def test_what_is_known_of_tokens_that_were_accepted_is_bounded() -> None:
+    book = Book()
+    access, old = book.access, book.tokens["one"].encode()
+    for _ in range(MAX_ACCEPTED + 1):
+        book.tokens["one"] = new_token()
+        access.replace(book.read())
+        access.find(book.shown("one"), "peer", 0.0)
+    access.find(book.shown("two"), "peer", 0.0)
+    for _ in range(5):
+        access.failures.failed("peer", 0.0)
+    assert access.find(book.shown("one"), "peer", 0.0).wait == 0
+    now = {**book.tokens, "one": old.decode()}
+    book.tokens = now
+    access.replace(book.read())
+    assert access.find(book.shown("two"), "peer", 0.0).wait == 0
+    assert access.find(book.shown("one"), "peer", 0.0).wait > 0
 
 
 def test_a_token_that_expires_is_noticed_once() -> None:
