@@ -25,10 +25,11 @@ from qrusty_trio.api.routes import MAX_ENCODED_BYTES, MAX_QUERY_PARAMETERS
 from qrusty_trio.api.schema import MAX_WAIT_SECONDS, MAX_WAITED_QUEUES, RETENTION
 from qrusty_trio.api.waiting import FULL_CHARACTERS, MAX_PLACES
 from qrusty_trio.api.ws_budget import LIMIT_BYTES
+from qrusty_trio.api.ws_burst import ID_BYTES, MESSAGE_BYTES, REQUEST_BYTES
 from qrusty_trio.api.ws_frames import MAX_REQ_ID_CHARACTERS
 from qrusty_trio.api.ws_outbox import BATCH_BYTES, FULL_BYTES, ROOM_BYTES
 from qrusty_trio.api.ws_requests import MAX_CREDITS, MAX_SUBSCRIPTIONS
-from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, REQUEST_BYTES
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.config import TABLE, Setting, Settings
 from qrusty_trio.core import ages, deadlines, finding, model, priorities
 from qrusty_trio.core.broker import REMOVED_PER_CONSUME
@@ -202,8 +203,9 @@ def documented_limits() -> dict[str, str]:
         "`req_id`": f"{MAX_REQ_ID_CHARACTERS:,} characters",
         "responses and deliveries that a WebSocket has not taken": f"{ROOM_BYTES // 2**10} KiB",
         "the same, including responses to its later requests": f"{FULL_BYTES // 2**20} MiB",
-        "requests of a WebSocket that wait for a sync": f"{websocket_bursts.UNANSWERED_BYTES // 2**10} KiB, and "
-        f"{REQUEST_BYTES} bytes of it for each",
+        "requests of a WebSocket that wait for a sync": f"{websocket_bursts.UNANSWERED_BYTES // 2**10} KiB: "
+        f"their text and responses, {REQUEST_BYTES} bytes for each, {ID_BYTES} for each id of a batch, {MESSAGE_BYTES} "
+        "for each of its messages",
         "what all WebSockets hold: unsent, or received and not yet served": f"{LIMIT_BYTES // 2**20} MiB",
         "the same, before deliveries stop": f"{LIMIT_BYTES * 3 // 2**21} MiB",
         "the same, before reading stops": f"{LIMIT_BYTES // 2**19} MiB",

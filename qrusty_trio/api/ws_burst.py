@@ -5,7 +5,8 @@ Rule: nothing here runs them; `ws_requests` does.
 
 from __future__ import annotations
 
-from collections.abc import Set
+from collections.abc import Sequence, Set
+from sys import getsizeof
 
 from qrusty_trio.api.batches import BatchPublisher
 from qrusty_trio.api.ws_frames import Misshapen, Request
@@ -13,14 +14,29 @@ from qrusty_trio.errors import StorageFault
 
 CHANGING = frozenset({"publish", "batch-publish", "ack", "nack", "batch-ack", "batch-nack"})
 """Types whose response must wait until the change is durable."""
+BATCHES = frozenset({"batch-publish", "batch-ack", "batch-nack"})
 STORING = CHANGING | {"renew"}
 """Types that fail if the burst can't be stored."""
 
+REQUEST_BYTES = 256
+"""Memory that a decoded request takes besides the text of its frame, roughly, as are all of these."""
+ID_BYTES = 64
+"""The same for an id in a list: a short one has 5 bytes of text."""
+MESSAGE_BYTES = 256
+"""The same for a message of a batch, and for its id in the response."""
+RESPONSE_BYTES = 48
+"""The same for a response."""
+
 
 class Burst:
-    """Frames that arrived together, while the engine runs them."""
+    """Frames that arrived together, while the engine runs them.
+
+    Requirements: WS-0056
+    """
 
     __slots__ = (
+        "_batches_size",
+        "_requests_size",
         "admitted",
         "begun",
         "changes",
@@ -37,19 +53,28 @@ class Burst:
         "weight",
     )
 
-    def __init__(self, requests: list[Request | Misshapen], changing: Set[str] = CHANGING, size: int = 0) -> None:
+    def __init__(
+        self, requests: list[Request | Misshapen], frames: Sequence[str | bytes], changing: Set[str] = CHANGING
+    ) -> None:
+        """`frames`: those that the requests were decoded from, and perhaps more."""
         self.requests = requests
-        self.size = size
-        """Memory that it takes, in bytes, roughly."""
         types: set[str | None] = set()
         weight = len(requests)
-        for each in requests:
+        size = REQUEST_BYTES * weight + sum(map(getsizeof, frames))
+        batches: list[int] = []
+        for index, each in enumerate(requests):
             if type(each) is Request:
                 types.add(each.type)
-                if each.ids is not None:
-                    weight += len(each.ids)
-                if each.messages is not None:
-                    weight += len(each.messages)
+                if each.ids is not None or each.messages is not None:
+                    ids, messages = len(each.ids or ()), len(each.messages or ())
+                    octets = ID_BYTES * ids + MESSAGE_BYTES * messages
+                    weight += ids + messages
+                    size += octets
+                    if each.type in BATCHES:
+                        batches.append(octets + getsizeof(frames[index]))
+        self._batches_size = sum(batches)
+        self.size = self._requests_size = size
+        """Memory that it takes, in bytes, roughly."""
         self.weight = weight
         """Approximate number of operations."""
         self.changes = not changing.isdisjoint(types)
@@ -73,3 +98,23 @@ class Burst:
         """Why its changes are not stored."""
         self.begun = 0
         """Wall time in nanoseconds, where somebody takes notes."""
+
+    def count_responses(self) -> int:
+        """Count the responses so far as well. Returns by how many bytes `size` has grown."""
+        before = self.size
+        responses = self.responses
+        self.size = self._requests_size + RESPONSE_BYTES * len(responses) + sum(map(len, responses))
+        return self.size - before
+
+    def drop_batches(self) -> None:
+        """All requests have run: keep nothing of the batches but what an error response needs."""
+        requests = self.requests
+        if not self._batches_size:
+            return
+        self._requests_size -= self._batches_size
+        self._batches_size = 0
+        for index, each in enumerate(requests):
+            if type(each) is not Request or each.type not in BATCHES:
+                continue
+            if each.ids is not None or each.messages is not None:
+                requests[index] = Request(type=each.type, req_id=each.req_id, no_reply=each.no_reply)

@@ -38,8 +38,6 @@ from qrusty_trio.core.queue import Lock
 from qrusty_trio.errors import StorageFault
 
 MAX_FRAME_BYTES = 2 * 1024 * 1024
-REQUEST_BYTES = 256
-"""Memory that a request takes besides its frame's text, roughly."""
 MAX_LOG_FRAMES = 50
 """Most log frames added at a time, so that deliveries never wait behind many of them."""
 MAX_DELIVERED_FROM = 4096
@@ -121,8 +119,7 @@ class WsSession:
                     requests.append(ws_frames.decode(frame))
                 except ws_frames.BadFrame as error:
                     self.end(INVALID_DATA, f"not JSON: {error}")
-        size = sum(map(len, frames)) + REQUEST_BYTES * len(frames)
-        return Burst(requests, CHANGING if self.dispatcher.unsynced is None else STORING, size)
+        return Burst(requests, frames, CHANGING if self.dispatcher.unsynced is None else STORING)
 
     def run(self, burst: Burst, broker: SessionBroker, now: int, budget: int) -> bool:
         """Run about `budget` requests of a burst. Returns True while some are left.

@@ -189,6 +189,8 @@ class WsConnection:
         self._drained = _Signal()
         self._lost = False
         self._heard = 0
+        self._queues = False
+        """Whether frames wait because too many requests are unanswered."""
         self._tasks = trio.CancelScope()
         """The nursery's cancel scope, once it is open."""
         self.consumer = f"{WS_CONSUMER_PREFIX}{uuid.uuid4()}"
@@ -298,7 +300,13 @@ class WsConnection:
                     bursts.release()
                 if session.close_code is not None:
                     return
-                burst = session.receive(frames or await transport.receive())
+                frames = frames or await transport.receive()
+                while services.budget.crowded:
+                    self._queues = True
+                    await self._drained.wait()
+                    bursts.release()
+                self._queues = False
+                burst = session.receive(frames)
                 frames = []
                 if burst.requests:
                     await bursts.serve(burst)
@@ -332,7 +340,7 @@ class WsConnection:
                         session.resume()
                         self._engine.dispatch_soon()
                     self._drained.set()
-                elif session.close_code is not None and not self.at_work and not session.outbox.waits:
+                elif session.close_code is not None and not self._bursts.at_work and not session.outbox.waits:
                     return
                 else:
                     await self._output.wait()
@@ -406,8 +414,8 @@ class WsConnection:
 
     @property
     def at_work(self) -> bool:
-        """Whether a burst runs, or waits for its sync."""
-        return self._bursts.at_work
+        """Whether a burst runs, or waits for its sync, or for its turn to be decoded."""
+        return self._queues or self._bursts.at_work
 
     @property
     def progress(self) -> int:

@@ -3,6 +3,7 @@
 Rule: a burst runs as soon as it is there, also while earlier ones wait for their sync. So its changes are in the next
 sync, and the loop works while the disk does. Responses are released in the order of the requests, each burst after its
 own sync. What is unanswered counts against the budget of all WebSockets, and nothing more is read while it is `full`.
+What requests take once decoded is counted before they run, and their responses as soon as these are there.
 
 Requirements: WS-0054
 """
@@ -26,7 +27,7 @@ from qrusty_trio.http.websocket_notes import ConnectionNotes
 
 REQUESTS_PER_STEP = 128
 """Most requests run in one step of the event loop: about 2 ms."""
-UNANSWERED_BYTES = 128 * 1024
+UNANSWERED_BYTES = 192 * 1024
 """A connection is read while less than this waits for a sync: 300 usual requests. A last burst may exceed it."""
 
 T = TypeVar("T")
@@ -111,6 +112,7 @@ class Bursts:
             # Run it in steps, so that other connections get their turn. One sync at the end covers them all.
             while engine.change(run, sync=burst.changes and at_once):
                 at_once = False
+                self._hold(burst.count_responses())
                 await trio.lowlevel.checkpoint()
             if not at_once:
                 engine.change(lambda broker, now: None, sync=burst.changes)
@@ -118,6 +120,9 @@ class Bursts:
             self._over(burst, fault)
         else:
             if burst.changes and engine.waits:
+                if self._notes is None:
+                    burst.drop_batches()
+                self._hold(burst.count_responses())
                 engine.when_durable(partial(self._over, burst), (self,))
             else:
                 self._over(burst, None)
@@ -149,6 +154,7 @@ class Bursts:
 
     def _hold(self, octets: int) -> None:
         self.held += octets
+        self._budget.decoded += octets
         self._budget.change(octets)
 
     def let_go(self) -> None:

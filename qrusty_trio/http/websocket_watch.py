@@ -53,7 +53,7 @@ async def _while_short(services: WebSocketServices) -> None:
     """By connection that holds more than a little: its progress, and when that was first seen."""
     while budget.short:
         marks = await _look(services, marks)
-        if not budget.full:
+        if not budget.crowded:
             await _relieve(services)
         await trio.sleep(LOOK_SECONDS)
     await _relieve(services)

@@ -336,7 +336,7 @@ def names_read(type_: str, fields: set[str], world: World) -> None:
     world.queue("jobs")
     peer = Peer(world)
     peer.ask(*[each for each in described.given if each["type"] != "publish"])
-    burst = ws_burst.Burst([request])
+    burst = ws_burst.Burst([request], [""])
     function, _ = ws_requests._FUNCTIONS[type_]
     try:
         function(peer.session, burst, Recording(), world.broker, world.now)  # type: ignore[arg-type]  # stands in for one

@@ -14,9 +14,9 @@ import trio.testing
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from qrusty_trio.api.ws_burst import Burst
+from qrusty_trio.api.ws_burst import MESSAGE_BYTES, REQUEST_BYTES, Burst
 from qrusty_trio.api.ws_frames import Request
-from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, REQUEST_BYTES, WsSession
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, WsSession
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import DiskFull
 from qrusty_trio.http import websocket
@@ -25,6 +25,7 @@ from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket import WebSocketServices, serve_connection
 from qrusty_trio.http.websocket_bursts import UNANSWERED_BYTES
 from qrusty_trio.http.websocket_notes import TakeNotes
+from qrusty_trio.http.websocket_watch import watch_budget
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server.engine import Engine
 from tests.http.ws_raw import CLOSE, PING, TEXT, frame
@@ -57,10 +58,10 @@ PAYLOADS = tuple(str(number) for number in range(5))
 class Peer:
     """A WebSocket of the engine, on a stream in memory."""
 
-    def __init__(self, engine: Engine, take_notes: TakeNotes | None) -> None:
+    def __init__(self, engine: Engine, take_notes: TakeNotes | None, services: WebSocketServices | None) -> None:
         ours, self.stream = trio.testing.memory_stream_pair()
         self.logs = LogRing()
-        self.services = WebSocketServices(
+        self.services = services or WebSocketServices(
             engine, engine.dispatcher, engine.services.gate, self.logs, 600, 600, take_notes=take_notes
         )
         protocol = ServerProtocol(state=OPEN, max_size=MAX_FRAME_BYTES)
@@ -99,9 +100,12 @@ class Peer:
 
 
 @asynccontextmanager
-async def connected(engine: Engine, take_notes: TakeNotes | None = None) -> AsyncIterator[Peer]:
+async def connected(
+    engine: Engine, take_notes: TakeNotes | None = None, services: WebSocketServices | None = None
+) -> AsyncIterator[Peer]:
+    """`services`: those of another peer, to share its budget."""
     async with trio.open_nursery() as nursery:
-        peer = Peer(engine, take_notes)
+        peer = Peer(engine, take_notes, services)
         nursery.start_soon(serve_connection, peer.transport, peer.services)
         yield peer
         await peer.stream.aclose()
@@ -219,6 +223,58 @@ async def test_what_waits_is_bounded_and_counted(store: WatchedStorage) -> None:
         for _ in range(2 * fit):
             assert (await peer.read())["req_id"] == "one"
         assert peer.services.budget.held == 0
+
+
+# Verifies: WS-0056
+@pytest.mark.parametrize("noted", [False, True])
+async def test_responses_that_wait_are_counted_and_batches_that_ran_are_not(store: WatchedStorage, noted: bool) -> None:
+    count = 1000
+    batch = {
+        "type": "batch-publish",
+        "queue": "q",
+        "req_id": "batch",
+        "messages": [{"priority": 1, "payload": ""}] * count,
+    }
+    async with engine_on(store) as engine, connected(engine, Notes() if noted else None) as peer:
+        await run(engine, publish("first"))
+        with store.held():
+            await peer.send(batch)
+            await store.until_sync_begins()
+            await trio.testing.wait_all_tasks_blocked()
+            assert stored(engine) == 1 + count
+            held, ids = peer.services.budget.held - peer.transport.held, 36 * count
+            assert held == peer.services.budget.decoded
+            assert (ids + MESSAGE_BYTES * count < held) if noted else (ids < held < ids + 20 * count)
+        assert len((await peer.read())["ids"]) == count
+        await trio.testing.wait_all_tasks_blocked()
+        assert (peer.services.budget.held, peer.services.budget.decoded) == (0, 0)
+
+
+# Verifies: WS-0056
+async def test_nothing_more_is_decoded_while_much_is_unanswered(store: WatchedStorage) -> None:
+    async with (
+        engine_on(store) as engine,
+        connected(engine) as first,
+        connected(engine, services=first.services) as second,
+        trio.open_nursery() as nursery,
+    ):
+        await run(engine, publish("first"))
+        budget = first.services.budget
+        nursery.start_soon(watch_budget, first.services)
+        await trio.testing.wait_all_tasks_blocked()  # Both are being read.
+        with store.held():
+            await first.send(put("x" * 50_000) | {"req_id": "long"})
+            await store.until_sync_begins()
+            budget.limit = budget.held // 2
+            assert budget.crowded
+            for _ in range(3):
+                await second.send(put("y"))
+            assert stored(engine) == 2
+            assert [each.at_work for each in first.services.connections] == [True, True]
+        assert (await first.read())["req_id"] == "long"
+        assert [(await second.read())["req_id"] for _ in range(3)] == ["y"] * 3
+        assert stored(engine) == 5
+        nursery.cancel_scope.cancel()
 
 
 # Verifies: WS-0020, WS-0054
