@@ -382,6 +382,11 @@ class Model:
         self.gone[id] = batch
         self.published.pop(id, None)
 
+    def told_of(self, id: str, what: str) -> None:
+        """It was answered that this message is there. What was in doubt after a fault, the recovery has synced."""
+        if self.always and self.made_by.get(id, 0) > self.storage.synced:
+            self.fail(f"{what} was answered before that was synced")
+
     def answered_at(self, batch: int, what: str) -> None:
         """Something that this batch did was answered."""
         if self.always and batch > self.storage.synced:

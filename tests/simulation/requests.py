@@ -118,7 +118,7 @@ class PublishAsk(Ask):
         equals = self._equal_ids()
         if duplicate and self.alone and len(equals) == 1 and equals == self._equals:
             (id,) = equals
-            self.model.answered_at(self.model.made_by.get(id, 0), f"the refusal of an equal of {id}")
+            self.model.told_of(id, f"the refusal of an equal of {id}")
 
     def _equal_ids(self) -> set[str]:
         queue = self.model.picture.named(self.publish.queue)
