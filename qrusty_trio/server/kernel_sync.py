@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import logging
 import os
 import platform
 import struct
@@ -23,6 +24,10 @@ from contextlib import suppress
 from typing import Self
 
 import trio
+
+from qrusty_trio.storage.files import explained
+
+log = logging.getLogger(__name__)
 
 _NUMBERS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 """Numbers of io_setup, io_destroy, io_getevents and io_submit, by machine. libc has no functions for them."""
@@ -137,7 +142,7 @@ class KernelSync:
                 return
 
     def close(self) -> None:
-        """Give the context back. Idempotent. Not while a sync runs."""
+        """Give the context back. Idempotent. Not while a sync runs. Raises nothing."""
         if self._signal < 0:
             return
         trio.lowlevel.notify_closing(self._signal)
@@ -145,7 +150,11 @@ class KernelSync:
         self._signal = -1
         if self._context:
             context, self._context = self._context, 0
-            self._call(self._destroy, context)
+            try:
+                self._call(self._destroy, context)
+            except OSError as error:
+                # It ends with the process anyway.
+                log.warning("the kernel did not take back what it syncs with: %s", explained(error))
 
     def _completed(self) -> bool:
         """Whether all have ended."""

@@ -203,6 +203,18 @@ async def test_a_python_built_without_what_it_needs_syncs_in_a_thread(
     assert await open_kernel() is None
 
 
+# Verifies: PER-0064
+async def test_a_context_that_is_not_taken_back_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    before = open_descriptors()
+    kernel = await opened()
+    context = kernel._context
+    kernel._context += 1
+    kernel.close()
+    assert "the kernel did not take back what it syncs with: Invalid argument" in caplog.text
+    assert open_descriptors() == before
+    kernel._call(kernel._destroy, context)
+
+
 async def opened_once() -> None:
     (await opened()).close()
 
