@@ -48,7 +48,8 @@ def addresses() -> Check[tuple[Address | UnixAddress, ...]]:
 
     return Check(
         f"at most {MAX_ADDRESSES} addresses, separated by commas: host:port, such as 127.0.0.1:6784 or [::1]:6784, "
-        "port 0 to 65535, or unix: and an absolute path, such as unix:/run/qrusty.sock",
+        f"port 0 to 65535, or unix: and an absolute path of at most {MAX_UNIX_PATH_BYTES} bytes, such as "
+        "unix:/run/qrusty.sock",
         parse,
     )
 

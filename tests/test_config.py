@@ -290,6 +290,11 @@ def test_refused_with_variable_value_and_what_is_allowed(variable: str, given: s
     assert refusal(**{variable: given}) == f"{variable}={given!r} is not allowed: it takes {row.check.allowed}."
 
 
+# Verifies: API-0061
+def test_a_path_of_a_socket_that_is_too_long_is_refused_with_the_limit() -> None:
+    assert "at most 107 bytes" in refusal(BIND_ADDR=f"unix:/{'a' * 107}")
+
+
 def test_a_refusal_shows_the_beginning_of_a_long_value() -> None:
     assert refusal(MAX_CONNECTIONS="9" * 5000).startswith(f"MAX_CONNECTIONS='{'9' * 100}'... is not allowed")
 
