@@ -189,7 +189,7 @@ class Committer:
         """
         try:
             async with Worker("sync", self._sync_in_thread) as worker:
-                kernel = await open_kernel() if self._waits else None
+                kernel = await open_kernel() if self._waits and self._storage.watched else None
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(self._finish_rest)

@@ -86,6 +86,10 @@ class Storage(Protocol):
         that were removed.
         """
 
+    @property
+    def watched(self) -> bool:
+        """Whether `sync_descriptor` may return a file, as far as is known now."""
+
     def sync_failed(self, error: OSError) -> StorageFault:
         """The fault to raise after such an fdatasync has failed. Call `reopen` before the next write, as after `sync`.
 

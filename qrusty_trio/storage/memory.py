@@ -79,6 +79,10 @@ class MemoryStorage:
     def sync_descriptor(self) -> Opened | None:
         return None
 
+    @property
+    def watched(self) -> bool:
+        return False
+
     def sync_failed(self, error: OSError) -> StorageFault:
         return StorageFault(str(error))
 

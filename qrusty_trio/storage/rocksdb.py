@@ -128,6 +128,10 @@ class RocksStorage:
         newest = self._newest
         return newest.current() if newest is not None and self._fault is None else None
 
+    @property
+    def watched(self) -> bool:
+        return self._newest is not None
+
     def sync_failed(self, error: OSError) -> StorageFault:
         return self._broken(error)
 

@@ -78,6 +78,8 @@ class WatchedStorage:
         self.syncs += 1
         self.inner.sync()
 
+    watched = False
+
     def sync_descriptor(self) -> None:
         """Every sync is `sync`."""
 

@@ -13,6 +13,7 @@ import trio
 
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.server.kernel_sync import MOST, KernelSync
+from qrusty_trio.storage import rocksdb
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import STEP_SECONDS, call, engine_on, publish, response, run, until_back
 from tests.server.room import Room, large, room, segment
@@ -288,3 +289,15 @@ async def test_a_segment_that_was_removed_meanwhile_is_a_fault(beside: tuple[Roo
     with pytest.raises(StorageFault, match="was removed"):
         await it.publish("q", large("second"))
     assert (ways.kernel, ways.thread) == (1, 0)
+
+
+# Verifies: PER-0064
+async def test_one_way_is_named_where_the_directory_is_not_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr(rocksdb, "NewestLog", failing_with(OSError(errno.EMFILE, "Too many open files")))
+    async with room(tmp_path) as it:
+        await it.publish("q", "x")
+    assert "syncs run in a thread, as the data directory can't be watched" in caplog.text
+    assert "the kernel can sync" not in caplog.text

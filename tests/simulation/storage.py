@@ -134,6 +134,8 @@ class SimulatedStorage:
             self._break(StorageFault("a sync failed"))
         self._settle()
 
+    watched = True
+
     def sync_descriptor(self) -> None:
         """Every sync is `sync`."""
 
