@@ -18,6 +18,8 @@ from tests.http.ws_raw import (
     PING,
     PONG,
     TEXT,
+    Raw,
+    Received,
     frame,
     head,
     masked,
@@ -170,13 +172,6 @@ REFUSED = {
 }
 
 
-WITHOUT_A_WORD = {name for name, (code, _) in REFUSED.items() if code == 1002 or "UTF-8" in name} | {
-    "half a character",
-    "a surrogate",
-}
-"""Hypercorn ends the connection without a close frame, which RFC 6455, 7.1.7, leaves open."""
-
-
 @both_paths
 @pytest.mark.parametrize("name", REFUSED)
 async def test_what_ends_the_connection(fast_path: bool, name: str) -> None:
@@ -189,37 +184,69 @@ async def test_what_ends_the_connection(fast_path: bool, name: str) -> None:
         assert (await peer.read()).json() == {"type": "ok"}
         assert (await peer.read()).json()["type"] == "deliver"
         await peer.send(data)
-        if not fast_path and name in WITHOUT_A_WORD:
-            assert await peer.ended()
-        else:
-            closed = await peer.read()
-            assert closed.close_code == code
-            await peer.send(frame(CLOSE, closed.data[:2]))
-            assert await peer.ended()
+        closed = await peer.read()
+        assert closed.close_code == code
+        await peer.send(frame(CLOSE, closed.data[:2]))
+        assert await peer.ended()
         await server.settle_down(1, 0, 0)
 
 
-# Verifies: WS-0009
+BEFORE = 600
+"""Requests before an ending: more than one read, one burst or one queue takes."""
+
+
+# Verifies: SYS-0019, WS-0009
 @both_paths
-@pytest.mark.parametrize("name", ["not JSON", "binary"])
-async def test_what_came_before_is_answered(fast_path: bool, name: str) -> None:
+@pytest.mark.parametrize("name", REFUSED)
+async def test_what_came_before_a_refusal_is_answered(fast_path: bool, name: str) -> None:
+    """What comes after it is not even done."""
     code, data = REFUSED[name]
     async with running(fast_path) as server, raw(server.port) as peer:
         await server.create()
         publish = request(type="publish", queue="jobs", payload="p")
-        await peer.send(publish, publish, data, publish)
-        responses = [(await peer.read()).json()["type"] for _ in range(2)]
-        assert responses == ["ok", "ok"]
+        await peer.send(publish * BEFORE, data, publish)
+        assert [(await peer.read()).json()["type"] for _ in range(BEFORE)] == ["ok"] * BEFORE
         assert (await peer.read()).close_code == code
-        assert server.counts() == (2, 0, 0)
+        assert server.counts() == (BEFORE, 0, 0)
 
 
-async def test_what_came_before_a_close_is_answered() -> None:
-    async with running(True) as server, raw(server.port) as peer:
-        await peer.send(frame(TEXT, ASK), frame(CLOSE, b"\x03\xe8"), frame(TEXT, ASK))
-        assert (await peer.read()).json() == RESPONSE
-        assert (await peer.read()).close_code == 1000
+async def but_pings(peer: Raw) -> Received:
+    """The next frame but pings, which a peer that has closed can't answer."""
+    while (received := await peer.any_frame()).opcode == PING:
+        pass
+    return received
+
+
+# Verifies: SYS-0019
+@both_paths
+@pytest.mark.parametrize("closes_its_side", [False, True], ids=["stays", "half closes"])
+@pytest.mark.parametrize("data", [b"", b"\x03\xe8bye", b"\x0f\xa0mine"])
+async def test_what_came_before_a_close_is_answered(fast_path: bool, data: bytes, closes_its_side: bool) -> None:
+    """With an orderly close, nothing is done that is not answered."""
+    async with running(fast_path) as server, raw(server.port) as peer:
+        await server.create()
+        publish = request(type="publish", queue="jobs", payload="p")
+        await peer.send(publish * BEFORE, frame(CLOSE, data), publish)
+        if closes_its_side:
+            await peer.end()
+        assert [(await but_pings(peer)).json()["type"] for _ in range(BEFORE)] == ["ok"] * BEFORE
+        closed = await but_pings(peer)
+        assert (closed.opcode, closed.data[:2]) == (CLOSE, data[:2])
         assert await peer.ended()
+        assert server.counts() == (BEFORE, 0, 0)
+
+
+# Verifies: SYS-0019
+@both_paths
+async def test_what_came_before_the_end_is_done(fast_path: bool) -> None:
+    """A peer that closes its side without a close frame expects no answer, but what it sent whole counts."""
+    async with running(fast_path) as server, raw(server.port) as peer:
+        await server.create()
+        await peer.send(request(type="publish", queue="jobs", payload="p") * BEFORE)
+        await peer.end()
+        await server.settle_down(BEFORE, 0, 0)
+        while not await peer.ended():
+            pass
 
 
 async def test_a_frame_too_long_is_refused_by_its_head() -> None:

@@ -156,6 +156,7 @@ async def counted_now(server: Running) -> int:
 
 
 # Verifies: DLV-0015
+@both_paths
 @pytest.mark.parametrize(
     ("broken", "code"),
     [
@@ -168,8 +169,8 @@ async def counted_now(server: Running) -> int:
         (frame(TEXT, b'"' + b"x" * 2**21 + b'"'), 1009),
     ],
 )
-async def test_breaking_the_rules_does_not_count(broken: bytes, code: int) -> None:
-    async with running(True) as server, holding(server) as peer:
+async def test_breaking_the_rules_does_not_count(fast_path: bool, broken: bytes, code: int) -> None:
+    async with running(fast_path) as server, holding(server) as peer:
         await peer.send(broken)
         assert await until_close(peer) == code
         assert await counted(server) == 0

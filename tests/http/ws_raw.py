@@ -89,6 +89,11 @@ class Raw:
         """In one go."""
         await self.stream.send_all(b"".join(parts))
 
+    async def end(self) -> None:
+        """Close this side. What the server sends can still be read."""
+        assert isinstance(self.stream, trio.abc.HalfCloseableStream)
+        await self.stream.send_eof()
+
     async def _more(self) -> None:
         with trio.fail_after(self._patience):
             data = await self.stream.receive_some(65536)

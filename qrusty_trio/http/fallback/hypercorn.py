@@ -26,16 +26,16 @@ from hypercorn.typing import ConnectionState, LifespanState
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.fallback import http2, websocket_stream
 from qrusty_trio.http.fallback.app import PAUSE_KEY, REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
 from qrusty_trio.http.fallback.guard import GuardedStream
-from qrusty_trio.http.fallback.http2 import install
 from qrusty_trio.http.fallback.share import ConnectionShare, Share
 from qrusty_trio.http.fallback.websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
+from qrusty_trio.http.fallback.websocket_stream import GUARD_KEY
 from qrusty_trio.http.header_block import IDLE_SECONDS, MAX_HEADER_BYTES
 from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.pauses import EventPause
 
-GUARD_KEY = "qrusty.guard"
 TASKS_KEY = "qrusty.tasks"
 """The nursery of the connection."""
 QUEUED_MESSAGES = 2
@@ -43,7 +43,8 @@ QUEUED_MESSAGES = 2
 MAX_REQUESTS = 2**62
 """Requests before Hypercorn closes a connection: in effect, no limit."""
 
-install()
+http2.install()
+websocket_stream.install()
 
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]

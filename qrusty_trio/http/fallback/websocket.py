@@ -3,7 +3,8 @@
 Rule: ASGI shows messages, not frames. Hypercorn handles fragments, control frames, masks and the closing handshake, and
 sends pings (its `websocket_ping_interval`). ASGI does not show whether the peer answers them. So the caller that hands
 the connection to Hypercorn can put a `PeerActivity` into the ASGI state under ACTIVITY_KEY. A peer that stays silent
-after a ping is then closed with 1001, as on the fast transport.
+after a ping is then closed with 1001, as on the fast transport. Over HTTP/1.1, the last message that the app
+receives is a `websocket_stream.LastMessage`.
 """
 
 from __future__ import annotations
@@ -25,11 +26,14 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.authenticating import find_for_headers, hold
+from qrusty_trio.http.fallback.websocket_stream import LastMessage
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import AnySocket, acked_bytes, shut_down, unread_bytes
 from qrusty_trio.http.peers import current
+from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.websocket import WebSocketServices, check_handshake, serve_connection
 from qrusty_trio.http.websocket_auth import admitted
+from qrusty_trio.http.websocket_transport import Finished
 
 ACTIVITY_KEY = "qrusty.activity"
 STREAM_KEY = "qrusty.stream"
@@ -61,7 +65,10 @@ class HypercornStream:
         self._stream: Any = getattr(send, "__self__", None)
 
     def farewell(self) -> Ending | None:
-        """How the peer ended the connection. ASGI does not distinguish a close frame from a broken connection."""
+        """How the peer ended the connection, even if the app did not receive that yet."""
+        last: LastMessage | None = getattr(self._stream, "last", None)
+        if last is not None:
+            return last.ending
         connection = getattr(self._stream, "connection", None)
         if connection is not None and connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             return Ending.CLOSED
@@ -149,6 +156,8 @@ class QuartWebSocketTransport:
         self._unserved = 0
         """The same, including the frames that `receive` returned last."""
         self._copies = 0
+        self._last: LastMessage | None = None
+        """Received behind the frames: nothing follows."""
         self._unseen = 0
         """Bytes that Hypercorn held when last checked."""
         self.sends = 0
@@ -162,9 +171,16 @@ class QuartWebSocketTransport:
         return self._activity.last_heard if self._activity is not None else math.inf
 
     async def collect(self) -> None:
-        """Take frames as they arrive, so that `receive` can return those that arrived together. Never returns."""
+        """Take frames as they arrive, so that `receive` can return those that arrived together.
+
+        Returns after the last one.
+        """
         while True:
             received = cast("str | bytes | None", await websocket.receive())
+            if isinstance(received, LastMessage):
+                self._last = received
+                self._came.set()
+                return
             # Quart turns an empty binary frame into None.
             frame = b"" if received is None else received
             del received
@@ -195,8 +211,12 @@ class QuartWebSocketTransport:
         self._unserved = self._size
         self._count()
         if not self._frames:
-            self._came = trio.Event()
-            await self._came.wait()
+            if self._last is None:
+                self._came = trio.Event()
+                await self._came.wait()
+            if self._last is not None and not self._frames:
+                # EOF without a close frame: the peer expects nothing more, even if it only half-closed.
+                raise ConnectionLost if self._last.ending is Ending.LOST else Finished
         frames, self._frames = self._frames, []
         self._size = 0
         self._taken.set()
@@ -231,7 +251,7 @@ class QuartWebSocketTransport:
         return self._stream.farewell() if self._stream is not None else Ending.LOST
 
     def too_big(self) -> str | None:
-        """Always None: Hypercorn keeps no close codes."""
+        """Always None: the largest frame is not remembered here."""
         return None
 
     def abort(self) -> None:
@@ -249,4 +269,7 @@ class QuartWebSocketTransport:
         self._count()
 
     async def close(self, code: int, reason: str) -> None:
+        last = self._last
+        if last is not None:
+            code, reason = last.close.code, last.close.reason or ""
         await websocket.close(code, reason)

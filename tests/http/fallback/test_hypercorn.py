@@ -17,12 +17,16 @@ import trio.testing
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.protocol.events import Event, StreamClosed
+from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.protocol.http_stream import HTTPStream
+from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
+from wsproto.connection import Connection, ConnectionState, ConnectionType
 
 from qrusty_trio.http.fallback.hypercorn import make_config
+from qrusty_trio.http.fallback.websocket_stream import WebSocketStream
 from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
 from tests.http.web import PATHS, request, running
 from tests.http.ws_raw import TEXT, frame, raw, upgrade
@@ -43,6 +47,14 @@ def test_what_is_used_of_hypercorn_is_where_it_was() -> None:
     assert {"terminate", "terminated"} <= vars(WorkerContext(None)).keys()
     assert parameters(ASGIWrapper) == ["app"]
     assert parameters(TaskGroup.spawn_app) == ["self", "app", "config", "scope", "send"]
+    assert parameters(WSStream.handle) == parameters(H11Protocol.stream_send) == ["self", "event"]
+    assert parameters(WSStream.app_send) == ["self", "message"]
+    assert parameters(WSStream._handle_events) == ["self"]
+    assert parameters(WSStream._send_wsproto_event) == ["self", "event"]
+    stream = vars(WebSocketStream(*[Config()] * 9))
+    assert {"app_put", "buffer", "closed", "send", "state", "stream_id"} <= stream.keys()
+    assert vars(Connection(ConnectionType.SERVER))["_state"] is ConnectionState.OPEN
+    assert H11Protocol._create_stream.__globals__["WSStream"] is WebSocketStream
     source = inspect.getsource(TCPServer)
     # What it asks of the stream; the guard offers no more than that.
     for use in (".receive_some(", ".send_all(", ".send_eof(", ".aclose(", "self.stream.socket", "do_handshake("):
