@@ -167,6 +167,8 @@ class RestoreAsk(_KeptAsk):
         super().__init__(world, actor, "restore", f"/trash/{number}/restore{query}", number)
         self.what += f" as {to}" if to is not None else ""
         self._to = to
+        self._name = to or (self.kept.name if self.kept is not None else None)
+        """What the queue is to be called, as far as that is known."""
         self.outcome: dict[str, Any] | None = None
 
     def count(self, by: int) -> None:
@@ -207,9 +209,9 @@ class RestoreAsk(_KeptAsk):
         super().refused(reply)
         if json.loads(reply.body)["code"] != "queue_exists" or not self.sole or self._namings != self.model.namings:
             return
-        name = self._to or (self.kept.name if self.kept is not None else "")
-        if self.model.picture.named(name) is None:
-            self.model.fail(f"{self.what} was refused, and there is no queue '{name}'")
+        # It may be erased by now, as the refusal waited for a sync.
+        if self._name is not None and self.model.picture.named(self._name) is None:
+            self.model.fail(f"{self.what} was refused, and there is no queue '{self._name}'")
 
 
 class EraseAsk(_KeptAsk):
