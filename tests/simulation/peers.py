@@ -271,7 +271,11 @@ class WebSocketPeer:
             publish = None
             if frame["type"] == "ack":
                 lock = self.model.picture.lock_of.get(frame["id"])
-                frame["held"] = lock.name if lock is not None and lock.consumer == self.peer.consumer else None
+                # Not one that was delivered anew and has not left yet: the ack is for the delivery before.
+                frame["held"] = None
+                if lock is not None and lock.consumer == self.peer.consumer:
+                    left = self.model.held[lock.name, frame["id"]].left
+                    frame["held"] = lock.name if left else None
             if frame["type"] == "publish":
                 publish = Publish(frame["queue"], frame["payload"].encode())
             self._requests[frame["req_id"]] = frame, publish, self.model.namings
