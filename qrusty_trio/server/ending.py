@@ -28,6 +28,8 @@ CLOSE_SECONDS = 60.0
 has everything."""
 TELL_SECONDS = 10.0
 """After so much of that time, the log says what the stop waits for."""
+JOIN_SECONDS = 1.0
+"""For the thread itself, which has nothing left to do then."""
 EXIT_STATUS = 1
 SAME_SIGNAL_SECONDS = 1.0
 """A signal this soon after the first is taken for a duplicate: terminals and runners signal whole process groups."""
@@ -59,6 +61,8 @@ class Ending:
         with self._changed:
             self._over = True
             self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_SECONDS)
 
     def begin(self, after: float = 0.0) -> None:
         """The end begins in `after` seconds, if it has not begun before. Any thread."""
