@@ -14,7 +14,7 @@ from typing import Any
 import hypercorn.protocol
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
-from h2.exceptions import FrameTooLargeError, ProtocolError, StreamClosedError
+from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.stream import StreamState
 from hypercorn.protocol.h2 import H2Protocol
@@ -66,7 +66,8 @@ class Http2(H2Protocol):
                 if isinstance(event, StreamReset) and (unsent := self.stream_buffers.get(event.stream_id)) is not None:
                     # Without a window, the response would be kept as long as the connection.
                     await unsent.close()
-                with suppress(StreamClosedError):  # the server stops, and the peer reset a stream it would refuse
+                # The server stops, and the peer has reset a stream that it would refuse, or has ended the connection.
+                with suppress(ProtocolError):
                     await super()._handle_events([event])
         await self._flush()
 

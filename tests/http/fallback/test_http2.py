@@ -246,6 +246,22 @@ async def test_data_for_what_was_refused_and_the_end_of_the_connection_at_once(f
     assert web.context.bulkheads.failures == 0
 
 
+async def test_a_request_and_the_end_of_the_connection_at_once_while_the_server_stops(fast_path: bool) -> None:
+    async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
+        peer = Peer(stream)
+        peer.ask({**LARGE, b":path": b"/consume/q"}, whole=False)
+        await peer.is_served()
+        web.context.stopping.set()
+        await trio.testing.wait_all_tasks_blocked()
+        peer.ask(GOOD)
+        peer.h2.close_connection()
+        await peer.flush()
+        with trio.fail_after(PATIENCE):
+            while await stream.receive_some(65536):
+                pass
+    assert web.context.bulkheads.failures == 0
+
+
 async def test_a_request_that_is_taken_back_while_the_server_stops(fast_path: bool) -> None:
     async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
         peer = Peer(stream)
