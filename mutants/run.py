@@ -26,9 +26,8 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from mutants.operators import Mutant, mutants_of
-from mutants.sessions import Hits, Session, find_hits
+from mutants.sessions import ROOT, Hits, Session, find_hits
 
-ROOT = Path(__file__).parent.parent
 HITS = ROOT / "build" / "mutants-hits.json"
 EQUIVALENT = Path(__file__).parent / "equivalent.toml"
 LEAST_KILLED = 97
@@ -77,7 +76,7 @@ class Tree:
             if name and (ROOT / name).is_file():
                 (place / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(ROOT / name, place / name)
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "PYTHONPATH": str(place),
             "PYTHONDONTWRITEBYTECODE": "1",
             # Enough to meet every rule of the model; a survivor may be held by more of them.
@@ -94,7 +93,7 @@ class Tree:
             self._process = process = subprocess.Popen(
                 argv,
                 cwd=self.place,
-                env=self._environment | {"TMPDIR": scratch},
+                env=self.environment | {"TMPDIR": scratch},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -118,10 +117,6 @@ class Tree:
         if self._process is not None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return self._environment
 
     def survives(self, mutant: Mutant, command: list[str], seconds: float) -> bool:
         """`seconds`: what the command takes without it."""

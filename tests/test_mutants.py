@@ -11,8 +11,8 @@ import pytest
 
 from mutants import sessions
 from mutants.operators import Mutant, mutants_of
-from mutants.run import ROOT, equivalent
-from mutants.sessions import Session, find_hits
+from mutants.run import equivalent
+from mutants.sessions import ROOT, Session, find_hits
 
 SOURCE = '''"""Words."""
 

@@ -130,10 +130,16 @@ class Externals:
             yield
 
     def note_mark(self) -> None:
-        """Bring the mark to where the store is, or remove it where there is to be none."""
-        mark = self.store.synced if self.marks else (0, 0)
-        if mark != self.mark and (mark[0] or not self.marks):
-            self.mark = mark
+        """Bring the mark to where the store is, if there is to be one."""
+        synced = self.store.synced
+        if self.marks and synced != self.mark and synced[0]:
+            self.mark = synced
+            self._journal.mark(self)
+
+    def drop_mark(self) -> None:
+        """There is to be none."""
+        if self.mark[0]:
+            self.mark = 0, 0
             self._journal.mark(self)
 
     def write_state(self, journal: Journal) -> None:
@@ -163,8 +169,7 @@ class Externals:
         sums.octets += ref.length
         sums.end = max(sums.end, ref.offset + ref.length)
         journal.mark(sums)
-        if self.marks and self.mark != self.store.synced:
-            self.note_mark()
+        self.note_mark()
 
     def free(self, queue: Queue, packed: bytes, kind: int = LIVE) -> None:
         """Note that the record with this reference is gone."""

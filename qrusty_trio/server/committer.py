@@ -219,18 +219,14 @@ class Committer:
         if self._periodic:
             while True:
                 await trio.sleep(SYNC_SECONDS)
-                self._begin = perf_counter_ns()
-                await self._sync(_Group(), worker.call)
-                self._begin = 0
+                await self._sync_in_turn(_Group(), worker.call)
         while True:
             await self._wanted.wait()
             if self._window.open:
                 await self._hold()
             self._wanted = trio.Event()
             group, self._group = self._group, _Group()
-            self._begin = perf_counter_ns()
-            await self._sync(group, ways.sync)
-            self._begin = 0
+            await self._sync_in_turn(group, ways.sync)
             self._window.synced(group.peers)
             # A WebSocket may have sent more while it waited.
             self._window.came(self._group.peers)
@@ -250,6 +246,12 @@ class Committer:
         self._window.came(peers)
         if self._full is not None and not self._window.open:
             self._full.set()
+
+    async def _sync_in_turn(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
+        """A sync of the policy."""
+        self._begin = perf_counter_ns()
+        await self._sync(group, sync)
+        self._begin = 0
 
     async def _sync(self, group: _Group, sync: Callable[[], Awaitable[None]]) -> None:
         self._under_way.add(group)

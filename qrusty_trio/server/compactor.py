@@ -89,7 +89,7 @@ class Compactor:
         if externals.marks:
             await cut_off.settle(self._engine, externals, self._store, self._read, self._limiter)
         else:
-            await self._engine.transact(lambda broker, now: externals.note_mark(), sync=False)
+            await self._engine.transact(lambda broker, now: externals.drop_mark(), sync=False)
         await self._note()
         expected = externals.least_sizes()
         self._suspects = await trio.to_thread.run_sync(self._store.check, expected, highest, limiter=self._limiter)
@@ -306,21 +306,18 @@ class Compactor:
             return
         removed = broker.payloads.take_removed()
         when = datetime.fromtimestamp(self._engine.clock.now_ms() / 1000, UTC).isoformat(timespec="seconds")
-        cut_off = [each for each in removed if each.reason == CUT_OFF]
-        lost = [each for each in removed if each.reason != CUT_OFF]
-        for level, some, one, many in (
-            (logging.ERROR, lost, "message had lost its payload and was", "messages had lost their payload and were"),
-            (
-                logging.WARNING,
-                cut_off,
-                "message was not synced yet when the power failed, and is",
-                "messages were not synced yet when the power failed, and are",
-            ),
-        ):
-            if some:
-                what = counted(len(some), f"{one} removed:", f"{many} removed, the first")
-                first = some[0]
-                log.log(level, "%s '%s' of queue '%s' (%s); see %s", what, first.id, first.queue, first.reason, CURRENT)
+        _tell(
+            logging.ERROR,
+            [each for each in removed if each.reason != CUT_OFF],
+            "message had lost its payload and was",
+            "messages had lost their payload and were",
+        )
+        _tell(
+            logging.WARNING,
+            [each for each in removed if each.reason == CUT_OFF],
+            "message was not synced yet when the power failed, and is",
+            "messages were not synced yet when the power failed, and are",
+        )
         written = 0
         why: object = f"it took more than {NOTE_SECONDS:.0f} s"
         # Shielded, because they are gone from the store and recorded nowhere else.
@@ -348,6 +345,14 @@ def _settle(
 def _drop(broken: list[tuple[Place, PayloadBroken]], broker: Broker, now: int) -> None:
     for place, lost in broken:
         relocation.drop(broker, place, lost.reason)
+
+
+def _tell(level: int, removed: list[Removed], one: str, many: str) -> None:
+    """A log line for all of them, if there are any."""
+    if removed:
+        what = counted(len(removed), f"{one} removed:", f"{many} removed, the first")
+        first = removed[0]
+        log.log(level, "%s '%s' of queue '%s' (%s); see %s", what, first.id, first.queue, first.reason, CURRENT)
 
 
 def _listed(removed: list[Removed]) -> str:

@@ -2,8 +2,8 @@
 
 Rule: the log and the segments are synced at the same time, and a response waits for both. So nobody was told that the
 messages behind the mark are stored (`core.externals`), and nobody may be told that they are there already. Those whose
-payload is broken are removed, even if a consumer holds them. The others
-are synced. From then on all payloads there are have been synced.
+payload is broken are removed, even if a consumer holds them. The others are synced. From then on all payloads that
+there are have been synced.
 
 Only policy `always` leaves a mark. With the others a response waits for no sync, and what a power cut takes is a loss.
 

@@ -36,7 +36,7 @@ _IOCB = struct.Struct("<QIIHhIQQqQII")
 _EVENT = struct.Struct("<QQqq")
 """`struct io_event`: number, address of the iocb, result, second result."""
 _FDSYNC = 3
-MOST = 4
+MOST_AT_ONCE = 4
 """Most syncs under way at once."""
 _SIGNAL_EVENTFD = 1
 NOT_OFFERED = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
@@ -69,17 +69,17 @@ class KernelSync:
         self._results: list[int | None] = []
         """Of each of them, 0 or a negative error number; None while it runs."""
         # The kernel reads and writes these by address, so they live as long as this object, which waits for each sync.
-        self._iocb = ctypes.create_string_buffer(_IOCB.size * MOST)
+        self._iocb = ctypes.create_string_buffer(_IOCB.size * MOST_AT_ONCE)
         at = ctypes.addressof(self._iocb)
-        self._iocbs = (ctypes.c_void_p * MOST)(*range(at, at + _IOCB.size * MOST, _IOCB.size))
-        self._event = ctypes.create_string_buffer(_EVENT.size * MOST)
+        self._iocbs = (ctypes.c_void_p * MOST_AT_ONCE)(*range(at, at + _IOCB.size * MOST_AT_ONCE, _IOCB.size))
+        self._event = ctypes.create_string_buffer(_EVENT.size * MOST_AT_ONCE)
         self._event_at = ctypes.addressof(self._event)
         self._iocbs_at = ctypes.addressof(self._iocbs)
         self._signal = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._context = 0
         context = ctypes.c_ulong(0)
         try:
-            self._call(setup, MOST, ctypes.addressof(context))
+            self._call(setup, MOST_AT_ONCE, ctypes.addressof(context))
         except OSError:
             self.close()
             raise
@@ -104,7 +104,7 @@ class KernelSync:
         return self
 
     def submit(self, descriptors: Sequence[int]) -> int:
-        """Begin an fdatasync of each, up to `MOST`. They may be closed from then on. `wait` must follow.
+        """Begin an fdatasync of each, up to `MOST_AT_ONCE`. They may be closed from then on. `wait` must follow.
 
         Returns how many the kernel took, the first ones. Raises `OSError` when it took none.
         """
@@ -160,7 +160,7 @@ class KernelSync:
         """Whether all have ended."""
         while None in self._results:
             # Waits for none (0), takes those that ended; no timeout. Interrupted, it has taken none: -1.
-            count = self._system(self._getevents, self._context, 0, MOST, self._event_at, 0)
+            count = self._system(self._getevents, self._context, 0, MOST_AT_ONCE, self._event_at, 0)
             if count == 0:
                 return False
             if count < 0:

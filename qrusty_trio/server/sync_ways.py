@@ -13,7 +13,7 @@ import logging
 
 import trio
 
-from qrusty_trio.server.kernel_sync import MOST, NOT_OFFERED, KernelSync
+from qrusty_trio.server.kernel_sync import MOST_AT_ONCE, NOT_OFFERED, KernelSync
 from qrusty_trio.server.worker import Worker
 from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.files import PASSING, Opened, explained
@@ -53,7 +53,7 @@ class SyncWays:
         payloads = self._payloads
         if payloads is None or not payloads.needs_sync:
             return await self._at_once(kernel, [log_file.descriptor], None)
-        segments = payloads.begin_sync(MOST - 1)
+        segments = payloads.begin_sync(MOST_AT_ONCE - 1)
         if segments is None:
             return False
         try:

@@ -197,11 +197,12 @@ class PayloadStore:
         """
         losses = self._losses
         with self._syncing:
+            directory = self._directory
             sync = self._begin(losses)
             sync.run()
             if sync.enters:
                 try:
-                    self._directory.sync()
+                    directory.sync()
                 except OSError as error:
                     sync.not_entered(error)
             self._end(sync)
@@ -217,7 +218,7 @@ class PayloadStore:
             sync = self._begin(self._losses)
         except StorageFault:
             sync = None
-        if sync is None or sync.enters or len(sync.descriptors) > most:
+        if sync is None or sync.enters or len(sync.descriptors) > most or self._opened is None:
             self._syncing.release()
             return None
         return sync
@@ -231,8 +232,6 @@ class PayloadStore:
 
     def _begin(self, losses: int) -> SegmentSync:
         with self._lock:
-            if self._opened is None:
-                raise StorageFault("The payload store is closed.")
             if self._doubtful or self._losses != losses:
                 raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
             return SegmentSync(self._unsynced.values())

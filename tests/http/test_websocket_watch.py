@@ -118,16 +118,22 @@ async def test_who_holds_little_or_is_at_work_is_never_cut_off(autojump_clock: t
         assert not any(each.cut for each in little)
 
 
+async def one_holds_all(services: WebSocketServices) -> tuple[Counting, Counting]:
+    """One connection that is at work, and one that waits to be decoded meanwhile."""
+    holding, waiting = Counting(services, 2 * LIMIT), Counting(services)
+    holding.at_work = True
+    services.budget.decoded = LIMIT // 4
+    await trio.sleep(1)
+    assert waiting.relieved == 0
+    return holding, waiting
+
+
 # Verifies: WS-0056
 async def test_those_that_wait_to_be_decoded_are_told_when_others_are_answered(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with watched() as services:
-        holding, waiting = Counting(services, 2 * LIMIT), Counting(services)
-        holding.at_work = True
-        services.budget.decoded = LIMIT // 4
-        await trio.sleep(1)
-        assert waiting.relieved == 0
+        _, waiting = await one_holds_all(services)
         services.budget.decoded -= 1
         await trio.sleep(2 * LOOK_SECONDS)
         assert waiting.relieved > 0
@@ -135,11 +141,7 @@ async def test_those_that_wait_to_be_decoded_are_told_when_others_are_answered(
 
 async def test_those_that_wait_are_told_when_there_is_room(autojump_clock: trio.testing.MockClock) -> None:
     async with watched() as services:
-        holding, waiting = Counting(services, 2 * LIMIT), Counting(services)
-        holding.at_work = True
-        services.budget.decoded = LIMIT // 4
-        await trio.sleep(1)
-        assert waiting.relieved == 0
+        holding, waiting = await one_holds_all(services)
         holding.hold(LIMIT + LIMIT // 4)
         await trio.sleep(2 * LOOK_SECONDS)
         assert waiting.relieved > 0

@@ -11,6 +11,7 @@ import trio.testing
 from qrusty_trio.api.call import Call
 from qrusty_trio.config import Fsync
 from qrusty_trio.errors import DiskFull
+from qrusty_trio.server.engine import Engine
 from tests.server.engines import WatchedStorage, call, engine_on, publish, run, until_back
 from tests.server.test_lock_syncs import Asked, counts, out_of_memory
 
@@ -38,6 +39,17 @@ REFUSALS: dict[str, tuple[Call, Call, str]] = {
 each_refusal = pytest.mark.parametrize(("change", "refused", "code"), REFUSALS.values(), ids=REFUSALS)
 
 
+async def ask_both(
+    engine: Engine, nursery: trio.Nursery, store: WatchedStorage, change: Call, refused: Call
+) -> tuple[Asked, Asked]:
+    """A change, and once its sync has begun, what is refused since."""
+    first = Asked(engine, nursery, change)
+    await store.until_sync_begins()
+    second = Asked(engine, nursery, refused)
+    await trio.testing.wait_all_tasks_blocked()
+    return first, second
+
+
 # Verifies: PER-0068
 @each_refusal
 async def test_a_refusal_waits_for_what_it_tells_of(
@@ -46,10 +58,7 @@ async def test_a_refusal_waits_for_what_it_tells_of(
     async with engine_on(store) as engine, trio.open_nursery() as nursery:
         await run(engine, create("q"))
         with store.held():
-            first = Asked(engine, nursery, change)
-            await store.until_sync_begins()
-            second = Asked(engine, nursery, refused)
-            await trio.testing.wait_all_tasks_blocked()
+            first, second = await ask_both(engine, nursery, store, change, refused)
             assert (first.replies, second.replies) == (None, None)
         assert [reply.status for reply in await first.done()] == [200]
         (reply,) = await second.done()
@@ -65,10 +74,7 @@ async def test_a_refusal_is_an_error_if_that_sync_fails(
         await run(engine, create("q"))
         with store.held():
             store.sync_fault = DiskFull("No space left on the device.")
-            asked = [Asked(engine, nursery, change)]
-            await store.until_sync_begins()
-            asked.append(Asked(engine, nursery, refused))
-            await trio.testing.wait_all_tasks_blocked()
+            asked = await ask_both(engine, nursery, store, change, refused)
         for each in asked:
             (reply,) = await each.done()
             assert (reply.status, json.loads(reply.body)["code"]) == (507, "disk_full")

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from qrusty_trio.errors import StorageFault
-from qrusty_trio.server.kernel_sync import MOST, KernelSync
+from qrusty_trio.server.kernel_sync import MOST_AT_ONCE, KernelSync
 from qrusty_trio.storage import rocksdb
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import STEP_SECONDS, call, engine_on, publish, response, run, until_back
@@ -29,7 +29,7 @@ class Ways:
     def __init__(self, storage: RocksStorage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.storage = storage
         self.kernel = self.thread = 0
-        self.results = [0] * MOST
+        self.results = [0] * MOST_AT_ONCE
         """Of the log and the segments after it, in place of the kernel's own: negative error numbers."""
         self.files = 0
         """How many the kernel syncs at most, of those it is given."""
@@ -39,7 +39,7 @@ class Ways:
         submit, wait, sync = KernelSync.submit, KernelSync.wait, self.storage.sync
 
         def limited_submit(kernel: KernelSync, descriptors: list[int]) -> int:
-            return submit(kernel, descriptors[: self.files or MOST])
+            return submit(kernel, descriptors[: self.files or MOST_AT_ONCE])
 
         async def counted_wait(kernel: KernelSync) -> list[OSError | None]:
             self.begun.set()
@@ -90,11 +90,11 @@ async def test_a_sync_of_the_kernel_that_fails_is_a_fault_of_the_store(ways: Way
     async with engine_on(ways.storage) as engine:
         for number in range(3):
             await run(engine, publish(f"before {number}"))
-        ways.results = [-error] * MOST
+        ways.results = [-error] * MOST_AT_ONCE
         (reply,) = await engine.run([publish("in doubt")])
         assert reply.status == status
         assert engine.fault is not None
-        ways.results = [0] * MOST
+        ways.results = [0] * MOST_AT_ONCE
         await until_back(engine)
         await run(engine, publish("after"))
         ways.forget()
@@ -115,7 +115,7 @@ async def test_a_file_system_without_such_syncs_is_synced_in_a_thread(
         if when == "submit":
             monkeypatch.setattr(KernelSync, "submit", failing_with(OSError(errno.EINVAL, "Invalid argument")))
         else:
-            ways.results = [-errno.EOPNOTSUPP] * MOST
+            ways.results = [-errno.EOPNOTSUPP] * MOST_AT_ONCE
         ways.forget()
         for number in range(3):
             await run(engine, publish(f"{number}"))
@@ -258,7 +258,7 @@ async def test_a_failed_sync_of_either_fails_the_publish(beside: tuple[Room, Way
     ways.results = {"log": [-errno.EIO, 0], "segment": [0, -errno.EIO], "both": [-errno.EIO] * 2}[failing]
     with pytest.raises(StorageFault):
         await it.publish("q", large("in doubt"))
-    ways.results = [0] * MOST
+    ways.results = [0] * MOST_AT_ONCE
     await until_back(it.engine)
     assert bool(it.compactor._doubtful) == (failing != "log")
     await it.publish("q", large("after"))

@@ -231,6 +231,15 @@ async def test_a_body_too_large_costs_its_request_and_not_the_connection(fast_pa
         assert peer.reset[large] == ErrorCodes.NO_ERROR
 
 
+async def leave(peer: Peer, stream: trio.SocketStream) -> None:
+    """End the connection in the same breath as what was asked, and wait for the server to end it."""
+    peer.h2.close_connection()
+    await peer.flush()
+    with trio.fail_after(PATIENCE):
+        while await stream.receive_some(65536):
+            pass
+
+
 # Verifies: API-0046
 async def test_data_for_what_was_refused_and_the_end_of_the_connection_at_once(fast_path: bool) -> None:
     async with running(fast_path) as web, await trio.open_tcp_stream("127.0.0.1", web.port) as stream:
@@ -238,11 +247,7 @@ async def test_data_for_what_was_refused_and_the_end_of_the_connection_at_once(f
         refused = peer.ask({**LARGE, **BAD["no slash"]}, whole=False)
         await peer.until(lambda: refused in peer.ended)
         peer.h2.send_data(refused, b" ")
-        peer.h2.close_connection()
-        await peer.flush()
-        with trio.fail_after(PATIENCE):
-            while await stream.receive_some(65536):
-                pass
+        await leave(peer, stream)
     assert web.context.bulkheads.failures == 0
 
 
@@ -254,11 +259,7 @@ async def test_a_request_and_the_end_of_the_connection_at_once_while_the_server_
         web.context.stopping.set()
         await trio.testing.wait_all_tasks_blocked()
         peer.ask(GOOD)
-        peer.h2.close_connection()
-        await peer.flush()
-        with trio.fail_after(PATIENCE):
-            while await stream.receive_some(65536):
-                pass
+        await leave(peer, stream)
     assert web.context.bulkheads.failures == 0
 
 
