@@ -1,7 +1,8 @@
 """Which one-place changes of a module there are.
 
 Rule: a mutant differs from its module in one expression or statement and still parses. Left out is what no test should
-hold: the text of messages and of the log, assertions, annotations, and the constants of a module, which are measured.
+hold: the text of messages and of the log, assertions, also by `strict` of a `zip`, annotations, and the constants of a
+module, which are measured.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def _live(module: ast.Module) -> Iterator[_Node]:
 
 
 def _below(node: ast.AST, within: str) -> Iterator[_Node]:
-    if isinstance(node, ast.Assert) or _is_text(node):
+    if isinstance(node, ast.Assert) or _is_text(node) or _is_strict(node):
         return
     if isinstance(node, _NAMED):
         within = f"{within}.{node.name}".removeprefix(".")
@@ -237,6 +238,11 @@ def _in_any_order(node: ast.Call) -> bool:
     return isinstance(node.func, ast.Name) and node.func.id in ("min", "max") and not node.keywords
 
 
+def _is_strict(node: ast.AST) -> bool:
+    """`strict` of a `zip`: an assertion that both are of one length, or a word that they need not be."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
+
+
 def _calls(node: ast.Call) -> Iterator[tuple[str, str]]:
     if isinstance(node.func, ast.Name) and node.func.id in _EXCHANGED:
         name = ast.Name(_EXCHANGED[node.func.id])
@@ -246,6 +252,8 @@ def _calls(node: ast.Call) -> Iterator[tuple[str, str]]:
         if not isinstance(first, ast.Starred) and not isinstance(second, ast.Starred):
             args = [*node.args[:index], second, first, *node.args[index + 2 :]]
             yield "swapped", ast.unparse(ast.Call(node.func, args, node.keywords))
-    for index in range(len(node.keywords)):
+    for index, keyword in enumerate(node.keywords):
+        if _is_strict(keyword):
+            continue
         rest = node.keywords[:index] + node.keywords[index + 1 :]
         yield "default", ast.unparse(ast.Call(node.func, node.args, rest))

@@ -80,6 +80,12 @@ def test_the_order_of_what_is_compared_makes_no_difference(tmp_path: Path, call:
     assert {each.becomes for each in found} == {f"return {each}" for each in swapped}
 
 
+def test_whether_a_zip_is_strict_stays(tmp_path: Path) -> None:
+    Path(tmp_path, "module.py").write_text("def f():\n    return zip(a, b, strict=True)\n")
+    found = {each.becomes for each in mutants_of(tmp_path, Path("module.py"))}
+    assert found == {"return None", "return zip(b, a, strict=True)"}
+
+
 def test_what_is_set_aside_exists() -> None:
     known = equivalent()
     found = set()
