@@ -75,7 +75,7 @@ class ChunkedReader:
         match = None
         if end >= 0:
             match = _SIZE_LINE.fullmatch(data, start, end)
-        elif len(data) - start > most:
+        elif len(data) - start > most + 1:
             raise _too_much()
         elif _BEGINS_SIZE_LINE.fullmatch(data, start):
             return None
@@ -83,6 +83,8 @@ class ChunkedReader:
             raise BadRequest("A chunk begins with its size in hexadecimal digits, perhaps with extensions")
         size = int(match[1], 16)
         self._extra += end - start - len(match[1])
+        if self._extra > MAX_EXTRA_BYTES:
+            raise _too_much()
         self._total += size
         if self._total > MAX_BODY_BYTES:
             raise body_too_large()
@@ -112,7 +114,7 @@ class ChunkedReader:
         most = MAX_EXTRA_BYTES - self._extra
         end = start + 2 if data.startswith(b"\r\n", start) else data.find(b"\r\n\r\n", start, start + most + 4) + 4
         complete = end != 3
-        if not complete and len(data) - start > most:
+        if not complete and len(data) - start > most + 3:
             raise _too_much()
         if not (_TRAILERS.fullmatch(data, start, end) if complete else _BEGINS_TRAILERS.fullmatch(data, start)):
             raise BadRequest("Only header fields may follow the last chunk")

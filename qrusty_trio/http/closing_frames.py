@@ -34,7 +34,7 @@ async def pass_to_close(stream: trio.abc.Stream, data: bytes | bytearray = b"") 
     while True:
         size = len(data)
         while (head := _head(data, begin)) is not None:
-            if head <= 0 or frames >= MOST_FRAMES:
+            if not head or frames >= MOST_FRAMES:
                 return True
             begin += head
             frames += 1

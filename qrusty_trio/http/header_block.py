@@ -92,34 +92,34 @@ def headers_too_large() -> HeadersTooLarge:
 class HeaderBlock(msgspec.Struct, gc=False):
     """The facts of a header block that the fast path and the guard need."""
 
-    length: int = 0
+    length: int
     """Size of the body in bytes; 0 if `chunked`."""
-    chunked: bool = False
-    keep_alive: bool = True
-    content_type: str | None = None
-    json: bool = False
+    chunked: bool
+    keep_alive: bool
+    content_type: str | None
+    json: bool
     """Whether the content type is that of JSON."""
-    browser: Browser | None = None
+    browser: Browser | None
     """What a browser says about the request's origin; None if it is not from a browser."""
-    upgrade: str = ""
+    upgrade: str
     """The protocol to upgrade to, in lower case; '' if no upgrade is requested."""
-    handshake_fault: str = ""
+    handshake_fault: str
     """What is wrong with an upgrade to WebSocket; '' if nothing."""
-    identity: Identity | None = None
-    """Who the request is; None if its client did not say."""
-    settings_fault: str = ""
+    settings_fault: str
     """What is wrong with an upgrade to HTTP/2; '' if nothing."""
-    authorization: bytes = b""
-    """The value of Authorization; b"" if it was not given. Given twice, it is joined, and fits nothing."""
-    session: bytes = b""
-    """The cookie of a session; b"" if there is none."""
-    none_match: str = ""
+    none_match: str
     """If-None-Match; '' if it was not given."""
-    takes_gzip: bool = False
+    takes_gzip: bool
     """Whether the response may be compressed by gzip."""
-    plain: bool = True
+    plain: bool
     """No chunked body, no upgrade, no Expect."""
-    batchable: bool = False
+    identity: Identity | None
+    """Who the request is; None if its client did not say."""
+    authorization: bytes
+    """The value of Authorization; b"" if it was not given. Given twice, it is joined, and fits nothing."""
+    session: bytes
+    """The cookie of a session; b"" if there is none."""
+    batchable: bool
     """Plain, with no further checks or response headers needed: keep-alive, and not from a browser."""
 
 
@@ -210,29 +210,34 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
         raise BadRequest("Exactly one Host header is needed")
     if hosts:
         check_host_header(hosts[0])
-    result = HeaderBlock()
-    result.length, result.chunked = _framing(values, http11)
+    length, chunked = _framing(values, http11)
     tokens = _tokens(values.get(b"connection", []))
-    result.keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
-    result.content_type = _single(values, b"content-type", "Content-Type")
-    result.json = is_json(result.content_type)
-    result.browser = _browser(values, hosts)
-    upgrade = _single(values, b"upgrade", "Upgrade")
-    result.upgrade = upgrade.lower() if upgrade else ""
-    if result.upgrade == "websocket":
-        result.handshake_fault = _handshake_fault(values, tokens, http11)
-    elif result.upgrade == "h2c":
-        result.settings_fault = _settings_fault(values.get(b"http2-settings", []))
-    result.none_match = b", ".join(values.get(b"if-none-match", ())).decode("latin-1")
-    result.takes_gzip = accepts_gzip(b",".join(values.get(b"accept-encoding", ())).decode("latin-1"))
-    result.plain = not (result.chunked or result.upgrade or b"expect" in values)
+    keep_alive = b"close" not in tokens and (http11 or b"keep-alive" in tokens)
+    content_type = _single(values, b"content-type", "Content-Type")
+    browser = _browser(values, hosts)
+    upgrade = (_single(values, b"upgrade", "Upgrade") or "").lower()
+    plain = not (chunked or upgrade or b"expect" in values)
     request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
-    if request_ids is not None or traceparents is not None:
-        result.identity = read_identity(request_ids, traceparents)
-    result.authorization = b", ".join(values.get(b"authorization", ()))
-    result.session = read_session(values.get(b"cookie", ()))
-    result.batchable = result.plain and result.keep_alive and result.browser is None and not result.session
-    return result
+    identified = request_ids is not None or traceparents is not None
+    session = read_session(values.get(b"cookie", ()))
+    return HeaderBlock(
+        length=length,
+        chunked=chunked,
+        keep_alive=keep_alive,
+        content_type=content_type,
+        json=is_json(content_type),
+        browser=browser,
+        upgrade=upgrade,
+        handshake_fault=_handshake_fault(values, tokens, http11) if upgrade == "websocket" else "",
+        settings_fault=_settings_fault(values.get(b"http2-settings", [])) if upgrade == "h2c" else "",
+        none_match=b", ".join(values.get(b"if-none-match", ())).decode("latin-1"),
+        takes_gzip=accepts_gzip(b",".join(values.get(b"accept-encoding", ())).decode("latin-1")),
+        plain=plain,
+        identity=read_identity(request_ids, traceparents) if identified else None,
+        authorization=b", ".join(values.get(b"authorization", ())),
+        session=session,
+        batchable=plain and keep_alive and browser is None and not session,
+    )
 
 
 def read_session(cookies: Sequence[bytes]) -> bytes:

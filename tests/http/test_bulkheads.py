@@ -6,13 +6,14 @@ import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
 import trio.testing
 from hpack import Encoder
 
-from qrusty_trio.http.bulkheads import TRACEBACKS, Bulkheads
+from qrusty_trio.http.bulkheads import PERIOD_SECONDS, TRACEBACKS, Bulkheads
 from qrusty_trio.server.supervisor import Server
 from tests.server.running import running, settings_for, until_ready
 
@@ -270,20 +271,32 @@ async def test_frames_that_come_with_the_handshake_are_served(fast_path: bool, t
                     response += piece
 
 
+def fail(bulkheads: Bulkheads, what: str, failure: Exception) -> None:
+    with bulkheads.around(what):
+        raise failure
+
+
 # Verifies: API-0043
-def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture) -> None:
+def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("qrusty_trio.http.bulkheads.time", SimpleNamespace(monotonic=lambda: now))
     bulkheads = Bulkheads()
     for _ in range(TRACEBACKS + 5):
-        with bulkheads.around("this"):
-            raise ValueError("why")
+        fail(bulkheads, "this", ValueError("why"))
     assert bulkheads.failures == TRACEBACKS + 5
     records = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(records) == TRACEBACKS
     assert all(record.exc_info for record in records)
-    bulkheads._period_ends = 0.0
-    with bulkheads.around("that"):
-        raise ExceptionGroup("several", [ValueError("why"), OSError("how")])
-    assert "that failed and is closed; all others go on (5 more" in caplog.records[-1].getMessage()  # type: ignore[unreachable]  # it is reached: what was raised ends there
+    now = PERIOD_SECONDS
+    for _ in range(TRACEBACKS + 1):
+        fail(bulkheads, "that", ExceptionGroup("several", [ValueError("why"), OSError("how")]))
+    lines = [record.getMessage() for record in caplog.records[TRACEBACKS:]]
+    assert len(lines) == TRACEBACKS
+    assert "that failed and is closed; all others go on (5 more" in lines[0]
+    assert not any("more failed" in line for line in lines[1:])
+    now = 2 * PERIOD_SECONDS
+    fail(bulkheads, "this", ValueError("why"))
+    assert "(1 more" in caplog.records[-1].getMessage()
 
 
 async def test_cancellation_passes_through_a_bulkhead() -> None:

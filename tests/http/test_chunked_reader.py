@@ -78,7 +78,8 @@ REFUSED = {
     "too large": (b"%x\r\n" % (MAX_BODY_BYTES + 1), BodyTooLarge),
     "too large together": (b"%x\r\n" % MAX_BODY_BYTES + bytes(MAX_BODY_BYTES) + b"\r\n1\r\n", BodyTooLarge),
     "extension too long": (b"5;" + b"a" * (MAX_EXTRA_BYTES + 8) + b"\r\n", HeadersTooLarge),
-    "trailers too long": (b"0\r\n" + b"a:b\r\n" * (MAX_EXTRA_BYTES // 5 + 1), HeadersTooLarge),
+    "trailers too long": (b"0\r\n" + b"a:b\r\n" * (MAX_EXTRA_BYTES // 5 + 2), HeadersTooLarge),
+    "no line at all": (b"\r\n" + bytes(MAX_EXTRA_BYTES + 100), BadRequest),
     "both too long": (b"0;" + b"a" * 9000 + b"\r\na:" + b"b" * 9000, HeadersTooLarge),
 }
 
@@ -100,6 +101,34 @@ def test_what_is_refused_is_refused_as_soon_as_it_is_there(name: str) -> None:
         feed(data)
     with pytest.raises(error):
         feed(data[:1], data[1:-1], data[-1:])
+
+
+def with_extra(octets: int) -> dict[str, bytes]:
+    """Bodies with so many bytes of extensions and trailers."""
+    half, chunk, end = octets // 2 - 1, b"\r\nhello\r\n", b"\r\n\r\n"
+    return {
+        "extension": b"5;" + b"e" * (octets - 1) + chunk + b"0" + end,
+        "extension of a size of many digits": b"00000005;" + b"e" * (octets - 1) + chunk + b"0" + end,
+        "extensions": (b"5;" + b"e" * (half - 1) + chunk) * 2 + b"0;" + b"e" * (octets - 2 * half - 1) + end,
+        "trailers": b"0\r\na:" + b"b" * (octets - 2) + end,
+        "both": b"5;" + b"e" * (half - 1) + chunk + b"0\r\na:" + b"b" * (octets - half - 2) + end,
+    }
+
+
+# Verifies: API-0032
+@pytest.mark.parametrize("name", with_extra(MAX_EXTRA_BYTES))
+def test_the_most_of_extensions_and_trailers(name: str) -> None:
+    """However it is cut, as many bytes pass, and not one more."""
+    for octets in (MAX_EXTRA_BYTES, MAX_EXTRA_BYTES + 1):
+        data = with_extra(octets)[name] + NEXT
+        cuts = [each for each in range(len(data) - len(NEXT)) if b"\r\n" in data[each - 2 : each + 3]]
+        for cut in (0, *cuts):
+            if octets > MAX_EXTRA_BYTES:
+                with pytest.raises(HeadersTooLarge):
+                    passing([data[:cut], data[cut:]])
+            else:
+                passed, rest = passing([data[:cut], data[cut:]])
+                assert (decoded(passed).strip(b"helo"), rest) == (b"", NEXT)
 
 
 @pytest.mark.parametrize("data", [b"5\r\nhello\r\nzz\r\n", b"5\r\nhelloX", b"zz\r\n", b"5\r\nhello\r\n0\r\n\n"])

@@ -17,7 +17,7 @@ import trio.testing
 
 from qrusty_trio.http import handshakes
 from qrusty_trio.http.admission import Admission
-from qrusty_trio.http.handshakes import _explained
+from qrusty_trio.http.handshakes import Handshakes, _explained
 from qrusty_trio.http.listener import serve
 from tests.certificates import TlsPeer, client_certificate, client_context, other_authority, server_context, tls_peer
 from tests.http.web import Client, Web, request, running
@@ -147,13 +147,30 @@ async def test_a_peer_that_leaves_in_the_middle(web: Web, caplog: pytest.LogCapt
 
 
 # Verifies: API-0181
-async def test_one_line_for_many_failures(web: Web, caplog: pytest.LogCaptureFixture) -> None:
-    for _ in range(5):
-        async with await connect(web) as stream:
-            await stream.send_all(b"\x00")
-            await ended(stream)
-        await until_connected(web, 0)
-    assert len(told(caplog)) == 1
+async def test_one_line_for_many_failures(mock_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    shakes = Handshakes(client_context)
+
+    async def fail(times: int = 1) -> None:
+        for _ in range(times):
+            ours, theirs = trio.socket.socketpair()
+            with theirs:
+                await theirs.send(b"\x00")
+                assert await shakes.secure(trio.SocketStream(ours), "somebody") is None
+
+    line = "no TLS with somebody: it speaks no TLS"
+    await fail(3)
+    mock_clock.jump(handshakes.TELL_SECONDS - 1)
+    await fail()
+    assert told(caplog) == [line]
+    mock_clock.jump(1)
+    await fail(2)
+    assert told(caplog) == [line, line + " (4 handshakes failed since the last line)"]
+    mock_clock.jump(handshakes.TELL_SECONDS)
+    await fail()
+    assert told(caplog)[2:] == [line + " (2 handshakes failed since the last line)"]
+    mock_clock.jump(handshakes.TELL_SECONDS)
+    await fail()
+    assert told(caplog)[3:] == [line]
 
 
 # Verifies: API-0181

@@ -267,6 +267,20 @@ async def test_no_file_descriptor_left_is_logged_and_tried_again(
         web.context.stopping.set()
 
 
+async def test_one_line_for_many_connections_that_could_not_be_accepted(
+    fast_path: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "ACCEPT_PAUSE_SECONDS", 0)
+    async with running(fast_path) as web, trio.open_nursery() as nursery:
+        (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        failing = Failing(inner, [errno.EMFILE] * 3)
+        await nursery.start(serve, [failing], web.context)
+        while failing.errors:
+            await trio.testing.wait_all_tasks_blocked()
+        assert [record.message.partition(" could")[0] for record in caplog.records] == ["1 connection"]
+        web.context.stopping.set()
+
+
 async def test_any_other_error_of_a_listener_ends_the_server(fast_path: bool) -> None:
     async with running(fast_path) as web:
         (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
