@@ -130,16 +130,16 @@ def _sample_priority(journal: Journal, queue: Queue, order: bytes) -> Generator[
     numbers = [_sequence(key) for key, _ in pairs]
     priority = queue.coder.priority(last)
     looked_at = len(pairs)
-    if not pairs or (len(pairs) < FIRST_MESSAGES and sum(len(record) for _, record in pairs) < READ_BYTES):
+    if len(pairs) < FIRST_MESSAGES and sum(len(record) for _, record in pairs) < READ_BYTES:
         return _Sample(priority, len(pairs), True), looked_at
     first, after = numbers[0], queue.next_sequence
-    width = max(1, (numbers[-1] - first + 1) * WINDOW_MESSAGES // len(numbers))
+    width = (numbers[-1] - first + 1) * WINDOW_MESSAGES // len(numbers)
     # At most so wide that the windows cover everything.
     width = min(width, -(-(after - first) // WINDOWS))
     seen, span = 0, 0
     for number in range(WINDOWS):
         yield
-        room = max(0, (after - first) // WINDOWS - width)
+        room = (after - first) // WINDOWS - width
         start = first + (after - first) * number // WINDOWS + int(room * (number * _SPREAD % 1))
         pairs = journal.scan(
             journal.messages,

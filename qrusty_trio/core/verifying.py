@@ -130,7 +130,9 @@ class Verifier:
                         look(key, value)
                     except (struct.error, ValueError, IndexError, msgspec.MsgspecError) as error:
                         self._problem(
-                            "unreadable", self._queue_of(key), f"{family.name} {key[:64].hex()} can't be read: {error}"
+                            "unreadable",
+                            self._queue_of(family, key),
+                            f"{family.name} {key[:64].hex()} can't be read: {error}",
                         )
                 begin = pairs[-1][0] + b"\0"
                 yield len(pairs)
@@ -139,8 +141,13 @@ class Verifier:
             return False
         return True
 
-    def _queue_of(self, key: bytes) -> _Queue | None:
-        return self._queues.get(int.from_bytes(key[:PREFIX_BYTES], "big"))
+    def _queue_of(self, family: Family, key: bytes) -> _Queue | None:
+        if family in (Family.META, Family.EXTERNAL):
+            return None  # other keys do not begin with the number of a queue
+        return self._owners(family).get(int.from_bytes(key[:PREFIX_BYTES], "big"))
+
+    def _owners(self, family: Family) -> dict[int, _Queue]:
+        return self._with_letters if family is Family.DEAD else self._queues
 
     # META
 
@@ -255,8 +262,7 @@ class Verifier:
             self._problem("dead_index", queue, f"the index leads from {id} to a dead letter that is not there")
 
     def _owner(self, family: Family, key: bytes) -> _Queue | None:
-        queues = self._with_letters if family is Family.DEAD else self._queues
-        queue = queues.get(int.from_bytes(key[:PREFIX_BYTES], "big"))
+        queue = self._owners(family).get(int.from_bytes(key[:PREFIX_BYTES], "big"))
         if queue is None:
             self._problem("no_queue", None, f"{family.name} has {key[:64].hex()}, but there is no such queue")
         return queue

@@ -18,6 +18,8 @@ from qrusty_trio.storage.payload_format import PayloadRef
 PAIRS_PER_STEP = 500
 GROUP_BYTES = 9
 """Segment, queue and kind: how a key of EXTERNAL begins."""
+_SUMS_END = SEGMENT_SUMS + b"\xff" * (GROUP_BYTES + 1)
+_AFTER_OFFSETS = b"\xff" * 9
 _GROUP = struct.Struct(">IIB")
 _SUMS = struct.Struct(">QQQ")
 
@@ -76,7 +78,7 @@ class PayloadSums:
 
     def _stored_sums(self) -> dict[bytes, tuple[int, int, int]]:
         found = {}
-        begin, end = SEGMENT_SUMS, SEGMENT_SUMS + b"\xff" * (GROUP_BYTES + 1)
+        begin, end = SEGMENT_SUMS, _SUMS_END
         while pairs := self._source.scan(Family.META, begin, end, PAIRS_PER_STEP):
             for key, value in pairs:
                 if len(key) == GROUP_BYTES + 1:
@@ -86,7 +88,7 @@ class PayloadSums:
 
     def _entries(self, group: bytes) -> int:
         count = 0
-        begin, end = group, group + b"\xff" * 9
+        begin, end = group, group + _AFTER_OFFSETS
         while pairs := self._source.scan(Family.EXTERNAL, begin, end, PAIRS_PER_STEP):
             count += len(pairs)
             begin = pairs[-1][0] + b"\0"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -163,3 +164,109 @@ def test_large_records_are_sampled_too(monkeypatch: pytest.MonkeyPatch, size: in
     assert [priority for priority, _ in found.counts] == [1, 0]
     assert all(200 < count < 400 for _, count in found.counts)
     assert found.looked_at < 200
+
+
+def test_a_queue_of_that_very_size_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priorities, "COUNTED_MESSAGES", 100)
+    broker = Broker(MemoryStorage())
+    filled(broker, [5] * 100)
+    assert of(broker) == PriorityCounts([(5, 100)], 0, False, 100)
+    broker.publish("q", 5, "p", 9, 0)
+    assert of(broker).sampled
+
+
+@pytest.mark.parametrize("size", [1, 72])
+def test_an_estimate_is_exact_where_messages_are_spread_evenly(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    """Of one priority only, so that nothing makes it add up. Long records end a window before its width, by bytes."""
+    monkeypatch.setattr(priorities, "MAX_PRIORITIES", 1)
+    if size > 1:
+        monkeypatch.setattr(priorities, "READ_BYTES", 4 * (size + 53))
+        monkeypatch.setattr(priorities, "COUNTED_MESSAGES", 100)
+    broker = Broker(MemoryStorage(), hot_tier_size=5, refill_threshold=2)
+    broker.catalog.create("q", QueueConfig())
+    for priority in [5, *[9] * 16_000]:
+        broker.publish("q", priority, "x" * size, 9, 0)
+    found = of(broker)
+    assert (found.counts, found.others, found.sampled) == ([(9, 16_000)], 1, True)
+
+
+def test_a_window_that_is_fuller_than_expected_ends_where_it_was_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first messages are rare. By them, windows are wide."""
+    monkeypatch.setattr(priorities, "MAX_PRIORITIES", 1)
+    monkeypatch.setattr(priorities, "FIRST_MESSAGES", 2)
+    broker = Broker(MemoryStorage())
+    filled(broker, [9, *[5] * 9, *[9] * 16_000])
+    [(priority, count)] = of(broker).counts
+    assert priority == 9
+    assert abs(count - 16_001) < 160, count
+
+
+def late(monkeypatch: pytest.MonkeyPatch, given: Sequence[Priority]) -> Broker:
+    """Messages that are old: 10,000 later ones were consumed, so that estimates by sequence numbers are too high."""
+    monkeypatch.setattr(priorities, "COUNTED_MESSAGES", 100)
+    broker = Broker(MemoryStorage())
+    filled(broker, [*given, *[100] * 10_000])
+    consumed(broker, Counter(), 10_000)
+    return broker
+
+
+@pytest.mark.parametrize(
+    ("most", "given", "expected"),
+    [
+        (1, [9] * 65 + [5] * 60, [(9, 125)]),
+        # 85 and two thirds each, rounded
+        (3, [9, 8, 7] * 65 + [5] * 62, [(9, 86), (8, 86), (7, 86)]),
+    ],
+)
+def test_no_more_are_estimated_than_there_are(
+    monkeypatch: pytest.MonkeyPatch, most: int, given: Sequence[Priority], expected: list[tuple[Priority, int]]
+) -> None:
+    monkeypatch.setattr(priorities, "MAX_PRIORITIES", most)
+    found = of(late(monkeypatch, given))
+    assert (found.counts, found.others) == (expected, 0)
+
+
+def test_few_messages_are_exact_even_if_the_others_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = of(late(monkeypatch, [9] * 10 + [5] * 200))
+    assert found.counts == [(9, 10), (5, 200)]
+
+
+def test_windows_of_a_fifo_queue_begin_with_its_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(priorities, "COUNTED_MESSAGES", 100)
+    broker = Broker(MemoryStorage())
+    expected = filled(broker, [*[0] * 255, *[1] * 1_000, *[2] * 1_000], QueueConfig(Ordering.FIFO))
+    consumed(broker, expected, 255)
+    counts = dict(of(broker).counts)
+    assert set(counts) == {1, 2}
+    assert abs(counts[1] - 1_000) < 50, counts
+
+
+class Counting(MemoryStorage):
+    """Counts what it reads, without looks at what comes next."""
+
+    read = 0
+
+    def scan(
+        self, family: Any, begin: bytes, end: bytes, limit: int, octets: int | None = None
+    ) -> list[tuple[bytes, bytes]]:
+        pairs = super().scan(family, begin, end, limit, octets)
+        self.read += len(pairs) if limit > 1 else 0
+        return pairs
+
+
+@pytest.mark.parametrize("ordering", Ordering)
+def test_what_was_looked_at_is_told(ordering: Ordering) -> None:
+    storage = Counting()
+    broker = Broker(storage)
+    filled(broker, [5] * 15_000, QueueConfig(ordering))
+    before = storage.read
+    assert of(broker).looked_at == storage.read - before > 0
+
+
+@pytest.mark.parametrize("ordering", Ordering)
+def test_messages_that_are_counted_but_not_there(ordering: Ordering) -> None:
+    broker = Broker(MemoryStorage())
+    filled(broker, [], QueueConfig(ordering))
+    broker.catalog.by_name["q"].available = 20_000
+    found = of(broker)
+    assert (found.counts, found.looked_at) == ([], 0)
