@@ -69,7 +69,6 @@ NAMED_FROM_BYTES = 1024
 NAMED_BYTES = 600
 """Bytes kept of its start: they hold the queue's name and the message id."""
 HANDSHAKE_SECONDS = 10
-MAX_HANDSHAKE_BYTES = 64 * 1024
 
 logger = logging.getLogger(__name__)
 logger.setLevel(logging.WARNING)
@@ -79,10 +78,10 @@ logger.setLevel(logging.WARNING)
 async def serve_fast_websocket(
     stream: trio.abc.Stream, data: bytes, services: WebSocketServices, *, overloaded: bool = False
 ) -> None:
-    """Serve a WebSocket upgrade, whose first bytes are `data`, to the end of the connection. Closes the stream.
+    """Serve a WebSocket upgrade to the end of the connection. Closes the stream.
 
-    The path is not checked. The header block was, by `header_block.read_block`. `overloaded`: answer the handshake,
-    then close with 1013 (try again later).
+    `data`: what has arrived of it, at least its header block, which was checked by `header_block.read_block`. The path
+    is not checked. `overloaded`: answer the handshake, then close with 1013 (try again later).
 
     Requirements: WS-0030
     """
@@ -115,12 +114,8 @@ async def _handshake(
 ) -> tuple[bytes, Principal | None, list[str]]:
     """Answer the upgrade request. Returns the bytes that followed it, whom it speaks for, its headers `traceparent`."""
     traceparents: list[str] = []
-    while (end := data.find(b"\r\n\r\n")) < 0:
-        more = await stream.receive_some(READ_BYTES)
-        if not more or len(data) > MAX_HANDSHAKE_BYTES:
-            return b"", None, traceparents
-        data += more
-    protocol.receive_data(data[: end + 4])
+    end = data.index(b"\r\n\r\n") + 4
+    protocol.receive_data(data[:end])
     response = _refusal(400, "Bad Request", "bad_request", "The request can't be read")
     principal: Principal | None = None
     for event in protocol.events_received():
@@ -134,7 +129,7 @@ async def _handshake(
     protocol.data_to_send()  # Discard the protocol's own copy of the response.
     if protocol.state is not OPEN:
         await linger(stream)
-    return data[end + 4 :], principal, traceparents
+    return data[end:], principal, traceparents
 
 
 def _respond(

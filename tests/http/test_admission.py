@@ -96,6 +96,23 @@ async def test_what_counts_as_one_address() -> None:
 
 
 # Verifies: API-0162
+@pytest.mark.parametrize(
+    ("host", "name", "counts_as"),
+    [
+        ("192.0.2.1", "192.0.2.1:5", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1:5", "192.0.2.1"),
+        ("::ffff:0:c000:201", "[::ffff:0:c000:201]:5", "::/64"),
+        ("2001:db8:1:2:3::1", "[2001:db8:1:2:3::1]:5", "2001:db8:1:2::/64"),
+        ("fe80::1%lo", "[fe80::1%lo]:5", "fe80::/64"),
+    ],
+)
+def test_the_names_of_an_address(host: str, name: str, counts_as: str) -> None:
+    peer = peer_at(host, 5)
+    assert (peer.name, peer.port, peer.counts_as) == (name, 5, counts_as)
+    assert peer._replace(counted=False).counts_as == ""
+
+
+# Verifies: API-0162
 async def test_the_line_in_the_log_is_rare(
     autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -21,6 +21,7 @@ from qrusty_trio.http.fallback import guard
 from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import FastPath
 from qrusty_trio.http.shared import BODY, SENDING
+from qrusty_trio.http.webui import web_file
 from tests.http.test_held_bytes import CONSUME, LARGE, fill, non_readers, traced
 from tests.http.web import PATHS, Client, Web, context_for, make_engine, request, running
 
@@ -266,6 +267,22 @@ async def test_a_long_header_block_waits_for_room() -> None:
         await client.send(whole[-1:])
         assert (await client.response()).status == 200
         await until_nothing_is_held(budget)
+
+
+# Verifies: API-0040
+async def test_a_file_of_the_ui_waits_for_room() -> None:
+    async with running(True, files={b"/ui/": web_file("index.html", b"page")}) as web, web.client() as client:
+        budget = web.context.unsent
+        others = Holding(budget)
+        for _ in range(2):
+            await others.reserve(budget.limit)
+            await client.send(request("GET", "/health"))
+            assert (await client.response()).status == 200
+            await client.send(request("GET", "/ui/"))
+            await until_waiting(budget, 1)
+            others.set(0)
+            assert (await client.response()).body == b"page"
+            await until_nothing_is_held(budget)
 
 
 # Verifies: API-0040

@@ -19,7 +19,13 @@ from qrusty_trio.api.ws_outbox import (
     Outbox,
 )
 from qrusty_trio.http.websocket import WebSocketServices, WsConnection
-from qrusty_trio.http.websocket_watch import EXHAUSTED_STALL_SECONDS, LOOK_SECONDS, STALL_SECONDS, watch_budget
+from qrusty_trio.http.websocket_watch import (
+    EXHAUSTED_STALL_SECONDS,
+    LOOK_SECONDS,
+    LOOKS_PER_STEP,
+    STALL_SECONDS,
+    watch_budget,
+)
 
 LIMIT = 1_000_000
 
@@ -116,6 +122,52 @@ async def test_who_holds_little_or_is_at_work_is_never_cut_off(autojump_clock: t
         await trio.sleep(3 * STALL_SECONDS)
         assert not at_work.cut
         assert not any(each.cut for each in little)
+
+
+async def test_who_holds_more_than_a_little_is_cut_off(autojump_clock: trio.testing.MockClock) -> None:
+    async with watched() as services:
+        many = [Counting(services, SHORT_ROOM_BYTES) for _ in range(LIMIT // SHORT_ROOM_BYTES + 1)]
+        await trio.sleep(STALL_SECONDS + 2 * LOOK_SECONDS)
+        assert 0 < sum(each.cut for each in many) < len(many)
+        assert not services.budget.short
+
+
+class PerStep(trio.abc.Instrument):
+    """Counts something in one step of any task."""
+
+    def __init__(self) -> None:
+        self.most = self._count = 0
+
+    def add(self) -> None:
+        self._count += 1
+        self.most = max(self.most, self._count)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._count = 0
+
+
+# Verifies: SYS-0009
+async def test_many_are_looked_at_in_short_steps(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked, relieved = PerStep(), PerStep()
+
+    class Looked(Counting):
+        def relieve(self) -> None:
+            relieved.add()
+
+    monkeypatch.setattr(Looked, "at_work", property(lambda _: looked.add(), lambda *_: None), raising=False)
+    async with watched() as services:
+        for _ in range(3 * LOOKS_PER_STEP):
+            Looked(services, SHORT_ROOM_BYTES)
+        services.budget.held = 0
+        for instrument in (looked, relieved):
+            trio.lowlevel.add_instrument(instrument)
+        services.budget.change(LIMIT)
+        await trio.sleep(2 * LOOK_SECONDS)
+        for instrument in (looked, relieved):
+            trio.lowlevel.remove_instrument(instrument)
+    assert looked.most == relieved.most == LOOKS_PER_STEP
 
 
 async def one_holds_all(services: WebSocketServices) -> tuple[Counting, Counting]:

@@ -7,10 +7,11 @@ from contextlib import ExitStack
 
 import pytest
 import trio
-from trio.testing import wait_all_tasks_blocked
+from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.share import ConnectionShare
+from qrusty_trio.http.header_block import HTTP2_PREFACE, SEND_SECONDS
 from tests.http.web import context_for, make_engine
 
 
@@ -54,3 +55,72 @@ async def test_what_is_sent_while_it_closes_does_not_cut_that_short() -> None:
         assert guard.end.too_late
         assert len(nursery.child_tasks) == 1
         theirs.close()
+
+
+# Verifies: API-0048
+@pytest.mark.parametrize("takes", [False, True])
+async def test_a_send_to_a_peer_that_takes_nothing_ends_with_the_connection(
+    autojump_clock: MockClock, takes: bool
+) -> None:
+    engine = make_engine()
+    context = context_for(engine, False)
+    ours, theirs = lockstep_stream_pair()
+    guard = GuardedStream(ours, b"", engine, ConnectionShare(context.received, context.unsent))
+    begun = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        if takes:
+            nursery.start_soon(theirs.receive_some)
+            await guard.send_all(b"a response")
+        else:
+            with pytest.raises(trio.BrokenResourceError):
+                await guard.send_all(b"a response")
+        assert trio.current_time() - begun == (0 if takes else SEND_SECONDS)
+        assert guard.end.broken is guard.end.scope.cancel_called is not takes
+
+
+WHOLE = b"POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"
+CHUNKED = b"POST /publish HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{"
+
+
+# Verifies: API-0055
+@pytest.mark.parametrize(
+    ("data", "is_cut_off"),
+    [
+        (b"", False),
+        (b"GET /health HT", True),
+        (WHOLE, False),
+        (WHOLE[:-1], True),
+        (CHUNKED, True),
+        (CHUNKED + b"}\r\n", True),
+        (CHUNKED + b"}\r\n0\r\n\r\n", False),
+        (WHOLE + b"GET /health HT", False),
+        (HTTP2_PREFACE + b"\x00", False),
+    ],
+    ids=["idle", "head", "whole", "body", "chunk", "chunks", "whole chunks", "behind one in hand", "HTTP/2"],
+)
+@pytest.mark.parametrize("stops", [True, False], ids=["stops", "runs"])
+async def test_the_rest_of_a_request_is_not_waited_for_when_the_server_stops(
+    autojump_clock: MockClock, data: bytes, is_cut_off: bool, stops: bool
+) -> None:
+    engine = make_engine()
+    context = context_for(engine, False)
+    ours, theirs = memory_stream_pair()
+    guard = GuardedStream(ours, b"", engine, ConnectionShare(context.received, context.unsent))
+    if stops:
+        guard.stopping.set()
+
+    async def read() -> None:
+        while True:
+            await guard.receive_some()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(guard.watch)
+        nursery.start_soon(read)
+        await theirs.send_all(data[:1])
+        await trio.sleep(0.5)
+        await theirs.send_all(data[1:])
+        await trio.sleep(0.6)
+        assert not guard.end.broken, "something came a moment ago"
+        await trio.sleep(1)
+        assert guard.end.broken == (stops and is_cut_off)
+        nursery.cancel_scope.cancel()
