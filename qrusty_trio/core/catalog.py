@@ -357,10 +357,6 @@ class Catalog:
         queue = self.by_number.get(queue_number)
         return queue.name if queue is not None else None
 
-    def available(self, queue_number: int) -> int:
-        queue = self.by_number.get(queue_number)
-        return queue.available if queue is not None else 0
-
     def names(self) -> list[str]:
         return self._names.copy()
 

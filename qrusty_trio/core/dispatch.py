@@ -126,7 +126,7 @@ class Subscription:
         self.sink = sink
         self.active = False
         """True from `Dispatcher.add` to `Dispatcher.remove`. A removed subscription can't be added again."""
-        self.generation = 0
+        self.generation: int
         """`Dispatcher.generation` when it was added."""
 
 
@@ -167,7 +167,7 @@ class Dispatcher:
         """Who holds back its deliveries until the next sync; None: they leave at once."""
         self.deadlines = Deadlines()
         """The subscribers that want to be warned before their locks end."""
-        self._characters = 0
+        self._characters: int
         """Payload characters that may still be delivered in this step."""
 
     def add(self, subscription: Subscription) -> None:
@@ -204,8 +204,6 @@ class Dispatcher:
 
         Requirements: WS-0015
         """
-        if not subscription.active or subscription.generation != self.generation:
-            return
         subscription.active = False
         number = subscription.queue_number
         ring = self._rings.get(number)

@@ -339,14 +339,14 @@ def test_a_field_of_a_frame(field: Field) -> None:
         world.queue("q")
         peer = Peer(world)
         assert Peer(world, "other").ask(frame)[0].get("code") in (None, *NOT_HELD)
-        before = world.broker.catalog.available(world.broker.catalog.number_of("q"))
+        before = world.broker.catalog.by_name["q"].available
         for value in wrong_values(field):
             if value is None or (field.name in REDUCED and type(value) is int and value > 0):
                 continue  # null means absent, in a frame
             (response,) = peer.ask(changed(frame, field.path, value))
             assert (response["type"], response["code"]) == ("error", "invalid_request"), (value, response)
             assert f"'{field.path[0]}" in response["message"], (value, response)
-        assert world.broker.catalog.available(world.broker.catalog.number_of("q")) == before
+        assert world.broker.catalog.by_name["q"].available == before
         assert peer.held == []
 
 

@@ -73,7 +73,7 @@ class World:
         self.dispatcher.uncommitted = False
 
     def available(self, queue: str) -> int:
-        return self.broker.catalog.available(self.broker.catalog.number_of(queue))
+        return self.broker.catalog.by_name[queue].available
 
 
 class Peer:

@@ -245,7 +245,7 @@ def test_a_counter_that_is_wrong_is_put_right_and_said(storage: Storage, caplog:
     assert "counted 1 available message," in caplog.text
     again.commit()
     last = restarted(again)
-    assert last.catalog.available(last.catalog.number_of("q")) == 0
+    assert last.catalog.by_name["q"].available == 0
     last.publish("q", 1, "new", 3, 0)
     assert payloads_in_order(last) == ["new"]
 

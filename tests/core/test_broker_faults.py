@@ -150,7 +150,7 @@ def test_a_payload_that_finds_no_room_leaves_all_as_before(storage: Storage, pay
         with pytest.raises(PayloadNotStored):
             broker.publish(name, 1, big("second"), 3, 0)
     assert broker.catalog.names() == ["q"]
-    assert broker.catalog.available(broker.catalog.number_of("q")) == 1
+    assert broker.catalog.by_name["q"].available == 1
     broker.publish("q", 1, "small", 3, 0)  # its neighbours are not touched
     broker.commit()
     broker.catalog.purge("q")

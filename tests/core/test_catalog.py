@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from qrusty_trio.core import catalog as catalog_module
 from qrusty_trio.core import hot_tier as hot_tier_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.catalog import QUEUES_PER_STEP
 from qrusty_trio.core.hot_tier import TierLimits
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.errors import QueueNotFound
 from qrusty_trio.storage.memory import MemoryStorage
 from tests.core.brokers import exhaust, take
 
@@ -84,3 +86,45 @@ def test_less_memory_is_taken_at_once_from_every_tier() -> None:
     assert limits_of(broker).low == 5
     exhaust(broker.catalog.resize_tiers(1.0))
     assert (limits_of(broker).entries, limits_of(broker).low) == (100, 50)
+
+
+@pytest.mark.parametrize("queues", [2 * QUEUES_PER_STEP - 1, 2 * QUEUES_PER_STEP, 2 * QUEUES_PER_STEP + 1])
+def test_what_is_done_to_all_queues_is_done_so_many_a_step(broker: Broker, queues: int) -> None:
+    catalog = broker.catalog
+    for number in range(queues):
+        catalog.create(str(number), QueueConfig())
+    for steps in (catalog.sample(1000), catalog.resize_tiers(0.5), catalog.drop_idle()):
+        assert len(list(steps)) == queues // QUEUES_PER_STEP
+
+
+def test_what_was_emptied_is_counted_by_number(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of so many queues."""
+    monkeypatch.setattr(catalog_module, "MAX_QUEUES", 3)
+    for name in ("a", "b", "c"):
+        broker.publish(name, 1, "dead", 1, 0)
+        id = take(broker, name)
+        assert id is not None
+        broker.nack(name, id, "c", 0)
+        for _ in range(3):
+            broker.publish(name, 1, "payload", 3, 0)
+        assert take(broker, name) is not None
+    assert broker.catalog.purge("a") == 3
+    assert broker.catalog.purge("a") == 0
+    broker.publish("a", 1, "payload", 3, 0)
+    assert broker.catalog.purge("a") == 1
+    assert broker.catalog.delete("b") == 3
+    assert broker.catalog.take_emptied() == {1: 4, 2: 4}
+    assert broker.catalog.take_emptied() == {}
+    for number in range(10, 15):
+        broker.catalog.note_emptied(number, 1)
+    assert broker.catalog.take_emptied() == {10: 1, 11: 1, 12: 1}
+
+
+def test_no_name_is_unknown_before_all_queues_are_loaded(broker: Broker) -> None:
+    broker.publish("q", 1, "payload", 3, 0)
+    broker.commit()
+    broker.catalog.refuses_unknown = True
+    for _ in broker.load():
+        assert take(broker, "other") is None
+    with pytest.raises(QueueNotFound, match="'other' does not exist"):
+        take(broker, "other")

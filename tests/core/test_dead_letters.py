@@ -110,6 +110,7 @@ def test_each_says_why_it_died_when_and_from_whom(broker: Broker) -> None:
     broker.give_back(lock_of(broker, ids[2]), counts=True, now=NOW + 2)
     broker.expire(NOW + LONG * 1000, 10)
     broker.commit()
+    assert broker.dead_letters.buried_total == 3
     for again in (broker, restarted(broker)):
         letters = [letter.stored for letter in all_of(again)]
         assert [(each.reason, each.died_ms, each.consumer.decode(), each.error.decode()) for each in letters] == [
@@ -126,7 +127,7 @@ def test_they_are_found_by_id(broker: Broker) -> None:
     assert found(restarted(broker), ids[::-1]) == ids[::-1]
 
 
-def as_before_the_index(broker: Broker, ids: list[str]) -> Broker:
+def as_before_the_index(broker: Broker, ids: list[str], payloads: PayloadStore | None = None) -> Broker:
     """Store these letters as an earlier version did, and start anew."""
     storage, queue = broker.journal.storage, broker.catalog.by_name["q"]
     batch, family = storage.batch(), storage.families[Family.DEAD]
@@ -140,7 +141,7 @@ def as_before_the_index(broker: Broker, ids: list[str]) -> Broker:
             batch.put(lock_key(queue.number, number), old, family)
             batch.delete(dead_index_key(queue.prefix, id), family)
     storage.write(batch)
-    return restarted(broker)
+    return restarted(broker, payloads)
 
 
 def test_those_of_an_earlier_version_are_read_found_and_requeued(

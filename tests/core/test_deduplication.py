@@ -71,6 +71,25 @@ def test_duplicates_are_refused_while_one_is_available_or_locked(broker: Broker)
     broker.publish("q", 2, "p", 1, 0)
 
 
+def test_what_comes_back_after_duplicates_were_allowed_keeps_no_payload(broker: Broker) -> None:
+    broker.catalog.create("q", NO_DUPLICATES)
+    id = broker.publish("q", 1, "p", 9, 0)
+    assert take(broker) == id
+    exhaust(broker.catalog.update("q", None, True, 0))
+    assert broker.nack("q", id, "c", 0) is NackOutcome.UNLOCKED
+    assert take(broker) == id
+    broker.ack("q", id, "c", 0)
+    exhaust(broker.catalog.update("q", None, False, 0))
+    broker.publish("q", 1, "p", 9, 0)
+
+
+def test_what_is_refused_already_is_not_searched_again(broker: Broker) -> None:
+    broker.catalog.create("q", NO_DUPLICATES)
+    broker.publish("q", 1, "p", 9, 0)
+    assert len(list(broker.catalog.update("q", None, False, 0))) == 1
+    assert not broker.deduplication.searching
+
+
 @pytest.fixture
 def small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deduplication_module, "PER_STEP", 1)

@@ -66,6 +66,7 @@ class Shelf:
 
     def consume_number(self, queue_number: int, consumer: str, lock_seconds: int, now: int) -> Delivery | None:
         self.asked += 1
+        assert (consumer, lock_seconds) == ("c", 30)
         if queue_number in self.broken:
             raise PayloadUnreadable("no descriptor")
         if self.locks_full or not self.queues.get(queue_number):
@@ -301,12 +302,15 @@ def test_a_deleted_queue_is_forgotten_with_its_last_subscriber() -> None:
 def test_a_removed_subscription_does_not_come_back() -> None:
     shelf, dispatcher = Shelf(), Dispatcher()
     subscription, basket = subscribe(dispatcher)
-    dispatcher.remove(subscription)
-    dispatcher.resume(subscription)
-    shelf.put(1, 2)
-    dispatch(dispatcher, shelf)
-    assert not basket.got
-    assert shelf.watched == set()
+    other, _ = subscribe(dispatcher)
+    for left in ({1}, set()):
+        dispatcher.remove(subscription)
+        dispatcher.resume(subscription)
+        shelf.put(1, 2)
+        dispatch(dispatcher, shelf)
+        assert not basket.got
+        assert shelf.watched == left
+        dispatcher.remove(other)
 
 
 # Verifies: SCH-0025
@@ -380,26 +384,29 @@ def test_after_a_fault_nobody_is_subscribed() -> None:
     void, basket = subscribe(dispatcher)
     waiting, _ = subscribe(dispatcher, 2, credits=0)
     shelf.put(1, 1)
+    uncommitted = [dispatcher.uncommitted]
     dispatch(dispatcher, shelf)
-    assert dispatcher.uncommitted
+    uncommitted.append(dispatcher.uncommitted)
     dispatcher.clear()
+    assert [*uncommitted, dispatcher.uncommitted] == [False, True, False]
     dispatch(dispatcher, shelf)
     assert shelf.watched == set()
     _, again = subscribe(dispatcher)
     waiting.credits = 1
-    for subscription in (void, waiting):
-        dispatcher.resume(subscription)
-        dispatcher.remove(subscription)
-    shelf.put(1, 3)
-    shelf.put(2, 3)
-    dispatch(dispatcher, shelf)
-    assert (len(basket.got), len(again.got)) == (1, 3)
-    assert shelf.watched == {1}
+    for done in (dispatcher.resume, dispatcher.remove):
+        for subscription in (void, waiting):
+            done(subscription)
+        shelf.put(1, 3)
+        shelf.put(2, 3)
+        dispatch(dispatcher, shelf)
+        assert shelf.watched == {1}
+    assert (len(basket.got), len(again.got)) == (1, 6)
 
 
 # Verifies: SCH-0027
-def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
-    """One free lock at a time; who asks for more, or gets new messages meanwhile, waits as well."""
+@pytest.mark.parametrize("free", [1, 3])
+def test_those_that_wait_for_a_lock_get_one_in_turn(free: int) -> None:
+    """So many free locks at a time; who asks for more, or gets new messages meanwhile, waits as well."""
     shelf, dispatcher = Shelf(), Dispatcher()
     subscriptions = [subscribe(dispatcher, number) for number in (1, 2, 3)]
     for number in (1, 2, 3):
@@ -407,10 +414,10 @@ def test_those_that_wait_for_a_lock_get_one_in_turn() -> None:
     shelf.locks_full = True
     dispatch(dispatcher, shelf)
     greedy = subscriptions[0][0]
-    for _ in range(30):
+    for _ in range(30 // free):
         shelf.ready.add(1)
         dispatcher.resume(greedy)
-        shelf.locks_left = 1
+        shelf.locks_left = free
         dispatch(dispatcher, shelf)
     assert [len(basket.got) for _, basket in subscriptions] == [10, 10, 10]
 

@@ -41,6 +41,48 @@ def test_a_queue_that_is_made_anew_has_the_old_ones_subscribers() -> None:
     assert shelf.watched == {2}
 
 
+@pytest.mark.parametrize("end", ["fault", "deleted"])
+def test_a_rename_that_is_undone_is_not_told_of(monkeypatch: pytest.MonkeyPatch, end: str) -> None:
+    """By a fault before everybody was told, or by the end of that queue."""
+    monkeypatch.setattr("qrusty_trio.core.dispatch.MOVED_PER_STEP", 2)
+    shelf, dispatcher = Shelf(), Dispatcher()
+    baskets = [subscribe(dispatcher, 1)[1] for _ in range(4)]
+    shelf.named.append((1, "new"))
+    assert dispatcher.dispatch(shelf, 0, 100)
+    assert [basket.names for basket in baskets] == [["new"], ["new"], [], []]
+    if end == "fault":
+        dispatcher.clear()
+        baskets += [subscribe(dispatcher, 1)[1]]
+    else:
+        shelf.named += [(1, None), (2, "q1")]
+    dispatch(dispatcher, shelf)
+    for number in (1, 2):
+        shelf.put(number, 4)
+    dispatch(dispatcher, shelf)
+    assert [basket.names for basket in baskets[2:]] == [[]] * len(baskets[2:])
+    assert baskets[-1].got
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_after_a_fault_only_new_subscribers_wait_for_a_queue(monkeypatch: pytest.MonkeyPatch, joined: bool) -> None:
+    """The others may have been about to join one, or to leave it."""
+    monkeypatch.setattr("qrusty_trio.core.dispatch.MOVED_PER_STEP", 1)
+    shelf, dispatcher = Shelf(), Dispatcher()
+    void = [subscribe(dispatcher, 1)[1] if joined else waiting_for(dispatcher, "q1")[1] for _ in range(3)]
+    shelf.named.append((1, None if joined else "q1"))
+    assert dispatcher.dispatch(shelf, 0, 100)
+    dispatcher.clear()
+    _, basket = waiting_for(dispatcher, "q1")
+    dispatch(dispatcher, shelf)
+    for name in ("q1", "q2"):
+        shelf.named.append((8, name))
+        dispatch(dispatcher, shelf)
+    shelf.put(8)
+    dispatch(dispatcher, shelf)
+    assert (basket.got, basket.names) == (["8-0"], ["q2"])
+    assert [each.names for each in void] == [[], [], []]
+
+
 # Verifies: DLV-0029
 def test_names_are_followed_one_by_one() -> None:
     """Deleted, another one renamed to its name, that one deleted, and a new one made: all between two dispatches."""

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from qrusty_trio.core import loading
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import TierLimits
-from qrusty_trio.core.lock_table import SPLIT_AT
+from qrusty_trio.core.lock_table import SPLIT_AT, LockTable
 from qrusty_trio.core.locks import CHAIN_PIECE, LockIndex, valid
 from qrusty_trio.core.model import NEVER, WS_CONSUMER_PREFIX, QueueConfig
 from qrusty_trio.core.queue import Lock, Queue
 from qrusty_trio.storage.memory import MemoryStorage
-from tests.core.brokers import restarted, take
+from tests.core.brokers import exhaust, restarted, take
 
 _numbers = count()
 
@@ -140,6 +140,27 @@ def test_large_tables_are_split_and_keep_everything() -> None:
         index.remove(lock)
     assert queue.locks.oldest_number() == locks[-1].number
     assert (index.count, next_end(index)) == (1, locks[-1].expires_at_ms)
+
+
+@pytest.mark.parametrize("size", [0, 1, SPLIT_AT - 1, SPLIT_AT, SPLIT_AT + 1])
+def test_a_table_knows_how_many_are_left(size: int) -> None:
+    queue, table = new_queue(), LockTable[Lock]()
+    locks = [new_lock(queue, 5) for _ in range(size)]
+    for lock in locks:
+        table.add(lock)
+    table.discard("unknown")
+    assert len(table) == size
+    for lock in locks[:10]:
+        table.discard(lock.id)
+        table.discard(lock.id)
+    left = {lock.id for lock in locks[10:]}
+    assert len(table) == len(left)
+    while (popped := table.pop()) is not None:
+        left.remove(popped.id)
+        assert len(table) == len(left)
+    assert not left
+    assert table.pop() is None
+    assert table.oldest_number() is None
 
 
 # Verifies: SCH-0037
@@ -290,10 +311,20 @@ def test_what_is_freed_bit_by_bit_takes_nothing_from_who_holds_it_anew() -> None
         broker.publish("q", number, "x", 3, 0)
         assert broker.consume("q", here, 30, 0) is not None
     broker.commit()
-    for _ in broker.load():
-        pass
+    exhaust(broker.load())
     broker.locks.tidy(1000)
     held = broker.locks.disconnect(here)
     assert held is not None
     assert len(held) == 4
     assert all(valid(lock) for lock in held)
+
+
+def test_after_a_load_a_websocket_holds_what_the_store_says() -> None:
+    """A delivery that was not written is gone, before its memory is freed, too."""
+    broker = Broker(MemoryStorage())
+    broker.publish("q", 1, "x", 3, 0)
+    broker.commit()
+    assert broker.consume("q", WS_CONSUMER_PREFIX + "1", 30, 0) is not None
+    exhaust(broker.load())
+    assert not broker.locks.websockets
+    assert broker.locks.disconnect(WS_CONSUMER_PREFIX + "1") is None

@@ -66,7 +66,7 @@ def broker(payloads: PayloadStore) -> Broker:
 def fill(broker: Broker, config: QueueConfig = NO_DUPLICATES) -> list[str]:
     """Some messages of every size, one of them locked, and a dead letter. Returns the payloads of all but that."""
     broker.catalog.create("q", config)
-    dead = broker.publish("q", 9, "dead", 1, 0)
+    dead = broker.publish("q", 9, big("dead"), 1, 0)
     assert take(broker) == dead
     broker.nack("q", dead, "c", 0)
     texts = [f"m{number}" if number % 2 else big(f"m{number}") for number in range(MANY)]
@@ -81,6 +81,7 @@ def put_aside(broker: Broker, what: str) -> Queue:
     count, queue = put("q", 600, 1000)
     assert count == MANY
     assert queue is not None
+    assert not len(queue.tier), "it takes no memory"
     return queue
 
 
@@ -207,7 +208,7 @@ def test_dead_letters_stay_with_the_queue_that_goes_on(broker: Broker, payloads:
     exhaust(moves.requeue(queue, Chosen(None, EVERY, queue.next_dead, False), Target(queue, None), requeued))
     assert requeued.taken == 2
     check(broker, payloads)
-    assert payloads_in_order(broker) == ["dead", big("late")]
+    assert payloads_in_order(broker) == [big("dead"), big("late")]
     assert queue.dead == 0
 
 
@@ -436,9 +437,10 @@ def test_what_was_not_stored_did_not_happen(full: Keeping, payloads: PayloadStor
     assert payloads_in_order(broker) == texts[locked:]
 
 
-def test_payloads_are_compacted_and_stay_with_what_is_kept(broker: Broker, payloads: PayloadStore) -> None:
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_payloads_are_compacted_and_stay_with_what_is_kept(broker: Broker, payloads: PayloadStore, what: str) -> None:
     texts = fill(broker)
-    number = put_aside(broker, "deleted").number
+    number = put_aside(broker, what).number
     moved = 0
     for segment in list(payloads.segments()):
         places, _ = relocation.places(broker, segment, b"")
@@ -448,8 +450,32 @@ def test_payloads_are_compacted_and_stay_with_what_is_kept(broker: Broker, paylo
             relocation.refer(broker, place, reference)
             moved += 1
         check(broker, payloads)
-    # The payload of the locked one is in a file, too, and stays where it is.
-    assert moved == len([text for text in texts if len(text) > 50]) - 1
+    # The dead letter moves, too. The payload of the locked one is in a file as well, and stays where it is.
+    assert moved == len([text for text in texts if len(text) > 50])
     restore(broker, number)
     check(broker, payloads)
     assert payloads_in_order(broker) == texts
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_what_is_erased_leaves_no_payload(broker: Broker, payloads: PayloadStore, what: str) -> None:
+    fill(broker)
+    assert broker.trash.erase(put_aside(broker, what)) == (MANY + 1 if what == "deleted" else MANY)
+    check(broker, payloads)
+    broker = restarted(broker, payloads)
+    check(broker, payloads)
+    owned = [segment for segment in payloads.segments() if broker.payloads.externals.owned(segment)]
+    assert len(owned) == (1 if what == "purged" else 0), "the dead letter of the queue that goes on"
+
+
+def test_whoever_follows_a_queue_is_told_where_it_went(broker: Broker) -> None:
+    fill(broker)
+    broker.catalog.take_named()
+    queue = put_aside(broker, "purged")
+    successor = broker.catalog.by_name["q"].number
+    assert broker.catalog.take_named() == [(queue.number, successor)]
+    put_aside_again = broker.trash.delete("q", 600, 1000)[1]
+    assert put_aside_again is not None
+    assert broker.catalog.take_named() == [(successor, None)]
+    restore(broker, successor)
+    assert broker.catalog.take_named() == [(successor, "q")]

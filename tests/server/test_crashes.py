@@ -96,7 +96,7 @@ async def test_a_call_that_fails_is_answered_and_not_tried_again(
         assert json.loads(replies[1].body)["code"] == "storage_error"
         assert failing.calls <= 2
         assert engine.fault is None
-        assert engine.broker.catalog.available(1) == 1
+        assert engine.broker.catalog.by_number[1].available == 1
 
 
 # Verifies: PER-0043

@@ -56,7 +56,7 @@ async def test_large_answers_let_others_run(store: WatchedStorage) -> None:
 
         async def look() -> None:
             while True:
-                seen.append(engine.broker.catalog.available(1))
+                seen.append(engine.broker.catalog.by_number[1].available)
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:
@@ -156,7 +156,7 @@ async def test_a_large_publish_is_refused_like_a_small_one(store: WatchedStorage
             (failed,) = await engine.run([publish("y" * size)])
             assert failed.status in (503, 507)
             await until_back(engine)
-            assert engine.broker.catalog.available(1) == (1 if size == 10 else 2)
+            assert engine.broker.catalog.by_number[1].available == (1 if size == 10 else 2)
 
 
 async def test_replies_come_in_the_order_of_the_calls(store: WatchedStorage) -> None:
