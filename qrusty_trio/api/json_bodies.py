@@ -153,7 +153,7 @@ def wrong(field: str) -> WrongShape:
 
 def check_error(error: str) -> None:
     """Raises LimitReached if what a nack gives as its reason is too long."""
-    if len(error) > MAX_ERROR_BYTES // 4 and len(error.encode()) > MAX_ERROR_BYTES:
+    if len(error.encode()) > MAX_ERROR_BYTES:
         raise LimitReached(f"'error' must be at most {MAX_ERROR_BYTES} bytes of UTF-8")
 
 

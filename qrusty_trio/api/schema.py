@@ -25,7 +25,6 @@ from qrusty_trio.api.json_bodies import (
     wrong,
 )
 from qrusty_trio.core.model import (
-    MAX_CONSUMER_BYTES,
     MAX_DEAD_LETTER_SECONDS,
     MAX_LOCK_SECONDS,
     MAX_QUEUE_NAME_BYTES,
@@ -241,8 +240,7 @@ def consume_from_body(body: bytes) -> tuple[tuple[str, ...], ConsumeTerms]:
 
 def _terms(request: ConsumeBody | ConsumeFromBody) -> ConsumeTerms:
     seconds = lock_seconds(request.timeout_seconds)
-    if len(request.consumer_id) > MAX_CONSUMER_BYTES // 4:
-        check_consumer(request.consumer_id)
+    check_consumer(request.consumer_id)
     return ConsumeTerms(request.consumer_id, seconds, wait_ms(request.wait_seconds), request.details is True)
 
 
@@ -279,8 +277,7 @@ def settle_body(body: bytes) -> str:
     surplus = body.count(b'"') - 4
     if surplus:
         look_closer(body, _SETTLE, surplus)
-    if len(consumer) > MAX_CONSUMER_BYTES // 4:
-        check_consumer(consumer)
+    check_consumer(consumer)
     return _keep(_kept_settles, body, consumer)
 
 
@@ -297,8 +294,7 @@ def nack_body(body: bytes) -> tuple[str, str]:
     surplus = body.count(b'"') - (4 if error is None else 8)
     if surplus:
         look_closer(body, _NACK, surplus)
-    if len(consumer) > MAX_CONSUMER_BYTES // 4:
-        check_consumer(consumer)
+    check_consumer(consumer)
     error = error or ""
     check_error(error)
     return _keep(_kept_nacks, body, (consumer, error))

@@ -174,3 +174,15 @@ def test_what_is_kept_aside_is_there_for_whoever_manages_its_queue(monkeypatch: 
     exhaust(table.broker.catalog.update(OWN, "other.renamed", None, table.now))
     assert table.post(f"/trash/{purged.number}/restore").status == 403
     assert table.post(f"/trash/{purged.number}/erase").status == 200
+
+
+# Verifies: API-0138
+def test_only_messages_count_against_the_limit_of_messages() -> None:
+    """Other requests use nothing up, and give nothing back."""
+    table = world([])
+    table.principal = principal("admin:*", limit=Limit(None, 2))
+    publish = {"queue": OWN, "priority": 1, "payload": "p"}
+    for _ in range(5):
+        nothing = table.post("/consume", {"consumer_id": "c", "queues": ["team.empty", "team.void"]})
+        assert (nothing.status, nothing.body) == (200, b"null")
+    assert [table.post("/publish", publish).status for _ in range(3)] == [200, 200, 429]

@@ -213,6 +213,31 @@ def test_a_page_is_of_limited_size(table: Table, state: str) -> None:
     assert all_ids(table, state=state, limit=100) == ids
 
 
+# Verifies: DLV-0052
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_page_has_its_size_to_the_byte(table: Table, over: int) -> None:
+    """The messages and the commas between them."""
+    size = SHOWN_BYTES // 2 - 500
+    one = len(table.run("GET", f"/queues/{queue_with(table, 'one', size, 1)}/messages").body) - len(EMPTY_PAGE)
+    fit, left = divmod(MAX_LIST_BYTES + 1, one + 1)
+    queue_with(table, "q", size, fit - 1)
+    publish(table, payload="x" * (size + left + over))
+    publish(table)
+    found, cursor = messages(table, limit=100)
+    assert len(found) == (fit if not over else fit - 1)
+    assert cursor is not None
+
+
+EMPTY_PAGE = b'{"messages":[],"cursor":null}'
+
+
+def queue_with(table: Table, name: str, octets: int, count: int) -> str:
+    """Make a queue of messages with so large payloads."""
+    for _ in range(count):
+        publish(table, payload="x" * octets, queue=name)
+    return name
+
+
 def test_a_page_takes_steps(table: Table) -> None:
     for _ in range(100):
         publish(table)

@@ -200,6 +200,18 @@ def test_trouble_first(table: Table) -> None:
     assert listed["totals"]["troubled"] == 3
 
 
+def test_among_queues_with_the_same_trouble_the_one_with_more_messages_comes_first(table: Table) -> None:
+    """Locked messages count as much as available ones."""
+    publish(table, "few", 2)
+    publish(table, "many", 4)
+    for _ in range(3):
+        table.post("/consume/many", {"consumer_id": "c"})
+    for queue, letters in (("dead", 1), ("deader", 2)):
+        for _ in range(letters):
+            bury(table, queue)
+    assert names(table, "sort=trouble&order=desc") == ["deader", "dead", "many", "few"]
+
+
 # Verifies: API-0070
 @pytest.mark.parametrize(
     ("query", "field"),

@@ -294,6 +294,10 @@ REPEATED: list[tuple[Callable[[bytes], Any], str, str]] = [
     ),
     (schema.consume_body, '{"consumer_id":"a","consumer_id":"b"}', "consumer_id"),
     (schema.consume_body, '{"consumer_id":"a","timeout_seconds":1,"timeout_seconds":1}', "timeout_seconds"),
+    *(
+        (schema.consume_body, '{"consumer_id":"a","timeout_seconds":1,"wait_seconds":1,?:2}'.replace("?", name), field)
+        for name, field in (('"timeout_seconds"', "timeout_seconds"), ('"wait_seconds"', "wait_seconds"))
+    ),
     (schema.settle_body, '{"consumer_id":"a","x":1,"consumer_id":"a"}', "consumer_id"),
     (schema.settle_batch_body, '{"consumer_id":"a","message_ids":["x"],"message_ids":[]}', "message_ids"),
     (schema.settle_batch_body, '{"consumer_id":"a","message_ids":[],"message_ids":["x"]}', "message_ids"),
@@ -338,6 +342,11 @@ def test_what_has_to_be_parsed_in_full_is_bounded(doubt: str) -> None:
             with pytest.raises(WrongShape, match="besides its known strings"):
                 schema.publish_body(body)
             assert schema.publish_body(body.replace(doubt.encode(), b'"x":1')) == ("q", 1, payload, 3)
+
+
+def test_an_escape_that_no_name_has_makes_no_doubt() -> None:
+    body = b'{"queue":"q","x":"\\u0001%b","priority":1,"payload":"p"}' % (b"x" * json_bodies.MAX_DOUBTFUL_BYTES)
+    assert schema.publish_body(body) == ("q", 1, "p", 3)
 
 
 def batch(ids: list[str], **more: Any) -> bytes:

@@ -222,6 +222,21 @@ def test_what_could_not_be_stored_never_leaves(world: World, peer: Peer) -> None
     peer.gone()
 
 
+# Verifies: WS-0011
+def test_what_could_not_be_stored_never_leaves_behind_its_subscribe(world: World, peer: Peer) -> None:
+    """It was delivered while the response to the subscribe waited for the store."""
+    world.publish("jobs")
+    burst = peer.session.receive([json.dumps(subscribe())])
+    assert not peer.session.run(burst, world.broker, world.now, 128)
+    world.dispatch()
+    assert len(peer.session.outbox.unsent) == 1
+    world.dispatcher.clear()
+    assert peer.session.take() == []
+    peer.session.finish(burst)
+    assert peer.read() == [OK]
+    assert peer.session.outbox.size == 0
+
+
 def test_names_are_remembered_within_bounds(world: World, peer: Peer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ws_session, "MAX_DELIVERED_FROM", 3)
     for number in range(10):
@@ -324,3 +339,15 @@ def test_logs_end_with_the_connection(world: World, peer: Peer) -> None:
     peer.ask({"type": "subscribe-logs"})
     peer.gone()
     assert world.ring.listeners == []
+
+
+# Verifies: WS-0018
+def test_a_peer_that_does_not_read_gets_no_more_of_the_log_than_there_is_room_for(world: World, peer: Peer) -> None:
+    peer.ask(subscribe(), {"type": "subscribe-logs"})
+    for _ in range(4):
+        world.publish("jobs", "x" * (ROOM_BYTES // 4))
+    world.ring.write(10)
+    waiting = peer.session.outbox.size
+    assert len(peer.session.take()) == 1
+    assert peer.session.outbox.size == waiting
+    assert [frame["type"] for frame in peer.read()] == ["deliver"] * 3 + ["log"] * 10

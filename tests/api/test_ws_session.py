@@ -349,8 +349,10 @@ def test_binary_closes_with_1003(peer: Peer) -> None:
 def test_oversize_closes_with_1009(peer: Peer) -> None:
     overhead = len(json.dumps(publish(payload="")))
     assert peer.ask(publish(payload="x" * (MAX_FRAME_BYTES - overhead)))[0]["type"] == "ok"
-    assert peer.ask('{"payload":"' + "ü" * (MAX_FRAME_BYTES // 2) + '"}') == []
-    assert peer.session.close_code == 1009
+    for character in "xü\U0001f600":
+        other = Peer(peer.world)
+        assert other.ask('{"payload":"' + character * (MAX_FRAME_BYTES // len(character.encode())) + '"}') == []
+        assert other.session.close_code == 1009
 
 
 def test_a_lock_that_ends_wakes_the_next_subscriber(world: World, peer: Peer) -> None:
@@ -399,12 +401,15 @@ def test_a_burst_that_was_not_stored(world: World, peer: Peer) -> None:
 
 # Verifies: WS-0011
 def test_a_burst_that_failed_half_way(world: World, peer: Peer) -> None:
-    burst = peer.session.receive([json.dumps(publish(req_id=str(number))) for number in range(10)])
-    assert peer.session.run(burst, world.broker, world.now, 4)
+    """What did not run gets an error as well, also where it would have changed nothing."""
+    requests = [publish(), {"type": "unsubscribe", "queue": "jobs"}] * 5
+    burst = peer.session.receive([json.dumps(each | {"req_id": str(at)}) for at, each in enumerate(requests)])
+    assert peer.session.run(burst, world.broker, world.now, 5)
     peer.session.fail(burst, DiskFull("no space left"))
     frames = peer.read()
     assert [frame["req_id"] for frame in frames] == [str(number) for number in range(10)]
-    assert {frame["code"] for frame in frames} == {"storage_error"}
+    assert [frame["type"] for frame in frames] == ["error", "ok", "error", "ok", *["error"] * 6]
+    assert {frame["code"] for frame in frames if frame["type"] == "error"} == {"storage_error"}
 
 
 @pytest.mark.parametrize(
