@@ -194,7 +194,7 @@ def _read_block(block: bytes, http11: bool) -> HeaderBlock:
     if not _BLOCK.fullmatch(block):
         raise BadRequest("The headers can't be read")
     values: dict[bytes, list[bytes]] = {}
-    for line in block[2:-4].split(b"\r\n") if len(block) > 4 else ():
+    for line in block[2:-4].split(b"\r\n"):
         name, _, value = line.partition(b":")
         name = name.lower()
         if name in values:

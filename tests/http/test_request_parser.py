@@ -72,6 +72,7 @@ READ = {
     "publish": (PUBLISH, [("publish", b"{}", True, True)]),
     "two": (PUBLISH + HEALTH, [("publish", b"{}", True, True), ("health", b"", True, True)]),
     "after empty lines": (b"\r\n\r\n" + HEALTH + b"\r\n" + HEALTH, [("health", b"", True, True)] * 2),
+    "after the most empty lines": ((b"\r\n" * MAX_EMPTY_LINES + HEALTH) * 2, [("health", b"", True, True)] * 2),
     "an unknown path": (NOTHING + HEALTH, [("NotFound", b"", False, False), ("health", b"", True, True)]),
     "chunked": (HEALTH + CHUNKED + HEALTH, [("health", b"", True, True), (False, CHUNKED + HEALTH)]),
     "a file": (b"\r\n" + STATIC + HEALTH, [(False, STATIC + HEALTH)]),
@@ -194,6 +195,17 @@ def test_a_request_that_came_alone_precedes_no_preface() -> None:
     assert read_batchable_call(HEALTH, LINES) is not None
     parser.request_read()
     parser.feed(HTTP2_PREFACE)
+    with pytest.raises(BadRequest):
+        parser.next()
+
+
+def test_empty_lines_are_counted_from_one_request_to_the_next() -> None:
+    parser = RequestParser(LINES)
+    for _ in range(2):
+        parser.feed(b"\r\n" * MAX_EMPTY_LINES)
+        assert parser.next() is None
+        parser.request_read()
+    parser.feed(b"\r\n" * (MAX_EMPTY_LINES + 1))
     with pytest.raises(BadRequest):
         parser.next()
 

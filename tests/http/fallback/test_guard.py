@@ -13,6 +13,7 @@ from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.share import ConnectionShare
 from qrusty_trio.http.header_block import HTTP2_PREFACE, SEND_SECONDS
 from tests.http.web import context_for, make_engine
+from tests.http.ws_raw import upgrade
 
 
 def guarded(sock: socket.socket) -> GuardedStream:
@@ -95,8 +96,20 @@ CHUNKED = b"POST /publish HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r
         (CHUNKED + b"}\r\n0\r\n\r\n", False),
         (WHOLE + b"GET /health HT", False),
         (HTTP2_PREFACE + b"\x00", False),
+        (upgrade() + b"\x81", False),
     ],
-    ids=["idle", "head", "whole", "body", "chunk", "chunks", "whole chunks", "behind one in hand", "HTTP/2"],
+    ids=[
+        "idle",
+        "head",
+        "whole",
+        "body",
+        "chunk",
+        "chunks",
+        "whole chunks",
+        "behind one in hand",
+        "HTTP/2",
+        "WebSocket",
+    ],
 )
 @pytest.mark.parametrize("stops", [True, False], ids=["stops", "runs"])
 async def test_the_rest_of_a_request_is_not_waited_for_when_the_server_stops(
