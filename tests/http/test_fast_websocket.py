@@ -149,8 +149,14 @@ async def test_control_frames_leave_with_the_next_send() -> None:
 # Verifies: WS-0025
 @pytest.mark.parametrize(
     ("before", "waits_for_the_peer"),
-    [(b"", True), (frame(TEXT, b"a"), True), (frame(TEXT, b"a", fin=False), True), (head(TEXT, 5) + b"a", False)],
-    ids=["nothing", "a frame", "half a message", "half a frame"],
+    [
+        (b"", True),
+        (frame(TEXT, b"a"), True),
+        *((frame(BINARY, bytes(size)), True) for size in (10, 125, 126, 65535, 65536)),
+        (frame(TEXT, b"a", fin=False), True),
+        (head(TEXT, 5) + b"a", False),
+    ],
+    ids=["nothing", "text", "10", "125", "126", "65535", "65536", "half a message", "half a frame"],
 )
 async def test_a_close_waits_for_that_of_the_peer_unless_a_frame_is_not_complete(
     before: bytes, waits_for_the_peer: bool

@@ -102,9 +102,13 @@ def block_of(number: int, *more: bytes) -> bytes:
 
 
 # Verifies: API-0044, API-0078
-def test_ids_that_change_take_no_room_in_the_cache() -> None:
+@pytest.mark.parametrize("first", [False, True])
+def test_ids_that_change_take_no_room_in_the_cache(first: bool) -> None:
     for number in range(1, 100):
-        found = read_batchable_block(block_of(number))
+        block = block_of(number)
+        if first:
+            block = b"\r\n".join(sorted(block[2:-4].split(b"\r\n"), reverse=True)).join([b"\r\n", b"\r\n\r\n"])
+        found = read_batchable_block(block)
         assert found is not None
         assert found.batchable
         assert found.identity == Identity(b"%d" % number, b"00-%032x-%016x-01" % (number, number))
