@@ -217,8 +217,6 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
     browser = _browser(values, hosts)
     upgrade = (_single(values, b"upgrade", "Upgrade") or "").lower()
     plain = not (chunked or upgrade or b"expect" in values)
-    request_ids, traceparents = values.get(b"x-request-id"), values.get(b"traceparent")
-    identified = request_ids is not None or traceparents is not None
     session = read_session(values.get(b"cookie", ()))
     return HeaderBlock(
         length=length,
@@ -233,7 +231,7 @@ def _interpret(values: dict[bytes, list[bytes]], http11: bool) -> HeaderBlock:
         none_match=b", ".join(values.get(b"if-none-match", ())).decode("latin-1"),
         takes_gzip=accepts_gzip(b",".join(values.get(b"accept-encoding", ())).decode("latin-1")),
         plain=plain,
-        identity=read_identity(request_ids, traceparents) if identified else None,
+        identity=read_identity(values.get(b"x-request-id"), values.get(b"traceparent")),
         authorization=b", ".join(values.get(b"authorization", ())),
         session=session,
         batchable=plain and keep_alive and browser is None and not session,
@@ -270,7 +268,7 @@ def check_host_header(host: bytes) -> None:
 def _browser(values: dict[bytes, list[bytes]], hosts: list[bytes]) -> Browser | None:
     origin = _single(values, b"origin", "Origin")
     site = _single(values, b"sec-fetch-site", "Sec-Fetch-Site")
-    if origin is None and site is None and not any(name.startswith(b"sec-fetch-") for name in values):
+    if origin is None and not any(name.startswith(b"sec-fetch-") for name in values):
         return None
     return Browser(hosts[0].decode("latin-1") if hosts else "", origin, site)
 
@@ -303,11 +301,11 @@ def _settings_fault(values: list[bytes]) -> str:
     try:
         if not _BASE64URL.fullmatch(values[0]):
             raise ValueError
-        payload = base64.urlsafe_b64decode(values[0] + b"=" * (-len(values[0]) % 4))
-        settings = list(struct.iter_unpack(">HI", payload))
+        # Whole settings have six bytes each, which need no padding.
+        settings = list(struct.iter_unpack(">HI", base64.urlsafe_b64decode(values[0])))
     except (ValueError, struct.error):
         return "HTTP2-Settings must be the payload of a SETTINGS frame in base64url"
-    if any(value not in _SETTINGS.get(name, range(2**32)) for name, value in settings):
+    if any(name in _SETTINGS and value not in _SETTINGS[name] for name, value in settings):
         return "HTTP2-Settings has a value that its setting can't have"
     return ""
 
