@@ -90,9 +90,9 @@ async def serve_fast_websocket(
     try:
         rest, traceparents = b"", list[str]()
         principal = None
-        with trio.move_on_after(HANDSHAKE_SECONDS):
+        with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
             rest, principal, traceparents = await _handshake(stream, data, protocol, services, peer)
-        if protocol.state is not OPEN:
+        if scope.cancelled_caught or protocol.state is not OPEN:
             return
         transport = FastWebSocketTransport(stream, protocol, services.budget)
         transport.first = rest

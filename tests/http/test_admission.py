@@ -21,6 +21,7 @@ from qrusty_trio.addresses import Address, UnixAddress
 from qrusty_trio.http import peers
 from qrusty_trio.http.admission import HEADER_SECONDS, Admission
 from qrusty_trio.http.peers import peer_at, peer_of
+from qrusty_trio.http.proxy_header import BadProxyHeader
 from tests.certificates import client_context, server_context
 from tests.http.test_proxy_header import v2
 from tests.http.web import PATHS, Client, running
@@ -110,6 +111,40 @@ def test_the_names_of_an_address(host: str, name: str, counts_as: str) -> None:
     peer = peer_at(host, 5)
     assert (peer.name, peer.port, peer.counts_as) == (name, 5, counts_as)
     assert peer._replace(counted=False).counts_as == ""
+
+
+async def test_a_peer_that_is_not_known() -> None:
+    assert peers.current() is peers.UNKNOWN
+    assert peers.UNKNOWN == ("", 0, "", "-", True)
+    with trio.socket.socket() as sock:
+        assert peer_of(trio.SocketStream(sock)) is peers.UNKNOWN, "it is gone"
+
+
+# Verifies: API-0163
+async def test_when_the_server_stops_no_header_is_waited_for(caplog: pytest.LogCaptureFixture) -> None:
+    admission = Admission(trusted=LOOPBACK)
+    for _ in range(2):
+        ours, theirs = trio.socket.socketpair()
+        with ours, theirs:
+            async with trio.open_nursery() as nursery:
+
+                async def wait(stream: trio.SocketStream) -> None:
+                    with pytest.raises(BadProxyHeader, match="in time"):
+                        await admission.announced(stream, peers.UNKNOWN)
+
+                nursery.start_soon(wait, trio.SocketStream(ours))
+                await trio.testing.wait_all_tasks_blocked()
+                admission.stop()
+    assert admission.refused == 0
+    assert not caplog.messages
+
+
+# Verifies: API-0163
+async def test_a_connection_that_breaks_before_its_header(caplog: pytest.LogCaptureFixture) -> None:
+    admission = Admission(trusted=LOOPBACK)
+    with trio.socket.socket() as sock, pytest.raises(BadProxyHeader, match="broke"):
+        await admission.announced(trio.SocketStream(sock), peers.UNKNOWN)
+    assert admission.refused == len(caplog.messages) == 1
 
 
 # Verifies: API-0162

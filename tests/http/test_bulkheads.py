@@ -7,14 +7,20 @@ import struct
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 from hpack import Encoder
 
+from qrusty_trio.api.call import Call
+from qrusty_trio.http import batching
 from qrusty_trio.http.bulkheads import PERIOD_SECONDS, TRACEBACKS, Bulkheads
+from qrusty_trio.http.request_parser import read_batchable_call
 from qrusty_trio.server.supervisor import Server
+from tests.http.web import request as web_request
+from tests.http.web import running as web_running
 from tests.server.running import running, settings_for, until_ready
 
 PATIENCE = 60
@@ -252,6 +258,22 @@ async def gone(server: Server) -> bool:
         while server.engine.sessions.everyone():  # noqa: ASYNC110  # no event tells of it
             await trio.sleep(0.01)
     return True
+
+
+# Verifies: SYS-0009
+async def test_a_request_that_fails_to_be_read_ends_its_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(data: bytes, *rest: Any) -> Call | None:
+        if b"/nothing" in data:
+            raise ValueError("odd")
+        return read_batchable_call(data, *rest)
+
+    monkeypatch.setattr(batching, "read_batchable_call", fail)
+    async with web_running(True) as web, web.client() as other, web.client() as client:
+        for _ in range(2):
+            assert (await other.ask("GET", "/health")).status == 200
+            await client.send(web_request("GET", "/nothing"))
+            assert await client.ended()
+        assert web.context.bulkheads.failures == 1
 
 
 # Verifies: WS-0030

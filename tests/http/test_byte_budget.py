@@ -208,6 +208,22 @@ async def test_room_is_given_in_turn_and_to_those_who_are_still_there() -> None:
 
 
 # Verifies: API-0040
+async def test_who_leaves_as_its_turn_comes_takes_nothing() -> None:
+    budget = Budget(100_000)
+    first, second, third = Holding(budget), Holding(budget), Holding(budget)
+    first.set(100_000)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as waiting, trio.open_nursery() as leaving:
+            leaving.start_soon(second.reserve, 60_000)
+            await trio.testing.wait_all_tasks_blocked()
+            waiting.start_soon(third.reserve, 50_000)
+            await trio.testing.wait_all_tasks_blocked()
+            leaving.cancel_scope.cancel()
+            first.set(0)
+    assert (second.held, third.held, budget.held) == (0, 50_000, 50_000)
+
+
+# Verifies: API-0040
 async def test_while_anyone_waits_nobody_else_gets_room() -> None:
     budget = Budget(10 * LARGE_BYTES)
     first, second = Holding(budget), Holding(budget)

@@ -182,6 +182,24 @@ async def test_a_server_that_stops_waits_for_no_handshake(web: Web, caplog: pyte
     assert told(caplog) == []
 
 
+# Verifies: API-0181
+async def test_a_handshake_after_the_stop_comes_to_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    shakes = Handshakes(client_context)
+    for _ in range(2):
+        ours, theirs = trio.socket.socketpair()
+        with theirs:
+            async with trio.open_nursery() as nursery:
+
+                async def secure(stream: trio.SocketStream) -> None:
+                    assert await shakes.secure(stream, "somebody") is None
+                    assert stream.socket.fileno() < 0, "it is closed"
+
+                nursery.start_soon(secure, trio.SocketStream(ours))
+                await trio.testing.wait_all_tasks_blocked()
+                shakes.stop()
+    assert told(caplog) == []
+
+
 # Verifies: SYS-0040
 async def test_an_old_version_is_refused(web: Web) -> None:
     context = client_context()

@@ -144,6 +144,11 @@ async def test_preflights_say_what_the_request_would_be_told(fast_path: bool) ->
             response = await client.response()
             if headers["Origin"] == ALLOWED and changes == OK:
                 assert (response.status, response.headers["access-control-allow-origin"]) == (204, ALLOWED)
+                methods = {operation.method for operation in OPERATIONS}
+                assert set(response.headers["access-control-allow-methods"].split(", ")) == methods
+                assert response.headers["access-control-allow-headers"] == "Content-Type"
+                assert response.headers["access-control-max-age"] == "600"
+                assert "content-type" not in response.headers
                 continue
             assert "access-control-allow-origin" not in response.headers or headers["Origin"] == ALLOWED
             assert response.status == (405 if changes == OK else 403)

@@ -254,6 +254,7 @@ def test_what_the_connection_itself_has_to_read(name: str) -> None:
 
 def test_a_body_passes_piece_by_piece_and_no_further() -> None:
     reader, buffer = LengthReader(5), Buffer()
+    assert len(buffer) == 0
     assert reader.read(buffer) is None
     buffer.feed(b"ab")
     assert (reader.read(buffer), reader.read(buffer), reader.done) == (b"ab", None, False)

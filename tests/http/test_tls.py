@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -300,6 +302,59 @@ async def test_a_stream_that_is_used_wrongly(fast_path: bool, tmp_path: Path) ->
     with pytest.raises(trio.ClosedResourceError):
         await ours.send_all(b"x")
     await theirs.stream.aclose()
+
+
+async def test_a_record_is_waited_for_until_it_is_whole(fast_path: bool, tmp_path: Path) -> None:
+    ours, theirs = await _pair(tmp_path)
+    theirs.put(b"abc")
+    record = theirs.outgoing.read()
+    found: list[bytes] = []
+
+    async def receive() -> None:
+        found.append(await ours.receive_some())
+
+    async with ours, theirs.stream, trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        for cut in (2, 4, len(record) - 2):
+            await theirs.stream.send_all(record[cut - 2 : cut] if cut < 5 else record[4:-1])
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert not found
+        await theirs.stream.send_all(record[-1:])
+        with trio.fail_after(PATIENCE):
+            while not found:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+        assert found == [b"abc"]
+
+
+async def test_a_socket_that_takes_nothing_more_is_waited_for(fast_path: bool, tmp_path: Path) -> None:
+    ours, theirs = await _pair(tmp_path)
+    sent, data = 0, b"x" * 8_000_000
+    async with ours, theirs.stream:
+        while taken := ours.write_now(data[sent:]):
+            sent += taken
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ours.wait_send_all_might_not_block)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            assert nursery.child_tasks
+            nursery.start_soon(ours.send_all, data[sent:])
+            received = 0
+            with trio.fail_after(PATIENCE):
+                while received < len(data):
+                    part = await theirs.read()
+                    assert part == b"x" * len(part)
+                    received += len(part)
+        assert received == len(data)
+
+
+async def test_a_peer_that_resets_the_connection(fast_path: bool, tmp_path: Path) -> None:
+    ours, theirs = await _pair(tmp_path)
+    theirs.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    await theirs.stream.aclose()
+    async with ours:
+        with pytest.raises(trio.BrokenResourceError, match="TLS"):
+            await ours.receive_some()
+        with pytest.raises(trio.BrokenResourceError):
+            await ours.send_all(b"x")
 
 
 # Verifies: API-0186

@@ -9,9 +9,11 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
+from qrusty_trio.http.byte_budget import Budget, Holding
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.share import ConnectionShare
 from qrusty_trio.http.header_block import HTTP2_PREFACE, SEND_SECONDS
+from qrusty_trio.http.pauses import EventPause
 from tests.http.web import context_for, make_engine
 from tests.http.ws_raw import upgrade
 
@@ -77,6 +79,20 @@ async def test_a_send_to_a_peer_that_takes_nothing_ends_with_the_connection(
                 await guard.send_all(b"a response")
         assert trio.current_time() - begun == (0 if takes else SEND_SECONDS)
         assert guard.end.broken is guard.end.scope.cancel_called is not takes
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_a_call_does_not_wait_for_a_peer_that_has_closed(closed: bool) -> None:
+    ours, theirs = socket.socketpair()
+    guard = guarded(ours)
+    with theirs:
+        guard.end.peer_closed = closed
+        pause = EventPause(Holding(Budget()))
+        guard.watch_end(pause)
+        assert pause.over is closed
+        guard.requests.give_up()
+        assert pause.over
+        await guard.aclose()
 
 
 WHOLE = b"POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"

@@ -25,7 +25,8 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import TrioSingleTask, WorkerContext
 from wsproto.connection import Connection, ConnectionState, ConnectionType
 
-from qrusty_trio.http.fallback.hypercorn import make_config
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
+from qrusty_trio.http.fallback.hypercorn import QUEUED_MESSAGES, make_config
 from qrusty_trio.http.fallback.websocket_stream import WebSocketStream
 from qrusty_trio.http.header_block import HTTP2_PREFACE, IDLE_SECONDS, MAX_HEADER_BYTES
 from tests.http.web import PATHS, request, running
@@ -69,6 +70,10 @@ def test_settings_that_hypercorn_knows() -> None:
     assert config.h11_max_incomplete_size == MAX_HEADER_BYTES
     assert config.keep_alive_timeout == IDLE_SECONDS
     assert config.websocket_ping_interval == 7
+    assert config.websocket_max_message_size == MAX_FRAME_BYTES
+    assert config.max_app_queue_size == QUEUED_MESSAGES
+    assert config.keep_alive_max_requests > 10**9
+    assert not config.include_server_header
     assert config.log.access_logger is None
     assert config.log.error_logger is logging.getLogger("qrusty_trio.http.hypercorn")
 

@@ -32,7 +32,7 @@ class Ended:
 
 def progress_of(share: ConnectionShare | None = None) -> tuple[PeerProgress, Ended]:
     ended = Ended()
-    return PeerProgress(None, share or ConnectionShare(Budget(), Budget()), ended, 100.0), ended
+    return PeerProgress("a socket", share or ConnectionShare(Budget(), Budget()), ended, 100.0), ended
 
 
 def speaks_http2(progress: PeerProgress) -> bool:
@@ -62,6 +62,7 @@ def test_each_pause_is_asked() -> None:
 # Verifies: API-0034
 def test_a_header_block_has_its_time_from_its_first_byte() -> None:
     progress, _ = progress_of()
+    assert progress.socket == "a socket"
     assert (progress.last_heard, progress.header_deadline) == (100.0, 100.0 + HEADER_SECONDS)
     progress.received(b"GET", False, 150.0)
     assert (progress.last_heard, progress.header_deadline) == (150.0, 150.0 + HEADER_SECONDS)
@@ -116,6 +117,8 @@ def test_http_2_that_begins_with_its_preface() -> None:
 def test_hypercorn_that_neither_reads_nor_sends(last: str) -> None:
     progress, _ = progress_of()
     progress.watch_http2(100.0)
+    assert progress.stalled(100 + SEND_SECONDS - 1, 0, False) is None
+    assert progress.stalled(100 + SEND_SECONDS, 0, False) is not None
     if last == "read":
         progress.read_ended(110.0)
     else:
@@ -146,5 +149,5 @@ def test_http_2_by_an_upgrade_begins_behind_its_answer(answer: bytes, is_http2: 
         progress.passed(HTTP2_PREFACE + GET.replace(b"\x01x", b"\x03x"), 102.0)
         progress.sent(frame(0, b"x", END_STREAM, 3), 103.0)
         assert ended.streams == [(3, True)]
-    progress.sent(answer, 104.0)
+    progress.sent(b"HTTP/1.1 101 \r\nupgrade: websocket\r\n\r\n", 104.0)
     assert speaks_http2(progress) is is_http2

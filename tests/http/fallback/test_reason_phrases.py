@@ -16,6 +16,7 @@ def test_the_first_bytes_of_each_response_get_it() -> None:
         for body in (line, b"HTTP/1.1 100 \r\n", b"HTTP/1.1 101 \r\n"):
             assert phrases.complete(body) == body, "it is in the body"
         phrases.response_ended()
+        assert phrases.complete(b"HTTP/1.1 100 \r\n") == b"HTTP/1.1 100 Continue\r\n", "before the next one"
 
 
 @pytest.mark.parametrize(("status", "phrase"), [(100, b"Continue"), (101, b"Switching Protocols")])
