@@ -173,9 +173,6 @@ def _take_apart(protocol: ServerProtocol) -> None:
     """
     protocol.parser.close()
     protocol.parser_exc = protocol.handshake_exc = None
-    protocol.reader.discard()
-    protocol.events = []
-    vars(protocol).pop("parser")
 
 
 _DELIVERY = re.compile(rb'\{"type":"deliver","queue":("(?:[^"\\]|\\.)*"),"id":"([^"]*)"').match

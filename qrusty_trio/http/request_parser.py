@@ -264,7 +264,6 @@ class RequestParser:
                 raise body_too_large()
         self._begun = None
         if length := request.block.length:
-            self.missing = 0
             end = buffer.position + length
             if end > len(buffer.data):
                 # It is incomplete, or a part of it is among the pieces that came later.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from qrusty_trio.api.operations import MAX_BODY_BYTES
 from qrusty_trio.errors import BadRequest, BodyTooLarge, QrustyError
@@ -140,6 +142,7 @@ def test_the_longest_header_block() -> None:
     start, end = b"GET /health HTTP/1.1\r\n" + HOST + b"X: ", b"\r\n\r\n"
     whole = start + b"x" * (MAX_HEADER_BYTES - len(start + end)) + end
     assert outcome([whole]) == [("health", b"", True, True)]
+    assert outcome([HEALTH + whole]) == [("health", b"", True, True)] * 2
     (refused,) = outcome([whole.replace(b"X: ", b"X: x")])
     assert isinstance(refused, tuple)
     assert refused[0] is HeadersTooLarge
@@ -152,8 +155,22 @@ def test_a_preface_that_is_broken_off_is_no_request(length: int) -> None:
     assert outcome([HTTP2_PREFACE[:length]], ended=True) == expected
 
 
+def test_a_preface_is_known_before_anything_follows_it() -> None:
+    assert outcome([HTTP2_PREFACE]) == [(False, HTTP2_PREFACE)]
+
+
+@pytest.mark.parametrize(
+    "beginning", [b"GET /health HTTP/1.1\n", b"GET /health HTTP/1.1\r\nHost: a\n", b"get", b"\x00"]
+)
+def test_what_cannot_become_a_request_is_not_waited_for(beginning: bytes) -> None:
+    (refused,) = outcome([beginning])
+    assert isinstance(refused, tuple)
+    assert refused[0] is BadRequest
+
+
 def test_what_is_missing_of_a_body() -> None:
     parser = RequestParser(LINES)
+    assert parser.missing == 0
     parser.feed(PUBLISH[:-2])
     assert parser.next() is None
     assert parser.missing == 2
@@ -200,6 +217,9 @@ def test_a_request_that_came_alone_precedes_no_preface() -> None:
 
 
 def test_empty_lines_are_counted_from_one_request_to_the_next() -> None:
+    (refused,) = outcome([b"\r\n" * (MAX_EMPTY_LINES + 1)])
+    assert isinstance(refused, tuple)
+    assert refused[0] is BadRequest
     parser = RequestParser(LINES)
     for _ in range(2):
         parser.feed(b"\r\n" * MAX_EMPTY_LINES)
@@ -250,6 +270,31 @@ NOT_BATCHABLE = {
 def test_what_the_connection_itself_has_to_read(name: str) -> None:
     for _ in range(3):
         assert read_batchable_call(NOT_BATCHABLE[name], LINES) is None
+
+
+@given(st.lists(st.one_of(st.binary(min_size=1, max_size=4), st.integers(0, 6), st.sampled_from(["skip", "gather"]))))
+@example([b"ab", b"cd", "skip", b"ef"])
+def test_a_buffer_gives_what_it_was_fed_in_order(steps: list[bytes | int | str]) -> None:
+    buffer, expected = Buffer(), b""
+    for step in steps:
+        if isinstance(step, bytes):
+            buffer.feed(step)
+            expected += step
+        elif isinstance(step, int):
+            assert buffer.take(step) == expected[:step]
+            expected = expected[step:]
+        elif step == "skip":
+            expected = expected[len(buffer.data) - buffer.position :]
+            buffer.position = len(buffer.data)
+        else:
+            buffer.gather()
+            assert buffer.data[buffer.position :] == expected
+        assert len(buffer) == len(expected)
+    assert not buffer.ended
+    assert buffer.take_all() == expected
+    assert (len(buffer), buffer.data, buffer.position) == (0, b"", 0)
+    buffer.feed(b"")
+    assert buffer.ended
 
 
 def test_a_body_passes_piece_by_piece_and_no_further() -> None:

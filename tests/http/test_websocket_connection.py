@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -13,10 +15,13 @@ from typing import Any
 import pytest
 import trio
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
+from websockets.server import ServerProtocol
 
 from qrusty_trio.access.access import Access
 from qrusty_trio.access.tokens_file import read_tokens
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.http import fast_websocket
 from qrusty_trio.http.access_log import AccessLog
 from qrusty_trio.http.fast_websocket import HANDSHAKE_SECONDS, serve_fast_websocket
 from qrusty_trio.http.websocket import WebSocketServices
@@ -25,7 +30,7 @@ from qrusty_trio.logs import AccessFormat, LogRing
 from qrusty_trio.server.engine import Engine
 from tests.access.guarded import TokenBook
 from tests.http.web import make_engine
-from tests.http.ws_raw import BINARY, CLOSE, Raw, frame, request, upgrade
+from tests.http.ws_raw import BINARY, CLOSE, TEXT, Raw, frame, head, request, upgrade
 
 
 @pytest.fixture
@@ -121,6 +126,44 @@ async def test_a_token_that_does_not_come_in_time(engine: Engine, tmp_path: Path
         assert await peer.ended()
 
 
+# Verifies: WS-0030
+async def test_what_came_with_the_handshake_is_served(engine: Engine) -> None:
+    first = request(type="unsubscribe", queue="jobs")
+    async with served(engine, services_of(engine), upgrade() + first + first[:3]) as peer:
+        assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+        await peer.send(first[3:])
+        assert [(await peer.read()).json() for _ in range(2)] == [{"type": "ok"}] * 2
+
+
+# Verifies: WS-0032
+@pytest.mark.parametrize(
+    "sent",
+    [b"", frame(CLOSE, b"\x03\xe8"), head(TEXT, MAX_FRAME_BYTES + 1), head(TEXT, 1000) + b"x" * 10, b"\x81\x01\xff"],
+    ids=["nothing", "close", "too big", "half a frame", "no mask"],
+)
+async def test_nothing_is_left_of_it_for_the_garbage_collector(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    made: list[weakref.ref[ServerProtocol]] = []
+
+    class Watched(ServerProtocol):
+        def __init__(self, **options: Any) -> None:
+            super().__init__(**options)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(fast_websocket, "ServerProtocol", Watched)
+    gc.collect()
+    gc.disable()
+    try:
+        async with served(engine, services_of(engine)) as peer:
+            if sent:
+                await peer.send(sent)
+                await wait_all_tasks_blocked()
+        assert [each() for each in made] == [None]
+    finally:
+        gc.enable()
+
+
 # Verifies: WS-0031
 @pytest.mark.parametrize(
     ("handshake", "code"),
@@ -131,15 +174,26 @@ async def test_a_token_that_does_not_come_in_time(engine: Engine, tmp_path: Path
     ids=["odd", "many"],
 )
 async def test_what_the_library_refuses(engine: Engine, handshake: bytes, code: str) -> None:
-    async with served(engine, services_of(engine), handshake) as peer:
-        head = await peer.head()
-        assert head.startswith(b"HTTP/1.1 400 Bad Request\r\n")
-        assert b"\r\nConnection: close" in head
-        length = int(head.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
+    log = Unused()
+    async with served(engine, services_of(engine, access=log), handshake) as peer:
+        answer = await peer.head()
+        assert answer.startswith(b"HTTP/1.1 400 Bad Request\r\n")
+        assert b"\r\nConnection: close" in answer
+        length = int(answer.partition(b"Content-Length: ")[2].partition(b"\r\n")[0])
         refusal = json.loads(await peer.body(length))
         assert refusal["code"] == code
         assert refusal["error"] == refusal["error"].strip() != ""
         assert await peer.stream.receive_some() == b""
+    assert not log.used, "there was no WebSocket"
+
+
+class Unused:
+    """An access log that nothing is written to."""
+
+    used = False
+
+    def websocket(self, *args: object) -> None:
+        self.used = True
 
 
 class Full(trio.abc.SendStream):
@@ -168,7 +222,8 @@ async def test_a_peer_that_does_not_take_the_response_is_let_go(engine: Engine, 
 async def test_one_too_many_is_told_and_not_waited_for(
     engine: Engine, autojump_clock: MockClock, answers: bool
 ) -> None:
-    services = services_of(engine)
+    log = Unused()
+    services = services_of(engine, access=log)
     ours, theirs = memory_stream_pair()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(partial(serve_fast_websocket, ours, upgrade(), services, overloaded=True))
@@ -181,3 +236,4 @@ async def test_one_too_many_is_told_and_not_waited_for(
         if answers:
             await peer.send(frame(CLOSE))
         assert await peer.ended()
+    assert not log.used, "it was not served"

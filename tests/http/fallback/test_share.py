@@ -40,9 +40,14 @@ async def test_a_small_body_needs_no_room_and_a_larger_one_does(http2: bool) -> 
     assert received.held == 0
     assert await receive(share, [LAST, SMALL]) == [LAST, SMALL]
     assert received.held == MAX_BODY_BYTES
-    share.check()
-    share.close()
-    assert received.held == 0
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Holding(received).reserve, LIMIT)
+        await wait_all_tasks_blocked()
+        assert await receive(share, [SMALL]) == [SMALL], "it has its room, whoever waits"
+        assert received.held == MAX_BODY_BYTES
+        share.check()
+        share.close()
+    assert received.held == LIMIT
 
 
 # Verifies: API-0040

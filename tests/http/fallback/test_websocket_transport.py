@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +17,8 @@ from trio.testing import wait_all_tasks_blocked
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection
 
+from qrusty_trio.access.access import Access
+from qrusty_trio.access.tokens_file import read_tokens
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.http.fallback import websocket as module
@@ -25,10 +29,13 @@ from qrusty_trio.http.fallback.websocket import (
     UNSEEN_COPIES,
     HypercornStream,
     QuartWebSocketTransport,
+    serve_quart_websocket,
 )
 from qrusty_trio.http.fallback.websocket_stream import LastMessage
 from qrusty_trio.http.pipe import ConnectionLost
+from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.http.websocket_transport import Finished
+from tests.access.guarded import TokenBook
 
 
 class Talk:
@@ -41,6 +48,7 @@ class Talk:
         self.seen: list[tuple[bool, int]] = []
         """Of each text that was sent: whether the transport was sending, and what it held."""
         self.closed: tuple[int, str] | None = None
+        self.headers: dict[str, str] = {}
         self.scope = {"http_version": "1.1"}
         self.transport: QuartWebSocketTransport
 
@@ -82,6 +90,33 @@ async def collecting(talk: Talk, budget: Budget | None = None) -> AsyncIterator[
         nursery.cancel_scope.cancel()
 
 
+def services_of(path: Path) -> WebSocketServices:
+    book = TokenBook(path / "tokens")
+    book.add("boss", "admin:*")
+    nothing: Any = None
+    tokens = Access(read_tokens(book.path.read_bytes()), lambda: 0)
+    return WebSocketServices(nothing, nothing, nothing, nothing, 30, 10, tokens=tokens)
+
+
+# Verifies: WS-0050, WS-0031
+@pytest.mark.parametrize(
+    ("headers", "status", "code", "asks"),
+    [
+        ({"Authorization": "Bearer wrong"}, 401, "unauthenticated", "Bearer"),
+        ({"Host": "localhost", "Origin": "http://elsewhere"}, 403, "origin_not_allowed", None),
+    ],
+)
+async def test_a_handshake_that_is_refused(
+    talk: Talk, tmp_path: Path, headers: dict[str, str], status: int, code: str, asks: str | None
+) -> None:
+    talk.headers = headers
+    response = await serve_quart_websocket(services_of(tmp_path))
+    assert response is not None
+    assert (response.status_code, response.content_type) == (status, "application/json")
+    assert response.headers.get("WWW-Authenticate") == asks
+    assert json.loads(await response.get_data())["code"] == code
+
+
 class Under:
     """A stream of Hypercorn's."""
 
@@ -119,6 +154,7 @@ def test_what_is_not_known_without_hypercorn(talk: Talk) -> None:
     assert (transport.farewell(), transport.last_heard, transport.held) == (Ending.LOST, math.inf, 0)
     assert (transport.unread(), transport.acked(), transport.control_bytes()) == (0, 0, 0)
     assert not transport.pause()
+    assert not transport.sending
     assert HypercornStream(lambda: None).farewell() is Ending.LOST
     assert HypercornStream(lambda: None).unseen() == 0
     transport.abort()
