@@ -9,6 +9,7 @@ from __future__ import annotations
 import trio
 
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
+from qrusty_trio.http.text_frames import frame_size
 
 FRAMES_PER_STEP = 256
 """Frames passed over in one step of the event loop: about 0.1 ms."""
@@ -17,9 +18,6 @@ MOST_FRAMES = 20_000
 MOST_BYTES = 2 * MAX_FRAME_BYTES
 """The same in bytes. A usual peer has less on the way when it reads our close frame."""
 READ_BYTES = 64 * 1024
-CLOSE = 0x8
-_OPCODE, _MASKED, _LENGTH = 0x0F, 0x80, 0x7F
-_TWO_BYTES, _EIGHT_BYTES = 126, 127
 
 
 async def pass_to_close(stream: trio.abc.Stream, data: bytes | bytearray = b"") -> bool:
@@ -33,7 +31,7 @@ async def pass_to_close(stream: trio.abc.Stream, data: bytes | bytearray = b"") 
     frames = octets = begin = 0
     while True:
         size = len(data)
-        while (head := _head(data, begin)) is not None:
+        while (head := frame_size(data, begin)) is not None:
             if not head or frames >= MOST_FRAMES:
                 return True
             begin += head
@@ -48,20 +46,3 @@ async def pass_to_close(stream: trio.abc.Stream, data: bytes | bytearray = b"") 
         if octets > MOST_BYTES:
             return True
         data = rest + more
-
-
-def _head(data: bytes | bytearray, begin: int) -> int | None:
-    """Size in bytes of the frame at `begin`; None if its head is incomplete; 0 if it is a close frame or invalid."""
-    if begin + 2 > len(data):
-        return None
-    second = data[begin + 1]
-    length = second & _LENGTH
-    if data[begin] & _OPCODE == CLOSE or not second & _MASKED:
-        return 0
-    if length < _TWO_BYTES:
-        return 6 + length
-    width = 2 if length == _TWO_BYTES else 8
-    if begin + 2 + width > len(data):
-        return None
-    length = int.from_bytes(data[begin + 2 : begin + 2 + width], "big")
-    return 6 + width + length if length <= MAX_FRAME_BYTES else 0

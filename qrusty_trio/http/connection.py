@@ -134,8 +134,7 @@ class FastConnection:
                 return
             if full or self._has_read_ahead:
                 self._has_read_ahead = False
-                # Neither the engine nor the socket may have yielded, so give other tasks a turn.
-                await trio.lowlevel.checkpoint()
+                await self._context.turns.next()
             elif self._parser.buffer.ended:
                 await give_back_refused(self._pipe, self._engine, self.given)
                 return

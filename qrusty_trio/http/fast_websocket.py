@@ -15,12 +15,11 @@ from __future__ import annotations
 
 import logging
 import re
-from typing import cast
 
 import msgspec
 import trio
 from websockets.datastructures import Headers
-from websockets.frames import CloseCode, Frame, Opcode
+from websockets.frames import CloseCode
 from websockets.http11 import Request, Response
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
@@ -28,17 +27,19 @@ from websockets.server import ServerProtocol
 from qrusty_trio.access.grants import Principal
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
-from qrusty_trio.api.ws_session import INVALID_DATA, MAX_FRAME_BYTES, TRY_AGAIN_LATER
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.authenticating import find_for_headers, hold
 from qrusty_trio.http.closing_frames import pass_to_close
+from qrusty_trio.http.frame_reader import BYTES_AT_ONCE, BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
 from qrusty_trio.http.peers import Peer, current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.responses import reason_phrase
-from qrusty_trio.http.text_frames import least_bytes, take_texts, text_frame_header
+from qrusty_trio.http.text_frames import text_frame_header
+from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
@@ -50,18 +51,11 @@ from qrusty_trio.http.websocket_transport import Finished
 from qrusty_trio.wording import shortened
 
 READ_BYTES = 64 * 1024
-BYTES_PER_STEP = 16 * 1024
-"""Most bytes parsed in one step of the event loop."""
-FIRST_BYTES_PER_STEP = 2 * 1024
-"""The same for the first step, when the size of the frames is unknown. A frame may be as small as six bytes."""
-FRAMES_PARSED_PER_STEP = 300
-"""Frames to parse in one step: about 1 ms."""
 FRAMES_PER_STEP = 256
 """Most frames that `receive` returns at once: decoding them takes under 1 ms. Their bytes need no bound: they came with
 one read, except the start of the first frame, which has a limit of its own."""
 SEND_BYTES = 64 * 1024
 """Most bytes passed to one send."""
-NOT_UTF8 = "a text frame is not UTF-8"
 FRAME_OVERHEAD = 64
 """Approximate memory in bytes that a received frame takes besides its data."""
 NAMED_FROM_BYTES = 1024
@@ -94,7 +88,7 @@ async def serve_fast_websocket(
             rest, principal, traceparents = await _handshake(stream, data, protocol, services, peer)
         if scope.cancelled_caught or protocol.state is not OPEN:
             return
-        transport = FastWebSocketTransport(stream, protocol, services.budget)
+        transport = FastWebSocketTransport(stream, protocol, services.budget, services.turns)
         transport.first = rest
         if overloaded:
             with trio.move_on_after(CLOSE_SECONDS):
@@ -184,22 +178,15 @@ class FastWebSocketTransport:
     Requirements: WS-0025
     """
 
-    def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget | None = None) -> None:
+    def __init__(self, stream: trio.abc.Stream, protocol: ServerProtocol, budget: Budget, turns: Turns) -> None:
         self._stream = stream
+        self._turns = turns
         self._socket = socket_of(stream)
         self._protocol = protocol
-        self._budget = budget if budget is not None else Budget()
-        self._control = bytearray()
-        self._partial = bytearray()
-        """The fragments so far of an incomplete message."""
-        self._partial_opcode = Opcode.TEXT
-        self._frames: list[str | bytes] = []
-        self._unparsed = 0
-        """Bytes given to the protocol that no frame from it accounts for. With 0 it expects a new frame."""
+        self._budget = budget
+        self._reader = FrameReader(protocol)
         self._torn = False
         """Some bytes were received and not parsed: where a frame begins is not known any more."""
-        self._piece = FIRST_BYTES_PER_STEP
-        """Bytes to parse in one step, adapted to the size of the latest frames."""
         self._largest = NAMED_FROM_BYTES
         """Size in bytes of the largest frame sent; smaller ones than NAMED_FROM_BYTES do not matter."""
         self._largest_start = b""
@@ -213,9 +200,10 @@ class FastWebSocketTransport:
         self.last_heard = trio.current_time()
 
     async def receive(self) -> list[str | bytes]:
-        if not self._frames:
+        reader = self._reader
+        if not reader.messages:
             # Everything received has been served, except incomplete messages.
-            self._hold(len(self._protocol.reader.buffer) + len(self._partial) + len(self._control))
+            self._hold(reader.held)
             if self._protocol.state is not OPEN:
                 raise Finished
             try:
@@ -230,99 +218,33 @@ class FastWebSocketTransport:
             await self.feed(data)
         else:
             # The previous frames may have been served without a checkpoint.
-            await trio.lowlevel.checkpoint()
-        frames = self._frames
-        self._frames = frames[FRAMES_PER_STEP:]
+            await self._turns.next()
+        frames = reader.messages
+        reader.messages = frames[FRAMES_PER_STEP:]
         del frames[FRAMES_PER_STEP:]
         return frames
 
     async def feed(self, data: bytes | bytearray) -> None:
-        """Parse received bytes. The next calls of `receive` return the complete frames.
+        """Read received bytes. The next calls of `receive` return the complete frames.
 
-        Requirements: WS-0026
+        Requirements: API-0201, WS-0026
         """
         self._hold(self.held + len(data))
-        size = self._piece
-        if len(data) <= size:
-            self._parse(data)
-        else:
-            parsed = frames = 0
+        reader = self._reader
+        end = reader.read(data, 0, TEXTS_AT_ONCE, BYTES_AT_ONCE)
+        if end < len(data):
             self._torn = True
-            while parsed < len(data):
-                if parsed:
-                    await trio.lowlevel.checkpoint()
-                frames += self._parse(data[parsed : parsed + size])
-                parsed = min(parsed + size, len(data))
-                size = min(BYTES_PER_STEP, max(FIRST_BYTES_PER_STEP, parsed * FRAMES_PARSED_PER_STEP // max(frames, 1)))
-            self._piece, self._torn = size, False
-        if len(self._frames) > FRAMES_PER_STEP:
-            self._hold(self.held + FRAME_OVERHEAD * len(self._frames))
+            while end < len(data):
+                await self._turns.next()
+                end = reader.read(data, end, TEXTS_PER_STEP, BYTES_PER_STEP)
+            self._torn = False
+        if len(reader.messages) > FRAMES_PER_STEP:
+            self._hold(self.held + FRAME_OVERHEAD * len(reader.messages))
 
     def _hold(self, octets: int) -> None:
         if octets != self.held:
             self._budget.change(octets - self.held)
             self.held = octets
-
-    def _parse(self, data: bytes | bytearray) -> int:
-        """Parse a piece. Returns how many frames ended in it."""
-        protocol = self._protocol
-        if protocol.state is not OPEN or not data:
-            return 0
-        before = len(self._frames)
-        if not self._unparsed and protocol.current_size is None:
-            data = data[take_texts(data, self._frames) :]
-        texts = len(self._frames) - before
-        if not data:
-            return texts
-        protocol.receive_data(data)
-        # All events are frames: the handshake's request came before.
-        events = cast("list[Frame]", protocol.events_received())
-        # A frame whose length was written in too many bytes leaves the rest to the protocol, which is as good.
-        self._unparsed += len(data) - sum(map(least_bytes, events))
-        for event in events:
-            if event.opcode is Opcode.TEXT and event.fin:
-                # The library's parser keeps a frame until the next one arrives: detach its data.
-                text, event.data = event.data, b""
-                try:
-                    self._frames.append(str(text, "utf-8"))
-                except UnicodeDecodeError:
-                    protocol.fail(INVALID_DATA, NOT_UTF8)
-                    break
-            elif not self._take_frame(event):
-                break
-        if protocol.writes:
-            self._queue_control()
-        return texts + len(events)
-
-    def _take_frame(self, frame: Frame) -> bool:
-        """Take any frame but an unfragmented text. Returns False if it ends the connection."""
-        opcode = frame.opcode
-        data: bytes | bytearray | memoryview = frame.data
-        frame.data = b""
-        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
-            self._partial_opcode = opcode
-            self._partial += data
-        elif opcode is Opcode.CONT:
-            self._partial += data
-        else:
-            return True  # The library handles control frames and refuses all other opcodes.
-        if frame.fin:
-            whole, self._partial = self._partial, bytearray()
-            if self._partial_opcode is Opcode.BINARY:
-                self._frames.append(bytes(whole))
-            else:
-                try:
-                    self._frames.append(str(whole, "utf-8"))
-                except UnicodeDecodeError:
-                    self._protocol.fail(INVALID_DATA, NOT_UTF8)
-                    return False
-        return True
-
-    def _queue_control(self) -> None:
-        # Once the protocol has ended, its last frame stays with it until `close`.
-        if self._protocol.state is OPEN:
-            for chunk in self._protocol.data_to_send():
-                self._control += chunk
 
     async def send(self, frames: list[bytes]) -> None:
         if len(frames) == 1 and len(frames[0]) > SEND_BYTES:
@@ -331,7 +253,7 @@ class FastWebSocketTransport:
             await self._send_all(self._take_control() + text_frame_header(len(frames[0])))
             await self._send_all(frames[0])
             return
-        parts = [self._take_control()] if self._control else []
+        parts = [self._take_control()] if self._reader.control else []
         for frame in frames:
             size = len(frame)
             if size > self._largest:
@@ -341,9 +263,10 @@ class FastWebSocketTransport:
         await self._send_all(b"".join(parts))
 
     def _take_control(self) -> bytes:
-        if not self._control:
+        reader = self._reader
+        if not reader.control:
             return b""
-        control, self._control = self._control, bytearray()
+        control, reader.control = reader.control, bytearray()
         return bytes(control)
 
     def _remember(self, frame: bytes) -> None:
@@ -367,12 +290,12 @@ class FastWebSocketTransport:
         self.sending = False
 
     def control_bytes(self) -> int:
-        return len(self._control)
+        return len(self._reader.control)
 
     def ping(self) -> None:
         if self._protocol.state is OPEN:
             self._protocol.send_ping(b"")
-            self._queue_control()
+            self._reader.queue_control()
 
     def unread(self) -> int:
         return unread_bytes(self._socket)
@@ -393,8 +316,7 @@ class FastWebSocketTransport:
         """Do nothing: a send of this transport can be cancelled."""
 
     def let_go(self) -> None:
-        self._frames = []
-        self._partial = bytearray()
+        self._reader.let_go()
         self._largest_start = b""
         self._hold(0)
 
@@ -403,7 +325,7 @@ class FastWebSocketTransport:
             return
         protocol = self._protocol
         if protocol.state is OPEN:
-            if self._unparsed or self._torn:
+            if self._reader.in_frame or self._torn:
                 # The peer is in the middle of a frame that may never be complete.
                 protocol.fail(code, reason)
             else:

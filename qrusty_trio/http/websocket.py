@@ -47,6 +47,7 @@ from qrusty_trio.http.patience import wait_while_running
 from qrusty_trio.http.peers import current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.seldom import Seldom
+from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket_auth import authenticate, look_again
 from qrusty_trio.http.websocket_bursts import Bursts, ChangingEngine
 from qrusty_trio.http.websocket_notes import TakeNotes
@@ -101,6 +102,8 @@ class WebSocketServices:
     """Set when the server shuts down: connections close with 1001."""
     budget: Budget = field(default_factory=Budget)
     """Counts the bytes that all connections hold."""
+    turns: Turns = field(default_factory=Turns)
+    """See `HttpContext`."""
     connections: dict[WsConnection, None] = field(default_factory=dict)
     """The open connections."""
     too_big: Seldom = field(default_factory=Seldom)
@@ -208,7 +211,7 @@ class WsConnection:
         if self._notes is not None:
             self.session.outbox.handed_out = []
         wake = partial(_set_both, self._output, self._drained)
-        self._bursts = Bursts(self._engine, self.session, services.budget, self._notes, wake)
+        self._bursts = Bursts(self._engine, self.session, services.budget, services.turns, self._notes, wake)
 
     async def run(self) -> None:
         session = self.session

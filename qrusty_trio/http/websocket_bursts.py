@@ -23,6 +23,7 @@ from qrusty_trio.api.ws_burst import Burst
 from qrusty_trio.api.ws_requests import SessionBroker
 from qrusty_trio.api.ws_session import WsSession
 from qrusty_trio.errors import StorageFault
+from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket_notes import ConnectionNotes
 
 REQUESTS_PER_STEP = 128
@@ -63,6 +64,7 @@ class Bursts:
         engine: ChangingEngine,
         session: WsSession,
         budget: Budget,
+        turns: Turns,
         notes: ConnectionNotes | None,
         wake: Callable[[], None],
     ) -> None:
@@ -70,6 +72,7 @@ class Bursts:
         self._session = session
         self._notes = notes
         self._budget = budget
+        self._turns = turns
         self._wake = wake
         self._served: deque[Burst] = deque()
         """Those whose responses were not released yet, in order."""
@@ -113,7 +116,7 @@ class Bursts:
             while engine.change(run, sync=burst.changes and at_once):
                 at_once = False
                 self._hold(burst.count_responses())
-                await trio.lowlevel.checkpoint()
+                await self._turns.next()
             if not at_once:
                 engine.change(lambda broker, now: None, sync=burst.changes)
         except StorageFault as fault:

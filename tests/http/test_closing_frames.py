@@ -12,16 +12,19 @@ import trio.testing
 from websockets.protocol import OPEN, Protocol
 from websockets.server import ServerProtocol
 
+from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
-from qrusty_trio.http import closing_frames, fast_websocket
+from qrusty_trio.http import closing_frames
 from qrusty_trio.http.closing_frames import pass_to_close
 from qrusty_trio.http.fast_websocket import FastWebSocketTransport
+from qrusty_trio.http.frame_reader import BYTES_PER_STEP, TEXTS_PER_STEP
+from qrusty_trio.http.turns import Turns
 from tests.http.ws_raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, Raw, frame, head, raw
 from tests.http.ws_server import PATIENCE, running
 
 FAREWELL = frame(CLOSE, b"\x03\xe8")
 SMALL = [frame(PING), frame(PONG), frame(TEXT), frame(CONT)]
-STEPS = 2 * fast_websocket.FRAMES_PARSED_PER_STEP
+STEPS = TEXTS_PER_STEP + BYTES_PER_STEP // len(frame(PING))
 
 
 class FramesPerStep(trio.abc.Instrument):
@@ -206,7 +209,7 @@ async def test_a_peer_that_sends_on_without_end_is_cut_off() -> None:
 async def test_frames_cut_short_by_the_end_are_not_mistaken() -> None:
     """Where the frames of the peer begin is not known if reading a part of them was cancelled."""
     ours, theirs = trio.testing.memory_stream_pair()
-    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN))
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN), Budget(), Turns())
     with trio.CancelScope() as scope:
         scope.cancel()
         await transport.feed(frame(PING, b"xx") * 6000)  # A step ends between two frames.

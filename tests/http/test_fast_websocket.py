@@ -14,6 +14,7 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.http.fast_websocket import NAMED_FROM_BYTES, SEND_BYTES, FastWebSocketTransport
 from qrusty_trio.http.text_frames import text_frame_header
+from qrusty_trio.http.turns import Turns
 from tests.http.ws_raw import BINARY, CLOSE, CONT, PING, TEXT, frame, head
 
 Peer = trio.StapledStream[MemorySendStream, MemoryReceiveStream]
@@ -22,7 +23,7 @@ CLOSED_1000, CLOSED_1009 = frame(CLOSE, b"\x03\xe8"), frame(CLOSE, b"\x03\xf1")
 
 def pair(budget: Budget | None = None) -> tuple[FastWebSocketTransport, Peer]:
     ours, theirs = memory_stream_pair()
-    return FastWebSocketTransport(ours, ServerProtocol(state=OPEN), budget), theirs
+    return FastWebSocketTransport(ours, ServerProtocol(state=OPEN), budget or Budget(), Turns()), theirs
 
 
 async def waits(transport: FastWebSocketTransport) -> None:

@@ -14,10 +14,12 @@ from hypothesis import strategies as st
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from qrusty_trio.http import fast_websocket
+from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.http import frame_reader
 from qrusty_trio.http.fast_websocket import FastWebSocketTransport
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.text_frames import take_texts
+from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket_transport import Finished
 from tests.http.ws_raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, masked
 
@@ -36,9 +38,9 @@ def test_a_text_is_taken_whole_or_not_at_all(length: int) -> None:
     data = frame(TEXT, b"x" * length)
     for kept in {0, 1, 2, 5, 6, 7, 8, len(data) - 1} & set(range(len(data))):
         nothing: list[str | bytes] = []
-        assert (take_texts(data[:kept], nothing), nothing) == (0, [])
+        assert (take_texts(data[:kept], 0, nothing, 9), nothing) == (0, [])
     texts: list[str | bytes] = []
-    assert take_texts(data + data + data[:3], texts) == 2 * len(data)
+    assert take_texts(data + data + data[:3], 0, texts, 9) == 2 * len(data)
     assert texts == ["x" * length] * 2
 
 
@@ -62,14 +64,14 @@ def test_a_text_is_taken_whole_or_not_at_all(length: int) -> None:
 def test_all_else_is_left(data: bytes) -> None:
     texts: list[str | bytes] = []
     plain = frame(TEXT, "ü".encode())
-    assert take_texts(plain + data + plain, texts) == len(plain)
+    assert take_texts(plain + data + plain, 0, texts, 9) == len(plain)
     assert texts == ["ü"]
 
 
 async def read(pieces: Sequence[bytes]) -> tuple[list[str | bytes], bytes]:
     """What a transport makes of these pieces: the frames it gives, and all that it sends until it is closed."""
     ours, theirs = trio.testing.memory_stream_pair()
-    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN, max_size=2 * 1024 * 1024))
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN, max_size=2 * 1024 * 1024), Budget(), Turns())
     frames: list[str | bytes] = []
     for piece in pieces:
         await transport.feed(piece)
@@ -125,5 +127,5 @@ def test_the_library_alone_makes_the_same_of_it(sent: list[tuple[bytes, int | No
             pieces[-1] += data[:end]
             pieces.append(data[end:])
     quick = trio.run(read, pieces)
-    with patch.object(fast_websocket, "take_texts", lambda data, texts: 0):
+    with patch.object(frame_reader, "take_texts", lambda data, begin, texts, most: begin):
         assert trio.run(read, pieces) == quick

@@ -8,8 +8,7 @@ import pytest
 import trio
 
 from qrusty_trio.api.ws_session import WsSession
-from qrusty_trio.http import fast_websocket
-from qrusty_trio.http.fast_websocket import FastWebSocketTransport
+from qrusty_trio.http.frame_reader import FrameReader
 from qrusty_trio.http.websocket import WsConnection
 from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, head, raw, request, upgrade
 from tests.http.ws_server import PATIENCE, both_paths, running
@@ -70,12 +69,12 @@ async def test_a_failure_ends_its_connection_alone(
 async def test_failures_are_counted_and_not_all_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(self: FastWebSocketTransport, data: bytes) -> int:
+    def fail(self: FrameReader, data: bytes, begin: int, texts: int, octets: int) -> int:
         raise RuntimeError("the parser gave what it can't give")
 
     async with running(True) as server:
         with monkeypatch.context() as broken:
-            broken.setattr(FastWebSocketTransport, "_parse", fail)
+            broken.setattr(FrameReader, "read", fail)
             for _ in range(20):
                 async with raw(server.port) as peer:
                     await peer.send(UNSUBSCRIBE)
@@ -154,23 +153,3 @@ async def test_odd_and_refused(sent: bytes, code: int, together: bool) -> None:
             assert len(sent) > 65536  # Closed before all of it was sent.
         await other.send(UNSUBSCRIBE)
         assert (await other.read()).json() == OK
-
-
-# Verifies: WS-0026
-async def test_small_frames_hold_the_loop_for_short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counted in frames, not in time."""
-    most = 0
-    original = FastWebSocketTransport._parse
-
-    def parse(self: FastWebSocketTransport, data: bytes | bytearray) -> int:
-        nonlocal most
-        frames = original(self, data)
-        most = max(most, frames)
-        return frames
-
-    monkeypatch.setattr(FastWebSocketTransport, "_parse", parse)
-    for small in (frame(PING), frame(PONG), frame(TEXT, b"[]")):
-        async with running(True) as server, raw(server.port) as peer:
-            with trio.move_on_after(1):
-                await peer.send(small * 30_000 + frame(CLOSE, b"\x03\xe8"))
-    assert 0 < most <= 2 * fast_websocket.FRAMES_PARSED_PER_STEP

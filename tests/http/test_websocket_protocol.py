@@ -9,7 +9,9 @@ import trio.testing
 from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
+from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.http.fast_websocket import FRAMES_PER_STEP, FastWebSocketTransport
+from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket_transport import Finished
 from tests.http.ws_raw import (
     BINARY,
@@ -72,7 +74,7 @@ async def test_one_byte_at_a_time(fast_path: bool) -> None:
 @pytest.mark.parametrize("count", [1, 128, FRAMES_PER_STEP, FRAMES_PER_STEP + 1, 700])
 async def test_many_small_frames_are_given_in_bursts(count: int) -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN))
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN), Budget(), Turns())
     await theirs.send_all(b"".join(frame(TEXT, b"%d" % number) for number in range(count)))
     bursts: list[list[str | bytes]] = []
     while sum(map(len, bursts)) < count:
@@ -84,7 +86,7 @@ async def test_many_small_frames_are_given_in_bursts(count: int) -> None:
 
 async def test_what_came_before_the_end_is_given_first() -> None:
     ours, theirs = trio.testing.memory_stream_pair()
-    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN))
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN), Budget(), Turns())
     await theirs.send_all(frame(TEXT, b"x") * (2 * FRAMES_PER_STEP) + frame(CLOSE, b"\x03\xe8"))
     assert [len(await transport.receive()) for _ in range(2)] == [FRAMES_PER_STEP] * 2
     with pytest.raises(Finished):
@@ -94,7 +96,7 @@ async def test_what_came_before_the_end_is_given_first() -> None:
 async def test_a_close_does_not_follow_half_a_frame() -> None:
     """A send that was cancelled may have left a part of its frame. What comes next would be read as the rest."""
     ours, theirs = trio.testing.memory_stream_pair()
-    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN))
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN), Budget(), Turns())
     with trio.CancelScope() as scope:
         ours.send_stream.send_all_hook = trio.lowlevel.checkpoint
         scope.cancel()

@@ -65,7 +65,7 @@ class Peer:
             engine, engine.dispatcher, engine.services.gate, self.logs, 600, 600, take_notes=take_notes
         )
         protocol = ServerProtocol(state=OPEN, max_size=MAX_FRAME_BYTES)
-        self.transport = FastWebSocketTransport(ours, protocol, self.services.budget)
+        self.transport = FastWebSocketTransport(ours, protocol, self.services.budget, self.services.turns)
         self._received = b""
 
     async def send(self, *requests: dict[str, Any]) -> None:

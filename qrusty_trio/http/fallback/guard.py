@@ -24,9 +24,10 @@ import logging
 
 import trio
 
-from qrusty_trio.api.call import Engine, Reply
+from qrusty_trio.api.call import Reply
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.byte_budget import SMALL_BYTES
+from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.connection_end import ConnectionEnd
 from qrusty_trio.http.fallback.peer_progress import PeerProgress
 from qrusty_trio.http.fallback.reason_phrases import ReasonPhrases
@@ -44,6 +45,8 @@ PAUSE_SECONDS = 0.25
 WATCH_SECONDS = 1.0
 """How often a connection is checked: limits hold to within that."""
 
+BYTES_AT_ONCE = 256
+"""More bytes than this wait for their turn before Hypercorn gets a piece of them."""
 STOP_GRACE_SECONDS = 1.0
 """While the server stops, a request that is incomplete ends with its connection after so long without a byte."""
 
@@ -56,21 +59,23 @@ class GuardedStream(trio.abc.HalfCloseableStream):
     Requirements: API-0048
     """
 
-    def __init__(self, stream: trio.abc.Stream, data: bytes, engine: Engine, share: ConnectionShare) -> None:
+    def __init__(self, stream: trio.abc.Stream, data: bytes, context: HttpContext, share: ConnectionShare) -> None:
+        """`data`: bytes that were already read."""
         self._stream = stream
         self._pipe = pipe_over(stream)
-        self._engine = engine
+        self._engine = context.engine
+        self.turns = context.turns
         self.socket = socket_of(stream)
         """Hypercorn asks for it."""
         self.share = share
         """What the connection's requests hold of the byte budgets."""
         self.filter = RequestFilter(data)
         self.phrases = ReasonPhrases()
-        self.deliveries = ResponseDeliveries(engine)
+        self.deliveries = ResponseDeliveries(context.engine)
         self.requests = RequestsInHand()
         self.progress = PeerProgress(self.socket, share, self.deliveries.stream_ended, trio.current_time())
         self.end = ConnectionEnd()
-        self.stopping = trio.Event()
+        self.stopping = context.stopping
         """Set when the server stops: the rest of a request is not waited for."""
         self._sent_eof = False
         self._handshake: trio.Event | None = None
@@ -108,6 +113,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 if self._handshake is not None:
                     await self._handshake.wait()
                     self._handshake = None
+                if self.filter.waiting > BYTES_AT_ONCE:
+                    await self.turns.next()
                 if (passed := self.filter.next()) is not None:
                     return self._pass(passed)
                 if self.end.peer_closed or (self.filter.last and self.filter.between_requests):

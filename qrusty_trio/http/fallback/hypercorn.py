@@ -154,8 +154,7 @@ class Fallback:
     async def serve(self, stream: trio.abc.Stream, data: bytes = b"") -> None:
         """Serve one connection to its end. Closes the stream. `data`: bytes that were already read."""
         share = ConnectionShare(self._context.received, self._context.unsent)
-        guarded = GuardedStream(stream, data, self._engine, share)
-        guarded.stopping = self._context.stopping
+        guarded = GuardedStream(stream, data, self._context, share)
         state: dict[str, Any] = {
             GUARD_KEY: guarded,
             ACTIVITY_KEY: guarded.progress,

@@ -25,6 +25,7 @@ from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
 from qrusty_trio.api.ws_ending import Ending
+from qrusty_trio.http.fallback.guard import GuardedStream
 
 GUARD_KEY = "qrusty.guard"
 """Key in the ASGI state: the `guard.GuardedStream` under the connection."""
@@ -64,11 +65,16 @@ class WebSocketStream(WSStream):
             await self._left.wait()
         await super().handle(event)
 
+    @property
+    def _guard(self) -> GuardedStream:
+        guard: GuardedStream = self.scope["state"][GUARD_KEY]
+        return guard
+
     def _can_answer(self) -> bool:
         """Whether the peer has only closed its side, and the app runs."""
         if self.closed or self.app_put is None or self._left.is_set():
             return False
-        end = self.scope["state"][GUARD_KEY].end
+        end = self._guard.end
         return self._is_open and end.peer_closed and not (end.broken or end.closing)
 
     @property
@@ -77,9 +83,10 @@ class WebSocketStream(WSStream):
         return self.state is ASGIWebsocketState.CONNECTED
 
     async def _handle_events(self) -> None:
-        """As in Hypercorn, but for the end."""
+        """As in Hypercorn, but for the end, and with a turn for each from the third one on."""
         assert self.app_put is not None
-        for event in self.connection.events():
+        turns = self._guard.turns
+        for number, event in enumerate(self.connection.events()):
             if isinstance(event, Message):
                 try:
                     self.buffer.extend(event)
@@ -95,6 +102,9 @@ class WebSocketStream(WSStream):
                 closes = self.connection.state is ConnectionState.REMOTE_CLOSING
                 await self._end(Ending.CLOSED if closes else Ending.REFUSED, event)
                 return
+            if number:
+                # Not between a close frame and the end: wsproto sends no more responses once it has read that frame.
+                await turns.next()
 
     async def _end(self, ending: Ending, close: CloseConnection) -> None:
         """Nothing more follows. If the app has closed, this is the answer to that."""

@@ -19,10 +19,9 @@ from tests.http.ws_raw import upgrade
 
 
 def guarded(sock: socket.socket) -> GuardedStream:
-    engine = make_engine()
-    context = context_for(engine, False)
+    context = context_for(make_engine(), False)
     stream = trio.SocketStream(trio.socket.from_stdlib_socket(sock))
-    return GuardedStream(stream, b"", engine, ConnectionShare(context.received, context.unsent))
+    return GuardedStream(stream, b"", context, ConnectionShare(context.received, context.unsent))
 
 
 # Verifies: SYS-0009
@@ -65,10 +64,9 @@ async def test_what_is_sent_while_it_closes_does_not_cut_that_short() -> None:
 async def test_a_send_to_a_peer_that_takes_nothing_ends_with_the_connection(
     autojump_clock: MockClock, takes: bool
 ) -> None:
-    engine = make_engine()
-    context = context_for(engine, False)
+    context = context_for(make_engine(), False)
     ours, theirs = lockstep_stream_pair()
-    guard = GuardedStream(ours, b"", engine, ConnectionShare(context.received, context.unsent))
+    guard = GuardedStream(ours, b"", context, ConnectionShare(context.received, context.unsent))
     begun = trio.current_time()
     async with trio.open_nursery() as nursery:
         if takes:
@@ -131,10 +129,9 @@ CHUNKED = b"POST /publish HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r
 async def test_the_rest_of_a_request_is_not_waited_for_when_the_server_stops(
     autojump_clock: MockClock, data: bytes, is_cut_off: bool, stops: bool
 ) -> None:
-    engine = make_engine()
-    context = context_for(engine, False)
+    context = context_for(make_engine(), False)
     ours, theirs = memory_stream_pair()
-    guard = GuardedStream(ours, b"", engine, ConnectionShare(context.received, context.unsent))
+    guard = GuardedStream(ours, b"", context, ConnectionShare(context.received, context.unsent))
     if stops:
         guard.stopping.set()
 

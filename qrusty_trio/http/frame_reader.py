@@ -1,0 +1,136 @@
+"""What a peer sends over a WebSocket, a piece at a time, read into messages.
+
+Rule: sans-IO. A step's work has a bound in frames, as each costs about as much, be it six bytes or a thousand.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from websockets.frames import Frame, Opcode
+from websockets.protocol import OPEN
+from websockets.server import ServerProtocol
+
+from qrusty_trio.api.ws_session import INVALID_DATA
+from qrusty_trio.http.text_frames import frame_size, least_bytes, take_texts
+
+TEXTS_AT_ONCE, BYTES_AT_ONCE = 128, 256
+"""Plain texts, and bytes of other frames, that are read as soon as they have arrived. The rest waits for its turn."""
+TEXTS_PER_STEP, BYTES_PER_STEP = 256, 1024
+"""The same for each turn: about 1 ms. A frame may be as small as six bytes."""
+BYTES_OF_LARGE_PER_STEP = 16 * 1024
+"""Bytes of a single larger frame that are read in one step."""
+NOT_UTF8 = "a text frame is not UTF-8"
+
+
+class FrameReader:
+    """Reads the frames of one connection."""
+
+    def __init__(self, protocol: ServerProtocol) -> None:
+        """`protocol`: has answered the handshake. It answers control frames, and judges all that is not plain text."""
+        self._protocol = protocol
+        self.messages: list[str | bytes] = []
+        """Those that are complete, for the caller to take."""
+        self.control = bytearray()
+        """Control frames to be sent. The one that ends the connection stays with the protocol."""
+        self._partial = bytearray()
+        """The fragments so far of an incomplete message."""
+        self._partial_opcode = Opcode.TEXT
+        self._unparsed = 0
+        """Bytes given to the protocol that no frame from it accounts for. With 0 it expects a new frame."""
+        self._large_rest = 0
+        """Bytes that are still to come of a frame that is read in pieces, as it is larger than one step's."""
+
+    @property
+    def in_frame(self) -> bool:
+        """Whether a frame is incomplete, or perhaps so."""
+        return self._unparsed > 0
+
+    @property
+    def held(self) -> int:
+        """Bytes that incomplete messages and unsent control frames take."""
+        return len(self._protocol.reader.buffer) + len(self._partial) + len(self.control)
+
+    def read(self, data: bytes | bytearray, begin: int, texts: int, octets: int) -> int:
+        """Read up to `texts` plain texts from `begin` on, then up to about `octets` of other frames. Returns their end.
+
+        Requirements: API-0201, WS-0026
+        """
+        protocol = self._protocol
+        if protocol.state is not OPEN:
+            return len(data)
+        if not self._unparsed and protocol.current_size is None:
+            taken = len(self.messages)
+            begin = take_texts(data, begin, self.messages, texts)
+            if begin == len(data) or len(self.messages) == taken + texts:
+                return begin
+        piece = data[begin : begin + self._piece_size(data, begin, octets)]
+        self._large_rest = max(self._large_rest - len(piece), 0)
+        protocol.receive_data(piece)
+        # All events are frames: the handshake's request came before.
+        events = cast("list[Frame]", protocol.events_received())
+        # A frame whose length was written in too many bytes leaves the rest to the protocol, which is as good.
+        self._unparsed += len(piece) - sum(map(least_bytes, events))
+        for event in events:
+            if event.opcode is Opcode.TEXT and event.fin:
+                # The library's parser keeps a frame until the next one arrives: detach its data.
+                text, event.data = event.data, b""
+                try:
+                    self.messages.append(str(text, "utf-8"))
+                except UnicodeDecodeError:
+                    protocol.fail(INVALID_DATA, NOT_UTF8)
+                    break
+            elif not self._take_frame(event):
+                break
+        if protocol.writes:
+            self.queue_control()
+        return begin + len(piece)
+
+    def _piece_size(self, data: bytes | bytearray, begin: int, octets: int) -> int:
+        """How many bytes from `begin` on the protocol takes in one step: whole frames of up to `octets` in all, or a
+        piece of one that is larger."""
+        if not self._unparsed:
+            size = frame_size(data, begin)
+            if not size:
+                return octets
+            if size <= octets:
+                while (more := frame_size(data, begin + size)) and size + more <= octets:
+                    size += more
+                return size
+            self._large_rest = size
+        return min(self._large_rest, BYTES_OF_LARGE_PER_STEP) or octets
+
+    def _take_frame(self, frame: Frame) -> bool:
+        """Take any frame but an unfragmented text. Returns False if it ends the connection."""
+        opcode = frame.opcode
+        data: bytes | bytearray | memoryview = frame.data
+        frame.data = b""
+        if opcode is Opcode.TEXT or opcode is Opcode.BINARY:
+            self._partial_opcode = opcode
+            self._partial += data
+        elif opcode is Opcode.CONT:
+            self._partial += data
+        else:
+            return True  # The library handles control frames and refuses all other opcodes.
+        if frame.fin:
+            whole, self._partial = self._partial, bytearray()
+            if self._partial_opcode is Opcode.BINARY:
+                self.messages.append(bytes(whole))
+            else:
+                try:
+                    self.messages.append(str(whole, "utf-8"))
+                except UnicodeDecodeError:
+                    self._protocol.fail(INVALID_DATA, NOT_UTF8)
+                    return False
+        return True
+
+    def queue_control(self) -> None:
+        """Take the control frames that the protocol has to send."""
+        if self._protocol.state is OPEN:
+            for chunk in self._protocol.data_to_send():
+                self.control += chunk
+
+    def let_go(self) -> None:
+        """The connection has ended: nothing is read any more."""
+        self.messages = []
+        self._partial = bytearray()

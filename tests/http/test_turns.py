@@ -1,0 +1,209 @@
+"""Long work of many connections: a few steps in each pass of the event loop, so that others wait for no more."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from functools import partial
+
+import pytest
+import trio
+from websockets.protocol import Protocol
+from wsproto.connection import Connection
+from wsproto.events import Event
+
+from qrusty_trio.http.connection import REQUESTS_PER_STEP
+from qrusty_trio.http.fallback.guard import BYTES_AT_ONCE as PASSED_AT_ONCE
+from qrusty_trio.http.fallback.guard import GuardedStream
+from qrusty_trio.http.frame_reader import BYTES_AT_ONCE, BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
+from qrusty_trio.http.request_line import Target
+from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP, Request, RequestParser, ServedElsewhere
+from qrusty_trio.http.turns import STEPS_PER_PASS, Turns
+from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, raw
+from tests.http.ws_server import PATIENCE, running
+
+MANY = 10
+"""Connections."""
+FRAMES = 3000
+"""Each sends so many."""
+CONTINUES = frame(CONT, fin=False)
+HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+
+
+class PerPass(trio.abc.Instrument):
+    """Adds up what is counted in each pass of the event loop."""
+
+    def __init__(self) -> None:
+        self.most = self.now = self.all = self.busy = 0
+
+    def count(self, number: int) -> None:
+        self.now += number
+        self.all += number
+        self.most = max(self.most, self.now)
+
+    def before_io_wait(self, timeout: float) -> None:
+        self.busy += self.now > 0
+        self.now = 0
+
+
+async def from_many(send: Callable[[], Awaitable[None]], counted: PerPass) -> None:
+    """Run `send` for many connections at once, and count meanwhile."""
+    trio.lowlevel.add_instrument(counted)
+    with trio.fail_after(PATIENCE):
+        async with trio.open_nursery() as nursery:
+            for _ in range(MANY):
+                nursery.start_soon(send)
+    trio.lowlevel.remove_instrument(counted)
+
+
+# Verifies: API-0201
+async def test_a_few_return_in_each_pass_in_turn() -> None:
+    turns, counted = Turns(), PerPass()
+    came, left = list[int](), list[int]()
+
+    async def take(number: int) -> None:
+        came.append(number)
+        await turns.next()
+        counted.count(1)
+        left.append(number)
+
+    trio.lowlevel.add_instrument(counted)
+    async with trio.open_nursery() as nursery:
+        for number in range(MANY):
+            nursery.start_soon(take, number)
+    trio.lowlevel.remove_instrument(counted)
+    assert counted.most == STEPS_PER_PASS
+    for begin in range(0, MANY, STEPS_PER_PASS):
+        in_a_pass = slice(begin, begin + STEPS_PER_PASS)
+        assert set(left[in_a_pass]) == set(came[in_a_pass])
+
+
+async def test_who_leaves_the_queue_keeps_nobody_waiting() -> None:
+    turns = Turns()
+    with trio.CancelScope() as leaving:
+        leaving.cancel()
+        await turns.next()
+    assert leaving.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        for number in range(MANY):
+            with trio.CancelScope() as scope:
+                nursery.start_soon(turns.next)
+                if number % 2:
+                    scope.cancel()
+                    await turns.next()
+    with trio.fail_after(PATIENCE):
+        await turns.next()
+
+
+# Verifies: API-0201, WS-0026
+@pytest.mark.parametrize(
+    "small",
+    [frame(PING), frame(PONG), frame(TEXT, b"[]"), CONTINUES],
+    ids=["ping", "pong", "text", "continuation"],
+)
+async def test_small_frames_of_many_connections(small: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = PerPass()
+    read, recv_frame = FrameReader.read, Protocol.recv_frame
+
+    def count_texts(self: FrameReader, data: bytes | bytearray, begin: int, texts: int, octets: int) -> int:
+        before = len(self.messages)
+        end = read(self, data, begin, texts, octets)
+        counted.count(len(self.messages) - before)
+        return end
+
+    def count_frame(self: Protocol, received: object) -> None:
+        counted.count(1)
+        recv_frame(self, received)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(FrameReader, "read", count_texts)
+    monkeypatch.setattr(Protocol, "recv_frame", count_frame)
+    begins = frame(TEXT, fin=False) if small == CONTINUES else b""
+
+    async def send(port: int) -> None:
+        async with raw(port) as peer:
+            await peer.send(begins, small * FRAMES, frame(CLOSE, b"\x03\xe8"))
+            while (await peer.any_frame()).opcode != CLOSE:
+                pass
+
+    async with running(True) as server:
+        await from_many(partial(send, server.port), counted)
+    at_once = TEXTS_AT_ONCE + BYTES_AT_ONCE // len(small)
+    assert counted.all >= MANY * FRAMES
+    assert counted.most <= MANY * at_once + STEPS_PER_PASS * (TEXTS_PER_STEP + BYTES_PER_STEP // len(small))
+
+
+# Verifies: API-0201
+async def test_small_frames_of_many_websockets_on_the_fallback(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = PerPass()
+    events = Connection.events
+
+    def count_events(self: Connection) -> Iterator[Event]:
+        for event in events(self):
+            counted.count(1)
+            yield event
+
+    monkeypatch.setattr(Connection, "events", count_events)
+
+    async def send(port: int) -> None:
+        async with raw(port) as peer:
+            await peer.send(frame(PING) * (FRAMES // 10), frame(CLOSE, b"\x03\xe8"))
+            while (await peer.any_frame()).opcode != CLOSE:
+                pass
+
+    async with running(False) as server:
+        await from_many(partial(send, server.port), counted)
+    assert counted.all >= MANY * FRAMES // 10
+    assert counted.most <= 2 * MANY + STEPS_PER_PASS
+
+
+# Verifies: API-0201
+async def test_small_frames_of_many_http2_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = PerPass()
+    receive = GuardedStream.receive_some
+
+    async def count_bytes(self: GuardedStream, max_bytes: int | None = None) -> bytes:
+        data = await receive(self, max_bytes)
+        counted.count(len(data) if len(data) > PASSED_AT_ONCE else 0)
+        return data
+
+    monkeypatch.setattr(GuardedStream, "receive_some", count_bytes)
+    pings = (bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + b"whatever") * (FRAMES // 10)
+
+    async def send(port: int) -> None:
+        async with raw(port, HTTP2 + pings) as peer:
+            await peer.end()
+            with suppress(trio.BrokenResourceError):
+                while await peer.stream.receive_some():
+                    pass
+
+    async with running(True) as server:
+        await from_many(partial(send, server.port), counted)
+    assert counted.all > MANY * len(pings) // 2
+    assert counted.most <= STEPS_PER_PASS * OPAQUE_BYTES_PER_STEP
+
+
+# Verifies: API-0201
+async def test_many_connections_with_many_requests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first requests of each run at once, and may all do so in the same pass. The others do not."""
+    counted = PerPass()
+    following = RequestParser.next
+
+    def count_requests(self: RequestParser) -> Request[Target] | ServedElsewhere | None:
+        found = following(self)
+        counted.count(found is not None)
+        return found
+
+    monkeypatch.setattr(RequestParser, "next", count_requests)
+    bursts = 8
+    asked = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n" * (REQUESTS_PER_STEP * bursts)
+
+    async def send(port: int) -> None:
+        async with raw(port, asked) as peer:
+            await peer.end()
+            while await peer.stream.receive_some():
+                pass
+
+    async with running(True) as server:
+        await from_many(partial(send, server.port), counted)
+    assert counted.all == MANY * bursts * REQUESTS_PER_STEP
+    assert counted.busy >= MANY * (bursts - 1) / STEPS_PER_PASS
