@@ -32,7 +32,7 @@ def nearest(name: str, known: Container[str], ordered: Sequence[str]) -> list[st
     if len(name) <= MAX_CHARACTERS:
         slips = (slip for slip in _slips(name) if slip in known)
         candidates = dict.fromkeys(islice(slips, MAX_COMPARED - len(candidates))) | candidates
-    matcher = SequenceMatcher(autojunk=False)
+    matcher: SequenceMatcher[str] = SequenceMatcher()
     matcher.set_seq2(name[:MAX_CHARACTERS].lower())
     found: list[tuple[float, str]] = []
     for candidate in candidates:

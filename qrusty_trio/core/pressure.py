@@ -143,7 +143,7 @@ class PressureMachine:
         before, self.level = self.level, self._next(usage / limit)
         steps = STANDING.get((before, self.level), ())
         rising = self.level > before
-        if self.level and (rising or now >= self._repeat_at):
+        if rising or now >= self._repeat_at:
             steps += PASSING[self.level]
             self._repeat_at = now + REPEAT_SECONDS
         if self.level and (self._compacted_at is None or now - self._compacted_at >= COMPACTION_COOLDOWN_SECONDS):

@@ -196,8 +196,8 @@ class Queue:
         config: bytes,
         counters: bytes,
         limits: TierLimits,
-        locks_from: int = 0,
-        dead_bounds: bytes | None = None,
+        locks_from: int,
+        dead_bounds: bytes | None,
     ) -> Queue:
         """Restore a queue from what `write_config` and `write_state` wrote. The first consume fills its empty tier.
 

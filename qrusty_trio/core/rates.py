@@ -29,11 +29,11 @@ class Point(msgspec.Struct, frozen=True, gc=False):
     publish_rate: float
     ack_rate: float
     nack_rate: float
-    dead: int = 0
+    dead: int
     """Dead letters."""
 
 
-NO_RATES = Point(0, 0, 0, 0.0, 0.0, 0.0)
+NO_RATES = Point(0, 0, 0, 0.0, 0.0, 0.0, 0)
 
 
 class Rates:
@@ -63,9 +63,9 @@ class Rates:
         """Nacks since the start of the process."""
         return self._nacked_before + self.nacked
 
-    def sample(self, now: int, available: int, locked: int, dead: int = 0) -> None:
+    def sample(self, now: int, available: int, locked: int, dead: int) -> None:
         """Add the sample for the second that ends at `now` (wall milliseconds)."""
-        last = self.points[-1] if self.points else Point(now, 0, 0, 0.0, 0.0, 0.0)
+        last = self.points[-1] if self.points else NO_RATES
         # A late sample covers more than a second.
         seconds = max((now - self._sampled_at) / 1000, 0.001) if self._sampled_at is not None else 1.0
         self._sampled_at = now

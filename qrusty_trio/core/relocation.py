@@ -73,7 +73,6 @@ def refer(broker: Broker, place: Place, reference: bytes) -> None:
     _rewrite(broker, queue, owned, records.with_reference(record, reference), reference)
     externals.free(queue, place.reference, owned.kind)
     externals.own(queue, reference, owned.id, owned.key, owned.kind)
-    broker.journal.mark(queue)
 
 
 def drop(broker: Broker, place: Place, reason: str) -> None:

@@ -181,8 +181,7 @@ class Verifier:
             except (struct.error, ValueError) as error:
                 self._problem("unreadable", queue, f"its counters can't be read: {error}")
         following = int.from_bytes(self._source.get(Family.META, NEXT_QUEUE) or b"", "big")
-        highest = max((*self._queues, *self._with_letters), default=0)
-        if self._queues and following <= highest:
+        if self._queues and following <= (highest := max((*self._queues, *self._with_letters))):
             self._problem("next_queue", None, f"the next queue would get number {following}, but {highest} is in use")
 
     def _read_counters(self, queue: _Queue, number: bytes) -> None:
@@ -288,7 +287,7 @@ class Verifier:
             self._problem("sequence", queue, f"message {id} has sequence number {sequence}, which was not given out")
         payload = self._payload(queue, id, record, kind, owner_key)
         if payload is None:
-            queue.digests += kind == LIVE and queue.refuses_duplicates  # nobody can say which one it has
+            queue.digests += kind == LIVE  # nobody can say which one it has
             return
         try:
             payload.decode()
@@ -352,8 +351,8 @@ class Verifier:
             return
         if not queue.refuses_duplicates:
             self._problem("digest", queue, "there is a digest, though duplicates are allowed")
-            queue.digests += 1
-        queue.digests -= 1
+        else:
+            queue.digests -= 1
 
     # Sums
 

@@ -72,6 +72,17 @@ def test_the_oldest_is_found_whatever_happened(storage: Storage, ordering: Order
     assert oldest(again) == expected
 
 
+def test_of_a_fifo_queue_it_is_known_without_a_look() -> None:
+    broker = Broker(MemoryStorage())
+    broker.catalog.create("q", QueueConfig(Ordering.FIFO))
+    broker.publish("q", 1, "p", 9, 5)
+    broker.publish("q", 1, "p", 9, 6)
+    assert oldest(broker) == (5, True)
+    look(broker)
+    assert broker.consume("q", "c", 30, 7) is not None
+    assert oldest(broker) == (6, True)
+
+
 def test_before_the_first_look_the_first_message_stands_for_the_oldest() -> None:
     broker = Broker(MemoryStorage())
     broker.publish("q", 1, "p", 9, 5)

@@ -13,7 +13,7 @@ from qrusty_trio.core.rates import POINTS, Point
 def samples(
     depth: Callable[[int], int], *, locked: int = 0, publish: float = 0.0, ack: float = 0.0, count: int = POINTS
 ) -> list[Point]:
-    return [Point(1000 * second, depth(second), locked, publish, ack, 0.0) for second in range(count)]
+    return [Point(1000 * second, depth(second), locked, publish, ack, 0.0, 0) for second in range(count)]
 
 
 def test_a_queue_without_messages_is_empty_whatever_happened() -> None:

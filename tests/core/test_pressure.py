@@ -177,3 +177,48 @@ def test_the_defaults_fit_whatever_one_is_given(name: str, share: float) -> None
 def test_thresholds_that_rise_are_taken(shares: list[float]) -> None:
     low, middle, high = sorted(shares)
     assert Thresholds(middle, high, low).exit == low
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "expected"),
+    [
+        ("warning", 0.6, (0.525, 0.6, 0.9)),
+        ("warning", 0.92, (0.7, 0.92, 0.96)),
+        ("critical", 0.72, (0.56, 0.64, 0.72)),
+        ("critical", 0.95, (0.7, 0.8, 0.95)),
+        ("way_out", 0.75, (0.75, 0.8, 0.9)),
+        ("way_out", 0.84, (0.84, 0.87, 0.9)),
+        ("way_out", 0.92, (0.92, 0.94, 0.96)),
+    ],
+)
+def test_the_other_thresholds_keep_their_distance(name: str, share: float, expected: tuple[float, ...]) -> None:
+    """Where the defaults do not fit, they come down in proportion, or stand in the middle of what is left."""
+    one: dict[str, float | None] = {"warning": None, "critical": None, "way_out": None}
+    made = Thresholds.around(**one | {name: share})
+    assert (made.exit, made.warning, made.critical) == pytest.approx(expected)
+
+
+# Verifies: SCH-0039
+def test_what_rises_again_soon_frees_again_at_once() -> None:
+    pressure = machine()
+    for now, usage, freed in (
+        (0.0, 800, True),
+        (1.0, 0, False),
+        (2.0, 800, True),
+        (31.0, 800, False),
+        (32.0, 800, True),
+    ):
+        steps = pressure.observe(usage, LIMIT, now)
+        assert (set(steps) >= WARNING_STEPS, bool(WARNING_STEPS & set(steps))) == (freed, freed), now
+
+
+def test_the_whole_store_is_compacted_again_after_that_very_time() -> None:
+    pressure = machine()
+    times = [0.0, 899.0, 900.0, 1799.0, 1800.0]
+    assert [Step.COMPACT_STORE in pressure.observe(900, LIMIT, now) for now in times] == [
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]

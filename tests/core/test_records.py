@@ -59,6 +59,14 @@ def test_a_lock_of_an_earlier_version() -> None:
     assert records.end_now(lock, ClockFrame(7, 10**12), now=0) == 1
 
 
+# Verifies: PER-0012
+def test_a_dead_letter_of_an_earlier_version() -> None:
+    value = b"\0\3keyrecord"
+    letter = records.unpack_dead_letter(value)
+    assert letter == records.StoredDeadLetter(b"key", b"record")
+    assert records.repack_dead_letter(letter) == value
+
+
 def test_the_longest_consumer_and_key_fit() -> None:
     value = records.pack_lock(1, 2, "c" * 65535, b"k" * 65535, b"d" * 16, b"record", 5, records.NO_FRAME)
     assert records.unpack_lock(value)[:6] == (1, 2, b"c" * 65535, b"k" * 65535, b"d" * 16, b"record")
@@ -90,8 +98,11 @@ def test_a_lock_ends_rightly_whatever_the_clock_was(wrong_by: int, same_boot: bo
 
 
 # Verifies: API-0023
-def test_ids_are_uuids_of_version_4_and_differ() -> None:
-    ids = [records.new_id() for _ in range(1000)]
+@pytest.mark.parametrize("new", [False, True])
+def test_ids_are_uuids_of_version_4_and_differ(new: bool) -> None:
+    """Also the first ones of a process."""
+    next_id = records._ids().__next__ if new else records.new_id
+    ids = [next_id() for _ in range(1000)]
     assert len(set(ids)) == len(ids)
     for id in ids:
         uuid = UUID(id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 
 from qrusty_trio.core import relocation
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.externals import DEAD_LETTER, LIVE
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.core.relocation import PIECE, Place
 from qrusty_trio.errors import DuplicatePayload
@@ -101,6 +103,15 @@ def test_a_payload_moves_wherever_its_message_is(shelf: Shelf, reload: bool, all
     assert shelf.check() == {}
 
 
+def test_a_locked_message_is_acked_after_its_payload_has_moved(shelf: Shelf) -> None:
+    id = shelf.publish("first")
+    shelf.consume()
+    [place] = shelf.places()
+    shelf.move(place)
+    shelf.broker.ack("q", id, "c", NOW)
+    assert shelf.check() == {}
+
+
 @pytest.mark.parametrize("fate", ["ack", "purge", "delete", "moved"])
 def test_who_comes_too_late_changes_nothing(shelf: Shelf, fate: str) -> None:
     id = shelf.publish("first")
@@ -157,14 +168,16 @@ def test_dropped_messages_are_counted_and_named(shelf: Shelf) -> None:
     shelf.broker.nack("q", dead, "c", NOW)
     available = shelf.publish("available")
     kept = shelf.publish("kept")
+    refs = {}
     for place in shelf.places():
         if place.owned.id != kept:
+            refs[place.owned.id] = PayloadRef.unpack(place.reference)[:3]
             relocation.drop(shelf.broker, place, "short segment")
     assert shelf.broker.payloads.removed_total == 2
     # LIVE entries come first.
-    assert [(each.queue, each.id, each.reason) for each in shelf.broker.payloads.take_removed()] == [
-        ("q", available, "short segment"),
-        ("q", dead, "short segment"),
+    assert [tuple(each) for each in shelf.broker.payloads.take_removed()] == [
+        ("q", available, 0, "short segment", *refs[available]),
+        ("q", dead, 0, "short segment", *refs[dead]),
     ]
     stats = shelf.broker.catalog.stats("q")
     assert stats is not None
@@ -175,18 +188,27 @@ def test_dropped_messages_are_counted_and_named(shelf: Shelf) -> None:
     assert [shelf.consume(), shelf.consume(), shelf.consume()] == ["kept", "available", None]
 
 
-def test_an_entry_without_a_message_does_not_hold_its_segment(shelf: Shelf) -> None:
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("kind", [LIVE, DEAD_LETTER])
+def test_an_entry_without_a_message_does_not_hold_its_segment(shelf: Shelf, kind: int, kept: bool) -> None:
+    """Except in a queue that is kept aside: the message may be locked there, and then it is not looked for."""
     shelf.publish("first")
     shelf.broker.commit()
     journal, queue = shelf.broker.journal, shelf.broker.catalog.by_name["q"]
-    assert shelf.broker.payloads.index is not None
-    journal.put(b"\0\0\0\1" + queue.prefix + b"\0" + b"\0" * 7 + b"\1", b"x" * 36 + queue.prefix, journal.external)
-    shelf.broker.payloads.index._of(1, queue.number, 0).count += 1
-    journal.mark(shelf.broker.payloads.index._of(1, queue.number, 0))
+    index = shelf.broker.payloads.externals
+    entry = struct.pack(">IIBQ", 1, queue.number, kind, 1)
+    journal.put(entry, b"x" * 36 + queue.prefix, journal.external)
+    index._of(1, queue.number, kind).count += 1
+    journal.mark(index._of(1, queue.number, kind))
+    if kept:
+        shelf.broker.trash.delete("q", SECONDS, NOW)
     assert [place.owned.id == "x" * 36 for place in shelf.places()] == [False]
-    assert shelf.check() == {1: 300}
-    shelf.broker.catalog.purge("q")
-    assert not shelf.broker.payloads.index.owned(1)
+    journal.commit()
+    assert (journal.get(journal.external, entry) is not None) == (kept and kind == LIVE)
+    if not kept:
+        assert shelf.check() == {1: 300}
+        shelf.broker.catalog.purge("q")
+        assert not index.owned(1)
 
 
 def test_pieces_are_bounded_and_complete(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,14 @@ from qrusty_trio.core.model import Ordering, QueueConfig
 from qrusty_trio.core.queue import Queue
 from qrusty_trio.core.trash import Outcome
 from qrusty_trio.core.verifying import Problem, Verifier
-from qrusty_trio.errors import DiskFull, LimitReached, NotFound, QueueNotFound, Unavailable, UndoNotPossible
+from qrusty_trio.errors import (
+    DiskFull,
+    LimitReached,
+    NotFound,
+    QueueNotFound,
+    Unavailable,
+    UndoNotPossible,
+)
 from qrusty_trio.storage.base import Batch, Family, Storage
 from qrusty_trio.storage.payloads import PayloadRef, PayloadStore
 from tests.core.brokers import (
@@ -392,6 +399,11 @@ def test_bounds(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     _, gone = broker.trash.purge("q", 600, 0)
     assert gone is not None
     broker.trash.erase(gone)
+    _, deleted = broker.trash.delete("q", 600, 1000)
+    assert broker.trash.next_to_erase(600_999) is None
+    assert broker.trash.next_to_erase(601_000) is deleted is not None
+    broker.trash.erase(deleted)
+    broker.catalog.create("q", QueueConfig())
     assert broker.trash.purge("q", 600, 0) == (0, None), "an empty queue leaves nothing to keep"
 
 

@@ -146,6 +146,18 @@ OF_QUEUES: dict[str, tuple[str, Damage, Told]] = {
             ("count", "it counts 0 dead, but has 2"),
         ],
     ),
+    "no counters, but messages": (
+        "searched",
+        delete(META, b"C" + SEARCHED),
+        [
+            ("no_counters", "its counters are missing"),
+            *[
+                ("sequence", f"message searched.{number} has sequence number {number}, which was not given out")
+                for number in (0, 1)
+            ],
+            ("count", "it counts 0 available, but has 2"),
+        ],
+    ),
     "counters cut short": (
         "empty",
         change(META, b"C" + EMPTY, lambda value: value[:50]),
@@ -233,6 +245,15 @@ OF_QUEUES: dict[str, tuple[str, Damage, Told]] = {
         lambda pairs: pairs[MESSAGES].update({key(JOBS, 5, 5): pairs[MESSAGES][key(JOBS, 4, 4)]}),
         [
             ("twice", "message jobs.5 of 000000010000000000000004 and message jobs.4 have one place"),
+            ("count", "it counts 5 available, but has 6"),
+        ],
+    ),
+    "locked, and available under no id": (
+        "jobs",
+        lambda pairs: pairs[MESSAGES].update({key(JOBS, 5, 5): bytes(17) + b"\xff" * 36}),
+        [
+            ("unreadable", "MESSAGES 00000001fffffffffffffffa0000000000000005 can't be read"),
+            ("twice", f"message jobs.5 of 000000010000000000000004 and message {'�' * 36} have one place"),
             ("count", "it counts 5 available, but has 6"),
         ],
     ),

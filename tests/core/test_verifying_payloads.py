@@ -23,6 +23,7 @@ from tests.core.damages import (
     Damage,
     Sound,
     Told,
+    all_of,
     change,
     delete,
     index,
@@ -77,6 +78,14 @@ OF_PAYLOADS: dict[str, tuple[str, Damage, Told]] = {
     "the digest of another": ("unique", put(DEDUP, digest("u4"), STRANGER), [("digest", NOT_LED.format("unique.4"))]),
     "the digest of a locked one leads to another": ("unique", put(DEDUP, digest("u6"), STRANGER), [("digest", GONE)]),
     "a digest too many": ("unique", put(DEDUP, UNIQUE + bytes(16), STRANGER), [("digest", GONE)]),
+    "a digest too many, and a dead letter without its payload": (
+        "unique",
+        all_of(put(DEDUP, UNIQUE + bytes(16), STRANGER), checksum_of(DEAD, UNIQUE + u64(1), -17)),
+        [
+            ("payload", "message unique.7 has lost its payload: checksum (Payload at 908 of segment 1: checksum)"),
+            ("digest", GONE),
+        ],
+    ),
     "duplicates are allowed": (
         "jobs",
         put(DEDUP, JOBS + bytes(16), STRANGER),

@@ -13,6 +13,7 @@ from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.gate import Gate
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import Delivery
 from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import BadRequest, StorageFault
 from qrusty_trio.server import bursts
@@ -106,9 +107,29 @@ def test_one_that_takes_long_is_returned_at_its_turn(run: Callable[..., Any]) ->
     assert reply.body == b"done"
 
 
+def test_one_that_takes_long_and_will_not_go_on_is_ended(run: Callable[..., Any]) -> None:
+    ended = []
+
+    def long() -> Any:
+        try:
+            yield
+        finally:
+            ended.append(True)
+
+    steps = long()
+    begun = run([reading(lambda: steps)], [])
+    assert begun.step() is None
+    assert not ended
+    begun.close()
+    assert ended
+
+
 def test_what_waits_for_a_sync_is_known() -> None:
     synced, plain = Reply(200, b"", True), Reply(200, b"")
     assert not bursts.only_synced([])
     assert not bursts.only_synced([plain, plain])
     assert bursts.only_synced([plain, synced])
     assert bursts.only_synced([synced, plain])
+    delivered = Reply(200, b"", deliveries=[Delivery(1, "id", "p", 1, 5, 0)])
+    assert not bursts.only_synced([synced, delivered])
+    assert not bursts.only_synced([delivered, synced])

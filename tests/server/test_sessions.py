@@ -87,3 +87,40 @@ def test_what_was_to_be_given_back_is_left_to_the_recovery() -> None:
     sessions.give_back(64, 0)
     assert broker.catalog.by_name["q"].locked == 1
     assert sessions.has_left(peer.consumer, delivery.id)
+
+
+# Verifies: DLV-0027
+@pytest.mark.parametrize("counts", [True, False])
+def test_only_what_left_counts_when_it_goes_back(counts: bool) -> None:
+    broker = Broker(MemoryStorage())
+    sessions = Sessions(broker)
+    for text in ("left", "never left"):
+        broker.publish("q", 1, text, 1, 0)
+    first, second = (broker.consume("q", WS_CONSUMER_PREFIX + "1", 60, 0) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    peer = Gone("1", {second.id})
+    sessions.join(peer)
+    sessions.leave(peer, counts, frozenset(peer.unsent))
+    sessions.give_back(64, 7)
+    queue = broker.catalog.by_name["q"]
+    assert (queue.available, queue.locked, queue.dead) == (2 - counts, 0, counts)
+
+
+# Verifies: PER-0062
+def test_who_waits_for_what_was_not_synced_is_told() -> None:
+    told = []
+
+    class Open(Gone):
+        def sync_failed(self) -> None:
+            told.append(self.consumer)
+
+    sessions = Sessions(Broker(MemoryStorage()))
+    peers = [Open(name, set()) for name in "abc"]
+    for peer in peers:
+        sessions.join(peer)
+    assert sessions.everyone() == peers
+    sessions.leave(peers[0], True, frozenset())
+    assert sessions.everyone() == peers[1:]
+    sessions.sync_failed([peers[0].consumer, peers[2].consumer, "nobody"])
+    assert told == [peers[2].consumer]

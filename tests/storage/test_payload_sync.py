@@ -33,6 +33,19 @@ def failing_once(monkeypatch: pytest.MonkeyPatch, name: str, meanwhile: Callable
     monkeypatch.setattr(os, name, fail)
 
 
+def test_what_was_removed_is_in_doubt_no_longer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path, LARGE)
+    store.append(b"one")
+    failing_once(monkeypatch, "fdatasync")
+    with pytest.raises(StorageFault):
+        store.sync()
+    store.remove(1)
+    assert store.recover() == {}
+    store.append(b"two")
+    store.sync()
+    store.close()
+
+
 def test_a_sync_that_waited_for_one_that_failed_fails_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even when the loss is taken note of in between: what its caller appended was lost, and nobody looks again."""
     store = open_store(tmp_path, LARGE)

@@ -270,6 +270,7 @@ def test_a_closed_store_says_so(tmp_path: Path) -> None:
     ref = store.append(b"x")
     store.close()
     store.close()
+    assert store.active is None
     for call in (lambda: store.append(b"y"), lambda: store.read(ref), store.sync, lambda: store.remove(1)):
         with pytest.raises(StorageFault, match="closed"):
             call()

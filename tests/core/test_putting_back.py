@@ -1,0 +1,165 @@
+"""Putting back what is kept aside: in steps, with others at work meanwhile, and within bounds."""
+
+from __future__ import annotations
+
+import pytest
+
+from qrusty_trio.core import trash
+from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.trash import Outcome
+from qrusty_trio.errors import DuplicatePayload, LimitReached, NotFound, QueueProtected
+from qrusty_trio.storage.payloads import PayloadStore
+from tests.core.brokers import Keeping, exhaust, lock_of, payloads_in_order, restarted, take, with_payloads
+from tests.core.test_trash import MANY, check, fill, put_aside, restore
+
+
+@pytest.fixture
+def broker(payloads: PayloadStore) -> Broker:
+    return with_payloads(Keeping(), payloads)
+
+
+def test_the_other_of_two_equal_messages_was_acked(broker: Broker, payloads: PayloadStore) -> None:
+    broker.catalog.create("q", QueueConfig())
+    for _ in range(2):
+        broker.publish("q", 5, "a", 3, 0)
+    first, _ = take(broker), take(broker)
+    exhaust(broker.catalog.update("q", None, False, 0))
+    assert first is not None
+    broker.ack("q", first, "c", 0)
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    assert restore(broker, queue.number) == Outcome("q", 1, 0)
+    with pytest.raises(DuplicatePayload):
+        broker.publish("q", 5, "a", 3, 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == ["a"]
+
+
+def test_large_payloads_are_read_in_steps(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To know them by their digests, where duplicates are refused since."""
+    monkeypatch.setattr(trash, "STEP_BYTES", 4_000)
+    broker.catalog.create("q", QueueConfig())
+    texts = [f"{number}".ljust(2_000) for number in range(8)]
+    for text in texts:
+        broker.publish("q", 5, text, 3, 0)
+    _, queue = broker.trash.purge("q", 600, 0)
+    assert queue is not None
+    exhaust(broker.catalog.update("q", None, False, 0))
+    outcome = Outcome("")
+    assert sum(1 for _ in broker.trash.restore(queue, None, outcome)) == 4
+    assert outcome == Outcome("q", 8, 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
+
+
+def test_what_is_known_of_dead_letters_outlives_a_restart(broker: Broker, payloads: PayloadStore) -> None:
+    fill(broker)
+    before = broker.catalog.by_name["q"]
+    before.exhume(broker.journal)
+    put_aside(broker, "purged")
+    broker.commit()
+    after = restarted(broker, payloads).catalog.by_name["q"]
+    assert after is not before
+    assert (after.dead_from, after.dead_purged, after.next_dead) == (1, 1, 1)
+
+
+def test_behind_equal_messages_that_were_locked(broker: Broker, payloads: PayloadStore) -> None:
+    broker.catalog.create("q", QueueConfig())
+    for text in ("a", "a", "b"):
+        broker.publish("q", 5, text, 3, 0)
+        assert take(broker) is not None
+    exhaust(broker.catalog.update("q", None, False, 0))
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    assert restore(broker, queue.number) == Outcome("q", 2, 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == ["a", "b"]
+
+
+@pytest.mark.parametrize("room", [0, 1])
+def test_there_are_as_many_queues_as_there_may_be(broker: Broker, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+    fill(broker)
+    queue = put_aside(broker, "deleted")
+    broker.catalog.create("another", QueueConfig())
+    monkeypatch.setattr(trash, "MAX_QUEUES", 1 + room)
+    if room:
+        assert restore(broker, queue.number).restored == MANY
+    else:
+        with pytest.raises(LimitReached, match="There are 1 queues already"):
+            restore(broker, queue.number)
+
+
+def test_a_protected_queue_is_not_put_aside(broker: Broker) -> None:
+    fill(broker)
+    exhaust(broker.catalog.update("q", None, None, 0, protected=True))
+    for put in (broker.trash.purge, broker.trash.delete):
+        with pytest.raises(QueueProtected):
+            put("q", 600, 0)
+    assert broker.trash.everything() == []
+
+
+def test_a_lock_that_was_made_since_it_was_put_back_is_left_alone(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By somebody who began to put it back, too."""
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    broker.catalog.create("q", QueueConfig())
+    for number in range(3):
+        broker.publish("q", 5, str(number), 3, 0)
+        take(broker)
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    second = broker.trash.restore(queue, None, Outcome(""))
+    next(second)
+    restore(broker, queue.number)
+    held = take(broker)
+    assert held is not None
+    with pytest.raises(NotFound):
+        next(second)
+    assert lock_of(broker, held).consumer == "c"
+    check(broker, payloads)
+    assert payloads_in_order(broker) == ["1", "2"]
+
+
+def test_a_store_that_is_loaded_anew_ends_what_is_being_put_back(broker: Broker, payloads: PayloadStore) -> None:
+    texts = fill(broker)
+    queue = put_aside(broker, "deleted")
+    broker.commit()
+    steps = broker.trash.restore(queue, None, Outcome(""))
+    next(steps)
+    broker.commit()
+    exhaust(broker.load())
+    with pytest.raises(NotFound):
+        next(steps)
+    restore(broker, queue.number)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_locks_far_apart_are_released_in_steps(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(trash, "PER_STEP", 2)
+    monkeypatch.setattr(trash, "LOCK_NUMBERS_PER_STEP", 5)
+    broker.catalog.create("q", QueueConfig())
+    for number in range(40):
+        broker.publish("q", 5, str(number), 3, 0)
+    ids = [take(broker) for _ in range(40)]
+    held = (0, 1, 2, 20, 39)
+    for number, id in enumerate(ids):
+        if number not in held:
+            assert id is not None
+            broker.ack("q", id, "c", 0)
+    put = broker.trash.purge if what == "purged" else broker.trash.delete
+    _, queue = put("q", 600, 0)
+    assert queue is not None
+    outcome = Outcome("")
+    steps = sum(1 for _ in broker.trash.restore(queue, None, outcome))
+    assert steps >= 40 // 5
+    assert outcome == Outcome("q", len(held), 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == [str(number) for number in held]
