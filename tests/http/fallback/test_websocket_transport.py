@@ -217,6 +217,7 @@ async def test_frames_that_came_together_are_given_together(talk: Talk) -> None:
         assert not given
         talk.come("a", None, b"b")
         await wait_all_tasks_blocked()
+        assert given, "it was woken"
         nursery.start_soon(receive)
         await wait_all_tasks_blocked()
         assert [each for frames in given for each in frames] == ["a", b"", b"b"]
