@@ -21,7 +21,7 @@ from qrusty_trio.api.call import Call, Reply
 from qrusty_trio.api.identity import Identity
 from qrusty_trio.api.operations import OPERATIONS
 from qrusty_trio.http import access_log
-from qrusty_trio.http.access_log import Access, AccessLog, console_line, json_line, path_of
+from qrusty_trio.http.access_log import READ_BYTES, Access, AccessLog, console_line, json_line, path_of
 from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.peers import Peer, peer_at
 from qrusty_trio.logs import AccessFormat
@@ -243,6 +243,18 @@ def test_the_token_and_a_large_body(tmp_path: Path) -> None:
         log.close()
     line = json.loads(path.read_text())
     assert (line["token"], line["queue"], line["peer"], line["request_id"]) == ("orders", "-", "-", "1" * 32)
+
+
+@pytest.mark.parametrize(("size", "queue"), [(READ_BYTES, "q"), (READ_BYTES + 1, "-")])
+def test_how_large_a_body_is_read_for_its_queue(tmp_path: Path, size: int, queue: str) -> None:
+    path = tmp_path / "access"
+    start, end = b'{"queue":"q","payload":"', b'"}'
+    with path.open("w", encoding="utf-8") as stream:
+        log = AccessLog(AccessFormat.JSON, stream)
+        body = start + b"x" * (size - len(start + end)) + end
+        log.served(Peer(), Call(BY_NAME["publish"], body=body), Reply(), time.perf_counter())
+        log.close()
+    assert json.loads(path.read_text())["queue"] == queue
 
 
 def test_every_path_of_the_table() -> None:

@@ -309,6 +309,7 @@ def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture, mon
     records = [record for record in caplog.records if record.levelno == logging.ERROR]
     assert len(records) == TRACEBACKS
     assert all(record.exc_info for record in records)
+    assert not any("more failed" in record.getMessage() for record in records)
     now = PERIOD_SECONDS
     for _ in range(TRACEBACKS + 1):
         fail(bulkheads, "that", ExceptionGroup("several", [ValueError("why"), OSError("how")]))

@@ -229,6 +229,16 @@ async def test_while_anyone_waits_nobody_else_gets_room() -> None:
     first, second = Holding(budget), Holding(budget)
     await first.reserve(LARGE_BYTES)
     assert not any((budget.short, budget.tight))
+    assert not Budget(LARGE_BYTES - 1).tight, "nothing is held"
+    first.set(budget.limit - LARGE_BYTES)
+    assert not any((budget.short, budget.tight))
+    first.set(budget.limit - LARGE_BYTES + 1)
+    assert (budget.short, budget.tight) == (False, True)
+    first.set(budget.limit - 1)
+    assert not budget.short
+    first.set(budget.limit)
+    assert budget.short
+    first.set(LARGE_BYTES)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(second.reserve, budget.limit)
         await trio.testing.wait_all_tasks_blocked()

@@ -183,6 +183,28 @@ async def test_a_server_that_stops_waits_for_no_handshake(web: Web, caplog: pyte
 
 
 # Verifies: API-0181
+async def test_each_of_many_that_come_at_once_costs_another_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handshakes, "MAX_HANDSHAKES", 2)
+    shakes = Handshakes(client_context)
+    ended: list[int] = []
+
+    async def secure(number: int, stream: trio.SocketStream) -> None:
+        assert await shakes.secure(stream, "somebody") is None
+        ended.append(number)
+
+    pairs = [trio.socket.socketpair() for _ in range(6)]
+    async with trio.open_nursery() as nursery:
+        for first in (0, 2, 4):
+            for number in (first, first + 1):
+                nursery.start_soon(secure, number, trio.SocketStream(pairs[number][0]))
+            await trio.testing.wait_all_tasks_blocked()
+            assert sorted(ended) == list(range(first))
+        nursery.cancel_scope.cancel()
+    for _, theirs in pairs:
+        theirs.close()
+
+
+# Verifies: API-0181
 async def test_a_handshake_after_the_stop_comes_to_nothing(caplog: pytest.LogCaptureFixture) -> None:
     shakes = Handshakes(client_context)
     for _ in range(2):

@@ -136,8 +136,12 @@ async def test_stopping_lets_a_request_in_hand_finish(fast_path: bool) -> None:
             web.context.stopping.set()
             await trio.testing.wait_all_tasks_blocked()
             slow.go.set()
-            assert (await client.response()).status == 200
+            first = await client.response()
+            assert first.status == 200
+            if fast_path:
+                assert "connection" not in first.headers, "another response follows"
             response = await client.response()
+            assert not fast_path or response.headers["connection"] == "close"
             assert response.json()["payload"] == "p"
             assert await client.ended()
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.http.responses import Responses
+from qrusty_trio.api.call import Reply
+from qrusty_trio.http.responses import Responses, reason_phrase
 
 
 def test_the_beginning_of_a_response_is_made_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,3 +24,27 @@ def test_the_beginning_of_a_response_is_made_once_a_second(monkeypatch: pytest.M
     now += 0.1
     made.tick()
     assert b"22:13:21" in made.prefix(200, True)
+
+
+@pytest.mark.parametrize(
+    ("reply", "json", "expected"),
+    [
+        (Reply(200, b"{}"), True, b"content-type: application/json\r\ncontent-length: 2\r\nx: y\r\n\r\n{}"),
+        (Reply(200, b"{}"), False, b"content-length: 2\r\nx: y\r\n\r\n{}"),
+        (Reply(204), True, b"content-length: 0\r\nx: y\r\n\r\n"),
+        (Reply(204), False, b"content-length: 0\r\nx: y\r\n\r\n"),
+        (Reply(503), True, b"retry-after: 2\r\ncontent-length: 0\r\nx: y\r\n\r\n"),
+        (Reply(401), True, b"www-authenticate: Bearer\r\ncontent-length: 0\r\nx: y\r\n\r\n"),
+        (Reply(429, retry_after=7), True, b"content-length: 0\r\nx: y\r\nretry-after: 7\r\n\r\n"),
+        (Reply(299), True, b"content-length: 0\r\nx: y\r\n\r\n"),
+    ],
+)
+def test_a_whole_response(reply: Reply, json: bool, expected: bytes) -> None:
+    for head_only in (False, True):
+        found = Responses().response(reply, b"\r\nx: y", head_only, json)
+        line, date, rest = found.split(b"\r\n", 2)
+        assert line == b"HTTP/1.1 %d %b" % (reply.status, reason_phrase(reply.status))
+        assert date.startswith(b"date: ")
+        assert rest == (expected.removesuffix(reply.body) if head_only else expected)
+    assert reason_phrase(404) == b"Not Found"
+    assert reason_phrase(299) == b"Unknown"

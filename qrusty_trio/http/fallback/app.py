@@ -353,14 +353,14 @@ async def _serve_own(context: HttpContext, path: bytes, cors: dict[str, str]) ->
     relative = unquote(path.decode("ascii").removeprefix("/ui/").removeprefix("/"))
     if path == DOCS_PATH:
         relative = "docs.html"
-    found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative or "index.html")
+    found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative)
     if found is None and in_ui:
         # Addresses of the UI's own pages: its router reads them in the browser.
         relative = "index.html"
         found = await trio.to_thread.run_sync(_read_inside, context.webui_dir, relative)
     if found is None:
         raise NotFound(NOTHING_THERE)
-    return _file_response(web_file(relative or "index.html", found, pack=False), cors)
+    return _file_response(web_file(relative, found, pack=False), cors)
 
 
 def _file_response(file: WebFile, cors: dict[str, str]) -> Response:

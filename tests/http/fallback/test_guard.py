@@ -13,6 +13,7 @@ from qrusty_trio.http.byte_budget import Budget, Holding
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.share import ConnectionShare
 from qrusty_trio.http.header_block import HTTP2_PREFACE, SEND_SECONDS
+from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.pauses import EventPause
 from tests.http.web import context_for, make_engine
 from tests.http.ws_raw import upgrade
@@ -91,6 +92,25 @@ async def test_a_call_does_not_wait_for_a_peer_that_has_closed(closed: bool) -> 
         guard.requests.give_up()
         assert pause.over
         await guard.aclose()
+
+
+@pytest.mark.parametrize(
+    ("data", "lingers"),
+    [(b"", False), (b"GET", True), (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", True)],
+)
+async def test_the_end_of_a_peer_is_waited_for_where_something_of_it_may_be_unread(
+    autojump_clock: MockClock, data: bytes, lingers: bool
+) -> None:
+    ours, theirs = socket.socketpair()
+    with theirs:
+        guard = guarded(ours)
+        if data:
+            guard.filter.feed(data)
+        if data.endswith(b"\n"):
+            assert await guard.receive_some() == data
+        begun = trio.current_time()
+        await guard.aclose()
+        assert trio.current_time() - begun == (LINGER_SECONDS if lingers else 0)
 
 
 WHOLE = b"POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"

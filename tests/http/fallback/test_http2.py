@@ -120,6 +120,8 @@ async def test_a_bad_request_is_answered_and_the_others_are_served(fast_path: bo
         if bad in peer.ended:
             assert peer.status[bad] == 400
             assert json.loads(peer.body[bad])["code"] == "bad_request"
+            assert peer.headers[bad][b"content-type"] == b"application/json"
+            assert peer.headers[bad][b"content-length"] == b"%d" % len(peer.body[bad])
 
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])

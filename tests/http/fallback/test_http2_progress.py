@@ -8,7 +8,7 @@ from qrusty_trio.http.fallback.http2_progress import Http2Progress
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-DATA, HEADERS, RST, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 8, 9
+DATA, HEADERS, PRIORITY, RST, SETTINGS, PING, WINDOW_UPDATE, CONTINUATION = 0, 1, 2, 3, 4, 6, 8, 9
 END_STREAM, END_HEADERS = 1, 4
 
 
@@ -73,6 +73,17 @@ def test_room_for_a_body_and_an_empty_frame_are_no_response(kind: int) -> None:
     progress = connection()
     progress.received(POST, 0.0)
     progress.sent(frame(kind, bytes(4) if kind == WINDOW_UPDATE else b"", 0, 1), 50.0)
+    assert progress.stuck(BODY_SECONDS + SEND_SECONDS) is not None
+
+
+# Verifies: API-0047
+@pytest.mark.parametrize("kind", [WINDOW_UPDATE, PRIORITY])
+def test_what_is_neither_headers_nor_data_is_no_progress_of_a_request(kind: int) -> None:
+    progress = connection()
+    progress.received(POST, 0.0)
+    progress.received(frame(kind, bytes(5), END_STREAM, 1), 50.0)
+    progress.sent(frame(kind, bytes(5), END_STREAM, 1), 50.0)
+    assert progress.stuck(BODY_SECONDS + SEND_SECONDS - 1) is None
     assert progress.stuck(BODY_SECONDS + SEND_SECONDS) is not None
 
 
