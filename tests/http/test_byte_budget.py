@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import os
 import socket
 import struct
+import weakref
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import trio
@@ -230,15 +233,15 @@ async def test_while_anyone_waits_nobody_else_gets_room() -> None:
     await first.reserve(LARGE_BYTES)
     assert not any((budget.short, budget.tight))
     assert not Budget(LARGE_BYTES - 1).tight, "nothing is held"
-    first.set(budget.limit - LARGE_BYTES)
-    assert not any((budget.short, budget.tight))
-    first.set(budget.limit - LARGE_BYTES + 1)
-    assert (budget.short, budget.tight) == (False, True)
-    first.set(budget.limit - 1)
-    assert not budget.short
-    first.set(budget.limit)
-    assert budget.short
-    first.set(LARGE_BYTES)
+    for held, short, tight in (
+        (budget.limit - LARGE_BYTES, False, False),
+        (budget.limit - LARGE_BYTES + 1, False, True),
+        (budget.limit - 1, False, True),
+        (budget.limit, True, True),
+        (LARGE_BYTES, False, False),
+    ):
+        first.set(held)
+        assert (budget.short, budget.tight) == (short, tight), held
     async with trio.open_nursery() as nursery:
         nursery.start_soon(second.reserve, budget.limit)
         await trio.testing.wait_all_tasks_blocked()
@@ -345,3 +348,22 @@ async def test_those_lag_who_hold_some_while_others_wait_and_hardly_move() -> No
             assert holding.lags(9.1, 70_001)
             scope.cancel()
     assert not budget.waiting
+
+
+async def test_a_connection_that_has_ended_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[weakref.ref[FastConnection]] = []
+
+    class Watched(FastConnection):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args)
+            made.append(weakref.ref(self))
+
+    monkeypatch.setattr(fast_path, "FastConnection", Watched)
+    async with running(True) as web:
+        async with web.client() as client:
+            assert (await client.ask("GET", "/health")).status == 200
+        with trio.fail_after(60):
+            while web.context.connections.value:
+                await trio.testing.wait_all_tasks_blocked(0.005)
+        gc.collect()
+        assert [each() for each in made] == [None]

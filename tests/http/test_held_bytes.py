@@ -5,10 +5,8 @@ from __future__ import annotations
 import gc
 import socket
 import tracemalloc
-import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from typing import Any
 
 import h2.settings
 import pytest
@@ -16,8 +14,7 @@ import trio
 import trio.testing
 
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.http import fast_path, lingering
-from qrusty_trio.http.connection import FastConnection
+from qrusty_trio.http import lingering
 from qrusty_trio.http.fallback import guard, hypercorn
 from tests.http.fallback.test_http2 import LARGE as POST
 from tests.http.fallback.test_http2 import Peer, peer_of
@@ -197,22 +194,3 @@ def collector_off() -> Iterator[None]:
         yield
     finally:
         gc.enable()
-
-
-async def test_a_connection_that_has_ended_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[weakref.ref[FastConnection]] = []
-
-    class Watched(FastConnection):
-        def __init__(self, *args: Any) -> None:
-            super().__init__(*args)
-            made.append(weakref.ref(self))
-
-    monkeypatch.setattr(fast_path, "FastConnection", Watched)
-    async with running(True) as web:
-        async with web.client() as client:
-            assert (await client.ask("GET", "/health")).status == 200
-        with trio.fail_after(60):
-            while web.context.connections.value:
-                await trio.testing.wait_all_tasks_blocked(0.005)
-        gc.collect()
-        assert [each() for each in made] == [None]
