@@ -139,6 +139,38 @@ async def test_a_socket_that_breaks(sockets: tuple[SocketPipe, trio.SocketStream
     assert await pipe.receive() == b""
 
 
+async def test_a_socket_is_waited_for(sockets: tuple[SocketPipe, trio.SocketStream]) -> None:
+    pipe, theirs = sockets
+    found: list[bytes] = []
+
+    async def receive() -> None:
+        found.append(await pipe.receive())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(receive)
+        await wait_all_tasks_blocked()
+        assert not found
+        await theirs.send_all(b"abc")
+    assert found == [b"abc"]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ECONNRESET, "reset"), trio.ClosedResourceError()], ids=repr)
+async def test_a_read_that_fails(sockets: tuple[SocketPipe, trio.SocketStream], error: Exception) -> None:
+    pipe, theirs = sockets
+    await theirs.send_all(b"x")
+    errors = [error]
+
+    def read_now(most: int) -> bytes:
+        if errors:
+            raise errors.pop()
+        return b""
+
+    pipe.read_now = read_now
+    with pytest.raises(ConnectionLost) as caught:
+        await pipe.receive()
+    assert caught.value.__cause__ is error
+
+
 class Told:
     """A pipe that says `answers` when it is asked whether the peer refused the last bytes."""
 
