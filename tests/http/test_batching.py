@@ -368,20 +368,6 @@ async def test_a_consumer_that_is_gone_gives_its_message_back(
         assert again == {"id": id, "payload": "x", "retry_count": 1}
 
 
-async def test_an_answer_that_the_socket_does_not_take_now_is_sent_later(
-    server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writes = BrokenWrites(errno.EAGAIN)
-    with monkeypatch.context() as patch:
-        patch.setattr(pipe, "os", writes)
-        async with connected(server) as connection:
-            for _ in range(2):
-                writes.failed = False
-                response = await connection.request("POST", "/publish", PUBLISH)
-                assert (response.status, sorted(response.json())) == (200, ["id"])
-                assert writes.failed
-
-
 async def test_an_answer_that_cannot_be_made_gives_its_message_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,8 @@ from qrusty_trio.http.pipe import (
     pipe_over,
     socket_of,
 )
+from tests.http.test_batching import BrokenWrites
+from tests.http.web import running
 
 
 class Progress:
@@ -169,6 +171,19 @@ async def test_a_read_that_fails(sockets: tuple[SocketPipe, trio.SocketStream], 
     with pytest.raises(ConnectionLost) as caught:
         await pipe.receive()
     assert caught.value.__cause__ is error
+
+
+async def test_a_response_that_the_socket_does_not_take_now_is_sent_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    writes = BrokenWrites(errno.EAGAIN)
+    async with running(True) as web, web.client() as client:
+        with monkeypatch.context() as patch:
+            patch.setattr("qrusty_trio.http.pipe.os", writes)
+            async with web.client() as late:
+                for _ in range(2):
+                    writes.failed = False
+                    response = await late.ask("GET", "/health")
+                    assert (response.status, response.json()["status"], writes.failed) == (200, "ok", True)
+        assert (await client.ask("GET", "/health")).status == 200
 
 
 class Told:
