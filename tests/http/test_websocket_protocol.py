@@ -54,6 +54,15 @@ async def test_fragments_with_control_frames_between_them(fast_path: bool) -> No
         assert [each.json() for each in got if each.opcode == TEXT] == [RESPONSE]
 
 
+# Verifies: WS-0024
+@both_paths
+async def test_who_is_not_silent_gets_no_ping(fast_path: bool) -> None:
+    async with running(fast_path, ws_ping_interval_secs=3600) as server, raw(server.port) as peer:
+        for _ in range(3):
+            await peer.send(frame(TEXT, ASK))
+            assert (await peer.any_frame()).json() == RESPONSE
+
+
 # Verifies: WS-0030
 @both_paths
 async def test_one_byte_at_a_time(fast_path: bool) -> None:

@@ -50,8 +50,8 @@ Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 
 
-def make_config(ping_interval: float) -> Config:
-    """Hypercorn's settings: the fast path's limits, no access log, errors to `logging`. `ping_interval`: seconds."""
+def make_config() -> Config:
+    """Hypercorn's settings: the fast path's limits, no access log, errors to `logging`, no pings of its own."""
     config = Config()
     config.accesslog = None
     config.errorlog = logging.getLogger("qrusty_trio.http.hypercorn")
@@ -61,28 +61,23 @@ def make_config(ping_interval: float) -> Config:
     config.keep_alive_max_requests = MAX_REQUESTS
     config.max_app_queue_size = QUEUED_MESSAGES
     config.websocket_max_message_size = MAX_FRAME_BYTES
-    config.websocket_ping_interval = ping_interval
     return config
 
 
 class _Context(WorkerContext):
-    """Hypercorn's context of one connection. A task that sleeps between pings wakes when the connection ends."""
+    """Hypercorn's context of one connection."""
 
     def __init__(self, shared: WorkerContext) -> None:
         super().__init__(None)
         self.terminated = shared.terminated
         self.over = trio.Event()
 
-    async def sleep(self, wait: float) -> None:  # type: ignore[override]  # static in Hypercorn, but called on an instance
-        with trio.move_on_after(wait):
-            await self.over.wait()
-
 
 class _Server(TCPServer):
     """Hypercorn's server of one connection. It ends when the peer has closed.
 
-    That is why a private method is overridden: Hypercorn's tasks for idle connections and for pings go on after it has
-    read the end, and keep the connection until their next timeout. It has no setting for that, and no public method is
+    That is why a private method is overridden: Hypercorn's task for idle connections goes on after it has read the
+    end, and keeps the connection until its next timeout. It has no setting for that, and no public method is
     called at that moment.
 
     A response may end only then. Hypercorn would take the connection for idle once more, and wait for a next request.
@@ -146,7 +141,7 @@ class Fallback:
     def __init__(self, context: HttpContext) -> None:
         self._context = context
         self._engine = context.engine
-        self._config = make_config(context.websocket.ping_interval)
+        self._config = make_config()
         self._worker = WorkerContext(None)
         self._app = make_app(context)
         self._wrapped = ASGIWrapper(cast(Any, self._asgi))

@@ -1,10 +1,10 @@
 """The WebSocket transport of the Quart-Trio app: `/ws` when Hypercorn serves the connection.
 
-Rule: ASGI shows messages, not frames. Hypercorn handles fragments, control frames, masks and the closing handshake, and
-sends pings (its `websocket_ping_interval`). ASGI does not show whether the peer answers them. So the caller that hands
-the connection to Hypercorn can put a `PeerActivity` into the ASGI state under ACTIVITY_KEY. A peer that stays silent
-after a ping is then closed with 1001, as on the fast transport. Over HTTP/1.1, the last message that the app
-receives is a `websocket_stream.LastMessage`.
+Rule: ASGI shows messages, not frames. Hypercorn handles fragments, control frames, masks and the closing handshake.
+ASGI does not show whether the peer shows a sign of life. So the caller that hands the connection to Hypercorn can put a
+`PeerActivity` into the ASGI state under ACTIVITY_KEY. A peer that stays silent after a ping is then closed with 1001,
+as on the fast transport. The pings are ours: Hypercorn's come when its clock says so, and may leave a peer no time to
+answer. Over HTTP/1.1, the last message that the app receives is a `websocket_stream.LastMessage`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.authenticating import find_for_headers, hold
-from qrusty_trio.http.fallback.websocket_stream import LastMessage
+from qrusty_trio.http.fallback.websocket_stream import LastMessage, send_ping
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import AnySocket, acked_bytes, shut_down, unread_bytes
 from qrusty_trio.http.peers import current
@@ -43,6 +43,8 @@ RECEIVED_CHARACTERS = 256 * 1024
 """Limits on the frames, and their total length, that wait for `receive`. Further ones wait in the socket."""
 UNSEEN_COPIES = 2
 """Copies of an incomplete message: Hypercorn's buffer grows by half at a time, and is copied at the end."""
+PING_BYTES = 2
+"""Size of an empty ping."""
 COPIES = 3
 """Copies of a frame being sent, besides the one in the outbox: the text, the frame, and what the stream sends."""
 
@@ -73,6 +75,11 @@ class HypercornStream:
         if connection is not None and connection.state in (ConnectionState.REMOTE_CLOSING, ConnectionState.CLOSED):
             return Ending.CLOSED
         return Ending.LOST if getattr(self._stream, "closed", True) else None
+
+    async def ping(self) -> None:
+        """Send a ping, unless the connection is ending."""
+        if self._stream is not None:
+            await send_ping(self._stream)
 
     def unseen(self) -> int:
         """Approximate bytes received and not passed to the app: those of an incomplete message."""
@@ -160,6 +167,8 @@ class QuartWebSocketTransport:
         """Received behind the frames: nothing follows."""
         self._unseen = 0
         """Bytes that Hypercorn held when last checked."""
+        self._pings = False
+        """Whether a ping waits for the next `send`."""
         self.sends = 0
         self.sending = False
         self.held = 0
@@ -224,6 +233,10 @@ class QuartWebSocketTransport:
 
     async def send(self, frames: list[bytes]) -> None:
         self.sending = True
+        if self._pings:
+            self._pings = False
+            if self._stream is not None:
+                await self._stream.ping()
         frames.reverse()
         while frames:
             frame = frames.pop().decode()
@@ -236,10 +249,10 @@ class QuartWebSocketTransport:
         self.sending = False
 
     def control_bytes(self) -> int:
-        return 0
+        return PING_BYTES if self._pings else 0
 
     def ping(self) -> None:
-        """Do nothing: Hypercorn sends the pings."""
+        self._pings = True
 
     def unread(self) -> int:
         return unread_bytes(self._socket)

@@ -136,6 +136,12 @@ class WebSocketStream(WSStream):
         await super().app_send(message)
 
 
+async def send_ping(stream: WSStream) -> None:
+    """Send a ping, also over HTTP/2, unless the connection is ending."""
+    if stream.state is ASGIWebsocketState.CONNECTED and not stream.closed:
+        await stream._send_wsproto_event(Ping())
+
+
 def install() -> None:
     """Make Hypercorn use this class for WebSockets over HTTP/1.1."""
     hypercorn.protocol.h11.WSStream = WebSocketStream  # type: ignore[attr-defined]  # there is no setting for it

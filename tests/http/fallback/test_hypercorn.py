@@ -64,12 +64,12 @@ def test_what_is_used_of_hypercorn_is_where_it_was() -> None:
 
 
 def test_settings_that_hypercorn_knows() -> None:
-    config = make_config(7)
+    config = make_config()
     for name in vars(config):
         assert hasattr(Config, name), name
     assert config.h11_max_incomplete_size == MAX_HEADER_BYTES
     assert config.keep_alive_timeout == IDLE_SECONDS
-    assert config.websocket_ping_interval == 7
+    assert config.websocket_ping_interval is None
     assert config.websocket_max_message_size == MAX_FRAME_BYTES
     assert config.max_app_queue_size == QUEUED_MESSAGES
     assert config.keep_alive_max_requests > 10**9
