@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from qrusty_trio.core import trash
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.core.trash import Outcome
-from qrusty_trio.errors import DuplicatePayload, LimitReached, NotFound, QueueProtected
+from qrusty_trio.errors import DuplicatePayload, InvalidQueueName, LimitReached, NotFound, QueueProtected
 from qrusty_trio.storage.payloads import PayloadStore
-from tests.core.brokers import Keeping, exhaust, lock_of, payloads_in_order, restarted, take, with_payloads
+from tests.core.brokers import (
+    NO_DUPLICATES,
+    Keeping,
+    big,
+    break_payload,
+    exhaust,
+    lock_of,
+    payloads_in_order,
+    restarted,
+    take,
+    with_payloads,
+)
 from tests.core.test_trash import MANY, check, fill, put_aside, restore
 
 
@@ -163,3 +176,40 @@ def test_locks_far_apart_are_released_in_steps(
     assert outcome == Outcome("q", len(held), 0)
     check(broker, payloads)
     assert payloads_in_order(broker) == [str(number) for number in held]
+
+
+def test_what_was_locked_before_duplicates_were_allowed(broker: Broker, payloads: PayloadStore) -> None:
+    broker.catalog.create("q", NO_DUPLICATES)
+    broker.publish("q", 5, "a", 3, 0)
+    take(broker)
+    exhaust(broker.catalog.update("q", None, True, 0))
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    assert restore(broker, queue.number) == Outcome("q", 1, 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == ["a"]
+
+
+def test_a_payload_that_is_lost_later_leaves_no_duplicate(
+    broker: Broker, payloads: PayloadStore, tmp_path: Path
+) -> None:
+    """Its digest is noted when it comes into a queue that refuses duplicates."""
+    broker.catalog.create("q", QueueConfig())
+    broker.publish("q", 5, big("a"), 3, 0)
+    _, queue = broker.trash.purge("q", 600, 0)
+    assert queue is not None
+    exhaust(broker.catalog.update("q", None, False, 0))
+    assert restore(broker, queue.number) == Outcome("q", 1, 0)
+    break_payload(payloads, tmp_path, 0)
+    assert take(broker) is None
+    broker.publish("q", 5, big("a"), 3, 0)
+    check(broker, payloads)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 1000])
+def test_a_name_that_no_queue_can_have(broker: Broker, name: str) -> None:
+    fill(broker)
+    queue = put_aside(broker, "purged")
+    with pytest.raises(InvalidQueueName):
+        restore(broker, queue.number, name)
+    assert broker.trash.get(queue.number) is queue

@@ -110,6 +110,8 @@ def test_dead_letters_that_are_gone_are_deleted_as_a_range_once_there_are_enough
 def test_a_queue_that_is_deleted_with_pending_changes_leaves_no_counters(
     broker: Broker, storage: Noting, what: str
 ) -> None:
+    broker.catalog.create("q", QueueConfig())
+    broker.commit()
     ids = [broker.publish("q", 1, str(number), 1 if what == "bury" else 9, 0) for number in range(2)]
     for id in ids:
         if what == "publish":
@@ -134,6 +136,16 @@ def test_a_queue_that_is_deleted_with_pending_changes_leaves_no_counters(
     assert [key for key, _ in meta] == [b"N"]
     for family in (Family.MESSAGES, Family.LOCKS, Family.DEAD):
         assert storage.scan(storage.families[family], b"", b"\xff" * 40, 100) == []
+
+
+def test_what_was_dropped_is_not_counted_in_the_next_process(broker: Broker) -> None:
+    for number in range(2):
+        broker.publish("q", 1, str(number), 9, 0)
+    broker.commit()
+    queue = broker.catalog.by_name["q"]
+    queue.drop(broker.journal, queue.tier.first()[0])
+    broker.commit()
+    assert restarted(broker).catalog.by_name["q"].available == 1
 
 
 def test_dead_letters_that_were_all_removed_are_gone_in_the_next_process_too(broker: Broker) -> None:

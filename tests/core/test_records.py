@@ -101,8 +101,7 @@ def test_a_lock_ends_rightly_whatever_the_clock_was(wrong_by: int, same_boot: bo
 @pytest.mark.parametrize("new", [False, True])
 def test_ids_are_uuids_of_version_4_and_differ(new: bool) -> None:
     """Also the first ones of a process."""
-    next_id = records._ids().__next__ if new else records.new_id
-    ids = [next_id() for _ in range(1000)]
+    ids = [next(records._ids()) if new else records.new_id() for _ in range(1000)]
     assert len(set(ids)) == len(ids)
     for id in ids:
         uuid = UUID(id)

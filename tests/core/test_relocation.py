@@ -103,6 +103,18 @@ def test_a_payload_moves_wherever_its_message_is(shelf: Shelf, reload: bool, all
     assert shelf.check() == {}
 
 
+def test_a_locked_message_is_nacked_in_the_batch_in_which_its_payload_moves(shelf: Shelf) -> None:
+    id = shelf.publish("first")
+    shelf.consume()
+    [place] = shelf.places()
+    shelf.check()
+    shelf.move(place)
+    shelf.broker.nack("q", id, "c", NOW)
+    assert shelf.check() == {2: 300}
+    shelf.payloads.remove(1)
+    assert shelf.consume() == "first"
+
+
 def test_a_locked_message_is_acked_after_its_payload_has_moved(shelf: Shelf) -> None:
     id = shelf.publish("first")
     shelf.consume()
@@ -215,6 +227,7 @@ def test_pieces_are_bounded_and_complete(shelf: Shelf, monkeypatch: pytest.Monke
     monkeypatch.setattr(relocation, "PIECE_BYTES", 1000)
     ids = [shelf.publish(str(number)) for number in range(12)]
     found: list[str] = []
+    sizes = []
     for number in shelf.payloads.segments():
         begin: bytes | None = b""
         while begin is not None:
@@ -222,4 +235,6 @@ def test_pieces_are_bounded_and_complete(shelf: Shelf, monkeypatch: pytest.Monke
             assert len(places) <= PIECE
             assert sum(PayloadRef.unpack(place.reference).length for place in places) <= 1000
             found += [place.owned.id for place in places]
+            sizes.append(len(places))
     assert found == ids
+    assert max(sizes) == 1000 // 300

@@ -293,6 +293,25 @@ async def test_always_waits_for_the_sync(store: WatchedStorage) -> None:
             assert replies[0].status == 200
 
 
+async def test_a_transaction_waits_for_a_sync_if_it_is_to_be_durable(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine, trio.open_nursery() as nursery:
+        ended: list[bool] = []
+
+        async def change(sync: bool) -> None:
+            await engine.transact(lambda broker, now: broker.publish("q", 1, "p", 3, now), sync=sync)
+            ended.append(sync)
+
+        with store.held():
+            nursery.start_soon(change, True)
+            await store.until_sync_begins()
+            nursery.start_soon(change, False)
+            with trio.fail_after(STEP_SECONDS):
+                while not ended:
+                    await trio.lowlevel.checkpoint()
+            assert ended == [False]
+    assert ended == [False, True]
+
+
 # Verifies: PER-0004
 async def test_never_does_not_sync(store: WatchedStorage) -> None:
     async with engine_on(store, Fsync.NEVER) as engine:

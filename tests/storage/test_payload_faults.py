@@ -60,7 +60,8 @@ def test_a_segment_that_can_not_be_deleted_is_still_there(tmp_path: Path, monkey
 def test_a_segment_that_nothing_could_be_appended_to_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = open_store(tmp_path)
 
-    def full(*given: object) -> int:
+    def full(descriptor: int, pieces: object, offset: int) -> int:
+        os.pwrite(descriptor, b"torn", offset)
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -68,6 +69,7 @@ def test_a_segment_that_nothing_could_be_appended_to_is_known(tmp_path: Path, mo
         with pytest.raises(DiskFull):
             store.append(b"x")
     assert (store.segments(), store.disk_bytes()) == ({1: 0}, 0)
+    assert (tmp_path / form.segment_name(1)).stat().st_size == 0
     store.retire()
     assert store.active == 1, "it is as good as a new one"
     assert store.append(b"x").segment == 1

@@ -205,6 +205,10 @@ def test_the_highest_number_outlives_its_file_and_records_that_name_a_lost_one(t
     store = open_store(tmp_path)
     assert store.append(b"x").segment == 4
     store.close()
+    store = open_store(tmp_path / "new")
+    assert store.check({}) == {}
+    assert store.append(b"x").segment == 1
+    store.close()
     # Both file and mark lost: records that still name segment 9 are enough.
     store = open_store(tmp_path)
     assert store.check({9: 30, 4: 25}) == {9: "missing segment"}
