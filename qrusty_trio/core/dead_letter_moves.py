@@ -134,7 +134,7 @@ class DeadLetterMoves:
         if self._counted(queue, chosen):
             yield from self._sample(queue, chosen, outcome)
             return
-        if chosen.ids is None and chosen.wanted is EVERY and not chosen.dry_run and chosen.end >= queue.next_dead:
+        if _takes_all(queue, chosen):
             outcome.taken = outcome.looked_at = queue.dead
             self._purge_all(queue)
             return
@@ -176,8 +176,7 @@ class DeadLetterMoves:
 
     def _counted(self, queue: Queue, chosen: Chosen) -> bool:
         """Whether a dry run can say how many there are without looking at each."""
-        everything = chosen.ids is None and chosen.wanted is EVERY and chosen.end >= queue.next_dead
-        return chosen.dry_run and everything
+        return chosen.dry_run and _takes_all(queue, chosen)
 
     def _sample(self, queue: Queue, chosen: Chosen, outcome: Outcome) -> Iterator[None]:
         outcome.taken = queue.dead
@@ -287,3 +286,7 @@ class DeadLetterMoves:
         )
         queue.dead = 0
         self._journal.mark(queue)
+
+
+def _takes_all(queue: Queue, chosen: Chosen) -> bool:
+    return chosen.ids is None and chosen.wanted is EVERY and chosen.end >= queue.next_dead

@@ -46,7 +46,8 @@ class Deduplication:
         self._journal = journal
         self._payloads = payloads
         self.searching: dict[Queue, Iterator[None]] = {}
-        """The searches under way. While there are any, `search_on` must be called."""
+        """The searches under way: one for each queue that is `deduplicating`. While there are any, `search_on` must be
+        called."""
 
     # Owners
 
@@ -81,7 +82,7 @@ class Deduplication:
         """Whether a message may be delivered during the search: not while an equal one is locked."""
         owner = self.owner(queue, digest)
         if owner != id.encode():
-            if owner and queue.locks.get(owner.decode()) is not None:
+            if queue.locks.get(owner.decode()) is not None:
                 return False
             # Of the equal messages available, this is the first in order.
             self.own(queue, digest, id)
@@ -143,14 +144,11 @@ class Deduplication:
         self.search(next(iter(self.searching)))
 
     def search(self, queue: Queue) -> None:
-        """Run one step of the search in a queue. Raises PayloadUnreadable."""
-        search = self.searching.pop(queue, None) or self._search(queue)
+        """Run one step of the search in a queue, which has one. Raises PayloadUnreadable."""
+        search = self.searching.pop(queue)
         try:
             next(search)
         except StopIteration:
-            if queue.deduplicating:
-                # Duplicates were allowed and refused again meanwhile, so that search was void.
-                self.resume(queue)
             return
         except Exception:
             # A payload is unreadable for now, or memory is short. What was indexed stays; the search starts over.
@@ -160,12 +158,9 @@ class Deduplication:
 
     def _search(self, queue: Queue) -> Iterator[None]:
         """Index the payloads of a queue and remove duplicates. One step takes about a millisecond."""
-        generation = queue.dedup_generation
         for page in queue.locks.pages(PER_STEP):
             octets = 0
             for lock in page:
-                if not _at_work(queue, generation):
-                    return
                 if queue.locks.get(lock.id) is lock:
                     octets += self._index_lock(queue, lock)
                     if octets >= STEP_BYTES:
@@ -177,7 +172,7 @@ class Deduplication:
         """No message from here up to `begin` was kept."""
         removed = 0
         journal = self._journal
-        while _at_work(queue, generation):
+        while True:
             pairs = journal.scan(journal.messages, begin, queue.end, PER_STEP, STEP_BYTES)
             octets = 0
             for key, record in pairs:
@@ -263,7 +258,3 @@ class Deduplication:
             journal.put(key, record + digest, journal.messages)
             queue.tier.replace(key, record + digest)
         return len(payload), True
-
-
-def _at_work(queue: Queue, generation: int) -> bool:
-    return queue.deduplicating and queue.dedup_generation == generation

@@ -16,7 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 
 from qrusty_trio.core.lock_table import SPLIT_AT, LockTable
-from qrusty_trio.core.model import NEVER, WS_MARK, is_websocket
+from qrusty_trio.core.model import NEVER, WS_MARK
 from qrusty_trio.core.queue import Lock, Queue
 
 CHAIN_PIECE = 1024
@@ -191,7 +191,7 @@ class LockIndex:
                 continue
             self._unschedule(void)
             # After a load, the same WebSocket may hold a new lock of the same message; that one stays.
-            if is_websocket(void.consumer) and self._holds(void):
+            if self._holds(void):
                 self._release(void)
             limit -= 1
         return bool(self.untidy)

@@ -10,7 +10,7 @@ from qrusty_trio.core import catalog as catalog_module
 from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import READ_BYTES
-from qrusty_trio.core.keys import COUNTERS, lock_key, prefix
+from qrusty_trio.core.keys import COUNTERS, QUEUE_CONFIG, lock_key, prefix
 from qrusty_trio.core.model import Ordering, QueueConfig
 from qrusty_trio.errors import (
     DiskFull,
@@ -272,13 +272,16 @@ def test_a_count_of_locks_that_is_wrong_is_put_right_and_said(
 
 
 # Verifies: PER-0017
-def test_a_lock_without_its_queue_is_damage(storage: Storage) -> None:
+@pytest.mark.parametrize("missing", [1, 2, 3])
+def test_a_lock_without_its_queue_is_damage(storage: Storage, missing: int) -> None:
     broker = Broker(storage)
-    broker.publish("q", 1, "payload", 3, 0)
-    take(broker)
+    for number in (1, 2, 3):
+        name = "q" if number == missing else f"other {number}"
+        broker.publish(name, 1, "payload", 3, 0)
+        take(broker, name)
     broker.commit()
     batch = storage.batch()
-    batch.delete_range(b"Q", b"R", storage.families[Family.META])
+    batch.delete(QUEUE_CONFIG + prefix(missing), storage.families[Family.META])
     storage.write(batch)
     again = Broker(storage)
     with pytest.raises(StorageFault, match="no such queue"):

@@ -9,6 +9,7 @@ import pytest
 
 from qrusty_trio.core import deduplication as deduplication_module
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.deduplication import STEP_BYTES
 from qrusty_trio.core.model import Kind, NackOutcome, Ordering, QueueConfig
 from qrusty_trio.errors import (
     DuplicatePayload,
@@ -81,6 +82,42 @@ def test_what_comes_back_after_duplicates_were_allowed_keeps_no_payload(broker: 
     broker.ack("q", id, "c", 0)
     exhaust(broker.catalog.update("q", None, False, 0))
     broker.publish("q", 1, "p", 9, 0)
+
+
+def test_a_payload_that_is_locked_stays_refused_when_duplicates_were_allowed_for_a_while(broker: Broker) -> None:
+    broker.catalog.create("q", NO_DUPLICATES)
+    id = broker.publish("q", 1, "p", 9, 0)
+    assert take(broker) == id
+    for allowed in (True, False):
+        exhaust(broker.catalog.update("q", None, allowed, 0))
+    with pytest.raises(DuplicatePayload):
+        broker.publish("q", 1, "p", 9, 0)
+
+
+def test_a_payload_that_breaks_in_the_midst_of_a_search_is_not_refused(
+    storage: Storage, payloads: PayloadStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deduplication_module, "PER_STEP", 1)
+    broker = with_payloads(storage, payloads)
+    for text in ("first", "second", "third"):
+        broker.publish("q", 1, big(text), 9, 0)
+    update = broker.catalog.update("q", None, False, 0)
+    for _ in range(3):
+        next(update)
+    broker.commit()
+    broker = restarted(broker, payloads)
+    break_payload(payloads, tmp_path, 0)
+    search_to_the_end(broker)
+    broker.publish("q", 1, big("first"), 9, 0)
+    assert payloads_in_order(broker) == [big(text) for text in ("second", "third", "first")]
+
+
+def test_after_a_load_only_the_queues_there_are_are_searched(broker: Broker) -> None:
+    broker.publish("q", 1, "p", 9, 0)
+    next(broker.catalog.update("q", None, False, 0))
+    broker.commit()
+    exhaust(broker.load())
+    assert list(broker.deduplication.searching) == [broker.catalog.by_name["q"]]
 
 
 def test_what_is_refused_already_is_not_searched_again(broker: Broker) -> None:
@@ -188,6 +225,7 @@ def test_what_ends_a_search(broker: Broker, end: str) -> None:
         broker.catalog.delete("q")
     else:
         exhaust(broker.catalog.update("q", None, True, 0))
+    assert not broker.deduplication.searching
     exhaust(update)
     broker.commit()
     again = restarted(broker)
@@ -199,12 +237,15 @@ def test_what_ends_a_search(broker: Broker, end: str) -> None:
 # Verifies: SCH-0033
 @pytest.mark.parametrize("inline", [True, False])
 @pytest.mark.parametrize("locked", [True, False])
-def test_a_step_reads_few_large_payloads(storage: Storage, tmp_path: Path, inline: bool, locked: bool) -> None:
-    """Ten of 200,000 bytes are over the bound of a step four times."""
+@pytest.mark.parametrize(("size", "steps"), [(200_000, [3, 6, 9]), (STEP_BYTES // 4, [4, 8])])
+def test_a_step_reads_few_large_payloads(
+    tmp_path: Path, inline: bool, locked: bool, size: int, steps: list[int]
+) -> None:
+    storage = MemoryStorage()
     with_files = PayloadStore.open(tmp_path / "payloads", segment_max_bytes=2**24)
     broker = Broker(storage, payloads=with_files, externalize_min_bytes=None if inline else 50)
     for number in range(10):
-        broker.publish("q", 1, str(number).ljust(200_000), 9, 0)
+        broker.publish("q", 1, str(number).ljust(size), 9, 0)
         if locked:
             assert take(broker) is not None
     broker.commit()
@@ -214,7 +255,7 @@ def test_a_step_reads_few_large_payloads(storage: Storage, tmp_path: Path, inlin
     for _ in update:
         broker.commit()
         indexed.append(len(storage.scan(storage.families[Family.DEDUP], b"", b"\xff" * 21, 99)))
-    assert [number for number in indexed if number < 10] == [3, 6, 9]
+    assert [number for number in indexed if number < 10] == steps
     assert indexed[-1] == 10
     with_files.close()
 

@@ -16,8 +16,9 @@ from qrusty_trio.core.lock_table import SPLIT_AT, LockTable
 from qrusty_trio.core.locks import CHAIN_PIECE, LockIndex, valid
 from qrusty_trio.core.model import NEVER, WS_CONSUMER_PREFIX, QueueConfig
 from qrusty_trio.core.queue import Lock, Queue
+from qrusty_trio.core.records import ClockFrame
 from qrusty_trio.storage.memory import MemoryStorage
-from tests.core.brokers import exhaust, restarted, take
+from tests.core.brokers import LONG, exhaust, restarted, take
 
 _numbers = count()
 
@@ -143,11 +144,14 @@ def test_large_tables_are_split_and_keep_everything() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, SPLIT_AT - 1, SPLIT_AT, SPLIT_AT + 1])
-def test_a_table_knows_how_many_are_left(size: int) -> None:
-    queue, table = new_queue(), LockTable[Lock]()
+@pytest.mark.parametrize("indexed", [False, True])
+def test_a_table_knows_how_many_are_left(size: int, indexed: bool) -> None:
+    queue, index = new_queue(), LockIndex()
+    table = queue.locks if indexed else LockTable[Lock]()
     locks = [new_lock(queue, 5) for _ in range(size)]
     for lock in locks:
-        table.add(lock)
+        (index if indexed else table).add(lock)
+    assert (table.small is None) == (size >= SPLIT_AT)
     table.discard("unknown")
     assert len(table) == size
     for lock in locks[:10]:
@@ -198,6 +202,15 @@ def test_a_websocket_that_goes_leaves_what_it_holds() -> None:
     assert (index.count, next_end(index)) == (1, 5)
 
 
+def test_a_websocket_holds_nothing_after_its_last_lock() -> None:
+    index, queue = LockIndex(), new_queue()
+    lock = new_lock(queue, 5, consumer=WS_CONSUMER_PREFIX + "1")
+    index.add(lock)
+    held = index.websockets
+    index.remove(lock)
+    assert (held, index.websockets) == (True, False)
+
+
 def test_memory_is_freed_so_many_locks_at_a_time() -> None:
     """Of one queue or of several, and not one more."""
     index = LockIndex()
@@ -242,6 +255,32 @@ def test_each_lock_is_loaded_once(monkeypatch: pytest.MonkeyPatch, count: int) -
     assert again.locks.count == 0
 
 
+# Verifies: PER-0009
+def test_locks_are_loaded_by_the_clock_of_now() -> None:
+    """It is an hour behind the one that they were made by."""
+    hour = 3_600_000
+    broker = Broker(MemoryStorage())
+    broker.clock_frame = ClockFrame(7, hour).pack()
+    broker.publish("q", 1, "x", 3, hour)
+    assert take(broker, now=hour) is not None
+    broker.commit()
+    exhaust(broker.load(ClockFrame(7, 0), 10_000))
+    assert next_end(broker.locks) == LONG * 1000
+
+
+# Verifies: PER-0020
+@pytest.mark.parametrize(("queues", "steps"), [(7, 2 + 3 + 2), (8, 2 + 3 + 3)])
+def test_so_many_queues_are_loaded_in_a_step(monkeypatch: pytest.MonkeyPatch, queues: int, steps: int) -> None:
+    """First the old ones are forgotten, then the stored ones read, then it is looked whether one is missing."""
+    monkeypatch.setattr(loading, "QUEUES_PER_STEP", 3)
+    broker = Broker(MemoryStorage())
+    for number in range(queues):
+        broker.catalog.create(str(number), QueueConfig())
+    broker.commit()
+    assert len(list(broker.load())) == steps
+    assert broker.catalog.names() == [str(number) for number in range(queues)]
+
+
 @pytest.mark.parametrize("end", ["ack", "nack", "expire", "purge"])
 def test_locks_that_are_over_do_not_pile_up_behind_a_long_one(end: str) -> None:
     """A WebSocket holds one message for an hour, and many others for a moment."""
@@ -265,7 +304,8 @@ def test_locks_that_are_over_do_not_pile_up_behind_a_long_one(end: str) -> None:
 
 
 # Verifies: SCH-0019
-def test_any_number_of_locks_that_end_together_are_looked_at_in_pieces() -> None:
+@pytest.mark.parametrize("ends", [1, 977])
+def test_any_number_of_locks_that_are_due_are_looked_at_in_pieces(ends: int) -> None:
     """After a start with a clock that was set, all of those end together that last too long by it."""
     index, queue = LockIndex(), new_queue()
     count = 8 * CHAIN_PIECE
@@ -277,13 +317,13 @@ def test_any_number_of_locks_that_end_together_are_looked_at_in_pieces() -> None
             asked += 1
             return super().get(id, default)
 
-    for _ in range(count):
-        index.add(new_lock(queue, 5))
+    for number in range(count):
+        index.add(new_lock(queue, number % ends))
     queue.locks._shards = [Asked(shard) for shard in queue.locks._shards]
     taken = 0
-    while due := index.due(5, 64):
+    while due := index.due(ends, 64):
         assert asked <= CHAIN_PIECE
-        assert [lock.key for lock in due] == sorted(lock.key for lock in due)
+        assert due == sorted(due, key=lambda lock: (lock.expires_at_ms, lock.key))
         for lock in due:
             index.remove(lock)
         taken += len(due)
@@ -326,5 +366,5 @@ def test_after_a_load_a_websocket_holds_what_the_store_says() -> None:
     broker.commit()
     assert broker.consume("q", WS_CONSUMER_PREFIX + "1", 30, 0) is not None
     exhaust(broker.load())
-    assert not broker.locks.websockets
+    assert (broker.locks.count, broker.locks.websockets) == (0, False)
     assert broker.locks.disconnect(WS_CONSUMER_PREFIX + "1") is None
