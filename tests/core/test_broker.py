@@ -317,6 +317,17 @@ def test_missing_counters_are_damage(storage: Storage) -> None:
         exhaust(Broker(storage).load())
 
 
+def test_consumes_that_found_no_free_lock_are_counted() -> None:
+    broker = Broker(MemoryStorage(), max_locked_index=1)
+    for _ in range(2):
+        broker.publish("q", 1, "x", 3, 0)
+    assert take(broker) is not None
+    assert broker.refused_for_locks == 0
+    for count in (1, 2):
+        assert take(broker) is None
+        assert broker.refused_for_locks == count
+
+
 # Verifies: DLV-0005
 def test_only_that_delivery_is_given_back(broker: Broker) -> None:
     broker.publish("q", 1, "x", 3, 1000)

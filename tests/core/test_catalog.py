@@ -84,6 +84,9 @@ def test_less_memory_is_taken_at_once_from_every_tier() -> None:
     exhaust(broker.catalog.resize_tiers(0.1))
     assert [broker.catalog.tier_size(name) for name in ("a", "b")] == [10, 10]
     assert limits_of(broker).low == 5
+    assert limits_of(broker).octets == hot_tier_module.TIERS_BYTES // 20
+    exhaust(broker.catalog.resize_tiers(0.001))
+    assert (limits_of(broker).entries, limits_of(broker).low) == (1, 1)
     exhaust(broker.catalog.resize_tiers(1.0))
     assert (limits_of(broker).entries, limits_of(broker).low) == (100, 50)
 

@@ -9,11 +9,14 @@ import pytest
 
 from qrusty_trio.core import externals as externals_module
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.externals import Externals
-from qrusty_trio.errors import PayloadNotStored
+from qrusty_trio.core.externals import Externals, Tail
+from qrusty_trio.core.journal import Journal
+from qrusty_trio.errors import PayloadNotStored, PayloadUnreadable
+from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.payload_format import FRAME_BYTES, HEADER_BYTES
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.core.brokers import exhaust
 from tests.core.ownership import check_ownership
 
 NOW = 1_000_000
@@ -121,18 +124,98 @@ def test_entries_come_in_order_and_in_pieces(shelf: Shelf) -> None:
     assert shelf.externals.entries(2, b"", 10) == []
 
 
+def test_entries_without_records_are_forgotten_whatever_kind_they_are_of(shelf: Shelf) -> None:
+    shelf.publish("a", 3)
+    shelf.publish("b", 3)
+    shelf.bury("b")
+    externals = shelf.externals
+    entries = [entry for segment in (1, 2) for entry in externals.entries(segment, b"", 10)]
+    assert len(entries) == 6
+    for entry in entries:
+        assert externals.owned(entry.segment)
+        externals.forget(entry)
+    assert not externals.owned(1)
+    assert not externals.owned(2)
+    shelf.broker.commit()
+    shelf.load()
+    assert shelf.externals.least_sizes() == {}
+
+
+def test_a_tail_is_cut_only_where_nothing_is_left(shelf: Shelf) -> None:
+    shelf.publish("q", PER_SEGMENT)
+    externals = shelf.externals
+    entries = externals.entries(1, b"", 10)
+    tail = Tail(1, entries[0].index_key[: -len(entries[0].offset.to_bytes(8))], entries[2].offset)
+    (size,) = externals.least_sizes().values()
+    for end, count in ((size + 1, 2), (100, 1), (100, 3)):
+        externals.cut(tail, end, count)
+        assert externals.least_sizes() == {1: size}
+    externals.cut(tail, 100, 2)
+    assert externals.least_sizes() == {1: 100}
+    shelf.broker.commit()
+    shelf.load()
+    assert shelf.externals.least_sizes() == {1: 100}
+
+
+class Synced:
+    """Of a store of payloads: how far it is synced."""
+
+    def __init__(self, synced: tuple[int, int]) -> None:
+        self.synced = synced
+
+
+@pytest.mark.parametrize("synced", [(2, 0), (1, 77)])
+def test_the_mark_is_stored_where_there_is_to_be_one(synced: tuple[int, int]) -> None:
+    storage = MemoryStorage()
+
+    def loaded() -> Externals:
+        externals = Externals(Journal(storage), Synced(synced))  # type: ignore[arg-type]  # no more is asked of it
+        exhaust(externals.load())
+        return externals
+
+    journal = Journal(storage)
+    externals = Externals(journal, Synced(synced))  # type: ignore[arg-type]
+    externals.note_mark()
+    journal.commit()
+    assert loaded().mark == (0, 0)
+    externals.marks = True
+    externals.note_mark()
+    journal.commit()
+    assert externals.mark == loaded().mark == synced
+    externals.drop_mark()
+    journal.commit()
+    assert externals.mark == loaded().mark == (0, 0)
+    externals.store.synced = 0, 0
+    externals.note_mark()
+    assert not journal.dirty
+
+
 def test_a_payload_that_finds_no_room_refuses_that_message_only(shelf: Shelf) -> None:
     shelf.publish("q", 1)
     shelf.payloads.close()
     with pytest.raises(PayloadNotStored) as refused:
         shelf.publish("q", 1)
     assert (refused.value.status, refused.value.code) == (503, "storage_error")
+    assert shelf.externals.failures == 1
+    assert shelf.externals.last_failure in str(refused.value)
     shelf.broker.publish("q", 0, "short", 3, NOW)
     shelf.broker.commit()
     assert check_ownership(shelf.storage) == {1: SIZE}
     stats = shelf.broker.catalog.stats("q")
     assert stats is not None
     assert stats.available == 2
+
+
+def test_a_read_that_fails_is_counted(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> bytes:
+        raise PayloadUnreadable("no descriptor")
+
+    monkeypatch.setattr(PayloadStore, "read", fail)
+    shelf.publish("q", 1)
+    for count in (1, 2):
+        with pytest.raises(PayloadUnreadable):
+            shelf.broker.consume("q", "c", 30, NOW)
+        assert (shelf.externals.failures, shelf.externals.last_failure) == (count, "no descriptor")
 
 
 @pytest.mark.parametrize("character", ["x", "ü", "\U0001f600"])

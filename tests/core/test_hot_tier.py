@@ -111,6 +111,7 @@ def test_one_that_is_full_by_bytes_does_not_read_on() -> None:
 
 # Verifies: SCH-0013
 def test_it_reads_on_in_pieces_however_high_the_threshold() -> None:
+    assert TierLimits(100, 1000).low == 50
     tier = filled(TierLimits(100, 1000), [10] * 100)
     assert not tier.low()
     for _ in range(51):
@@ -124,6 +125,10 @@ def test_what_is_read_at_once_is_bounded_in_bytes() -> None:
     tier = HotTier(TierLimits(1000, 250), b"")
     # Nothing known yet: a few.
     assert tier.room() == READ_BYTES // hot_tier._UNKNOWN_RECORD
+    # A few small ones don't mean that all are.
+    tier.extend([(b"", b"r")], end=False)
+    tier.reset(b"")
+    assert tier.room() == 2 * READ_BYTES // hot_tier._UNKNOWN_RECORD
     for piece in range(20):
         tier.extend([(key_of(piece * 10 + n), b"r" * 100) for n in range(10)], end=False)
         tier.reset(b"")
@@ -131,3 +136,11 @@ def test_what_is_read_at_once_is_bounded_in_bytes() -> None:
     # A large one goes behind the frontier: to be met there.
     tier.add(b"\xff", b"r" * READ_BYTES)
     assert tier.room() == 1
+
+
+def test_one_that_comes_back_to_the_frontier_stays_behind_it() -> None:
+    tier = filled(TierLimits(2, 1), [1, 2, 3], frontier=None)
+    assert tier.frontier == key_of(2)
+    tier.pop()
+    tier.add(key_of(2), b"rrr")
+    assert tier.following(b"", 9) == [(key_of(1), b"rr")]
