@@ -28,6 +28,7 @@ from qrusty_trio.server import cut_off
 from qrusty_trio.server.engine import Engine
 from qrusty_trio.server.trouble import Trouble
 from qrusty_trio.storage.files import explained
+from qrusty_trio.storage.payload_files import claim
 from qrusty_trio.storage.payload_format import CUT_OFF
 from qrusty_trio.storage.payloads import PayloadBroken, PayloadRef, PayloadStore
 from qrusty_trio.storage.removed_log import CURRENT, RemovedLog
@@ -79,13 +80,16 @@ class Compactor:
 
         What a power cut took before it was synced is removed before: see `cut_off`.
 
-        Raises StartupRefused for a segment of another version, StorageFault, and PayloadUnreadable.
+        Raises StartupRefused for a segment of another version or another directory, StorageFault, and
+        PayloadUnreadable.
 
         Requirements: PER-0037, PER-0066
         """
         externals = self._externals
         externals.marks = self._engine.committer.waits
-        highest = max(externals.least_sizes(), default=0)
+        used = externals.least_sizes()
+        highest = max(used, default=0)
+        await trio.to_thread.run_sync(partial(claim, self._store.path, used=bool(used)), limiter=self._limiter)
         if externals.marks:
             await cut_off.settle(self._engine, externals, self._store, self._read, self._limiter)
         else:

@@ -3,15 +3,48 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from collections.abc import Iterable
+from pathlib import Path
 
+from qrusty_trio.errors import StartupRefused
 from qrusty_trio.storage import payload_format as form
 from qrusty_trio.storage.files import Directory, Opened
 
 GONE_FOR_GOOD = frozenset({errno.EIO, errno.EUCLEAN, errno.EBADMSG, errno.EILSEQ, errno.ENODATA})
 """Read errors that mean the disk lost the bytes. Others (no descriptors, no memory) are transient: no message may be
 removed because of them."""
+
+KNOWN = "SEGMENTS"
+"""An empty file in the payload directory, made before any segment is. An empty directory that has none is not the one
+that was used before: perhaps a disk is not mounted."""
+
+log = logging.getLogger(__name__)
+
+
+def claim(path: Path, *, used: bool) -> None:
+    """Make sure that this is the payload directory of the store. `used`: records refer to segments.
+
+    Blocks. Raises StartupRefused, and nothing was removed.
+
+    Requirements: PER-0070
+    """
+    try:
+        if any(name == KNOWN or form.parse_name(name) is not None for name in os.listdir(path)):
+            return
+        if used:
+            raise StartupRefused(
+                f"Messages have their payloads in {path}, but there are none: another directory is in its place, or "
+                f"its disk is not mounted. Put the right one back. If it is lost for good, make an empty file {KNOWN} "
+                f"in {path}: the next start then removes each message without its payload."
+            )
+        directory = Directory(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
+        os.close(directory.open(KNOWN, os.O_WRONLY | os.O_CREAT))
+        directory.sync()
+    except OSError as error:
+        # A full disk. Nothing is lost: no message has its payload here yet.
+        log.warning("%s could not be made, a later start tries again: %s", path / KNOWN, error.strerror)
 
 
 def what_is_wrong(number: int, least: int, directory: Directory) -> str | None:

@@ -58,7 +58,7 @@ class PayloadStore:
     def __init__(
         self, path: Path, directory: Directory, sizes: dict[int, int], highest: int, segment_max_bytes: int
     ) -> None:
-        self._path = path
+        self.path = path
         self._opened: Directory | None = directory
         self._place = Place(path, "the payload directory", lambda: None)
         self._sizes = sizes
@@ -233,7 +233,7 @@ class PayloadStore:
     def _begin(self, losses: int) -> SegmentSync:
         with self._lock:
             if self._doubtful or self._losses != losses:
-                raise StorageFault(f"An earlier sync of the payloads in {self._path} failed.")
+                raise StorageFault(f"An earlier sync of the payloads in {self.path} failed.")
             return SegmentSync(self._unsynced.values())
 
     def _end(self, sync: SegmentSync) -> None:
@@ -241,7 +241,7 @@ class PayloadStore:
         if sync.cause is not None:
             raise self._fault(sync.cause) from sync.cause
         self.check_place()
-        sync.check_names(self._path)
+        sync.check_names(self.path)
 
     def check_place(self) -> None:
         """Raise `StorageFault` unless the directory is still where it was opened. Takes microseconds; any thread."""
@@ -376,7 +376,7 @@ class PayloadStore:
         # Keep the old segment unless a new file can be created.
         number = self._next
         if number > form.MAX_SEGMENT:
-            raise StorageFault(f"The payloads in {self._path} have used up the numbers of segments.")
+            raise StorageFault(f"The payloads in {self.path} have used up the numbers of segments.")
         descriptor = directory.open(form.segment_name(number), os.O_RDWR | os.O_CREAT | os.O_EXCL)
         self._retire()
         self._next = number + 1
@@ -435,4 +435,4 @@ class PayloadStore:
                 self.check_place()
             except StorageFault as gone:
                 return gone
-        return disk_fault(error, f"the payloads in {self._path}")
+        return disk_fault(error, f"the payloads in {self.path}")

@@ -84,7 +84,7 @@ class Place:
         if self._whole:
             return same
         # A start takes what is there for all that there is.
-        return f"{same} Do not start it again before: it would remove each message whose payload is not there."
+        return f"{same} Do not start it again before: with other segments it removes messages without a payload."
 
     def _check_removed(self) -> None:
         opened = self._opened
