@@ -99,7 +99,7 @@ def lock_page(
                 page[lock.id] = lock
                 if len(page) == limit:
                     return LockPage(list(page.values()), lock.number)
-        if not pairs or (len(pairs) < LOCKS_PER_STEP and sum(len(value) for _, value in pairs) < READ_BYTES):
+        if len(pairs) < LOCKS_PER_STEP and sum(len(value) for _, value in pairs) < READ_BYTES:
             number = end
         yield
     return LockPage(list(page.values()), number - 1)

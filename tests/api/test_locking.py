@@ -236,9 +236,11 @@ def test_text_priorities(table: Table) -> None:
 
 # Verifies: DLV-0043
 @pytest.mark.parametrize("few", [browsing.FEW_LOCKS, 0])
-def test_pages(table: Table, few: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("octets", [browsing.READ_BYTES, 500])
+def test_pages(table: Table, few: int, octets: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """From memory and from the store, with gaps, while locks come and go."""
     monkeypatch.setattr(browsing, "FEW_LOCKS", few)
+    monkeypatch.setattr(browsing, "READ_BYTES", octets)
     monkeypatch.setattr(browsing, "LOCKS_PER_STEP", 7)
     monkeypatch.setattr(browsing, "LOCK_NUMBERS_PER_STEP", 13)
     monkeypatch.setattr(browsing, "LOCK_STEPS_PER_PAGE", 3)
