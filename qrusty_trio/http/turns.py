@@ -6,7 +6,10 @@ brought is done at once. Each further step waits for its turn: a few connections
 
 Not one connection in each pass: what runs in the same pass is stored and synced together.
 
-Requirements: API-0201
+Nor may the first parts run all in one pass: thousands of connections may send, or end, at the same moment. A part comes
+at once as long as few do.
+
+Requirements: API-0201, API-0202
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ import trio
 
 STEPS_PER_PASS = 4
 """Steps of about 2 ms."""
+ARRIVALS_PER_PASS = 8
+"""Connections that send something or end: up to about 1 ms for each. Twice as many where few came before."""
 
 
 class Turns:
@@ -22,9 +27,32 @@ class Turns:
 
     def __init__(self) -> None:
         self._passing = trio.Semaphore(STEPS_PER_PASS)
+        self._arriving = trio.Semaphore(ARRIVALS_PER_PASS)
+        self._at_once = ARRIVALS_PER_PASS
+        """Connections that need not wait until one has waited for the next pass."""
+        self._renewing = False
+        """One waits for that."""
 
     async def next(self) -> None:
         """Wait for a turn: at least until the next pass of the event loop. In each, STEPS_PER_PASS callers return."""
         # It is got in the next pass at the earliest. Let go at once, it is somebody else's in the pass after that.
         async with self._passing:
             pass
+
+    async def arrive(self) -> None:
+        """Call this when something has arrived, or the peer has gone: waits while many others have arrived, too.
+
+        At most 2 * ARRIVALS_PER_PASS callers return in each pass. Not a checkpoint if few call.
+
+        Requirements: API-0202
+        """
+        if self._at_once:
+            self._at_once -= 1
+            return
+        renews, self._renewing = not self._renewing, True
+        try:
+            async with self._arriving:
+                pass
+        finally:
+            if renews:
+                self._at_once, self._renewing = ARRIVALS_PER_PASS, False

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
+from h2.events import RequestReceived
 from websockets.protocol import Protocol
 from wsproto.connection import Connection
 from wsproto.events import Event
@@ -15,11 +18,13 @@ from wsproto.events import Event
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
 from qrusty_trio.http.fallback.guard import BYTES_AT_ONCE as PASSED_AT_ONCE
 from qrusty_trio.http.fallback.guard import GuardedStream
+from qrusty_trio.http.fallback.http2 import Http2
+from qrusty_trio.http.fast_websocket import FastWebSocketTransport
 from qrusty_trio.http.frame_reader import BYTES_AT_ONCE, BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
 from qrusty_trio.http.request_line import Target
 from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP, Request, RequestParser, ServedElsewhere
-from qrusty_trio.http.turns import STEPS_PER_PASS, Turns
-from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, raw
+from qrusty_trio.http.turns import ARRIVALS_PER_PASS, STEPS_PER_PASS, Turns
+from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, raw, upgrade
 from tests.http.ws_server import PATIENCE, running
 
 MANY = 10
@@ -207,3 +212,106 @@ async def test_many_connections_with_many_requests(monkeypatch: pytest.MonkeyPat
         await from_many(partial(send, server.port), counted)
     assert counted.all == MANY * bursts * REQUESTS_PER_STEP
     assert counted.busy >= MANY * (bursts - 1) / STEPS_PER_PASS
+
+
+# Verifies: API-0202
+async def test_few_arrive_in_each_pass_and_who_comes_alone_at_once() -> None:
+    turns, counted = Turns(), PerPass()
+    trio.lowlevel.add_instrument(counted)
+
+    async def arrive() -> None:
+        await turns.arrive()
+        counted.count(1)
+
+    for _ in range(2):
+        async with trio.open_nursery() as nursery:
+            for _ in range(MANY * ARRIVALS_PER_PASS):
+                nursery.start_soon(arrive)
+    trio.lowlevel.remove_instrument(counted)
+    assert counted.all == 2 * MANY * ARRIVALS_PER_PASS
+    assert counted.most <= 2 * ARRIVALS_PER_PASS
+
+
+# Verifies: API-0202
+async def test_who_leaves_while_many_arrive_keeps_nobody_waiting() -> None:
+    turns = Turns()
+    for _ in range(MANY * ARRIVALS_PER_PASS):
+        with trio.CancelScope() as leaving:
+            leaving.cancel()
+            await turns.arrive()
+    with trio.fail_after(PATIENCE):
+        for _ in range(MANY * ARRIVALS_PER_PASS):
+            await turns.arrive()
+
+
+# Verifies: API-0202
+@pytest.mark.parametrize("ends", [False, True], ids=["send", "end"])
+@pytest.mark.parametrize("fast", [True, False], ids=["fast path", "fallback"])
+async def test_many_websockets_that_send_or_end_at_once(
+    fast: bool, ends: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What arrived in the same pass is taken in several."""
+    counted = PerPass()
+    owner: Any = FastWebSocketTransport if fast else GuardedStream
+    name = "receive" if fast else "receive_some"
+    receive = getattr(owner, name)
+
+    async def count(self: Any, *arguments: Any) -> Any:
+        found = None
+        try:
+            found = await receive(self, *arguments)
+        finally:
+            counted.count(1 if ends is not bool(found) else 0)
+        return found
+
+    monkeypatch.setattr(owner, name, count)
+    many = 5 * ARRIVALS_PER_PASS
+    async with running(fast) as server, AsyncExitStack() as stack:
+        peers = [await stack.enter_async_context(raw(server.port, upgrade())) for _ in range(many)]
+        for peer in peers:
+            await peer.head()
+        counted.most = counted.all = 0
+        trio.lowlevel.add_instrument(counted)
+        for peer in peers:
+            assert isinstance(peer.stream, trio.SocketStream)
+            # Without a checkpoint, so that all of them are there in the same pass of the server.
+            if ends:
+                peer.stream.socket.close()
+            else:
+                os.write(peer.stream.socket.fileno(), frame(TEXT, b"[]"))
+        with trio.fail_after(PATIENCE):
+            while counted.all < many:
+                await trio.lowlevel.checkpoint()
+        trio.lowlevel.remove_instrument(counted)
+        most = counted.most
+    assert most <= 2 * ARRIVALS_PER_PASS
+
+
+# Verifies: API-0202
+async def test_many_requests_of_many_http2_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = PerPass()
+    create = Http2._create_stream
+
+    async def count(self: Http2, request: RequestReceived) -> None:
+        counted.count(1)
+        await create(self, request)
+
+    monkeypatch.setattr(Http2, "_create_stream", count)
+    asked = 5
+    fields = b"\x82\x86\x41\x09localhost\x04\x06/livez"
+    requests = b"".join(
+        len(fields).to_bytes(3, "big") + bytes([1, 5]) + (2 * number + 1).to_bytes(4, "big") + fields
+        for number in range(asked)
+    )
+
+    async def send(port: int) -> None:
+        async with raw(port, HTTP2 + requests) as peer:
+            await peer.end()
+            with suppress(trio.BrokenResourceError):
+                while await peer.stream.receive_some():
+                    pass
+
+    async with running(True) as server:
+        await from_many(partial(send, server.port), counted)
+    assert counted.all == MANY * asked
+    assert counted.most <= STEPS_PER_PASS

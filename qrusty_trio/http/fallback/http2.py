@@ -9,7 +9,7 @@ This subclasses a class that is not public in Hypercorn; tests/http/fallback/tes
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import hypercorn.protocol
 from h2.errors import ErrorCodes
@@ -21,6 +21,8 @@ from hypercorn.protocol.h2 import H2Protocol
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
+from qrusty_trio.http.fallback.guard import GuardedStream
+from qrusty_trio.http.fallback.websocket_stream import GUARD_KEY
 from qrusty_trio.http.header_block import check_host_header
 from qrusty_trio.http.request_line import read_line
 
@@ -55,7 +57,14 @@ class Http2(H2Protocol):
         self.connection.incoming_buffer = Frames(server=True)
 
     async def _handle_events(self, events: list[Event]) -> None:
+        """As in Hypercorn, but each request waits for its turn.
+
+        Requirements: API-0202
+        """
         for event in events:
+            if isinstance(event, RequestReceived):
+                # A request takes milliseconds here, and a few bytes.
+                await cast(GuardedStream, self.connection_state[GUARD_KEY]).turns.next()
             if isinstance(event, RequestReceived) and (refusal := refusal_of(event)) is not None:
                 with suppress(ProtocolError):  # the peer has reset the stream, or has left
                     self._refuse(event.stream_id, refusal)
