@@ -126,9 +126,9 @@ class Session(Protocol):
         queue_number: int,
         lock_seconds: int,
         credits: int | None,
-        warn_seconds: int | None = None,
-        now: int = 0,
-        batch: int | None = None,
+        warn_seconds: int | None,
+        now: int,
+        batch: int | None,
     ) -> None: ...
 
     def renewed(self, broker: SessionBroker, id: str, lock_seconds: int) -> None:

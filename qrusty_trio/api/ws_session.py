@@ -210,9 +210,9 @@ class WsSession:
         queue_number: int,
         lock_seconds: int,
         credits: int | None,
-        warn_seconds: int | None = None,
-        now: int = 0,
-        batch: int | None = None,
+        warn_seconds: int | None,
+        now: int,
+        batch: int | None,
     ) -> None:
         """`warn_seconds`: how long before the end of a lock a warning is sent; None for no warning.
 

@@ -10,7 +10,8 @@ import pytest
 from qrusty_trio.api import batches
 from qrusty_trio.api.batch_bodies import PER_STEP, NewMessage, quotes_of
 from qrusty_trio.api.batches import CONSUMED_PER_STEP, MAX_RESPONSE_BYTES
-from qrusty_trio.api.call import DeliveryReceipts, Reply
+from qrusty_trio.api.call import Call, DeliveryReceipts, Reply, Wait
+from qrusty_trio.api.operations import resolve
 from qrusty_trio.core.model import MAX_BATCH_DELIVERIES, MAX_BATCH_MESSAGES, MAX_QUEUES, U32_MAX, U64_MAX
 from tests.wire.table import Table
 
@@ -212,10 +213,24 @@ def test_a_long_batch_is_published_in_steps(table: Table) -> None:
 
 def test_a_long_batch_with_a_doubtful_field_is_read_in_steps(table: Table) -> None:
     last = '{"priority":1,"payload":"p","payload":"q"}'
+    good = '{"priority":1,"payload":"p","more":{"payload":"q"}}'
     one = json.dumps(message("queue"))
     text = batch(*[one] * (MAX_BATCH_MESSAGES - 1), last)
     status, _, sentence = refused(table, text)
     assert (status, sentence) == (422, f"'messages[{MAX_BATCH_MESSAGES - 1}].payload' must be given only once")
+    assert table.run("POST", "/publish-batch", batch(*[one] * (MAX_BATCH_MESSAGES - 1), good).encode()).status == 200
+    assert table.steps >= 2 * (MAX_BATCH_MESSAGES // PER_STEP)
+
+
+def test_a_batch_that_makes_no_queue_goes_on_when_its_queue_goes(table: Table) -> None:
+    """What was accepted stays told."""
+    table.broker.catalog.create_default("q")
+    publisher = batches.BatchPublisher(table.broker, "q", [NewMessage(1, "p")] * (PER_STEP + 1), create=False)
+    assert publisher.step(table.now)
+    table.broker.catalog.delete("q")
+    assert not publisher.step(table.now)
+    assert (len(publisher.ids), publisher.needs_sync) == (PER_STEP, True)
+    assert [(each.index, each.code) for each in publisher.rejected] == [(PER_STEP, "queue_not_found")]
 
 
 def test_a_queue_that_goes_while_its_batch_is_published(table: Table) -> None:
@@ -308,6 +323,52 @@ def test_a_response_has_2_mib_to_the_byte(table: Table, over: int) -> None:
     publish(table, message("x" * (room - 1_000_000 + over)))
     body = consume(table).body
     assert len(body) == MAX_RESPONSE_BYTES if not over else len(json.loads(body)["messages"]) == 1
+
+
+def test_large_messages_are_consumed_in_steps(table: Table) -> None:
+    publish(table, message(""))
+    room = batches.CONSUMED_BYTES - len(consume(table).body) + len(b'{"messages":[]}') - 1
+    for octets, steps in ((room, 3), (room - 1, 1)):
+        publish(table, *[message("x" * octets)] * 3)
+        assert len(messages_of(consume(table))) == 3
+        assert table.steps == steps
+
+
+def waiting(table: Table) -> Wait:
+    """A consume-batch of up to ten messages that found none."""
+    operation, params = resolve("POST", b"/consume-batch/q")
+    body = json.dumps({**WORKER, "max_messages": 10, "wait_seconds": 5}).encode()
+    steps = operation.function(table.services, Call(operation, params, body), table.now)
+    with pytest.raises(StopIteration) as end:
+        next(steps)  # type: ignore[arg-type]  # its first step is its last
+    wait: Wait = end.value.value
+    return wait
+
+
+# Verifies: DLV-0038
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_batch_that_waited_has_2_mib_to_the_byte(table: Table, over: int) -> None:
+    """What does not fit is left out, and so is all that follows."""
+    wait = waiting(table)
+    assert (wait.names, wait.consumer, wait.lock_seconds, wait.most) == (("q",), "w", 30, 10)
+    assert (wait.until_ms, wait.nothing) == (table.now + 5000, b'{"messages":[]}')
+    publish(table, *[message("")] * 2)
+    frame = len(consume(table).body)
+    publish(table, message("x" * 1_000_000), message("x" * (MAX_RESPONSE_BYTES - frame - 1_000_000 + over)), message())
+    found = [table.broker.consume("q", "w", 30, table.now) for _ in range(3)]
+    deliveries = [each for each in found if each is not None]
+    reply = wait.make_reply(table.services, deliveries, "q")
+    fit = 1 if over else 2
+    assert [each["id"] for each in messages_of(reply)] == [each.id for each in deliveries[:fit]]
+    assert (reply.status, reply.deliveries, reply.consumer) == (200, deliveries[:fit], "w")
+    assert over or len(reply.body) == MAX_RESPONSE_BYTES
+
+
+def test_far_too_many_messages_are_refused_without_decoding(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batches, "_decode_batch", None)
+    one = json.dumps(message('"', "1", max_retries=0))
+    sentence = f"'messages' may hold at most {MAX_BATCH_MESSAGES} messages"
+    assert refused(table, batch(*[one] * 2 * MAX_BATCH_MESSAGES)) == (400, "limit_reached", sentence)
 
 
 @pytest.mark.parametrize("priority", [1, "p"])

@@ -157,6 +157,42 @@ def test_a_page_is_bounded_by_its_size(table: Table, monkeypatch: pytest.MonkeyP
     assert [letter["id"] for page in found for letter in page["messages"]] == ids
 
 
+# Verifies: DLV-0046
+@pytest.mark.parametrize("over", [0, 1])
+def test_a_page_has_its_size_to_the_byte(table: Table, monkeypatch: pytest.MonkeyPatch, over: int) -> None:
+    ids = [bury(table, "x" * 1_500) for _ in range(3)]
+    entries = json.loads(table.run("GET", PATH).body.decode())["messages"]
+    octets = sum(len(json.dumps(entry, separators=(",", ":"))) for entry in entries)
+    monkeypatch.setattr(module, "MAX_LIST_BYTES", octets - over)
+    assert [letter["id"] for letter in table.get(PATH)["messages"]] == (ids[:2] if over else ids)
+
+
+@pytest.mark.parametrize("character", ["ü", "\U0001f600", "\uffff"])
+def test_a_large_payload_is_shown_in_part(table: Table, character: str) -> None:
+    payload = "x" + character * module.MAX_SHOWN_BYTES
+    bury(table, payload)
+    bury(table, "y" * module.MAX_SHOWN_BYTES)
+    part, whole = table.get(PATH)["messages"]
+    assert part["payload_preview"] == payload[: module.PREVIEW_CHARACTERS]
+    assert part["payload_bytes"] == len(payload.encode())
+    assert "payload" not in part
+    assert whole["payload"] == "y" * module.MAX_SHOWN_BYTES
+
+
+def test_a_list_takes_so_many_steps_for_one_call(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is so many letters that were looked at, or a large one that is shown."""
+    monkeypatch.setattr(module, "LIST_STEPS", 3)
+    monkeypatch.setattr(module, "READ_PER_STEP", 4)
+    for _ in range(20):
+        bury(table, "hay")
+    assert [page["looked_at"] for page in pages(table, "text=needle")] == [12, 8]
+    table.post(f"{PATH}/purge", {"all": True})
+    for _ in range(8):
+        bury(table, "needle")
+    monkeypatch.setattr(module, "STEP_BYTES", 1)
+    assert [len(page["messages"]) for page in pages(table, "text=needle")] == [4, 4]
+
+
 def test_a_filtered_list_does_so_much_for_one_call(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LOOKED_AT", 20)
     monkeypatch.setattr(module, "READ_PER_STEP", 10)

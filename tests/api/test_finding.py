@@ -11,6 +11,7 @@ from urllib.parse import quote
 import pytest
 
 from qrusty_trio.access.grants import Granted, Principal
+from qrusty_trio.api.browsing import SHOWN_BYTES
 from qrusty_trio.api.paging import Cursor, Listed
 from qrusty_trio.core import locating
 from qrusty_trio.core.keys import prefix
@@ -245,3 +246,18 @@ def test_cursors(small_calls: None) -> None:
         assert refusal(table.run("GET", f"/find?id={UNKNOWN}&cursor={forged}"))[:2] == (400, "bad_request")
     for wrong in ("x", "", cursor + "!"):
         assert refusal(table.run("GET", f"/find?id={UNKNOWN}&cursor={wrong}"))[:2] == (400, "bad_request")
+
+
+def test_a_large_message_is_found_whole(table: Table) -> None:
+    """Whatever state it is in."""
+    payload = "x" * (SHOWN_BYTES + 1)
+    id = publish(table, payload=payload, max_retries=1)
+    for state in ("available", "locked", "dead"):
+        for path in (f"/find?id={id}", f"/queues/q/messages/{id}"):
+            found = table.get(path)
+            assert (found["state"], found["payload"] == payload) == (state, True)
+            assert (found["complete"], found["cursor"]) == (True, None)
+        if state == "available":
+            consume(table)
+        else:
+            table.post(f"/nack/q/{id}", WORKER)

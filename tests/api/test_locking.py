@@ -170,6 +170,22 @@ def test_locks_made_meanwhile_stay(table: Table) -> None:
     assert {lock["consumer"] for lock in locks(table, limit=100)[0]} == {"again"}
 
 
+# Verifies: DLV-0042
+def test_a_message_that_is_locked_meanwhile_stays_so_although_it_is_named(table: Table) -> None:
+    ids = locked(table, BATCH_PIECE)
+    late = json.loads(table.post("/publish", {"queue": "q", "priority": 0, "payload": "p"}).body)["id"]
+    commit = table.broker.commit
+
+    def take() -> None:
+        while late not in {lock.id for lock in table.broker.catalog.by_name["q"].locks}:
+            assert table.broker.consume("q", "again", 30, table.now) is not None
+        commit()
+
+    table.broker.commit = take  # type: ignore[method-assign]  # between two steps
+    assert json.loads(table.post("/force-unlock/q", {"ids": ["unknown", *ids, late]}).body) == {"unlocked": len(ids)}
+    assert late in {lock["id"] for lock in locks(table, limit=100)[0]}
+
+
 @pytest.mark.parametrize("clear", ["/purge-queue/q", "/delete-queue/q"])
 def test_a_queue_that_is_emptied_meanwhile(table: Table, clear: str) -> None:
     ids = locked(table, 3 * BATCH_PIECE)

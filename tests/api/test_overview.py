@@ -9,7 +9,7 @@ import pytest
 
 from qrusty_trio import __version__
 from qrusty_trio.api.about import About
-from qrusty_trio.api.overview import MAX_ROWS, WALK_PIECE
+from qrusty_trio.api.overview import MAX_ROWS, ROWS_PIECE, WALK_PIECE
 from tests.wire.table import Table
 
 
@@ -77,6 +77,14 @@ def test_the_server_tells_what_it_is(table: Table) -> None:
 def test_a_clock_that_was_set_back_makes_no_uptime_negative(table: Table) -> None:
     table.services.about = About(started_ms=table.now + 1)
     assert table.get("/server")["uptime_seconds"] == 0
+
+
+def test_a_clock_that_was_set_back_makes_no_age_negative(table: Table) -> None:
+    publish(table, "q")
+    table.now -= 1000
+    (row,) = table.get("/queue-list")["queues"]
+    for described in (row, table.get("/queue-stats/q"), *table.get("/stats")["queues"]):
+        assert described["oldest_age_seconds"] == 0
 
 
 # Verifies: API-0069
@@ -171,6 +179,10 @@ def test_rates_sort_as_they_were_last(table: Table, what: str) -> None:
                 assert table.post(f"/{what}/{queue}/{message['id']}", {"consumer_id": "c"}).status == 200
         seconds(table, 1)
     assert names(table, f"sort={what}_rate&order=desc") == ["b", "a"]
+    listed = table.get("/queue-list")
+    rates = [queue[f"{what}_rate_per_sec"] for queue in listed["queues"]]
+    assert min(rates) > 0
+    assert listed["totals"][f"{what}_rate_per_sec"] == pytest.approx(sum(rates), abs=0.002)
 
 
 def test_the_queue_whose_oldest_message_waits_longest_comes_first(table: Table) -> None:
@@ -195,9 +207,28 @@ def test_trouble_first(table: Table) -> None:
             table.post("/consume/growing", {"consumer_id": "c", "timeout_seconds": 600})
         seconds(table, 1)
     assert names(table, "sort=trouble&order=desc") == ["dead", "stalled", "growing", "well"]
+    publish(table, "well", 100)
     listed = table.get("/queue-list?sort=trouble&order=desc")
+    assert [queue["name"] for queue in listed["queues"]] == ["dead", "stalled", "growing", "well"]
     assert [queue["trend"] for queue in listed["queues"]] == ["empty", "stalled", "growing", "steady"]
     assert listed["totals"]["troubled"] == 3
+
+
+def test_a_queue_that_is_all_locked_is_not_empty(table: Table) -> None:
+    publish(table, "q", 2)
+    table.post("/consume/q", {"consumer_id": "c"})
+    (row,) = table.get("/queue-list")["queues"]
+    assert (row["available"], row["locked"], row["trend"]) == (1, 1, "steady")
+
+
+def test_rows_are_made_in_steps(table: Table) -> None:
+    for number in range(MAX_ROWS):
+        publish(table, f"q{number:03}")
+    table.get(f"/queue-list?limit={MAX_ROWS}")
+    walked = -(-MAX_ROWS // WALK_PIECE)
+    assert table.steps == walked + MAX_ROWS // ROWS_PIECE
+    table.get("/queue-list?limit=1&offset=190")
+    assert table.steps == walked + 2
 
 
 def test_among_queues_with_the_same_trouble_the_one_with_more_messages_comes_first(table: Table) -> None:

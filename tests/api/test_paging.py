@@ -74,3 +74,12 @@ def test_a_cursor_that_is_ahead_of_its_queue() -> None:
     """Forged, or from before a crash that took the newest numbers."""
     with pytest.raises(BadRequest, match="'cursor' must be one that an earlier page gave"):
         read_cursor(GOOD, Listed.DEAD, 7, 0, 99)
+
+
+def test_the_longest_cursor() -> None:
+    octets = MAX_CURSOR_CHARACTERS // 4 * 3 - 14
+    longest, longer = (Cursor(Listed.DEAD, 7, 100, b"x" * size).text() for size in (octets, octets + 1))
+    assert len(longest) == MAX_CURSOR_CHARACTERS
+    assert read_cursor(longest, Listed.DEAD, 7, 0, 100) is not None
+    with pytest.raises(BadRequest, match="'cursor' must be one that an earlier page gave"):
+        read_cursor(longer, Listed.DEAD, 7, 0, 100)

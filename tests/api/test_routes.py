@@ -131,7 +131,9 @@ def test_parameters_are_decoded_after_the_split(raw: bytes, decoded: str) -> Non
 
 
 # Verifies: API-0013
-@pytest.mark.parametrize("raw", [b"%", b"%2", b"%zz", b"a%2", b"%-1", b"%+1", b"% 1", b"%%41", b"%FF", b"\xff", b"%C3"])
+@pytest.mark.parametrize(
+    "raw", [b"%", b"%2", b"%zz", b"a%2", b"%-1", b"%+1", b"% 1", b"%1g", b"%g1", b"%%41", b"%FF", b"\xff", b"%C3"]
+)
 def test_what_is_not_percent_encoded_utf8_is_a_bad_request(raw: bytes) -> None:
     padding = b"x" * (36 - len(raw))  # an id of this kind that is as long as one that is right
     resolve("POST", f"/ack/q/{ID}".encode())

@@ -87,7 +87,9 @@ RETRIES: tuple[Any, ...] = (-1, 0.5, "1", U32_MAX + 1)
     ],
 )
 def test_batches_that_are_refused(world: World, peer: Peer, fields: dict[str, Any]) -> None:
-    assert code(peer.ask(batch(message(), **fields))) == "invalid_request"
+    (refused,) = peer.ask(batch(message(), **fields, req_id="r"))
+    assert (refused["code"], refused["req_id"]) == ("invalid_request", "r")
+    assert peer.ask(batch(message(), **fields, no_reply=True)) == []
     assert world.available("jobs") == 0
 
 
@@ -104,6 +106,11 @@ def test_a_field_of_a_message_given_twice(world: World, peer: Peer, text: str, p
     (refused,) = peer.ask(f'{{"type":"publish","queue":"jobs","payload":"p","messages":[{text}]}}')
     assert refused["code"] == "invalid_request"
     assert world.available("jobs") == 0
+
+
+def test_ids_with_escapes_are_no_doubt(peer: Peer) -> None:
+    ids = ",".join(['"\\u0061 id of forty characters, no matter which"'] * 1000)
+    assert peer.ask(f'{{"type":"batch-ack","queue":"jobs","ids":[{ids}]}}') == [{"type": "ok", "acked": 0}]
 
 
 def test_payloads_that_look_like_fields(world: World, peer: Peer) -> None:

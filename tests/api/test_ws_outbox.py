@@ -167,3 +167,32 @@ def test_frames_leave_in_order_and_are_counted_until_they_are_sent(seed: int, mo
     assert pair.outbox.unsent == unsent
     pair.outbox.put_responses([])
     assert pair.outbox.take() == []
+
+
+# Verifies: SYS-0007
+@pytest.mark.parametrize(
+    ("held", "decoded", "marks"),
+    [
+        (99, 99, set()),
+        (100, 99, {"short"}),
+        (149, 99, {"short"}),
+        (150, 99, {"short", "exhausted"}),
+        (199, 99, {"short", "exhausted"}),
+        (200, 24, {"short", "exhausted", "full"}),
+        (200, 25, {"short", "exhausted", "full", "crowded"}),
+    ],
+)
+def test_the_marks_of_the_budget(held: int, decoded: int, marks: set[str]) -> None:
+    budget = Budget(100)
+    budget.change(held)
+    budget.decoded = decoded
+    assert {name for name in ("short", "exhausted", "full", "crowded") if getattr(budget, name)} == marks
+
+
+def test_each_change_that_leaves_the_budget_short_is_told() -> None:
+    told: list[int] = []
+    budget = Budget(100)
+    budget.when_short = lambda: told.append(budget.held)
+    for octets in (99, 1, 50, -50, -1, 1):
+        budget.change(octets)
+    assert told == [100, 150, 100, 100]

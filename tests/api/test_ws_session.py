@@ -303,10 +303,22 @@ def test_null_is_not_given(peer: Peer) -> None:
     assert set(response) == {"type", "id"}
 
 
-def test_a_long_req_id_is_not_sent_back(peer: Peer) -> None:
-    (response,) = peer.ask({"type": "unsubscribe", "queue": "jobs", "req_id": "x" * 2000})
-    assert response["code"] == "invalid_request"
-    assert "req_id" not in response
+@pytest.mark.parametrize("characters", [1024, 1025])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"type": "unsubscribe", "queue": "jobs"},
+        {"type": 5},
+        {"type": "batch-ack", "queue": "jobs", "ids": ["x"] * 3 * MAX_BATCH_IDS},
+        {"type": "publish", "queue": "jobs", "payload": "\ud800"},
+    ],
+    ids=["right", "misshapen", "too many", "half of a pair"],
+)
+def test_a_long_req_id_is_not_sent_back(peer: Peer, fields: dict[str, Any], characters: int) -> None:
+    (response,) = peer.ask({**fields, "req_id": "x" * characters})
+    right = (fields["type"], characters) == ("unsubscribe", 1024)
+    assert response.get("code") == (None if right else "invalid_request")
+    assert response.get("req_id") == ("x" * characters if characters == 1024 else None)
 
 
 # Verifies: API-0015
@@ -326,11 +338,22 @@ def test_an_error_is_short_whatever_was_sent(peer: Peer) -> None:
 # frames that end the connection
 
 
+NOT_JSON = [
+    "",
+    "{",
+    "nope",
+    '{"type":"ack"} x',
+    '{"type":5,',
+    '{"queue":1}}',
+    "[" * 5000,
+    '{"payload":"\\ud800"',
+    "NaN",
+]
+NOT_JSON.append('{"type":"batch-ack","queue":"jobs","ids":[' + '"x",' * 3 * MAX_BATCH_IDS)
+
+
 # Verifies: WS-0009
-@pytest.mark.parametrize(
-    "text",
-    ["", "{", "nope", '{"type":"ack"} x', '{"type":5,', '{"queue":1}}', "[" * 5000, '{"payload":"\\ud800"', "NaN"],
-)
+@pytest.mark.parametrize("text", NOT_JSON, ids=range(len(NOT_JSON)))
 def test_what_is_not_json_closes_with_1007_after_the_answers(world: World, peer: Peer, text: str) -> None:
     frames = peer.ask(publish(), text, publish())
     assert [frame["type"] for frame in frames] == ["ok"]

@@ -28,7 +28,8 @@ class Ring:
 
     def write(self, count: int = 1) -> None:
         for _ in range(count):
-            self.records.append(("2026-01-01T00:00:00.000Z", "info", f"record {len(self.records)}"))
+            number = len(self.records)
+            self.records.append((f"2026-01-01T00:{number // 60:02}:{number % 60:02}.000Z", "info", f"record {number}"))
         for listener in self.listeners:
             listener()
 
