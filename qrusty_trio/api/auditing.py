@@ -149,7 +149,7 @@ class AuditTrail:
 def queue_of(call: Call) -> str | None:
     """The queue that a call names; None if it is about all of them, or names one only in its response."""
     if call.params:
-        return call.params[0] if "{queue}" in call.operation.path else None
+        return call.queue if "{queue}" in call.operation.path else None
     named = _shown(call.body)
     name = named.get("name") if isinstance(named, dict) else None
     return name if isinstance(name, str) else None

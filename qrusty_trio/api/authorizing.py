@@ -34,7 +34,7 @@ def authorize(call: Call, now: int) -> None:
     grant = needs.grant
     if grant is not None:
         if needs.named is Named.PATH:
-            principal.require(grant, call.params[0])
+            principal.require(grant, call.queue)
         elif needs.named is Named.EVERY:
             principal.require_everywhere(grant)
 

@@ -182,9 +182,9 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
     call.handed_out = deliveries
     messages: list[bytes] = []
     whole, step = _RESPONSE_BYTES, 0
-    queue = broker.catalog.by_name.get(call.params[0])
+    queue = broker.catalog.by_name.get(call.queue)
     if queue is None:
-        broker.catalog.missed(call.params[0])
+        broker.catalog.missed(call.queue)
     while queue is not None and len(deliveries) < request.max_messages:
         # By number: after a rename, all are of the same queue.
         delivery = broker.consume_number(queue.number, consumer, seconds, now)
@@ -203,7 +203,7 @@ def _consume_batch(services: Services, call: Call, now: int) -> Steps:
             step = 0
             yield
     if not deliveries and wait:
-        name, most = call.params[0], request.max_messages
+        name, most = call.queue, request.max_messages
         reply = partial(_consume_batch_reply, consumer, details)
         return Wait((name,), consumer, seconds, most, now + wait, reply, _RESPONSE % b"")
     needs_sync = services.sync_locks and bool(deliveries)

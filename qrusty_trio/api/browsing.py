@@ -54,7 +54,7 @@ def _messages(services: Services, call: Call, now: int) -> Generator[None, None,
         raise BadRequest(f"'state' must be one of {', '.join(STATES)}")
     if state == "dead":
         return (yield from dead_letters.listed(services, call, now))
-    queue = queue_of(services, call.params[0])
+    queue = queue_of(services, call.queue)
     page = _Page(limit)
     list_of = _available if state == "available" else _locked
     cursor = yield from _while_there(services, queue, list_of(services, queue, given.get("cursor"), page))
@@ -196,7 +196,7 @@ def read_place(cursor: Cursor) -> Place:
 
 
 def _priorities(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
-    queue = queue_of(services, call.params[0])
+    queue = queue_of(services, call.queue)
     found = yield from _while_there(services, queue, count_priorities(services.broker.journal, queue))
     rows = [{"priority": each, "priority_text": str(each), "count": count} for each, count in found.counts]
     return Reply(

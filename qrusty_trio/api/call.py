@@ -48,6 +48,11 @@ class Call(msgspec.Struct, gc=False):
     """How much is done so far, named as in the response, if it takes several steps: the audit tells it if they break
     off."""
 
+    @property
+    def queue(self) -> str:
+        """The queue that its path names."""
+        return self.params[0]
+
     def require(self, queue: str, messages: int = 0) -> None:
         """Raise Forbidden unless the operation may be done to this queue. Counts messages that it publishes there."""
         principal, grant = self.principal, self.operation.needs.grant

@@ -97,7 +97,7 @@ _PURGE = Shape(PurgeBody, _ALLOWED, ids="ids", inner=("filter", FilterFields))
 
 
 def _queue_of(services: Services, call: Call) -> Queue:
-    name = call.params[0]
+    name = call.queue
     queue = services.broker.catalog.by_name.get(name)
     if queue is None:
         raise QueueNotFound(f"Queue '{name}' does not exist")
@@ -169,7 +169,7 @@ def listed(services: Services, call: Call, now: int) -> Generator[None, None, Re
             break
         yield
     if not services.broker.catalog.exists(queue):
-        raise services.broker.catalog.gone(queue, call.params[0])
+        raise services.broker.catalog.gone(queue, call.queue)
     position = lock_key(queue.number, max(number, 1) - 1)
     further = Cursor(Listed.DEAD, queue.number, end, position).text() if number < end else None
     about = _encode({"cursor": further, "looked_at": page.looked_at, "up_to": end, "dead_letters": queue.dead})

@@ -77,7 +77,7 @@ def _renew_batch(services: Services, call: Call, now: int) -> Generator[None, No
     outcomes: dict[str, list[str]] = {"renewed": [], "not_found": []}
     for index, message_id in enumerate(request.message_ids, 1):
         try:
-            services.broker.renew(call.params[0], message_id, request.consumer_id, lock_seconds, now)
+            services.broker.renew(call.queue, message_id, request.consumer_id, lock_seconds, now)
         except MessageNotLocked:
             outcomes["not_found"].append(message_id)
         else:
@@ -96,7 +96,7 @@ def _force_unlock(services: Services, call: Call, now: int) -> Generator[None, N
     consumer = request.consumer_id
     if consumer is not None:
         check_consumer(consumer)
-    queue = queue_of(services, call.params[0])
+    queue = queue_of(services, call.queue)
     if request.ids is not None:
         ids = request.ids
         pages = (ids[start : start + LOOKED_AT_PIECE] for start in range(0, len(ids), LOOKED_AT_PIECE))
@@ -123,7 +123,7 @@ def _force_unlock(services: Services, call: Call, now: int) -> Generator[None, N
 def _locks(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:
     given = read_query(call.query, ("limit", "cursor", "consumer"))
     limit = read_limit(given.get("limit"))
-    queue = queue_of(services, call.params[0])
+    queue = queue_of(services, call.queue)
     cursor = read_cursor(
         given.get("cursor"), Listed.LOCKED, queue.number, queue.purged_lock, queue.next_lock, NUMBER_BYTES
     )

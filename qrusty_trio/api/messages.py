@@ -69,12 +69,12 @@ def _consume(services: Services, call: Call, now: int) -> Reply | Wait:
     begin = _clock()
     terms = schema.consume_body(call.body)
     before = _clock()
-    delivery = services.broker.consume(call.params[0], terms.consumer, terms.lock_seconds, now)
+    delivery = services.broker.consume(call.queue, terms.consumer, terms.lock_seconds, now)
     after = _clock()
     if delivery is not None:
         reply = Reply(200, encoded(delivery, terms.details), services.sync_locks, (delivery,), terms.consumer)
     elif terms.wait_ms:
-        return _wait((call.params[0],), terms, now, partial(_consume_reply, terms))
+        return _wait((call.queue,), terms, now, partial(_consume_reply, terms))
     else:
         reply = Reply(200, b"null")
     services.timings.record("consume", _clock() - begin, after - before, now // 1000)
@@ -147,22 +147,24 @@ def _nack(services: Services, call: Call, now: int) -> Reply:
 
 
 def _ack_batch(services: Services, call: Call, now: int) -> Result:
+    queue = call.queue
     outcomes: dict[str, list[str]] = {"acked": [], "not_found": []}
 
     def settle(message_id: str, request: schema.SettleBatchBody) -> str:
-        services.broker.ack(call.params[0], message_id, request.consumer_id, now)
+        services.broker.ack(queue, message_id, request.consumer_id, now)
         return "acked"
 
     return _settle_batch(services, call, now, outcomes, schema.settle_batch_body, settle, "ack_batch")
 
 
 def _nack_batch(services: Services, call: Call, now: int) -> Result:
+    queue = call.queue
     # A message is dropped if the queue refuses duplicates and holds an equal one.
     outcomes: dict[str, list[str]] = {"unlocked": [], "dead_lettered": [], "dropped": [], "not_found": []}
 
     def settle(message_id: str, request: schema.NackBatchBody) -> str:
         error = request.error or ""
-        outcome: NackOutcome = services.broker.nack(call.params[0], message_id, request.consumer_id, now, error)
+        outcome: NackOutcome = services.broker.nack(queue, message_id, request.consumer_id, now, error)
         return outcome.value
 
     return _settle_batch(services, call, now, outcomes, schema.nack_batch_body, settle, "nack_batch")

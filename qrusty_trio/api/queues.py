@@ -60,7 +60,7 @@ def _update_queue(services: Services, call: Call, now: int) -> Generator[None, N
 
 
 def _purge_queue(services: Services, call: Call, now: int) -> Reply:
-    name = call.params[0]
+    name = call.queue
     if seconds := trash.undo_seconds(call):
         purged, kept = services.broker.trash.purge(name, seconds, now)
         return Reply(200, _encode({"queue": name, "purged_messages": purged, "undo": trash.undo(kept)}), True)
@@ -69,7 +69,7 @@ def _purge_queue(services: Services, call: Call, now: int) -> Reply:
 
 
 def _delete_queue(services: Services, call: Call, now: int) -> Reply:
-    name = call.params[0]
+    name = call.queue
     if seconds := trash.undo_seconds(call):
         deleted, kept = services.broker.trash.delete(name, seconds, now)
         return Reply(200, _encode({"queue": name, "deleted_messages": deleted, "undo": trash.undo(kept)}), True)

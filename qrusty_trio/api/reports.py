@@ -62,7 +62,7 @@ def _shown(call: Call, names: list[str]) -> list[str]:
 
 def queue_stats(services: Services, call: Call, now: int) -> Reply:
     begin = _clock()
-    name = call.params[0]
+    name = call.queue
     stats = services.broker.catalog.stats(name)
     stored = _clock() - begin
     if stats is None:
@@ -210,11 +210,9 @@ def metrics(services: Services, call: Call, now: int) -> Reply:
             "ack_rate_per_sec": rounded(point.ack_rate),
             "nack_rate_per_sec": rounded(point.nack_rate),
         }
-        for point in services.broker.catalog.metrics(call.params[0])
+        for point in services.broker.catalog.metrics(call.queue)
     ]
-    return Reply(
-        200, _encode({"queue": call.params[0], "window_seconds": 10, "resolution_seconds": 1, "points": points})
-    )
+    return Reply(200, _encode({"queue": call.queue, "window_seconds": 10, "resolution_seconds": 1, "points": points}))
 
 
 def operation_timings(services: Services, call: Call, now: int) -> Generator[None, None, Reply]:

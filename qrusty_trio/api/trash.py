@@ -53,7 +53,7 @@ def _is_number(text: str, most: int) -> bool:
 
 def _kept(services: Services, call: Call) -> Queue:
     """What is meant. To a token that may not manage its queue, it is not there. Raises NotFound."""
-    id = call.params[0]
+    (id,) = call.params
     if _is_number(id, _MAX_DIGITS):
         queue = services.broker.trash.get(int(id))
         if call.shows(queue.name):
