@@ -40,6 +40,7 @@ def test_which_ids_count(sent: list[bytes] | None, taken: bytes) -> None:
     [
         (TRACEPARENT, (TRACE, PARENT, 1)),
         (TRACEPARENT.replace(b"-01", b"-00"), (TRACE, PARENT, 0)),
+        (TRACEPARENT.replace(b"-01", b"-a5"), (TRACE, PARENT, 0xA5)),
         (TRACEPARENT.replace(b"00-", b"7f-", 1) + b"-of-a-later-version", (TRACE, PARENT, 1)),
         (TRACEPARENT + b"-more", None),
         (TRACEPARENT.replace(b"00-", b"ff-", 1), None),
