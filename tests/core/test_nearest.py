@@ -73,7 +73,7 @@ def test_a_slip_is_found_wherever_it_stands_in_the_order(meant: str) -> None:
     for slip in slips(meant) - {meant}:
         tail = "~" * 3 * len(slip)
         before = [slip[:-1] + chr(ord(slip[-1]) - 1) + tail + str(number) for number in range(10, 30)]
-        after = [slip + tail + str(number) for number in range(10, 30)]
+        after = [slip + "!" * len(tail) + str(number) for number in range(10, 30)]
         assert before[-1] < slip < after[0]
         assert near(slip, [*before, *after, meant]) == [meant], slip
 
@@ -93,6 +93,7 @@ def test_what_sorts_like_a_small_letter() -> None:
 
 def test_three_of_five_characters_are_alike_enough() -> None:
     assert near("abcde", ["abcxy", "abxyz"]) == ["abcxy"]
+    assert near("abcdefg", ["abc", "ab"]) == ["abc"]
 
 
 def test_few_names_are_compared_however_many_are_near(monkeypatch: pytest.MonkeyPatch) -> None:
