@@ -86,7 +86,7 @@ def _delete_all(services: Services, call: Call, now: int) -> Generator[None, Non
 
 
 def _for_all(broker: Broker, call: Call, clear: Callable[[Queue], int], done: str) -> Generator[None, None, Reply]:
-    """Apply `clear` to every queue that exists now and is not protected, even if it is renamed meanwhile.
+    """Apply `clear` to every queue that exists now and is not protected, even if it is renamed or purged meanwhile.
 
     The reply has the numbers of queues and messages, and that of protected queues if there are any.
 
@@ -95,9 +95,11 @@ def _for_all(broker: Broker, call: Call, clear: Callable[[Queue], int], done: st
     queues, messages, protected = f"{done}_queues", f"{done}_messages", "protected_queues"
     told = {queues: 0, messages: 0}
     call.done = told.copy
-    for index, queue in enumerate(broker.catalog.everything(), 1):
+    for index, listed in enumerate(broker.catalog.everything(), 1):
         if index % QUEUES_PIECE == 0:
             yield
+        # One that was purged meanwhile may go on under another number, with its dead letters.
+        queue = broker.catalog.by_dead_number.get(listed.dead_number, listed)
         if not broker.catalog.exists(queue):
             continue
         if queue.config.protected:
