@@ -129,6 +129,15 @@ def test_many_empty_queues_are_passed_in_steps(small_calls: None, monkeypatch: p
     assert table.steps == 3 + 2
 
 
+def test_a_long_queue_is_looked_through_in_steps(small_calls: None) -> None:
+    """Three that are in memory, then four and four; the last ones end the call."""
+    table = small_table()
+    for _ in range(30):
+        publish(table)
+    assert table.get(f"/find?id={UNKNOWN}")["looked_at"] == 3 + 4 + 4
+    assert table.steps == 2
+
+
 # Verifies: DLV-0061
 def test_what_moves_during_a_search_is_found_by_the_indexes(small_calls: None) -> None:
     table = small_table()
@@ -150,20 +159,24 @@ def test_what_moves_during_a_search_is_found_by_the_indexes(small_calls: None) -
     assert table.get(f"/find?id={new}")["queue"] == "c"
 
 
-def test_a_queue_that_is_deleted_between_two_steps_is_passed_over(small_calls: None) -> None:
+@pytest.mark.parametrize(("deleted", "looked_at"), [("a", 3 + 6), ("b", 6 + 3)])
+def test_a_queue_that_is_deleted_between_two_steps_is_passed_over(
+    small_calls: None, deleted: str, looked_at: int
+) -> None:
+    """It may be the one that is looked through, of which three were looked at."""
     table = small_table()
     for queue in ("a", "b", "c"):
-        for _ in range(3):
+        for _ in range(6 if queue == "a" else 3):
             publish(table, queue=queue)
     broker = table.broker
     search = locating.Locator(broker.journal, broker.catalog, broker.dead_letters, UNKNOWN, lambda name: True)
     steps = search.search(None)
     next(steps)
-    broker.catalog.delete("b")
+    broker.catalog.delete(deleted)
     with pytest.raises(StopIteration) as over:
         while True:
             next(steps)
-    assert over.value.value == locating.Search(6, 9, None, None)
+    assert over.value.value == locating.Search(looked_at, 12, None, None)
 
 
 def test_large_records_are_more_work(monkeypatch: pytest.MonkeyPatch, small_calls: None) -> None:
