@@ -10,9 +10,10 @@ import pytest
 from qrusty_trio.access.grants import Granted, Principal
 from qrusty_trio.api import auditing
 from qrusty_trio.api.auditing import AUDITED, Actor, AuditTrail, Kept, Outcome
-from qrusty_trio.api.call import Call, Reply
+from qrusty_trio.api.call import Call, Reply, Wait
 from qrusty_trio.api.identity import Identity
-from qrusty_trio.api.operations import OPERATIONS
+from qrusty_trio.api.operations import OPERATIONS, resolve
+from tests.api.test_browsing import WORKER, consume, publish
 from tests.wire.table import Table
 
 BY_NAME = {each.name: each for each in OPERATIONS}
@@ -135,3 +136,21 @@ def test_only_admins_read_it() -> None:
     for granted, status in [("admin:*", 200), ("admin:orders*", 403), ("manage:*", 403)]:
         table.principal = Principal("t", (Granted.read(granted),))
         assert asked(table)[0] == status
+
+
+# Verifies: API-0199
+@pytest.mark.parametrize("verb", ["requeue", "purge"])
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_how_much_is_done_so_far_of_dead_letters(verb: str, dry_run: bool) -> None:
+    table = Table()
+    for number in range(3):
+        publish(table, payload=str(number), max_retries=1)
+        table.post(f"/nack/q/{consume(table)['id']}", WORKER)
+    operation, params = resolve("POST", f"/queues/q/dead-letters/{verb}".encode())
+    call = Call(operation, params, json.dumps({"all": True, "dry_run": dry_run}).encode())
+    steps = operation.function(table.services, call, table.now)
+    assert not isinstance(steps, Reply | Wait)
+    for _ in steps:
+        pass
+    assert call.done is not None
+    assert call.done() == {f"{verb}d": 0 if dry_run else 3}

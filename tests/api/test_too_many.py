@@ -1,4 +1,4 @@
-"""How many strings a batch may have besides its own: to the last one."""
+"""How many strings a batch may have besides its own, and how long a frame with a token may be: to the last one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from qrusty_trio.api.json_bodies import SPARE_STRINGS
 from qrusty_trio.api.schema import settle_batch_body
+from qrusty_trio.api.ws_auth import MAX_AUTH_CHARACTERS, read_auth
 from qrusty_trio.core.model import MAX_BATCH_IDS, MAX_BATCH_MESSAGES
 from tests.wire.table import Table
 
@@ -35,3 +36,13 @@ def test_as_many_messages_as_a_batch_may_have_and_other_strings(payload: str) ->
     reply = table.post("/publish-batch", {"queue": "q", "messages": messages, "x": spare(3)})
     assert reply.status == 200, reply.body
     assert len(json.loads(reply.body)["ids"]) == MAX_BATCH_MESSAGES
+
+
+# Verifies: WS-0050
+def test_the_longest_frame_that_shows_a_token() -> None:
+    frame = '{"type":"auth","token":"%s"}'
+    room = MAX_AUTH_CHARACTERS - len(frame) + 2
+    longest = read_auth(frame % ("x" * room))
+    assert longest is not None
+    assert longest.token == "x" * room
+    assert read_auth(frame % ("x" * (room + 1))) is None
