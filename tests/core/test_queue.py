@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core.broker import Broker
+from qrusty_trio.core.journal import Journal
 from qrusty_trio.core.model import QueueConfig
+from qrusty_trio.core.queue import Queue
 from qrusty_trio.storage.base import Batch, Family
 from qrusty_trio.storage.memory import MemoryBatch, MemoryStorage
 from tests.core.brokers import LONG, exhaust, lock_of, restarted, take
@@ -138,14 +141,19 @@ def test_a_queue_that_is_deleted_with_pending_changes_leaves_no_counters(
         assert storage.scan(storage.families[family], b"", b"\xff" * 40, 100) == []
 
 
-def test_what_was_dropped_is_not_counted_in_the_next_process(broker: Broker) -> None:
-    for number in range(2):
+@pytest.mark.parametrize("way", [Queue.take, Queue.drop])
+def test_what_was_removed_is_not_counted_in_the_next_process(
+    broker: Broker, storage: Noting, way: Callable[[Queue, Journal, bytes], None]
+) -> None:
+    for number in range(FEW + 1):
         broker.publish("q", 1, str(number), 9, 0)
     broker.commit()
     queue = broker.catalog.by_name["q"]
-    queue.drop(broker.journal, queue.tier.first()[0])
+    for _ in range(FEW):
+        way(queue, broker.journal, queue.tier.first()[0])
     broker.commit()
     assert restarted(broker).catalog.by_name["q"].available == 1
+    assert len(storage.ranges(Family.MESSAGES)) == (way is Queue.take)
 
 
 def test_dead_letters_that_were_all_removed_are_gone_in_the_next_process_too(broker: Broker) -> None:
