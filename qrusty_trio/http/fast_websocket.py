@@ -84,7 +84,7 @@ async def serve_fast_websocket(
     try:
         rest, traceparents = b"", list[str]()
         principal = None
-        await services.turns.arrive()
+        await services.turns.change()
         with trio.move_on_after(HANDSHAKE_SECONDS) as scope:
             rest, principal, traceparents = await _handshake(stream, data, protocol, services, peer)
         if scope.cancelled_caught or protocol.state is not OPEN:
@@ -210,11 +210,11 @@ class FastWebSocketTransport:
             try:
                 data = self.first or await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
-                await self._turns.arrive()
+                await self._turns.change()
                 raise ConnectionLost from error
             if not data:
                 # EOF without a close frame: the peer expects nothing more, even if it only half-closed.
-                await self._turns.arrive()
+                await self._turns.change()
                 raise ConnectionLost
             self.last_heard = trio.current_time()
             self.first = data  # for `close`, which may come first

@@ -23,12 +23,13 @@ from qrusty_trio.http.fast_websocket import FastWebSocketTransport
 from qrusty_trio.http.frame_reader import BYTES_AT_ONCE, BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
 from qrusty_trio.http.request_line import Target
 from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP, Request, RequestParser, ServedElsewhere
-from qrusty_trio.http.turns import ARRIVALS_PER_PASS, STEPS_PER_PASS, Turns
+from qrusty_trio.http.turns import ARRIVALS_PER_PASS, CHANGES_PER_PASS, STEPS_PER_PASS, Turns
 from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, raw, upgrade
 from tests.http.ws_server import PATIENCE, running
 
 MANY = 10
 """Connections."""
+GATES = [(Turns.arrive, ARRIVALS_PER_PASS), (Turns.change, CHANGES_PER_PASS)]
 FRAMES = 3000
 """Each sends so many."""
 CONTINUES = frame(CONT, fin=False)
@@ -215,33 +216,39 @@ async def test_many_connections_with_many_requests(monkeypatch: pytest.MonkeyPat
 
 
 # Verifies: API-0202
-async def test_few_arrive_in_each_pass_and_who_comes_alone_at_once() -> None:
+@pytest.mark.parametrize(("enter", "size"), GATES)
+async def test_few_arrive_in_each_pass_and_who_comes_alone_at_once(
+    enter: Callable[[Turns], Awaitable[None]], size: int
+) -> None:
     turns, counted = Turns(), PerPass()
     trio.lowlevel.add_instrument(counted)
 
     async def arrive() -> None:
-        await turns.arrive()
+        await enter(turns)
         counted.count(1)
 
     for _ in range(2):
         async with trio.open_nursery() as nursery:
-            for _ in range(MANY * ARRIVALS_PER_PASS):
+            for _ in range(MANY * size):
                 nursery.start_soon(arrive)
     trio.lowlevel.remove_instrument(counted)
-    assert counted.all == 2 * MANY * ARRIVALS_PER_PASS
-    assert counted.most <= 2 * ARRIVALS_PER_PASS
+    assert counted.all == 2 * MANY * size
+    assert size <= counted.most <= 2 * size
 
 
 # Verifies: API-0202
-async def test_who_leaves_while_many_arrive_keeps_nobody_waiting() -> None:
+@pytest.mark.parametrize(("enter", "size"), GATES)
+async def test_who_leaves_while_many_arrive_keeps_nobody_waiting(
+    enter: Callable[[Turns], Awaitable[None]], size: int
+) -> None:
     turns = Turns()
-    for _ in range(MANY * ARRIVALS_PER_PASS):
+    for _ in range(MANY * size):
         with trio.CancelScope() as leaving:
             leaving.cancel()
-            await turns.arrive()
+            await enter(turns)
     with trio.fail_after(PATIENCE):
-        for _ in range(MANY * ARRIVALS_PER_PASS):
-            await turns.arrive()
+        for _ in range(MANY * size):
+            await enter(turns)
 
 
 # Verifies: API-0202
@@ -265,7 +272,8 @@ async def test_many_websockets_that_send_or_end_at_once(
         return found
 
     monkeypatch.setattr(owner, name, count)
-    many = 5 * ARRIVALS_PER_PASS
+    size = ARRIVALS_PER_PASS if fast and not ends else CHANGES_PER_PASS
+    many = 5 * size
     async with running(fast) as server, AsyncExitStack() as stack:
         peers = [await stack.enter_async_context(raw(server.port, upgrade())) for _ in range(many)]
         for peer in peers:
@@ -284,7 +292,7 @@ async def test_many_websockets_that_send_or_end_at_once(
                 await trio.lowlevel.checkpoint()
         trio.lowlevel.remove_instrument(counted)
         most = counted.most
-    assert most <= 2 * ARRIVALS_PER_PASS
+    assert most <= 2 * size
 
 
 # Verifies: API-0202

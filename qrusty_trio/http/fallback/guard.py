@@ -152,7 +152,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.progress.received(data, in_headers, trio.current_time())
         self.end.peer_closed = not data
         self.filter.feed(data)
-        await self.turns.arrive()
+        await self.turns.change()
 
     async def _at_end(self) -> bytes:
         """The peer has closed its side, but may wait for responses: Hypercorn would drop them if it saw the EOF."""
