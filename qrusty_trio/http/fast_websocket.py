@@ -206,7 +206,8 @@ class FastWebSocketTransport:
             # Everything received has been served, except incomplete messages.
             self._hold(reader.held)
             if self._protocol.state is not OPEN:
-                raise Finished
+                refusal = self._protocol.close_sent if self._protocol.close_rcvd is None else None
+                raise Finished(None if refusal is None else refusal.code)
             try:
                 data = self.first or await self._stream.receive_some(READ_BYTES)
             except (trio.BrokenResourceError, trio.ClosedResourceError) as error:

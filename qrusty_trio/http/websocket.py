@@ -318,8 +318,8 @@ class WsConnection:
                 self._heard += 1
                 if transport.control_bytes():
                     self._output.set()
-        except Finished:
-            self._end(NORMAL, "", DRAIN_SECONDS, transport.farewell() or Ending.REFUSED)
+        except Finished as end:
+            self._end(end.refused or NORMAL, "", DRAIN_SECONDS, transport.farewell() or Ending.REFUSED)
         except ConnectionLost:
             self._lost = True
             self._tasks.cancel()

@@ -14,6 +14,11 @@ from qrusty_trio.api.ws_ending import Ending
 class Finished(Exception):
     """Nothing more will be received, but pending responses can still be sent."""
 
+    def __init__(self, refused: int | None = None) -> None:
+        """`refused`: the code that the connection closes with, if the peer broke the protocol."""
+        super().__init__()
+        self.refused = refused
+
 
 class WebSocketTransport(Protocol):
     """Moves frames. One task calls `receive`, another `send`. `close` is called when both have ended."""

@@ -27,6 +27,7 @@ from qrusty_trio.http.peers import Peer, peer_at
 from qrusty_trio.logs import AccessFormat
 from tests.http.web import PATHS, Client, Web, request
 from tests.http.web import running as web_running
+from tests.http.ws_raw import CONT, frame, raw
 from tests.server.running import child_environment, child_process, client_of, websocket_of
 
 both_paths = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
@@ -197,6 +198,21 @@ async def test_a_whole_server_with_a_websocket(tmp_path: Path, fast_lane: str) -
         ("WEBSOCKET", "/ws", 101),
         ("WEBSOCKET", "/ws", 1001),
     ]
+
+
+# Verifies: API-0164
+@pytest.mark.parametrize("fast_lane", ["enabled", "disabled"])
+async def test_the_code_that_ends_a_websocket_that_broke_the_protocol(tmp_path: Path, fast_lane: str) -> None:
+    settings = {"QRUSTY_ACCESS_LOG": "json", "QRUSTY_FAST_LANE": fast_lane}
+    out = tmp_path / "out"
+    with out.open("wb") as stdout:
+        async with child_process(child_environment(tmp_path / "data", **settings), stdout=stdout) as server:
+            await server.logged("ready after")
+            async with raw(server.port) as peer:
+                await peer.send(frame(CONT, b"of nothing"))
+                assert (await peer.read()).close_code == 1002
+            assert await server.stop() == 0
+    assert [json.loads(line)["status"] for line in out.read_text("utf-8").splitlines()] == [101, 1002]
 
 
 # Verifies: API-0164

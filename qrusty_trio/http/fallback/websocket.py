@@ -225,7 +225,9 @@ class QuartWebSocketTransport:
                 await self._came.wait()
             if self._last is not None and not self._frames:
                 # EOF without a close frame: the peer expects nothing more, even if it only half-closed.
-                raise ConnectionLost if self._last.ending is Ending.LOST else Finished
+                if self._last.ending is Ending.LOST:
+                    raise ConnectionLost
+                raise Finished(self._last.close.code if self._last.ending is Ending.REFUSED else None)
         frames, self._frames = self._frames, []
         self._size = 0
         self._taken.set()
