@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from playwright.sync_api import Page, Route, expect
@@ -102,7 +103,7 @@ def test_search_and_sort_are_in_the_address(page: Page, server: Served, open_pag
     see(page, "#/queues")
     page.keyboard.press("/")
     page.keyboard.type("MAIL")
-    page.wait_for_function("location.hash.includes('search=MAIL')")  # The first letter finds the same two.
+    expect(page).to_have_url(re.compile("search=MAIL"))  # The first letter finds the same two.
     expect(page.locator("tbody th.name")).to_have_count(2)
     expect(page.get_by_role("status").filter(has_text="queues match")).to_contain_text("2 queues match")
     page.get_by_role("button", name="Available").click()
