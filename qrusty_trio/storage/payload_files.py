@@ -31,14 +31,18 @@ def claim(path: Path, *, used: bool) -> None:
     Requirements: PER-0070
     """
     try:
-        if any(name == KNOWN or form.parse_name(name) is not None for name in os.listdir(path)):
-            return
-        if used:
-            raise StartupRefused(
-                f"Messages have their payloads in {path}, but there are none: another directory is in its place, or "
-                f"its disk is not mounted. Put the right one back. If it is lost for good, make an empty file {KNOWN} "
-                f"in {path}: the next start then removes each message without its payload."
-            )
+        is_known = any(form.list_segments(path)) or (path / KNOWN).exists()
+    except OSError as error:
+        raise StartupRefused(f"The payload directory {path} cannot be used: {error.strerror}.") from error
+    if is_known:
+        return
+    if used:
+        raise StartupRefused(
+            f"Messages have their payloads in {path}, but there are none: another directory is in its place, or its "
+            f"disk is not mounted. Put the right one back. If it is lost for good, make an empty file {KNOWN} in "
+            f"{path}: the next start then removes each message without its payload."
+        )
+    try:
         directory = Directory(os.open(path, os.O_RDONLY | os.O_DIRECTORY))
         os.close(directory.open(KNOWN, os.O_WRONLY | os.O_CREAT))
         directory.sync()

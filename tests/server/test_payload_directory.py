@@ -14,7 +14,7 @@ from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.errors import StartupRefused
 from qrusty_trio.server.startup import PAYLOADS_DIRECTORY
 from qrusty_trio.storage.files import Directory
-from qrusty_trio.storage.payload_files import KNOWN
+from qrusty_trio.storage.payload_files import KNOWN, claim
 from tests.server.room import large, room
 
 SENTENCE = "there are none: another directory is in its place, or its disk is not mounted"
@@ -107,3 +107,12 @@ async def test_a_full_disk_keeps_no_server_from_starting(
     assert f"{KNOWN} could not be made, a later start tries again: No space left on device" in caplog.text
     async with room(tmp_path / "data") as it:
         assert await it.drain("q") == [large("kept")]
+
+
+# Verifies: PER-0070
+@pytest.mark.parametrize("used", [True, False])
+def test_a_directory_that_can_not_be_listed_is_refused(tmp_path: Path, used: bool) -> None:
+    """Nobody knows then what is in it."""
+    (tmp_path / "payloads").touch()
+    with pytest.raises(StartupRefused, match="cannot be used: Not a directory"):
+        claim(tmp_path / "payloads", used=used)
