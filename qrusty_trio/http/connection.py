@@ -134,7 +134,7 @@ class FastConnection:
                 return
             if full or self._has_read_ahead:
                 self._has_read_ahead = False
-                await self._context.turns.next()
+                await self._context.websocket.turns.next()
             elif self._parser.buffer.ended:
                 await give_back_refused(self._pipe, self._engine, self.given)
                 return

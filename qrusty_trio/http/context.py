@@ -20,7 +20,6 @@ from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.bulkheads import Bulkheads
 from qrusty_trio.http.byte_budget import Budget
 from qrusty_trio.http.request_log import RequestLog
-from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.http.webui import Files
 
@@ -64,8 +63,6 @@ class HttpContext:
     """Surplus connections that get a response at a time; fewer where descriptors are scarce."""
     access: AccessLog | None = None
     """None: there is no access log."""
-    turns: Turns = field(default_factory=Turns)
-    """Lets a few connections in each pass of the event loop do long work; also those of `websocket`."""
     admission: Admission = field(default_factory=Admission)
     """Decides which connections are served."""
     connections: Gauge = field(default_factory=Gauge)

@@ -31,7 +31,7 @@ from qrusty_trio.api.ws_session import MAX_FRAME_BYTES, TRY_AGAIN_LATER
 from qrusty_trio.errors import QrustyError
 from qrusty_trio.http.authenticating import find_for_headers, hold
 from qrusty_trio.http.closing_frames import pass_to_close
-from qrusty_trio.http.frame_reader import BYTES_AT_ONCE, BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
+from qrusty_trio.http.frame_reader import BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
 from qrusty_trio.http.lingering import linger
 from qrusty_trio.http.origins import read_browser
 from qrusty_trio.http.peer_signs import acked_bytes, socket_of, unread_bytes
@@ -39,7 +39,7 @@ from qrusty_trio.http.peers import Peer, current
 from qrusty_trio.http.pipe import ConnectionLost
 from qrusty_trio.http.responses import reason_phrase
 from qrusty_trio.http.text_frames import text_frame_header
-from qrusty_trio.http.turns import Turns
+from qrusty_trio.http.turns import BYTES_AT_ONCE, Turns
 from qrusty_trio.http.websocket import (
     CLOSE_SECONDS,
     WebSocketServices,
@@ -193,7 +193,7 @@ class FastWebSocketTransport:
         self._largest_start = b""
         """The start of that frame."""
         self.first: bytes | bytearray = b""
-        """Bytes that arrived with the handshake."""
+        """Bytes that have arrived and were not read into frames yet, such as those that came with the handshake."""
         self.sends = 0
         self.sending = False
         """Stays true after an interrupted send: that may have stopped inside a frame, so nothing can follow it."""
@@ -222,7 +222,6 @@ class FastWebSocketTransport:
             self._hold(reader.held + len(data))
             await self._turns.arrive()
             self.first = b""
-            self._hold(reader.held)
             await self.feed(data)
         else:
             # The previous frames may have been served without a checkpoint.
@@ -237,8 +236,8 @@ class FastWebSocketTransport:
 
         Requirements: API-0201, WS-0026
         """
-        self._hold(self.held + len(data))
         reader = self._reader
+        self._hold(reader.held + len(data))
         end = reader.read(data, 0, TEXTS_AT_ONCE, BYTES_AT_ONCE)
         if end < len(data):
             self._torn = True

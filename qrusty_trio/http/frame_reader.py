@@ -14,8 +14,9 @@ from websockets.server import ServerProtocol
 from qrusty_trio.api.ws_session import INVALID_DATA
 from qrusty_trio.http.text_frames import frame_size, least_bytes, take_texts
 
-TEXTS_AT_ONCE, BYTES_AT_ONCE = 128, 256
-"""Plain texts, and bytes of other frames, that are read as soon as they have arrived. The rest waits for its turn."""
+TEXTS_AT_ONCE = 128
+"""Plain texts that are read as soon as they have arrived, and BYTES_AT_ONCE of other frames. The rest waits for its
+turn."""
 TEXTS_PER_STEP, BYTES_PER_STEP = 256, 1024
 """The same for each turn: about 1 ms. A frame may be as small as six bytes."""
 BYTES_OF_LARGE_PER_STEP = 16 * 1024

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import trio
 
+BYTES_AT_ONCE = 256
+"""What needs no turn of what one read brought. A frame may be as small as six bytes."""
 STEPS_PER_PASS = 4
 """Steps of about 2 ms."""
 ARRIVALS_PER_PASS = 64

@@ -103,7 +103,7 @@ class WebSocketServices:
     budget: Budget = field(default_factory=Budget)
     """Counts the bytes that all connections hold."""
     turns: Turns = field(default_factory=Turns)
-    """See `HttpContext`."""
+    """Lets a few connections in each pass of the event loop do long work, those of HTTP as well."""
     connections: dict[WsConnection, None] = field(default_factory=dict)
     """The open connections."""
     too_big: Seldom = field(default_factory=Seldom)

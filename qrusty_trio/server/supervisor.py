@@ -48,7 +48,6 @@ from qrusty_trio.http import listener
 from qrusty_trio.http.admission import Admission
 from qrusty_trio.http.byte_budget import Budget, limit_for
 from qrusty_trio.http.context import HttpContext, TlsContexts
-from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket import WebSocketServices
 from qrusty_trio.logs import LogRing
 from qrusty_trio.server import descriptors, startup
@@ -376,7 +375,6 @@ async def _context(
         log.warning("there is no web UI: neither in %s nor in the package", settings.webui_dir)
     bound = {each.host.lower().removesuffix(".") for each in settings.bind_addr if isinstance(each, Address)}
     hosts = settings.allowed_hosts | bound
-    turns = Turns()
     websocket = WebSocketServices(
         engine,
         engine.dispatcher,
@@ -391,7 +389,6 @@ async def _context(
         access=notes.access,
         take_notes=partial(FrameNotes, spans.inbox.put) if spans is not None else None,
         return_freed=return_freed,
-        turns=turns,
     )
     limit = limit_for(memory_limit)
     files = await trio.to_thread.run_sync(read_files, webui) if webui is not None else {}
@@ -414,7 +411,6 @@ async def _context(
         unsent=Budget(limit),
         connections=engine.services.about.connections,
         metrics=metrics.render,
-        turns=turns,
     )
 
 

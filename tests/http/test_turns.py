@@ -16,14 +16,13 @@ from wsproto.connection import Connection
 from wsproto.events import Event
 
 from qrusty_trio.http.connection import REQUESTS_PER_STEP
-from qrusty_trio.http.fallback.guard import BYTES_AT_ONCE as PASSED_AT_ONCE
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.http2 import Http2
 from qrusty_trio.http.fast_websocket import FastWebSocketTransport
-from qrusty_trio.http.frame_reader import BYTES_AT_ONCE, BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
+from qrusty_trio.http.frame_reader import BYTES_PER_STEP, TEXTS_AT_ONCE, TEXTS_PER_STEP, FrameReader
 from qrusty_trio.http.request_line import Target
 from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP, Request, RequestParser, ServedElsewhere
-from qrusty_trio.http.turns import ARRIVALS_PER_PASS, CHANGES_PER_PASS, STEPS_PER_PASS, Turns
+from qrusty_trio.http.turns import ARRIVALS_PER_PASS, BYTES_AT_ONCE, CHANGES_PER_PASS, STEPS_PER_PASS, Turns
 from tests.http.ws_raw import CLOSE, CONT, PING, PONG, TEXT, frame, raw, upgrade
 from tests.http.ws_server import PATIENCE, running
 
@@ -50,6 +49,23 @@ class PerPass(trio.abc.Instrument):
     def before_io_wait(self, timeout: float) -> None:
         self.busy += self.now > 0
         self.now = 0
+
+
+async def send(port: int, frames: bytes) -> None:
+    """Send all of these over a WebSocket, and close it in order."""
+    async with raw(port) as peer:
+        await peer.send(frames, frame(CLOSE, b"\x03\xe8"))
+        while (await peer.any_frame()).opcode != CLOSE:
+            pass
+
+
+async def ask(port: int, sent: bytes) -> None:
+    """Send all of that, and take what comes until the end."""
+    async with raw(port, sent) as peer:
+        await peer.end()
+        with suppress(trio.BrokenResourceError):
+            while await peer.stream.receive_some():
+                pass
 
 
 async def from_many(send: Callable[[], Awaitable[None]], counted: PerPass) -> None:
@@ -125,14 +141,8 @@ async def test_small_frames_of_many_connections(small: bytes, monkeypatch: pytes
     monkeypatch.setattr(Protocol, "recv_frame", count_frame)
     begins = frame(TEXT, fin=False) if small == CONTINUES else b""
 
-    async def send(port: int) -> None:
-        async with raw(port) as peer:
-            await peer.send(begins, small * FRAMES, frame(CLOSE, b"\x03\xe8"))
-            while (await peer.any_frame()).opcode != CLOSE:
-                pass
-
     async with running(True) as server:
-        await from_many(partial(send, server.port), counted)
+        await from_many(partial(send, server.port, begins + small * FRAMES), counted)
     at_once = TEXTS_AT_ONCE + BYTES_AT_ONCE // len(small)
     assert counted.all >= MANY * FRAMES
     assert counted.most <= MANY * at_once + STEPS_PER_PASS * (TEXTS_PER_STEP + BYTES_PER_STEP // len(small))
@@ -150,14 +160,8 @@ async def test_small_frames_of_many_websockets_on_the_fallback(monkeypatch: pyte
 
     monkeypatch.setattr(Connection, "events", count_events)
 
-    async def send(port: int) -> None:
-        async with raw(port) as peer:
-            await peer.send(frame(PING) * (FRAMES // 10), frame(CLOSE, b"\x03\xe8"))
-            while (await peer.any_frame()).opcode != CLOSE:
-                pass
-
     async with running(False) as server:
-        await from_many(partial(send, server.port), counted)
+        await from_many(partial(send, server.port, frame(PING) * (FRAMES // 10)), counted)
     assert counted.all >= MANY * FRAMES // 10
     assert counted.most <= 2 * MANY + STEPS_PER_PASS
 
@@ -169,21 +173,14 @@ async def test_small_frames_of_many_http2_connections(monkeypatch: pytest.Monkey
 
     async def count_bytes(self: GuardedStream, max_bytes: int | None = None) -> bytes:
         data = await receive(self, max_bytes)
-        counted.count(len(data) if len(data) > PASSED_AT_ONCE else 0)
+        counted.count(len(data) if len(data) > BYTES_AT_ONCE else 0)
         return data
 
     monkeypatch.setattr(GuardedStream, "receive_some", count_bytes)
     pings = (bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + b"whatever") * (FRAMES // 10)
 
-    async def send(port: int) -> None:
-        async with raw(port, HTTP2 + pings) as peer:
-            await peer.end()
-            with suppress(trio.BrokenResourceError):
-                while await peer.stream.receive_some():
-                    pass
-
     async with running(True) as server:
-        await from_many(partial(send, server.port), counted)
+        await from_many(partial(ask, server.port, HTTP2 + pings), counted)
     assert counted.all > MANY * len(pings) // 2
     assert counted.most <= STEPS_PER_PASS * OPAQUE_BYTES_PER_STEP
 
@@ -203,14 +200,8 @@ async def test_many_connections_with_many_requests(monkeypatch: pytest.MonkeyPat
     bursts = 8
     asked = b"GET /livez HTTP/1.1\r\nHost: test\r\n\r\n" * (REQUESTS_PER_STEP * bursts)
 
-    async def send(port: int) -> None:
-        async with raw(port, asked) as peer:
-            await peer.end()
-            while await peer.stream.receive_some():
-                pass
-
     async with running(True) as server:
-        await from_many(partial(send, server.port), counted)
+        await from_many(partial(ask, server.port, asked), counted)
     assert counted.all == MANY * bursts * REQUESTS_PER_STEP
     assert counted.busy >= MANY * (bursts - 1) / STEPS_PER_PASS
 
@@ -312,14 +303,7 @@ async def test_many_requests_of_many_http2_connections(monkeypatch: pytest.Monke
         for number in range(asked)
     )
 
-    async def send(port: int) -> None:
-        async with raw(port, HTTP2 + requests) as peer:
-            await peer.end()
-            with suppress(trio.BrokenResourceError):
-                while await peer.stream.receive_some():
-                    pass
-
     async with running(True) as server:
-        await from_many(partial(send, server.port), counted)
+        await from_many(partial(ask, server.port, HTTP2 + requests), counted)
     assert counted.all == MANY * asked
     assert counted.most <= STEPS_PER_PASS

@@ -21,6 +21,8 @@ Requirements: API-0031
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from typing import Any
 
 import trio
 
@@ -39,18 +41,26 @@ from qrusty_trio.http.header_block import RequestTimedOut
 from qrusty_trio.http.lingering import LINGER_SECONDS, linger
 from qrusty_trio.http.pauses import EventPause
 from qrusty_trio.http.pipe import READ_BYTES, ConnectionLost, give_back_refused, pipe_over, socket_of
+from qrusty_trio.http.turns import BYTES_AT_ONCE
 
 PAUSE_SECONDS = 0.25
 """How often to check whether a pause is over."""
 WATCH_SECONDS = 1.0
 """How often a connection is checked: limits hold to within that."""
 
-BYTES_AT_ONCE = 256
-"""More bytes than this wait for their turn before Hypercorn gets a piece of them."""
 STOP_GRACE_SECONDS = 1.0
 """While the server stops, a request that is incomplete ends with its connection after so long without a byte."""
 
+GUARD_KEY = "qrusty.guard"
+"""Key in the ASGI state: the `GuardedStream` under the connection."""
+
 logger = logging.getLogger(__name__)
+
+
+def guard_of(state: Mapping[str, Any]) -> GuardedStream:
+    """The stream under a connection, from its ASGI state."""
+    guard: GuardedStream = state[GUARD_KEY]
+    return guard
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
@@ -64,7 +74,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self._stream = stream
         self._pipe = pipe_over(stream)
         self._engine = context.engine
-        self.turns = context.turns
+        self.turns = context.websocket.turns
         self.socket = socket_of(stream)
         """Hypercorn asks for it."""
         self.share = share
@@ -113,6 +123,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 if self._handshake is not None:
                     await self._handshake.wait()
                     self._handshake = None
+                # Hypercorn gets the rest in pieces, each in its turn.
                 if self.filter.waiting > BYTES_AT_ONCE:
                     await self.turns.next()
                 if (passed := self.filter.next()) is not None:

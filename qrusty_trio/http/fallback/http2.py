@@ -9,7 +9,7 @@ This subclasses a class that is not public in Hypercorn; tests/http/fallback/tes
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, cast
+from typing import Any
 
 import hypercorn.protocol
 from h2.errors import ErrorCodes
@@ -21,8 +21,7 @@ from hypercorn.protocol.h2 import H2Protocol
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
-from qrusty_trio.http.fallback.guard import GuardedStream
-from qrusty_trio.http.fallback.websocket_stream import GUARD_KEY
+from qrusty_trio.http.fallback.guard import guard_of
 from qrusty_trio.http.header_block import check_host_header
 from qrusty_trio.http.request_line import read_line
 
@@ -64,7 +63,7 @@ class Http2(H2Protocol):
         for event in events:
             if isinstance(event, RequestReceived):
                 # A request takes milliseconds here, and a few bytes.
-                await cast(GuardedStream, self.connection_state[GUARD_KEY]).turns.next()
+                await guard_of(self.connection_state).turns.next()
             if isinstance(event, RequestReceived) and (refusal := refusal_of(event)) is not None:
                 with suppress(ProtocolError):  # the peer has reset the stream, or has left
                     self._refuse(event.stream_id, refusal)

@@ -28,10 +28,9 @@ from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback import http2, websocket_stream
 from qrusty_trio.http.fallback.app import PAUSE_KEY, REFUSAL_KEY, REPLY_KEY, SHARE_KEY, make_app
-from qrusty_trio.http.fallback.guard import GuardedStream
+from qrusty_trio.http.fallback.guard import GUARD_KEY, GuardedStream, guard_of
 from qrusty_trio.http.fallback.share import ConnectionShare, Share
 from qrusty_trio.http.fallback.websocket import ACTIVITY_KEY, STREAM_KEY, HypercornStream
-from qrusty_trio.http.fallback.websocket_stream import GUARD_KEY
 from qrusty_trio.http.header_block import IDLE_SECONDS, MAX_HEADER_BYTES
 from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.pauses import EventPause
@@ -185,7 +184,7 @@ class Fallback:
 
     async def _asgi(self, scope: dict[str, Any], receive: Receive, send: Send) -> None:
         """Run the app, and record whether its response could be written."""
-        guard: GuardedStream = scope["state"][GUARD_KEY]
+        guard = guard_of(scope["state"])
         if scope["type"] != "http":
             scope["state"][STREAM_KEY] = HypercornStream(send)
 

@@ -25,10 +25,7 @@ from wsproto.events import CloseConnection, Message, Ping
 from wsproto.frame_protocol import CloseReason
 
 from qrusty_trio.api.ws_ending import Ending
-from qrusty_trio.http.fallback.guard import GuardedStream
-
-GUARD_KEY = "qrusty.guard"
-"""Key in the ASGI state: the `guard.GuardedStream` under the connection."""
+from qrusty_trio.http.fallback.guard import guard_of
 
 
 class LastMessage(str):
@@ -65,16 +62,11 @@ class WebSocketStream(WSStream):
             await self._left.wait()
         await super().handle(event)
 
-    @property
-    def _guard(self) -> GuardedStream:
-        guard: GuardedStream = self.scope["state"][GUARD_KEY]
-        return guard
-
     def _can_answer(self) -> bool:
         """Whether the peer has only closed its side, and the app runs."""
         if self.closed or self.app_put is None or self._left.is_set():
             return False
-        end = self._guard.end
+        end = guard_of(self.scope["state"]).end
         return self._is_open and end.peer_closed and not (end.broken or end.closing)
 
     @property
@@ -85,7 +77,7 @@ class WebSocketStream(WSStream):
     async def _handle_events(self) -> None:
         """As in Hypercorn, but for the end, and with a turn for each from the third one on."""
         assert self.app_put is not None
-        turns = self._guard.turns
+        turns = guard_of(self.scope["state"]).turns
         for number, event in enumerate(self.connection.events()):
             if isinstance(event, Message):
                 try:

@@ -15,7 +15,8 @@ from wsproto.connection import Connection, ConnectionType
 
 from qrusty_trio.api.ws_ending import Ending
 from qrusty_trio.http.fallback.connection_end import ConnectionEnd
-from qrusty_trio.http.fallback.websocket_stream import GUARD_KEY, LastMessage, WebSocketStream
+from qrusty_trio.http.fallback.guard import GUARD_KEY
+from qrusty_trio.http.fallback.websocket_stream import LastMessage, WebSocketStream
 from qrusty_trio.http.turns import Turns
 from tests.http.ws_raw import CLOSE, CONT, PING, TEXT, frame
 
