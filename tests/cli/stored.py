@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import Kind, Ordering, QueueConfig
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.rocksdb import RocksStorage
-from tests.core.brokers import NO_DUPLICATES, big, exhaust, take, with_payloads
+from tests.core.brokers import NO_DUPLICATES, big, exhaust, settle_some, with_payloads
 
 
 def opened(path: Path) -> RocksStorage:
@@ -29,20 +28,9 @@ def make_store(path: Path) -> Path:
         broker.publish("names", f"n{number}", big(f"long {number}"), 1, 1000)
         broker.publish("unique", 5, big(f"u{number}") if number % 2 else f"u{number}", 1, 1000)
     for name in ("jobs", "names", "unique"):
-        _settle(broker, name)
+        settle_some(broker, name)
     broker.journal.commit()
     payloads.sync()
     payloads.close()
     storage.close()
     return path
-
-
-def _settle(broker: Broker, name: str) -> None:
-    """One acked, two dead, two locked, five left."""
-    for outcome in ("ack", "dead", "dead", "locked", "locked"):
-        id = take(broker, name)
-        assert id is not None
-        if outcome == "ack":
-            broker.ack(name, id, "c", 2000)
-        elif outcome == "dead":
-            broker.nack(name, id, "c", 2000, "why")

@@ -80,6 +80,17 @@ def take(broker: Broker, name: str = "q", consumer: str = "c", now: int = 0) -> 
     return delivery.id if delivery is not None else None
 
 
+def settle_some(broker: Broker, name: str) -> None:
+    """Of ten messages that may be delivered once: one acked, two dead, two locked, five left."""
+    for outcome in ("ack", "dead", "dead", "locked", "locked"):
+        id = take(broker, name)
+        assert id is not None
+        if outcome == "ack":
+            broker.ack(name, id, "c", 2000)
+        elif outcome == "dead":
+            broker.nack(name, id, "c", 2000, "why")
+
+
 def payloads_in_order(broker: Broker, name: str = "q") -> list[str]:
     """Consume all there is."""
     found = []

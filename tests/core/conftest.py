@@ -12,6 +12,7 @@ from qrusty_trio.storage.base import Storage
 from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.payloads import PayloadStore
 from qrusty_trio.storage.rocksdb import RocksStorage
+from tests.core.damages import Sound
 
 
 @pytest.fixture(params=["memory", "rocksdb"])
@@ -34,3 +35,9 @@ def payloads(tmp_path: Path) -> Iterator[PayloadStore]:
     store = PayloadStore.open(tmp_path / "payloads", segment_max_bytes=100)
     yield store
     store.close()
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
+    """For the tests of the verifier."""
+    return Sound(tmp_path_factory.mktemp("sound"))

@@ -13,7 +13,7 @@ from qrusty_trio.core.verifying import END, Problem, Verifier
 from qrusty_trio.errors import StorageFault
 from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.payloads import PayloadStore
-from tests.core.brokers import NO_DUPLICATES, Keeping, big, exhaust, take, with_payloads
+from tests.core.brokers import NO_DUPLICATES, Keeping, big, exhaust, settle_some, take, with_payloads
 
 COUNTERS = struct.Struct(">7Q")
 JOBS, NAMES, UNIQUE, GONE, AGAIN, NEW, EMPTY, TWINS, SEARCHED = (number.to_bytes(4, "big") for number in range(1, 10))
@@ -88,13 +88,7 @@ class Sound:
         broker.catalog.create(name, config)
         for number in range(10):
             self._publish(name, number if config.kind is Kind.NUMERIC else f"n{number}", payload(number), 1)
-        for outcome in ("ack", "dead", "dead", "locked", "locked"):
-            id = take(broker, name)
-            assert id is not None
-            if outcome == "ack":
-                broker.ack(name, id, "c", 2000)
-            elif outcome == "dead":
-                broker.nack(name, id, "c", 2000, "why")
+        settle_some(broker, name)
 
     def copy(self) -> Pairs:
         return {family: dict(pairs) for family, pairs in self.pairs.items()}

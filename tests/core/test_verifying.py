@@ -50,11 +50,6 @@ from tests.core.damages import (
 )
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
-    return Sound(tmp_path_factory.mktemp("sound"))
-
-
 # Verifies: API-0133
 @pytest.mark.parametrize("pairs_per_step", [PAIRS_PER_STEP, 2])
 def test_a_store_in_order(sound: Sound, monkeypatch: pytest.MonkeyPatch, pairs_per_step: int) -> None:

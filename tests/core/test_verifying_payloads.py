@@ -36,11 +36,6 @@ from tests.core.damages import (
 )
 
 
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
-    return Sound(tmp_path_factory.mktemp("sound"))
-
-
 def digest(text: str) -> bytes:
     return UNIQUE + records.digest_of(text.encode())
 

@@ -28,7 +28,7 @@ from qrusty_trio.logs import AccessFormat
 from tests.http.web import PATHS, Client, Web, request
 from tests.http.web import running as web_running
 from tests.http.ws_raw import CONT, frame, raw
-from tests.server.running import child_environment, child_process, client_of, websocket_of
+from tests.server.running import Child, child_environment, child_process, client_of, websocket_of
 
 both_paths = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 BY_NAME = {each.name: each for each in OPERATIONS}
@@ -173,23 +173,29 @@ async def test_the_client_of_a_proxy_and_who_is_turned_away(tmp_path: Path) -> N
     assert (second["peer"][:10], second["status"]) == ("127.0.0.1:", 400)
 
 
+@asynccontextmanager
+async def a_whole_server(out: Path, **settings: str) -> AsyncIterator[Child]:
+    """A server of its own, ready, whose standard output goes to that file."""
+    with out.open("wb") as stdout:
+        async with child_process(child_environment(out.parent / "data", **settings), stdout=stdout) as server:
+            await server.logged("ready after")
+            yield server
+
+
 # Verifies: API-0164
 @pytest.mark.parametrize("fast_lane", ["enabled", "disabled"])
 async def test_a_whole_server_with_a_websocket(tmp_path: Path, fast_lane: str) -> None:
-    settings = {"QRUSTY_ACCESS_LOG": "json", "QRUSTY_FAST_LANE": fast_lane}
     out = tmp_path / "out"
-    with out.open("wb") as stdout:
-        async with child_process(child_environment(tmp_path / "data", **settings), stdout=stdout) as server:
-            await server.logged("ready after")
-            async with client_of(server) as client:
-                assert (await client.request("GET", "/health")).status == 200
-            async with websocket_of(server):
-                pass  # It breaks off.
-            with trio.fail_after(60):
-                while len(out.read_bytes().splitlines()) < 3:  # noqa: ASYNC110  # nobody tells
-                    await trio.sleep(0.005)
-            async with websocket_of(server):
-                assert await server.stop() == 0
+    async with a_whole_server(out, QRUSTY_ACCESS_LOG="json", QRUSTY_FAST_LANE=fast_lane) as server:
+        async with client_of(server) as client:
+            assert (await client.request("GET", "/health")).status == 200
+        async with websocket_of(server):
+            pass  # It breaks off.
+        with trio.fail_after(60):
+            while len(out.read_bytes().splitlines()) < 3:  # noqa: ASYNC110  # nobody tells
+                await trio.sleep(0.005)
+        async with websocket_of(server):
+            assert await server.stop() == 0
     found = [json.loads(line) for line in out.read_text("utf-8").splitlines()]
     assert [(line["method"], line["path"], line["status"]) for line in found] == [
         ("GET", "/health", 200),
@@ -203,27 +209,22 @@ async def test_a_whole_server_with_a_websocket(tmp_path: Path, fast_lane: str) -
 # Verifies: API-0164
 @pytest.mark.parametrize("fast_lane", ["enabled", "disabled"])
 async def test_the_code_that_ends_a_websocket_that_broke_the_protocol(tmp_path: Path, fast_lane: str) -> None:
-    settings = {"QRUSTY_ACCESS_LOG": "json", "QRUSTY_FAST_LANE": fast_lane}
     out = tmp_path / "out"
-    with out.open("wb") as stdout:
-        async with child_process(child_environment(tmp_path / "data", **settings), stdout=stdout) as server:
-            await server.logged("ready after")
-            async with raw(server.port) as peer:
-                await peer.send(frame(CONT, b"of nothing"))
-                assert (await peer.read()).close_code == 1002
-            assert await server.stop() == 0
+    async with a_whole_server(out, QRUSTY_ACCESS_LOG="json", QRUSTY_FAST_LANE=fast_lane) as server:
+        async with raw(server.port) as peer:
+            await peer.send(frame(CONT, b"of nothing"))
+            assert (await peer.read()).close_code == 1002
+        assert await server.stop() == 0
     assert [json.loads(line)["status"] for line in out.read_text("utf-8").splitlines()] == [101, 1002]
 
 
 # Verifies: API-0164
 async def test_without_the_setting_stdout_stays_empty(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    with out.open("wb") as stdout:
-        async with child_process(child_environment(tmp_path / "data"), stdout=stdout) as server:
-            await server.logged("ready after")
-            async with client_of(server) as client:
-                assert (await client.request("GET", "/health")).status == 200
-            assert await server.stop() == 0
+    async with a_whole_server(out) as server:
+        async with client_of(server) as client:
+            assert (await client.request("GET", "/health")).status == 200
+        assert await server.stop() == 0
     assert out.read_bytes() == b""
 
 

@@ -244,6 +244,7 @@ class Failing(trio.abc.Listener[trio.SocketStream]):
 
     def __init__(self, inner: trio.SocketListener, errors: list[int]) -> None:
         self._inner = inner
+        self.port: int = inner.socket.getsockname()[1]
         self.errors = errors
 
     async def accept(self) -> trio.SocketStream:
@@ -255,34 +256,37 @@ class Failing(trio.abc.Listener[trio.SocketStream]):
         await self._inner.aclose()
 
 
+@asynccontextmanager
+async def running_behind(fast_path: bool, errors: list[int]) -> AsyncIterator[Failing]:
+    """A server with such a listener besides its own."""
+    async with running(fast_path) as web, trio.open_nursery() as nursery:
+        (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        failing = Failing(inner, errors)
+        await nursery.start(serve, [failing], web.context)
+        yield failing
+        web.context.stopping.set()
+
+
 # Verifies: API-0066
 async def test_no_file_descriptor_left_is_logged_and_tried_again(
     fast_path: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "TELL_SECONDS", 0)
-    async with running(fast_path) as web, trio.open_nursery() as nursery:
-        (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        failing = Failing(inner, [errno.EMFILE, errno.ENFILE])
-        await nursery.start(serve, [failing], web.context)
-        async with await trio.open_tcp_stream("127.0.0.1", inner.socket.getsockname()[1]) as stream:
+    async with running_behind(fast_path, [errno.EMFILE, errno.ENFILE]) as failing:
+        async with await trio.open_tcp_stream("127.0.0.1", failing.port) as stream:
             assert (await Client(stream).ask("GET", "/health")).status == 200
         messages = [record.message for record in caplog.records if record.levelno == logging.ERROR]
         assert len(messages) == 2
-        web.context.stopping.set()
 
 
 async def test_one_line_for_many_connections_that_could_not_be_accepted(
     fast_path: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listener, "ACCEPT_PAUSE_SECONDS", 0)
-    async with running(fast_path) as web, trio.open_nursery() as nursery:
-        (inner,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        failing = Failing(inner, [errno.EMFILE] * 3)
-        await nursery.start(serve, [failing], web.context)
+    async with running_behind(fast_path, [errno.EMFILE] * 3) as failing:
         while failing.errors:
             await trio.testing.wait_all_tasks_blocked()
         assert [record.message.partition(" could")[0] for record in caplog.records] == ["1 connection"]
-        web.context.stopping.set()
 
 
 async def test_any_other_error_of_a_listener_ends_the_server(fast_path: bool) -> None:

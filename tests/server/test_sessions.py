@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qrusty_trio.core.broker import Broker
-from qrusty_trio.core.model import WS_CONSUMER_PREFIX
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX, Delivery
 from qrusty_trio.server.sessions import Sessions
 from qrusty_trio.storage.memory import MemoryStorage
 
@@ -27,20 +27,26 @@ class Gone:
         raise AssertionError
 
 
+def one_of_two_left(broker: Broker, sessions: Sessions, counts: bool, lock_seconds: int) -> tuple[Gone, Delivery]:
+    """A connection that held two messages is gone, and one of them had left. Returns it, and the other message."""
+    for text in ("left", "never left"):
+        broker.publish("q", 1, text, 1, 0)
+    first, second = (broker.consume("q", WS_CONSUMER_PREFIX + "1", lock_seconds, 0) for _ in range(2))
+    assert first is not None
+    assert second is not None
+    peer = Gone("1", {second.id})
+    sessions.join(peer)
+    sessions.leave(peer, counts, frozenset(peer.unsent))
+    return peer, second
+
+
 @pytest.mark.parametrize("counts", [True, False])
 def test_a_lock_that_ends_before_it_is_given_back(counts: bool) -> None:
     """What never left counts for nothing, although the connection can't be asked any more; what left does."""
     broker = Broker(MemoryStorage())
     sessions = Sessions(broker)
     broker.has_left = sessions.has_left
-    for text in ("left", "never left"):
-        broker.publish("q", 1, text, 1, 0)
-    first, second = (broker.consume("q", WS_CONSUMER_PREFIX + "1", 1, 0) for _ in range(2))
-    assert first is not None
-    assert second is not None
-    peer = Gone("1", {second.id})
-    sessions.join(peer)
-    sessions.leave(peer, counts, frozenset(peer.unsent))
+    peer, second = one_of_two_left(broker, sessions, counts, lock_seconds=1)
     assert broker.expire(1000, 64) == 2
     sessions.give_back(64, 0)
     queue = broker.catalog.by_name["q"]
@@ -94,14 +100,7 @@ def test_what_was_to_be_given_back_is_left_to_the_recovery() -> None:
 def test_only_what_left_counts_when_it_goes_back(counts: bool) -> None:
     broker = Broker(MemoryStorage())
     sessions = Sessions(broker)
-    for text in ("left", "never left"):
-        broker.publish("q", 1, text, 1, 0)
-    first, second = (broker.consume("q", WS_CONSUMER_PREFIX + "1", 60, 0) for _ in range(2))
-    assert first is not None
-    assert second is not None
-    peer = Gone("1", {second.id})
-    sessions.join(peer)
-    sessions.leave(peer, counts, frozenset(peer.unsent))
+    one_of_two_left(broker, sessions, counts, lock_seconds=60)
     sessions.give_back(64, 7)
     queue = broker.catalog.by_name["q"]
     assert (queue.available, queue.locked, queue.dead) == (2 - counts, 0, counts)
