@@ -5,6 +5,7 @@ Rule: sans-IO. A step's work has a bound in frames, as each costs about as much,
 
 from __future__ import annotations
 
+import sys
 from typing import cast
 
 from websockets.frames import Frame, Opcode
@@ -12,7 +13,7 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from qrusty_trio.api.ws_session import INVALID_DATA
-from qrusty_trio.http.text_frames import frame_size, least_bytes, take_texts
+from qrusty_trio.http.text_frames import FIN, frame_size, take_texts
 
 TEXTS_AT_ONCE = 128
 """Plain texts that are read as soon as they have arrived, and BYTES_AT_ONCE of other frames. The rest waits for its
@@ -21,6 +22,10 @@ TEXTS_PER_STEP, BYTES_PER_STEP = 256, 1024
 """The same for each turn: about 1 ms. A frame may be as small as six bytes."""
 BYTES_OF_LARGE_PER_STEP = 16 * 1024
 """Bytes of a single larger frame that are read in one step."""
+HEAD_BYTES = 10
+"""Bytes of a frame that tell its size, at most."""
+JUDGED = FIN | Opcode.TEXT, FIN | Opcode.CONT
+"""First bytes of frames after which a text is complete. It may turn out not to be UTF-8, which ends the connection."""
 NOT_UTF8 = "a text frame is not UTF-8"
 
 
@@ -37,15 +42,15 @@ class FrameReader:
         self._partial = bytearray()
         """The fragments so far of an incomplete message."""
         self._partial_opcode = Opcode.TEXT
-        self._unparsed = 0
-        """Bytes given to the protocol that no frame from it accounts for. With 0 it expects a new frame."""
-        self._large_rest = 0
-        """Bytes that are still to come of a frame that is read in pieces, as it is larger than one step's."""
+        self._head = b""
+        """The start of a frame that does not tell its size yet. The protocol has it as well."""
+        self._rest = 0
+        """Bytes still to come of a frame whose start the protocol has. With 0 and no `_head` it expects a new frame."""
 
     @property
     def in_frame(self) -> bool:
-        """Whether a frame is incomplete, or perhaps so."""
-        return self._unparsed > 0
+        """Whether a frame is incomplete."""
+        return self._rest > 0 or bool(self._head)
 
     @property
     def held(self) -> int:
@@ -60,18 +65,15 @@ class FrameReader:
         protocol = self._protocol
         if protocol.state is not OPEN:
             return len(data)
-        if not self._unparsed and protocol.current_size is None:
+        if not self._rest and not self._head and protocol.current_size is None:
             taken = len(self.messages)
             begin = take_texts(data, begin, self.messages, texts)
             if begin == len(data) or len(self.messages) == taken + texts:
                 return begin
         piece = data[begin : begin + self._piece_size(data, begin, octets)]
-        self._large_rest = max(self._large_rest - len(piece), 0)
         protocol.receive_data(piece)
         # All events are frames: the handshake's request came before.
         events = cast("list[Frame]", protocol.events_received())
-        # A frame whose length was written in too many bytes leaves the rest to the protocol, which is as good.
-        self._unparsed += len(piece) - sum(map(least_bytes, events))
         for event in events:
             if event.opcode is Opcode.TEXT and event.fin:
                 # The library's parser keeps a frame until the next one arrives: detach its data.
@@ -89,17 +91,36 @@ class FrameReader:
 
     def _piece_size(self, data: bytes | bytearray, begin: int, octets: int) -> int:
         """How many bytes from `begin` on the protocol takes in one step: whole frames of up to `octets` in all, or a
-        piece of one that is larger."""
-        if not self._unparsed:
-            size = frame_size(data, begin)
-            if not size:
-                return octets
-            if size <= octets:
-                while (more := frame_size(data, begin + size)) and size + more <= octets:
-                    size += more
-                return size
-            self._large_rest = size
-        return min(self._large_rest, BYTES_OF_LARGE_PER_STEP) or octets
+        piece of one that is larger or incomplete.
+
+        What comes after a frame that may end the connection stays for the next step: none of it is answered then.
+        """
+        here = len(data) - begin
+        if not self._rest:
+            known = len(self._head)
+            size = frame_size(self._head + data[begin : begin + HEAD_BYTES], 0)
+            if size is None:
+                self._head += data[begin:]
+                return here
+            self._head = b""
+            if not known and 0 < size <= min(octets, here):
+                return self._whole_frames(data, begin, min(octets, here), size)
+            # All that follows a close frame, or what is no frame of a client, is passed to the protocol.
+            self._rest = size - known if size else sys.maxsize
+        piece = min(self._rest, here, BYTES_OF_LARGE_PER_STEP)
+        self._rest -= piece
+        return piece
+
+    def _whole_frames(self, data: bytes | bytearray, begin: int, most: int, size: int) -> int:
+        """How many bytes the frames at `begin` take which are read together: the first one takes `size`."""
+        last = begin
+        while data[last] not in JUDGED:
+            last = begin + size
+            more = frame_size(data, last)
+            if not more or size + more > most:
+                break
+            size += more
+        return size
 
     def _take_frame(self, frame: Frame) -> bool:
         """Take any frame but an unfragmented text. Returns False if it ends the connection."""

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 from struct import pack, unpack_from
 
-from websockets.frames import Frame
-
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 
 try:
@@ -21,8 +19,8 @@ except ImportError:  # A wheel without its extension module.
 
 WHOLE_TEXT = 0x81
 """First byte of an unfragmented text frame (RFC 6455, 5.2)."""
-OPCODE, CLOSE = 0x0F, 0x8
-"""Bits of the first byte, and what they are in a close frame."""
+FIN, OPCODE, CLOSE = 0x80, 0x0F, 0x8
+"""Bits of the first byte, and what the opcode is in a close frame."""
 MASKED = 0x80
 """Bit of the second byte. Its other bits are the length, or one of the next two."""
 TWO_BYTES = 126
@@ -74,12 +72,6 @@ def frame_size(data: bytes | bytearray, begin: int) -> int | None:
         return None
     length = int.from_bytes(data[begin + 2 : begin + 2 + width], "big")
     return SMALLEST + width + length if length <= MAX_FRAME_BYTES else 0
-
-
-def least_bytes(frame: Frame) -> int:
-    """How many bytes a received frame took at least: a length may be written in more of them than it needs."""
-    length = len(frame.data)
-    return SMALLEST + length + (0 if length < TWO_BYTES else 2 if length < 65536 else 8)
 
 
 def text_frame_header(length: int) -> bytes:

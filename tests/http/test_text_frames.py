@@ -117,8 +117,12 @@ ENDS = st.none() | st.integers(0, 12)
 @example([(frame(TEXT, b"a", fin=False), None), (frame(TEXT, b"b"), 0)])
 @example([(INSIDE, 6), (frame(TEXT, b"b"), 0)])
 @example([(padded(3), None), (frame(TEXT, b"b"), 0)])
+@example([(frame(TEXT, b"x" * 126), None), (frame(TEXT, NOT_UTF8), None), (frame(PING, b""), None)])
+@example([(frame(CONT, b"x", fin=False), 1), (frame(TEXT, b"x" * 126), 3), (frame(PING, b"p"), 1)])
+@example([(frame(BINARY, b"z" * 2000), 1100), (frame(TEXT, b"a"), None), (frame(PING, b"p"), 1)])
+@example([(frame(PING, b"p"), None), (frame(TEXT, b"y" * 70_000), None), (frame(TEXT, NOT_UTF8), None)])
 @settings(max_examples=300, deadline=None)
-def test_the_library_alone_makes_the_same_of_it(sent: list[tuple[bytes, int | None]]) -> None:
+def test_the_library_alone_makes_the_same_of_it_in_pieces_of_any_size(sent: list[tuple[bytes, int | None]]) -> None:
     pieces = [b""]
     for data, end in sent:
         if end is None:
@@ -129,3 +133,6 @@ def test_the_library_alone_makes_the_same_of_it(sent: list[tuple[bytes, int | No
     quick = trio.run(read, pieces)
     with patch.object(frame_reader, "take_texts", lambda data, begin, texts, most: begin):
         assert trio.run(read, pieces) == quick
+    whole = b"".join(pieces)
+    assert trio.run(read, [whole]) == quick
+    assert trio.run(read, [whole[at : at + 1] for at in range(len(whole))]) == quick
