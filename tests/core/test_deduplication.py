@@ -31,6 +31,7 @@ from tests.core.brokers import (
     take,
     with_payloads,
 )
+from tests.core.ownership import check_ownership
 
 
 # Verifies: DLV-0031
@@ -197,17 +198,21 @@ def test_a_search_that_was_overtaken_ends_nothing(broker: Broker) -> None:
 
 
 # Verifies: DLV-0032
-def test_what_was_locked_twice_comes_back_once(broker: Broker) -> None:
+@pytest.mark.parametrize("payload", ["p", big("p")], ids=["small", "large"])
+def test_what_was_locked_twice_comes_back_once(storage: Storage, payloads: PayloadStore, payload: str) -> None:
+    broker = with_payloads(storage, payloads)
     broker.catalog.create("q", QueueConfig(kind=Kind.TEXT))
     for _ in range(2):
-        broker.publish("q", "high", "p", 9, 0)
+        broker.publish("q", "high", payload, 9, 0)
     first, second = take(broker), take(broker)
     assert first is not None
     assert second is not None
     exhaust(broker.catalog.update("q", None, False, 0))
     assert broker.nack("q", second, "c", 0) is NackOutcome.DROPPED
     assert broker.nack("q", first, "c", 0) is NackOutcome.UNLOCKED
-    assert payloads_in_order(broker) == ["p"]
+    broker.commit()
+    check_ownership(storage)
+    assert payloads_in_order(broker) == [payload]
 
 
 @pytest.mark.usefixtures("small_steps")

@@ -48,6 +48,15 @@ def test_a_busy_queue_goes_up_and_down(change: int) -> None:
 
 
 # Verifies: API-0072
+@pytest.mark.parametrize(
+    ("change", "trend"), [(5, Trend.GROWING), (4, Trend.STEADY), (-4, Trend.STEADY), (-5, Trend.DRAINING)]
+)
+def test_a_twentieth_of_what_passes_is_a_trend(change: int, trend: Trend) -> None:
+    points = samples(lambda second: 1000 + change * second, publish=100, ack=50)
+    assert forecast(points, 1000).trend is trend
+
+
+# Verifies: API-0072
 def test_messages_that_nobody_takes_for_ten_seconds_are_stalled() -> None:
     assert forecast(samples(lambda _: 5), 5) == Forecast(Trend.STALLED)
     assert forecast(samples(lambda second: 5 + 10 * second, publish=10), 105).trend is Trend.STALLED
