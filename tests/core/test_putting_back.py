@@ -153,10 +153,11 @@ def test_a_store_that_is_loaded_anew_ends_what_is_being_put_back(broker: Broker,
 
 
 @pytest.mark.parametrize("what", ["purged", "deleted"])
+@pytest.mark.parametrize("per_step", [1, 2])
 def test_locks_far_apart_are_released_in_steps(
-    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch, what: str
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch, what: str, per_step: int
 ) -> None:
-    monkeypatch.setattr(trash, "PER_STEP", 2)
+    monkeypatch.setattr(trash, "PER_STEP", per_step)
     monkeypatch.setattr(trash, "LOCK_NUMBERS_PER_STEP", 5)
     broker.catalog.create("q", QueueConfig())
     for number in range(40):

@@ -263,13 +263,15 @@ def test_what_the_queue_has_again_stays_in_the_trash(broker: Broker, payloads: P
     number = put_aside(broker, "purged").number
     broker.publish("q", 1, "m1", 3, 0)
     broker.publish("q", 1, big("m2"), 3, 0)
-    assert restore(broker, number) == Outcome("q", MANY - 2, 2)
-    assert broker.trash.get(number).available == 2
+    broker.publish("q", 1, big("m0"), 3, 0)
+    assert restore(broker, number) == Outcome("q", MANY - 3, 3)
+    left = broker.trash.get(number)
+    assert (left.available, len(left.tier)) == (3, 0)
     check(broker, payloads)
     # It can be put back beside it, or once the equal ones are gone.
-    assert restore(broker, number, "other") == Outcome("other", 2, 0)
+    assert restore(broker, number, "other") == Outcome("other", 3, 0)
     check(broker, payloads)
-    assert payloads_in_order(broker, "other") == ["m1", big("m2")]
+    assert payloads_in_order(broker, "other") == [big("m0"), "m1", big("m2")]
 
 
 def test_equal_messages_that_were_locked(broker: Broker, payloads: PayloadStore) -> None:
@@ -348,6 +350,18 @@ def test_duplicates_refused_since_then(broker: Broker, payloads: PayloadStore, t
     assert restore(broker, queue.number) == Outcome("q", 3, 2)
     check_ownership(broker.journal.storage)
     assert payloads_in_order(broker) == [big("a"), big("b")]
+    check(broker, payloads)
+
+
+def test_duplicates_allowed_since_then(broker: Broker, payloads: PayloadStore) -> None:
+    texts = fill(broker)
+    number = put_aside(broker, "purged").number
+    exhaust(broker.catalog.update("q", None, True, 0))
+    for text in texts:
+        broker.publish("q", 1, text, 3, 0)
+    assert restore(broker, number) == Outcome("q", MANY, 0)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts * 2
 
 
 def test_a_place_to_go_back_to(broker: Broker) -> None:
