@@ -140,6 +140,15 @@ async def test_what_is_logged(tmp_path: Path, fast_path: bool) -> None:
 
 # Verifies: API-0164
 @both_paths
+async def test_the_bytes_of_a_body_are_counted_not_its_letters(tmp_path: Path, fast_path: bool) -> None:
+    (tmp_path / "index.html").write_bytes("drei Brücken".encode())
+    async with running(fast_path, tmp_path, webui_dir=tmp_path) as (web, lines), web.client() as client:
+        assert len((await client.ask("GET", "/ui/")).body) == 13
+    assert [line["bytes"] for line in lines.read()] == [13]
+
+
+# Verifies: API-0164
+@both_paths
 async def test_requests_that_came_together_have_a_line_each(tmp_path: Path, fast_path: bool) -> None:
     async with running(fast_path, tmp_path) as (web, lines), web.client() as client:
         await client.send(request("GET", "/health") * 3 + request("GET", "/nothing"))
@@ -171,6 +180,14 @@ async def test_the_client_of_a_proxy_and_who_is_turned_away(tmp_path: Path) -> N
     first, second = lines.read()
     assert (first["peer"], first["status"]) == ("192.0.2.7:4000", 200)
     assert (second["peer"][:10], second["status"]) == ("127.0.0.1:", 400)
+
+
+# Verifies: API-0164
+@both_paths
+async def test_a_websocket_that_is_turned_away_is_no_request_that_is_refused(tmp_path: Path, fast_path: bool) -> None:
+    async with running(fast_path, tmp_path, max_connections=0) as (web, lines), raw(web.port) as peer:
+        assert (await peer.read()).close_code == 1013
+    assert lines.read() == []
 
 
 @asynccontextmanager

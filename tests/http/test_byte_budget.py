@@ -52,6 +52,29 @@ async def until_nothing_is_held(budget: Budget) -> None:
             await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+async def until_counts(web: Web, available: int, locked: int) -> None:
+    with trio.fail_after(60):
+        while True:
+            stats = web.engine.broker.catalog.stats("q")
+            assert stats is not None
+            if (stats.available, stats.locked) == (available, locked):
+                break
+            await trio.testing.wait_all_tasks_blocked(0.005)
+
+
+def runs_of(web: Web) -> list[int]:
+    """How many calls the tasks of connections give to the engine, each time from now on."""
+    ran: list[int] = []
+    run = web.engine.run
+
+    async def count(calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
+        ran.append(len(calls))
+        return await run(calls, pause)
+
+    web.engine.run = count  # type: ignore[method-assign]  # to look on
+    return ran
+
+
 async def takes(client: Client) -> None:
     assert (await client.response()).status == 200
 
@@ -151,6 +174,19 @@ async def test_a_body_that_hardly_moves_gives_way_to_those_who_wait(monkeypatch:
             ).status == 200
 
 
+async def test_nothing_more_is_run_for_one_that_left_while_it_was_answered() -> None:
+    async with running(True, send_buffer=SEND_BUFFER) as web, non_readers(web, 1) as (client,):
+        await fill(web, 3)
+        await client.send(CONSUME * 3)
+        await until_counts(web, 2, 1)
+        ran = runs_of(web)
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        await client.stream.aclose()
+        await until_counts(web, 3, 0)
+        await until_nothing_is_held(web.context.unsent)
+        assert not ran
+
+
 async def test_nothing_is_run_for_those_who_left_while_they_waited() -> None:
     async with running(True, send_buffer=SEND_BUFFER) as web, non_readers(web, PEERS) as clients:
         budget = limited(web)
@@ -158,22 +194,13 @@ async def test_nothing_is_run_for_those_who_left_while_they_waited() -> None:
         for client in clients:
             await client.send(CONSUME)
         await until_waiting(budget, 4)
-        ran: list[int] = []
-        run = web.engine.run
-
-        async def count(calls: Sequence[Call], pause: Pause | None = None) -> list[Reply]:
-            ran.append(len(calls))
-            return await run(calls, pause)
-
-        web.engine.run = count  # type: ignore[method-assign]  # to look on
+        ran = runs_of(web)
         for client in reversed(clients):
             client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             await client.stream.aclose()
         await until_nothing_is_held(budget)
         assert not ran
-        stats = web.engine.broker.catalog.stats("q")
-        assert stats is not None
-        assert (stats.available, stats.locked) == (PEERS, 0)
+        await until_counts(web, PEERS, 0)
 
 
 # Verifies: API-0040
@@ -328,6 +355,33 @@ async def test_requests_that_came_together_wait_for_room_for_their_responses() -
         async with trio.open_nursery() as nursery:
             for client in clients:
                 nursery.start_soon(takes, client)
+        await until_nothing_is_held(budget)
+
+
+# Verifies: API-0040
+async def test_those_who_run_later_wait_for_room_that_was_taken_meanwhile() -> None:
+    """They came together, and only the first was served at once."""
+    async with running(True) as web, non_readers(web, 4) as clients:
+        budget = web.context.unsent
+        others = Holding(budget)
+        await fill(web, 12, 10)
+        for client in clients * 2:
+            await client.send(CONSUME)
+            await takes(client)
+        run = web.engine.run_nowait
+
+        def only_the_first(calls: Sequence[Call]) -> list[Reply]:
+            others.set(budget.limit)
+            return run(calls[:1])
+
+        web.engine.run_nowait = only_the_first  # type: ignore[method-assign]  # as if each took long
+        await trio.testing.wait_all_tasks_blocked()
+        for client in clients:
+            os.write(client.stream.socket.fileno(), CONSUME)  # without a turn for the server
+        await until_waiting(budget, 3)
+        others.set(0)
+        for client in clients:
+            await takes(client)
         await until_nothing_is_held(budget)
 
 

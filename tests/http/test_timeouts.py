@@ -7,12 +7,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 from h2.connection import H2Connection
 from h2.events import DataReceived, StreamEnded
 from hpack import Encoder
 from trio.testing import MemoryReceiveStream, MemorySendStream, MockClock, memory_stream_pair
 
 from qrusty_trio.api.description import openapi
+from qrusty_trio.http.byte_budget import SMALL_BYTES, Holding
+from qrusty_trio.http.context import HttpContext
 from qrusty_trio.http.fallback.hypercorn import Fallback
 from qrusty_trio.http.fast_path import TICK_SECONDS, FastPath
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
@@ -31,8 +34,9 @@ SLACK = 3 * TICK_SECONDS
 class Served:
     """One connection under one of the paths."""
 
-    def __init__(self, peer: Peer, ours: Peer) -> None:
+    def __init__(self, peer: Peer, ours: Peer, context: HttpContext) -> None:
         self.peer = peer
+        self.context = context
         self._ours = ours
         self.began = trio.current_time()
         self.ended = trio.Event()
@@ -73,7 +77,7 @@ async def served(fast_path: bool) -> AsyncIterator[Served]:
     fallback = Fallback(context)
     fast = FastPath(context, fallback.serve)
     ours, theirs = memory_stream_pair()
-    connection = Served(theirs, ours)
+    connection = Served(theirs, ours, context)
 
     async def serve() -> None:
         await (fast.serve(ours) if fast_path else fallback.serve(ours))
@@ -170,6 +174,41 @@ async def test_chunks_that_never_end(fast_path: bool, autojump_clock: MockClock)
         nursery.start_soon(drip)
         assert statuses(await connection.read_to_end()) == [408]
         assert BODY_SECONDS - SLACK <= connection.took() <= BODY_SECONDS + SLACK
+
+
+# Verifies: API-0034
+async def test_the_size_of_a_chunk_has_the_time_of_a_body(fast_path: bool, autojump_clock: MockClock) -> None:
+    head = b"POST /publish HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    async with served(fast_path) as connection:
+        await connection.peer.send_all(head + b"2")
+        await trio.sleep(HEADER_SECONDS + SLACK)
+        await connection.peer.send_all(b"\r\n{}\r\n0\r\n\r\n")
+        await trio.sleep(1)
+        await connection.peer.send_eof()
+        assert statuses(await connection.read_to_end()) == [422]
+
+
+# Verifies: API-0040
+@pytest.mark.parametrize("others_wait", [False, True])
+@pytest.mark.parametrize("behind", [b"", LARGE[: 2 * SMALL_BYTES]], ids=["alone", "with a request behind it"])
+async def test_who_waits_gives_up_when_others_need_the_room_behind_it(
+    fast_path: bool, autojump_clock: MockClock, others_wait: bool, behind: bytes
+) -> None:
+    """Hypercorn's connections hold nothing there: each request is received when its turn has come."""
+    async with served(fast_path) as connection, trio.open_nursery() as others:
+        budget = connection.context.received
+        await connection.peer.send_all(request("POST", "/consume/q", {"consumer_id": "w", "wait_seconds": 60}) + behind)
+        await trio.testing.wait_all_tasks_blocked()
+        first, second = Holding(budget), Holding(budget)
+        if others_wait:
+            first.set(budget.limit)
+            others.start_soon(second.reserve, budget.limit)
+        assert (await connection.peer.receive_some()).startswith(b"HTTP/1.1 200")
+        assert (connection.took() < 30) == bool(fast_path and others_wait and behind)
+        first.set(0)
+        await trio.testing.wait_all_tasks_blocked()
+        second.set(0)
+        await connection.peer.aclose()
 
 
 # Verifies: API-0036

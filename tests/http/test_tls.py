@@ -7,7 +7,7 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +284,24 @@ async def test_a_connection_too_many_is_told_so(fast_path: bool, tmp_path: Path)
         assert (await client.ask("GET", "/health")).status == 200
         async with web.client() as other:
             assert (await other.ask("GET", "/health")).status == 503
+
+
+# Verifies: API-0066
+@pytest.mark.parametrize(
+    "said", [b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", b"\x00", b""], ids=["HTTP", "no TLS", "nothing"]
+)
+async def test_a_connection_too_many_without_tls_ends(fast_path: bool, tmp_path: Path, said: bytes) -> None:
+    context = server_context(tmp_path)
+    async with (
+        running(fast_path, tls=lambda: context, max_connections=0) as web,
+        await trio.open_tcp_stream("127.0.0.1", web.port) as stream,
+    ):
+        with trio.fail_after(PATIENCE), suppress(trio.BrokenResourceError):
+            await stream.send_all(said)
+            await stream.send_eof()
+            while await stream.receive_some():
+                pass
+    assert web.context.bulkheads.failures == 0
 
 
 async def test_a_stream_that_is_used_wrongly(fast_path: bool, tmp_path: Path) -> None:

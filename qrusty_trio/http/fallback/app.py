@@ -150,14 +150,13 @@ async def _note_access(access: AccessLog, response: Response, identity: Identity
     """Write a line about the current request in the access log."""
     scope = cast(dict[str, Any], request.scope)
     call: Call | None = scope.pop(CALL_KEY, None)
-    reply: Reply | None = scope.get(REPLY_KEY)
-    if call is not None and reply is not None:
-        access.served(peers.current(), call, reply, begun, request.method == "HEAD")
+    if call is not None:
+        access.served(peers.current(), call, scope[REPLY_KEY], begun, request.method == "HEAD")
         return
     path, _ = split_target(scope["raw_path"])
     # The filter puts a path of its own in place of what can't be read.
     asked = NOT_KNOWN if UNREAD_KEY in scope else (request.method, path.decode("ascii", "backslashreplace"))
-    octets = len(await response.get_data(as_text=False))
+    octets = len(await response.data)
     access.note(peers.current(), *asked, response.status_code, octets, begun, identity)
 
 
