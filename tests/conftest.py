@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,9 @@ from hypothesis import settings as hypothesis_settings
 from trio.testing import MockClock
 
 from qrusty_trio.config import Settings, StorageMode
+from qrusty_trio.http.bulkheads import Bulkheads
+from qrusty_trio.http.context import HttpContext
+from qrusty_trio.http.seldom import Seldom
 from qrusty_trio.server.supervisor import Server
 from tests.patient_clock import patient_clock
 from tests.server.collector import freeze_what_is_there
@@ -66,6 +69,59 @@ def pytest_collection_finish() -> None:
 def pytest_report_to_serializable() -> Generator[None, Any, Any]:
     """Reports go between processes as UTF-8. What some tests log has half a surrogate pair in it."""
     return encodable((yield))
+
+
+@pytest.fixture(autouse=True)
+def no_connection_fails(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server contains what goes wrong in a connection and goes on, so a test may not notice. Let it fail then.
+
+    The marker `contained` is for those that make a connection fail.
+    """
+    failures: list[BaseException] = []
+    note, log = Bulkheads.note, Seldom.log
+
+    def noted(self: Bulkheads, what: str, failure: Exception) -> None:
+        failures.append(failure)
+        note(self, what, failure)
+
+    def logged(self: Seldom, line: str, failure: BaseException | None = None) -> None:
+        if failure is not None:
+            failures.append(failure)
+        log(self, line, failure)
+
+    monkeypatch.setattr(Bulkheads, "note", noted)
+    monkeypatch.setattr(Seldom, "log", logged)
+    yield
+    if failures and request.node.get_closest_marker("contained") is None:
+        raise BaseExceptionGroup("connections that failed", failures)
+
+
+@pytest.fixture(autouse=True)
+def all_is_given_back(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What connections hold is counted. At the end of a test nobody holds anything, whatever became of its servers."""
+    # A server itself is not kept: its store could not be opened again in the same test.
+    counts: list[Callable[[], dict[str, object]]] = []
+    make = HttpContext.__init__
+
+    def made(context: HttpContext, *args: Any, **kwargs: Any) -> None:
+        make(context, *args, **kwargs)
+        received, unsent, connections = context.received, context.unsent, context.connections
+        frames, sockets = context.websocket.budget, context.websocket.connections
+        counts.append(
+            lambda: {
+                "received": received.held,
+                "unsent": unsent.held,
+                "connections": connections.value,
+                "frames": frames.held,
+                "decoded": frames.decoded,
+                "sockets": len(sockets),
+            }
+        )
+
+    monkeypatch.setattr(HttpContext, "__init__", made)
+    yield
+    for count in counts:
+        assert not any(count().values()), count()
 
 
 @pytest.fixture

@@ -368,6 +368,7 @@ async def test_a_consumer_that_is_gone_gives_its_message_back(
         assert again == {"id": id, "payload": "x", "retry_count": 1}
 
 
+@pytest.mark.contained
 async def test_an_answer_that_cannot_be_made_gives_its_message_back(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -420,6 +421,7 @@ class Refusing:
 
 
 @pytest.mark.parametrize("answered", [False, True])
+@pytest.mark.contained
 async def test_a_connection_that_cannot_be_watched_ends_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
@@ -451,6 +453,7 @@ async def test_a_connection_that_cannot_be_watched_ends_alone(
 
 
 # Verifies: SYS-0009
+@pytest.mark.contained
 async def test_a_wait_that_cannot_be_watched_leaves_nothing_to_the_next_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -390,6 +390,7 @@ async def test_any_other_origin_gets_no_cors_header(fast_path: bool, origin: str
             assert not [name for name in response.headers if name.startswith("access-control")]
 
 
+@pytest.mark.contained
 async def test_a_fault_inside_is_not_a_refusal(fast_path: bool) -> None:
     """The fast path closes the connection, and logs why; Quart answers 500 and logs it."""
     engine = make_engine()

@@ -261,6 +261,7 @@ async def gone(server: Server) -> bool:
 
 
 # Verifies: SYS-0009
+@pytest.mark.contained
 async def test_a_request_that_fails_to_be_read_ends_its_connection_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(data: bytes, *rest: Any) -> Call | None:
         if b"/nothing" in data:
@@ -299,6 +300,7 @@ def fail(bulkheads: Bulkheads, what: str, failure: Exception) -> None:
 
 
 # Verifies: API-0043
+@pytest.mark.contained
 def test_failures_are_logged_within_bounds(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
     monkeypatch.setattr("qrusty_trio.http.bulkheads.time", SimpleNamespace(monotonic=lambda: now))

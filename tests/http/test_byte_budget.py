@@ -299,8 +299,9 @@ async def test_a_connection_lags_that_holds_a_request_and_hardly_moves(phase: in
     shared = FastPath(context, Fallback(context).serve).shared
     connection = FastConnection(shared, Batching(shared), trio.testing.memory_stream_pair()[0])
     await connection.received.reserve(LARGE_BYTES)
+    other = Holding(context.received)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Holding(context.received).reserve, LARGE_BYTES)
+        nursery.start_soon(other.reserve, LARGE_BYTES)
         await trio.testing.wait_all_tasks_blocked()
         connection.phase = phase
         lags = []
@@ -308,6 +309,7 @@ async def test_a_connection_lags_that_holds_a_request_and_hardly_moves(phase: in
             lags.append(connection.lags())
         assert lags == [False, False, True]
         connection.received.set(0)
+    other.set(0)
 
 
 # Verifies: API-0040

@@ -12,6 +12,7 @@ from qrusty_trio.http.seldom import LOG_SECONDS, Seldom
 
 
 # Verifies: API-0043
+@pytest.mark.contained
 async def test_a_line_is_logged_seldom_and_a_failure_as_an_error(
     autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
 ) -> None:

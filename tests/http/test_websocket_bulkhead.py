@@ -38,6 +38,7 @@ def fail_at(monkeypatch: pytest.MonkeyPatch, owner: type, name: str) -> None:
     ("owner", "name"),
     [(WsSession, "receive"), (WsSession, "finish"), (WsSession, "take"), (WsConnection, "_last_heard")],
 )
+@pytest.mark.contained
 async def test_a_failure_ends_its_connection_alone(
     fast_path: bool, owner: type, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -66,6 +67,7 @@ async def test_a_failure_ends_its_connection_alone(
 
 
 # Verifies: API-0043
+@pytest.mark.contained
 async def test_failures_are_counted_and_not_all_are_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -169,6 +169,8 @@ class QuartWebSocketTransport:
         """Bytes that Hypercorn held when last checked."""
         self._pings = False
         """Whether a ping waits for the next `send`."""
+        self._gone = False
+        """Nobody takes frames any more, and none is kept."""
         self.sends = 0
         self.sending = False
         self.held = 0
@@ -190,6 +192,8 @@ class QuartWebSocketTransport:
                 self._last = received
                 self._came.set()
                 return
+            if self._gone:
+                continue
             # Quart turns an empty binary frame into None.
             frame = b"" if received is None else received
             del received
@@ -279,6 +283,7 @@ class QuartWebSocketTransport:
         if self._activity is not None:
             self._activity.pauses.pop(self.pause, None)
         self._stream = None
+        self._gone = True
         self._frames = []
         self._size = self._unserved = self._copies = self._unseen = 0
         self._count()

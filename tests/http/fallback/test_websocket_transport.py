@@ -281,6 +281,21 @@ async def test_a_frame_that_is_sent_counts_with_its_copies(talk: Talk) -> None:
     assert budget.held == 0
 
 
+# Verifies: WS-0021
+async def test_what_comes_while_it_is_closed_is_not_held(talk: Talk) -> None:
+    budget = Budget()
+    async with collecting(talk, budget) as transport:
+        talk.come("a" * 100)
+        await wait_all_tasks_blocked()
+        assert budget.held == 100
+        transport.let_go()
+        talk.come("b" * 100, LastMessage(Ending.CLOSED, CloseConnection(1000)))
+        await wait_all_tasks_blocked()
+        assert budget.held == transport.held == 0
+        await transport.close(1001, "the server stops")
+    assert talk.closed == (1000, "")
+
+
 @pytest.mark.parametrize(("version", "ends"), [("1.1", True), ("1.0", True), ("2", False)])
 def test_a_send_that_waits_is_ended_with_its_connection(talk: Talk, version: str, ends: bool) -> None:
     talk.scope["http_version"] = version
