@@ -131,7 +131,7 @@ class WsSession:
             if self.expired:
                 self.fail(burst, StorageFault(STORE_FAILED), finish=False)
                 burst.next = len(requests)
-                return False
+                break
             if budget <= 0:
                 return True
             request = requests[burst.next]

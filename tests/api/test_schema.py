@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qrusty_trio.api import json_bodies, schema
-from qrusty_trio.api.schema import ConsumeTerms
+from qrusty_trio.api.schema import MAX_WAITED_QUEUES, ConsumeTerms
 from qrusty_trio.core.model import (
     MAX_BATCH_IDS,
     MAX_CONSUMER_BYTES,
@@ -313,6 +313,17 @@ REPEATED: list[tuple[Callable[[bytes], Any], str, str]] = [
 def test_a_field_given_twice(function: Callable[[bytes], Any], body: str, field: str) -> None:
     with pytest.raises(WrongShape, match=f"^'{field}' must be given only once$"):
         function(body.encode())
+
+
+@pytest.mark.parametrize("count", [0, 1, MAX_WAITED_QUEUES, MAX_WAITED_QUEUES + 1])
+def test_how_many_queues_to_consume_from(count: int) -> None:
+    queues = tuple(f"q{number}" for number in range(count))
+    body = json.dumps({"consumer_id": "c", "queues": queues}).encode()
+    if 1 <= count <= MAX_WAITED_QUEUES:
+        assert schema.consume_from_body(body)[0] == queues
+    else:
+        with pytest.raises(WrongShape, match="'queues'"):
+            schema.consume_from_body(body)
 
 
 def test_each_queue_to_consume_from_has_a_name() -> None:

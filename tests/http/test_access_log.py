@@ -32,7 +32,7 @@ from tests.server.running import Child, child_environment, child_process, client
 
 both_paths = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 BY_NAME = {each.name: each for each in OPERATIONS}
-ACCESS = Access(0.0, "192.0.2.1:5", "-", "POST", "/publish", "q", 200, 12, 0.0015, "-")
+ACCESS = Access(0.0, "192.0.2.1:5", "-", "POST", "/publish", "q", 200, 12, 0.00150049, "-")
 
 
 class Lines:

@@ -195,6 +195,15 @@ async def test_a_trusted_proxy_says_for_whom_it_speaks(fast_path: bool, first: b
 
 
 # Verifies: API-0163
+@pytest.mark.parametrize("unix", [True, False])
+def test_a_unix_socket_is_trusted_by_its_own_name_alone(unix: bool) -> None:
+    admission = Admission(trusted=("unix",) if unix else LOOPBACK)
+    assert admission.trusts(peers.Peer(name="unix:uid=1")) == unix
+    assert admission.trusts(peers.Peer(name="127.0.0.1:5", host="127.0.0.1")) != unix
+    assert not admission.trusts(peers.Peer(name="-")), "nothing is known of it"
+
+
+# Verifies: API-0163
 @both_paths
 async def test_a_header_from_anybody_else_is_a_bad_request(fast_path: bool) -> None:
     trusted = (ip_network("192.0.2.0/24"), ip_network("2001:db8::/32"), "unix")

@@ -12,7 +12,13 @@ from websockets.server import ServerProtocol
 
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
-from qrusty_trio.http.fast_websocket import NAMED_FROM_BYTES, SEND_BYTES, FastWebSocketTransport
+from qrusty_trio.http.fast_websocket import (
+    FRAME_OVERHEAD,
+    FRAMES_PER_STEP,
+    NAMED_FROM_BYTES,
+    SEND_BYTES,
+    FastWebSocketTransport,
+)
 from qrusty_trio.http.text_frames import text_frame_header
 from qrusty_trio.http.turns import Turns
 from tests.http.ws_raw import BINARY, CLOSE, CONT, PING, TEXT, frame, head
@@ -61,6 +67,15 @@ async def test_what_is_not_served_yet_counts(rest: bytes, held: int) -> None:
     assert budget.held == transport.held == held
     transport.let_go()
     assert budget.held == transport.held == 0
+
+
+# Verifies: WS-0021
+async def test_many_frames_that_wait_count_as_what_they_take() -> None:
+    budget = Budget()
+    transport, _ = pair(budget)
+    data = frame(TEXT, b"") * (FRAMES_PER_STEP + 1)
+    await transport.feed(data)
+    assert budget.held == transport.held == len(data) + FRAME_OVERHEAD * (FRAMES_PER_STEP + 1)
 
 
 @pytest.mark.parametrize(

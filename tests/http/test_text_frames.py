@@ -68,6 +68,15 @@ def test_all_else_is_left(data: bytes) -> None:
     assert texts == ["ü"]
 
 
+# Verifies: WS-0032
+def test_of_a_message_that_never_ends_nothing_is_kept() -> None:
+    reader = frame_reader.FrameReader(ServerProtocol(state=OPEN))
+    reader.read(frame(TEXT, b"x" * 100, fin=False), 0, 1, 1024)
+    assert reader.held == 100
+    reader.let_go()
+    assert reader.held == 0
+
+
 async def read(pieces: Sequence[bytes]) -> tuple[list[str | bytes], bytes]:
     """What a transport makes of these pieces: the frames it gives, and all that it sends until it is closed."""
     ours, theirs = trio.testing.memory_stream_pair()

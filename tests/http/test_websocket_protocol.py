@@ -305,6 +305,7 @@ async def test_handshakes_that_are_refused(fast_path: bool, name: str) -> None:
         response = await peer.head()
         assert int(response.split()[1]) == status, response
         lower = response.lower()
+        assert (b"\r\nupgrade: websocket\r\n" in lower) == (status == 426)
         assert b"content-type: application/json" in lower
         length = int(lower.partition(b"content-length:")[2].split()[0])
         body = json.loads(await peer.body(length))
