@@ -50,10 +50,11 @@ def refusal_of(principal: Principal | None, needs: Needs, request: Request, now:
         principal.check_time(now)
         if limit is not None:
             limit.admit(now, needs.refusable)
-        if grant is not None and needs.named is Named.EVERY:
-            principal.require_everywhere(grant)
-        elif grant is not None and request.queue is not None:
-            principal.require(grant, request.queue)
+        if grant is not None:
+            if needs.named is Named.EVERY:
+                principal.require_everywhere(grant)
+            elif request.queue is not None:
+                principal.require(grant, request.queue)
     except QrustyError as refusal:
         return refusal
     if limit is not None and grant is Grant.PUBLISH:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
 from qrusty_trio.api.ws_frames import MAX_MENDED_CHARACTERS, BadFrame, Misshapen, Request, decode
 
 HALVES = ["\\ud800", "\\uDBFF", "\\udc00", "\\uDfff", "\\ud800\\u0041", "\\udc00\\ud800", "\\ud83d\\ude00\\ud83d"]
@@ -202,3 +203,12 @@ def test_a_number_past_all_floats_in_something_else() -> None:
     for broken in ('{"priority":1e400', '{"priority":1e400,}'):
         with pytest.raises(BadFrame):
             decode(broken)
+
+
+# Verifies: WS-0007
+def test_what_is_refused_is_called_a_frame() -> None:
+    doubtful = '{"type":"ack","\\u0071":[' + ",".join("1" * (MAX_DOUBTFUL_BYTES // 2)) + "]}"
+    assert refused(doubtful).problem == (
+        "a frame that repeats or escapes the name of a field may have "
+        f"at most {MAX_DOUBTFUL_BYTES} bytes besides its known strings"
+    )

@@ -313,7 +313,7 @@ def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
         response.headers["WWW-Authenticate"] = "Bearer"
     if reply.retry_after:
         response.headers["Retry-After"] = str(reply.retry_after)
-    response.headers.update(headers or {})
+    response.headers.update(headers)
     return response
 
 
