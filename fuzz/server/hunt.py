@@ -54,6 +54,14 @@ MORE_THREADS = 12
 STOP_SECONDS = 20.0
 DUMP_SECONDS = 20.0
 """For the server to log what it has of each connection. One whose loop is stuck does not."""
+COUNTS = {
+    "qrusty_connections": 1,
+    "qrusty_websockets": 0,
+    "qrusty_websocket_held_bytes": 0,
+    "qrusty_requests_held_bytes": 0,
+    "qrusty_responses_held_bytes": 0,
+}
+"""What the server counts of its clients, and what of it the one that asks may have."""
 MIB = 1024 * 1024
 
 
@@ -253,8 +261,23 @@ class Phase:
             held = explain(server.child.log[before:], server.child.process.pid, self._ports)
             self._hunt.say(held.text)
             self._add(Finding(What.HELD, "connections", f"{number} after {SETTLE_SECONDS} s, see above", held.owners))
+        await self._settle_counts()
         await self._settle_locks()
         await self._settle_resources(start)
+
+    async def _settle_counts(self) -> None:
+        async with open_client(f"http://127.0.0.1:{self._server.control_port}") as client:
+            left = dict.fromkeys(COUNTS, "?")
+            with trio.move_on_after(SETTLE_SECONDS), suppress(control.Broken):
+                while left:
+                    with control.soon("GET /metrics"):
+                        response = await client.request("GET", "/metrics", None)
+                    lines = (line.rpartition(" ") for line in response.body.decode().splitlines())
+                    told = {name: value for name, _, value in lines}
+                    left = {name: told[name] for name, most in COUNTS.items() if float(told[name]) > most}
+                    await trio.sleep(0.1)
+            if left:
+                self._add(Finding(What.HELD, "counts", f"{left} after {SETTLE_SECONDS} s"))
 
     async def _settle_locks(self) -> None:
         async with open_client(f"http://127.0.0.1:{self._server.control_port}") as client:

@@ -156,6 +156,8 @@ class Metrics:
         )
         yield _gauge("qrusty_websockets", "Open WebSockets", len(context.websocket.connections))
         yield _gauge("qrusty_websocket_held_bytes", "Bytes held for WebSocket peers", context.websocket.budget.held)
+        yield _gauge("qrusty_requests_held_bytes", "Bytes of requests without a response yet", context.received.held)
+        yield _gauge("qrusty_responses_held_bytes", "Bytes of responses that wait to be sent", context.unsent.held)
         yield _counter(
             "qrusty_connections_failed", "Connections ended by an error of the server's own", context.bulkheads.failures
         )

@@ -344,6 +344,7 @@ async def test_a_peer_that_leaves_meanwhile(store: WatchedStorage, end: str) -> 
 
 
 # Verifies: WS-0020, WS-0054
+@pytest.mark.contained
 async def test_an_error_in_a_response_ends_that_connection_alone(
     store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
