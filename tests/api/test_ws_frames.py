@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES
+from qrusty_trio.api.json_bodies import MAX_DOUBTFUL_BYTES, SPARE_STRINGS
 from qrusty_trio.api.ws_frames import MAX_MENDED_CHARACTERS, BadFrame, Misshapen, Request, decode
+from qrusty_trio.core.model import MAX_BATCH_IDS
 
 HALVES = ["\\ud800", "\\uDBFF", "\\udc00", "\\uDfff", "\\ud800\\u0041", "\\udc00\\ud800", "\\ud83d\\ude00\\ud83d"]
 
@@ -67,6 +68,8 @@ def test_what_is_nested_too_deeply_is_an_error_answer() -> None:
     deep = "[" * 100_000 + "]" * 100_000
     for begin in ('{"type":"publish","x":', '{"type":5,"x":', '\ufeff{"type":"publish","x":'):
         assert "deep" in refused(begin + deep + "}").problem
+    too_many = ",".join(['"i"'] * (MAX_BATCH_IDS + 2 * SPARE_STRINGS))
+    assert "deep" in refused('{"type":"batch-ack","ids":[' + too_many + '],"x":' + deep + "}").problem
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from qrusty_trio.core import catalog as catalog_module
+from qrusty_trio.core import loading as loading_module
 from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import READ_BYTES
@@ -269,6 +271,33 @@ def test_a_count_of_locks_that_is_wrong_is_put_right_and_said(
     last = restarted(again)
     assert (last.catalog.by_name["q"].locked, last.locks.count) == (2, 2)
     assert not caplog.records
+
+
+# Verifies: PER-0008
+def test_a_step_of_loading_passes_over_so_many_lock_numbers(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of deleted locks take time as well."""
+    monkeypatch.setattr(loading_module, "LOCK_NUMBERS_PER_STEP", 4)
+    broker = Broker(storage)
+    for _ in range(20):
+        broker.publish("q", 1, "payload", 3, 0)
+        broker.commit()
+    ids = [take(broker) for _ in range(20)]
+    for id in ids[1:-1]:
+        assert id is not None
+        broker.ack("q", id, "c", 0)
+    broker.commit()
+    scan, widths = storage.scan, []
+
+    def watched(family: Any, begin: bytes, end: bytes, *rest: Any) -> list[tuple[bytes, bytes]]:
+        if family == storage.families[Family.LOCKS] and begin[:4] == prefix(1):
+            widths.append(int.from_bytes(end[4:], "big") - int.from_bytes(begin[4:], "big"))
+        return scan(family, begin, end, *rest)
+
+    monkeypatch.setattr(storage, "scan", watched)
+    again = Broker(storage)
+    exhaust(again.load())
+    assert again.catalog.by_name["q"].locked == 2
+    assert widths == [4] * 5
 
 
 # Verifies: PER-0017
