@@ -7,6 +7,8 @@ import logging
 import socket
 from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager, closing
+from dataclasses import dataclass
+from ipaddress import ip_network
 
 import pytest
 import trio
@@ -14,9 +16,12 @@ import trio.testing
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
 from qrusty_trio.http import listener
+from qrusty_trio.http.admission import Admission
+from qrusty_trio.http.header_block import MAX_HEADER_BYTES
 from qrusty_trio.http.listener import serve
 from tests.http.test_vanish import HEALTH, SlowEngine
 from tests.http.web import PATHS, Client, Web, make_engine, request, running
+from tests.http.ws_raw import PING, frame, raw, upgrade
 
 pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
@@ -68,6 +73,51 @@ async def test_one_connection_more_that_says_nothing_is_not_kept(fast_path: bool
         with trio.fail_after(60):
             assert (await client.response()).status == 503
             assert await client.ended()
+
+
+@dataclass(frozen=True)
+class Surplus:
+    """What a connection too many says first, and what it is told: a status, or a close code."""
+
+    said: bytes
+    told: int
+    ends: bool = False
+    by_proxy: bool = False
+
+
+# Verifies: API-0037, WS-0028
+@pytest.mark.parametrize(
+    "surplus",
+    [
+        Surplus(upgrade() + frame(PING), 1013),
+        Surplus(b"\r\n" + upgrade(), 1013),
+        Surplus(b"PROXY UNKNOWN\r\n" + upgrade(), 1013, by_proxy=True),
+        Surplus(upgrade(b"/health"), 503),
+        Surplus(request("GET", "/ws"), 503),
+        Surplus(b"no request\r\n\r\n", 503),
+        Surplus(b"GET /ws HTTP/1.1\r\nX: " + b"x" * MAX_HEADER_BYTES, 503),
+        Surplus(b"GET /ws HTTP/1.1\r\n", 503, ends=True),
+    ],
+    ids=["and more", "empty line", "proxy", "elsewhere", "no upgrade", "garbage", "long", "cut short"],
+)
+async def test_what_a_connection_too_many_is_told(
+    fast_path: bool, monkeypatch: pytest.MonkeyPatch, surplus: Surplus
+) -> None:
+    monkeypatch.setattr(listener, "TURN_AWAY_SECONDS", 3600)
+    admission = Admission(trusted=(ip_network("127.0.0.1"),)) if surplus.by_proxy else None
+    async with (
+        running(fast_path, max_connections=0, admission=admission) as web,
+        raw(web.port, surplus.said) as peer,
+    ):
+        if surplus.ends:
+            await peer.end()
+        response = await peer.head()
+        if surplus.told == 1013:
+            assert response.startswith(b"HTTP/1.1 101")
+            assert (await peer.read()).close_code == 1013
+        else:
+            assert response.startswith(b"HTTP/1.1 %d" % surplus.told)
+        await peer.stream.aclose()
 
 
 # Verifies: API-0037
@@ -276,7 +326,7 @@ async def test_no_file_descriptor_left_is_logged_and_tried_again(
         async with await trio.open_tcp_stream("127.0.0.1", failing.port) as stream:
             assert (await Client(stream).ask("GET", "/health")).status == 200
         messages = [record.message for record in caplog.records if record.levelno == logging.ERROR]
-        assert len(messages) == 2
+        assert [message.partition(" could")[0] for message in messages] == ["1 connection"] * 2
 
 
 async def test_one_line_for_many_connections_that_could_not_be_accepted(

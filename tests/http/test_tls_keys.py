@@ -64,7 +64,7 @@ async def talking(web: Web) -> AsyncIterator[Talk]:
 async def test_a_peer_with_new_keys_is_served(fast_path: bool, tmp_path: Path, command: bytes) -> None:
     context = server_context(tmp_path)
     async with running(fast_path, tls=lambda: context) as web, talking(web) as talk:
-        for count in (1, 2, 3):
+        for count in range(1, MAX_WITHOUT_DATA + 3):
             await talk.tell(command)
             assert await talk.until(b"KEYUPDATE", count)
             await talk.tell(HEALTH)
