@@ -96,16 +96,13 @@ class Loader:
         dead_bounds = journal.get(journal.meta, DEAD_FROM + number)
         limits = self._tiers.limits
         queue = Queue.stored(int.from_bytes(number, "big"), config, counters, limits, locks_from, dead_bounds)
+        known = self._catalog.before.get(queue.number)
+        queue.next_lock = max(queue.next_lock, known.next_lock if known is not None else self._catalog.lock_floor)
         if queue.kept is not None:
-            queue.next_lock = max(queue.next_lock, self._catalog.lock_floor)
             self._catalog.keep(queue)
             return
-        known = self._catalog.before.get(queue.number)
         if known is not None:
             queue.rates = known.rates
-            queue.next_lock = max(queue.next_lock, known.next_lock)
-        else:
-            queue.next_lock = max(queue.next_lock, self._catalog.lock_floor)
         self._catalog.enter(queue)
 
     def _check_orphans(self) -> Iterator[None]:

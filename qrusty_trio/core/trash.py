@@ -232,7 +232,6 @@ class Trash:
         queue.kept = None
         queue.name = name
         queue.oldest = None
-        queue.next_lock = max(queue.next_lock, catalog.lock_floor)
         queue.write_config(self._journal)
         queue.unload()
         catalog.enter(queue)
@@ -251,7 +250,7 @@ class Trash:
             for key, value in pairs:
                 stored = records.unpack_lock(value)
                 record = stored.record
-                if stored.digest and reference_of(record) and not external_digest(record):
+                if reference_of(record) and not external_digest(record):
                     # The record must hold the digest in case the payload is lost.
                     record += stored.digest
                 journal.delete(key, journal.locks)

@@ -13,6 +13,7 @@ from qrusty_trio.core.trash import Outcome
 from qrusty_trio.errors import DuplicatePayload, InvalidQueueName, LimitReached, NotFound, QueueProtected
 from qrusty_trio.storage.payloads import PayloadStore
 from tests.core.brokers import (
+    LONG,
     NO_DUPLICATES,
     Keeping,
     big,
@@ -21,6 +22,7 @@ from tests.core.brokers import (
     lock_of,
     payloads_in_order,
     restarted,
+    search_to_the_end,
     take,
     with_payloads,
 )
@@ -47,6 +49,22 @@ def test_the_other_of_two_equal_messages_was_acked(broker: Broker, payloads: Pay
         broker.publish("q", 5, "a", 3, 0)
     check(broker, payloads)
     assert payloads_in_order(broker) == ["a"]
+
+
+def test_a_search_for_duplicates_goes_on(broker: Broker, payloads: PayloadStore) -> None:
+    broker.catalog.create("q", QueueConfig())
+    for text in ("a", "b", "a"):
+        broker.publish("q", 5, text, 3, 0)
+    assert take(broker) is not None
+    next(broker.catalog.update("q", None, False, 0))
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    assert not broker.deduplication.searching
+    restore(broker, queue.number)
+    search_to_the_end(broker)
+    assert broker.catalog.by_name["q"].available == 2
+    check(broker, payloads)
+    assert payloads_in_order(broker) == ["a", "b"]
 
 
 def test_large_payloads_are_read_in_steps(
@@ -191,11 +209,12 @@ def test_what_was_locked_before_duplicates_were_allowed(broker: Broker, payloads
     assert payloads_in_order(broker) == ["a"]
 
 
+@pytest.mark.parametrize("config", [QueueConfig(), NO_DUPLICATES], ids=["allowed", "refused"])
 def test_a_payload_that_is_lost_later_leaves_no_duplicate(
-    broker: Broker, payloads: PayloadStore, tmp_path: Path
+    broker: Broker, payloads: PayloadStore, tmp_path: Path, config: QueueConfig
 ) -> None:
     """Its digest is noted when it comes into a queue that refuses duplicates."""
-    broker.catalog.create("q", QueueConfig())
+    broker.catalog.create("q", config)
     broker.publish("q", 5, big("a"), 3, 0)
     _, queue = broker.trash.purge("q", 600, 0)
     assert queue is not None
@@ -205,6 +224,43 @@ def test_a_payload_that_is_lost_later_leaves_no_duplicate(
     assert take(broker) is None
     broker.publish("q", 5, big("a"), 3, 0)
     check(broker, payloads)
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_a_payload_that_is_lost_after_it_was_locked_leaves_no_duplicate(
+    broker: Broker, payloads: PayloadStore, tmp_path: Path, what: str
+) -> None:
+    broker.catalog.create("q", QueueConfig())
+    broker.publish("q", 5, big("a"), 3, 0)
+    assert take(broker) is not None
+    exhaust(broker.catalog.update("q", None, False, 0))
+    _, queue = (broker.trash.purge if what == "purged" else broker.trash.delete)("q", 600, 0)
+    assert queue is not None
+    assert restore(broker, queue.number) == Outcome("q", 1, 0)
+    break_payload(payloads, tmp_path, 0)
+    assert take(broker) is None
+    broker.publish("q", 5, big("a"), 3, 0)
+    check(broker, payloads)
+
+
+@pytest.mark.parametrize("ended", ["restore", "delete"])
+def test_no_lock_has_the_number_of_one_that_was_not_stored(broker: Broker, ended: str) -> None:
+    """Whatever of it was lost with a fault: that the queue was put back, or that it was deleted again."""
+    broker.catalog.create("q", QueueConfig())
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    broker.commit()
+    numbers = []
+    for _ in range(3):
+        restore(broker, queue.number)
+        broker.publish("q", 5, "a", 3, 0)
+        delivery = broker.consume("q", "c", LONG, 0)
+        assert delivery is not None
+        numbers.append(delivery.lock_number)
+        if ended == "delete":
+            broker.trash.delete("q", 600, 0)
+        exhaust(broker.load())
+    assert sorted(set(numbers)) == numbers
 
 
 @pytest.mark.parametrize("name", ["", "x" * 1000])
