@@ -13,7 +13,7 @@ from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.hot_tier import READ_BYTES
 from qrusty_trio.core.keys import COUNTERS, QUEUE_CONFIG, lock_key, prefix
-from qrusty_trio.core.model import Ordering, QueueConfig
+from qrusty_trio.core.model import WS_CONSUMER_PREFIX, NackOutcome, Ordering, QueueConfig
 from qrusty_trio.errors import (
     DiskFull,
     InvalidQueueName,
@@ -172,6 +172,60 @@ def test_a_rename_keeps_locks_and_rates(broker: Broker) -> None:
     with pytest.raises(MessageNotLocked):
         broker.ack("q", id, "c", 0)
     broker.ack("r", id, "c", 0)
+
+
+# Who holds what
+
+
+# Verifies: DLV-0004, DLV-0041
+def test_only_who_holds_a_message_nacks_or_renews_it(broker: Broker) -> None:
+    broker.publish("q", 1, "payload", 3, 0)
+    id = take(broker)
+    assert id is not None
+    for queue, message, consumer in (("q", id, "other"), ("q", "no such id", "c"), ("r", id, "c")):
+        with pytest.raises(MessageNotLocked):
+            broker.nack(queue, message, consumer, 0)
+        with pytest.raises(MessageNotLocked):
+            broker.renew(queue, message, consumer, LONG, 0)
+    assert broker.nack("q", id, "c", 0) is NackOutcome.UNLOCKED
+
+
+# Verifies: DLV-0005
+@pytest.mark.parametrize("max_retries", [0, 1])
+def test_a_delivery_that_nobody_saw_never_makes_a_dead_letter(broker: Broker, max_retries: int) -> None:
+    broker.publish("q", 1, "payload", max_retries, 0)
+    for _ in range(3):
+        delivery = broker.consume("q", "c", LONG, 0)
+        assert delivery is not None
+        assert delivery.retry_count == 1
+        broker.take_back(delivery.queue_number, delivery.lock_number, delivery.id)
+
+
+# Verifies: DLV-0012
+@pytest.mark.parametrize(
+    ("consumer", "left", "counts"),
+    [("c", False, True), (WS_CONSUMER_PREFIX + "1", False, False), (WS_CONSUMER_PREFIX + "1", True, True)],
+)
+def test_an_expired_delivery_counts_unless_it_never_left(
+    broker: Broker, consumer: str, left: bool, counts: bool
+) -> None:
+    broker.publish("q", 1, "payload", 9, 0)
+    id = take(broker, consumer=consumer)
+    assert id is not None
+    broker.has_left = lambda *asked: left and asked == (consumer, id)
+    assert broker.expire(LONG * 1000, 9) == 1
+    delivery = broker.consume("q", "c", LONG, 0)
+    assert delivery is not None
+    assert delivery.retry_count == 1 + counts
+
+
+def test_where_nobody_knows_what_has_left_every_delivery_counts(broker: Broker) -> None:
+    broker.publish("q", 1, "payload", 9, 0)
+    take(broker, consumer=WS_CONSUMER_PREFIX + "1")
+    assert broker.expire(LONG * 1000, 9) == 1
+    delivery = broker.consume("q", "c", LONG, 0)
+    assert delivery is not None
+    assert delivery.retry_count == 2
 
 
 # Wake-ups

@@ -215,6 +215,45 @@ def test_what_was_locked_twice_comes_back_once(storage: Storage, payloads: Paylo
     assert payloads_in_order(broker) == [payload]
 
 
+def test_what_was_locked_when_its_equal_was_acked_owns_the_payload(broker: Broker) -> None:
+    for _ in range(2):
+        broker.publish("q", 1, "p", 9, 0)
+    first, second = take(broker), take(broker)
+    assert first is not None
+    assert second is not None
+    exhaust(broker.catalog.update("q", None, False, 0))
+    broker.ack("q", first, "c", 0)
+    assert broker.nack("q", second, "c", 0) is NackOutcome.UNLOCKED
+    with pytest.raises(DuplicatePayload):
+        broker.publish("q", 1, "p", 9, 0)
+
+
+@pytest.mark.parametrize("payload", ["p", big("p")], ids=["small", "large"])
+def test_a_consume_during_the_search_passes_over_equals_of_what_is_locked(
+    storage: Storage, payloads: PayloadStore, payload: str
+) -> None:
+    broker = with_payloads(storage, payloads)
+    for text in (payload, payload, "last"):
+        broker.publish("q", 1, text, 9, 0)
+    update = broker.catalog.update("q", None, False, 0)
+    next(update)
+    assert payloads_in_order(broker) == [payload, "last"]
+    broker.commit()
+    check_ownership(storage)
+
+
+def test_a_nack_before_its_payload_was_looked_at_leaves_no_digest(storage: Storage) -> None:
+    broker = Broker(storage)
+    broker.publish("q", 1, "p", 9, 0)
+    id = take(broker)
+    assert id is not None
+    next(broker.catalog.update("q", None, False, 0))
+    assert broker.nack("q", id, "c", 0) is NackOutcome.UNLOCKED
+    search_to_the_end(broker)
+    broker.commit()
+    assert len(storage.scan(storage.families[Family.DEDUP], b"", b"\xff" * 21, 9)) == 1
+
+
 @pytest.mark.usefixtures("small_steps")
 @pytest.mark.parametrize("end", ["purge", "delete", "allow"])
 def test_what_ends_a_search(broker: Broker, end: str) -> None:

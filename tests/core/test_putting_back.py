@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from qrusty_trio.core import trash
+from qrusty_trio.core.ages import look_at_all
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.core.trash import Outcome
@@ -270,3 +271,106 @@ def test_a_name_that_no_queue_can_have(broker: Broker, name: str) -> None:
     with pytest.raises(InvalidQueueName):
         restore(broker, queue.number, name)
     assert broker.trash.get(queue.number) is queue
+
+
+def test_put_back_twice_after_some_have_moved(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    texts = fill(broker)
+    queue = put_aside(broker, "purged")
+    outcome = Outcome("")
+    second = broker.trash.restore(queue, None, outcome)
+    while not outcome.restored:
+        next(second)
+    assert restore(broker, queue.number).restored == MANY - 1
+    with pytest.raises(NotFound):
+        next(second)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
+
+
+# Verifies: DLV-0060
+def test_the_queue_is_purged_again_while_its_messages_are_put_back(
+    broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is put back from then on stays."""
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    texts = fill(broker)
+    queue = put_aside(broker, "purged")
+    outcome = Outcome("")
+    steps = broker.trash.restore(queue, None, outcome)
+    while outcome.restored < 2:
+        next(steps)
+    purged, again = broker.trash.purge("q", 600, 1000)
+    assert again is not None
+    exhaust(steps)
+    assert (purged, outcome) == (2, Outcome("q", MANY, 0))
+    assert broker.catalog.by_name["q"].available == MANY - 2
+    check(broker, payloads)
+    assert restore(broker, again.number).restored == 2
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
+
+
+def test_what_comes_back_may_be_the_oldest(broker: Broker) -> None:
+    broker.publish("q", 1, "old", 3, 5)
+    _, queue = broker.trash.purge("q", 600, 0)
+    assert queue is not None
+    broker.publish("q", 2, "new", 3, 9)
+    exhaust(look_at_all(broker.journal, broker.catalog))
+    restore(broker, queue.number)
+    stats = broker.catalog.stats("q")
+    assert stats is not None
+    assert (stats.oldest_ms, stats.oldest_exact) == (9, False)
+    exhaust(look_at_all(broker.journal, broker.catalog))
+    stats = broker.catalog.stats("q")
+    assert stats is not None
+    assert (stats.oldest_ms, stats.oldest_exact) == (5, True)
+
+
+def test_what_was_locked_may_be_the_oldest(broker: Broker) -> None:
+    broker.publish("q", 2, "old", 3, 5)
+    broker.publish("q", 1, "new", 3, 9)
+    assert take(broker) is not None
+    exhaust(look_at_all(broker.journal, broker.catalog))
+    _, queue = broker.trash.delete("q", 600, 0)
+    assert queue is not None
+    restore(broker, queue.number)
+    stats = broker.catalog.stats("q")
+    assert stats is not None
+    assert not stats.oldest_exact
+    exhaust(look_at_all(broker.journal, broker.catalog))
+    stats = broker.catalog.stats("q")
+    assert stats is not None
+    assert (stats.oldest_ms, stats.oldest_exact) == (5, True)
+
+
+@pytest.mark.parametrize("what", ["purged", "deleted"])
+def test_put_back_twice_at_the_same_time(broker: Broker, payloads: PayloadStore, what: str) -> None:
+    """Whoever comes second is refused, and leaves the queue alone that the first has put back."""
+    texts = fill(broker)
+    queue = put_aside(broker, what)
+    second = broker.trash.restore(queue, None, Outcome(""))
+    next(second)
+    assert restore(broker, queue.number).restored == MANY
+    with pytest.raises(NotFound):
+        next(second)
+    with pytest.raises(NotFound, match=f"id '{queue.number}'"):
+        broker.trash.get(queue.number)
+    check(broker, payloads)
+    assert payloads_in_order(broker) == texts
+
+
+def test_duplicates_allowed_since_then(broker: Broker, payloads: PayloadStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trash, "PER_STEP", 1)
+    texts = fill(broker)
+    queue = put_aside(broker, "purged")
+    exhaust(broker.catalog.update("q", None, True, 0))
+    for text in texts:
+        broker.publish("q", 1, text, 3, 0)
+    outcome = Outcome("")
+    for _ in broker.trash.restore(queue, None, outcome):
+        check(broker, payloads)
+    assert outcome == Outcome("q", MANY, 0)
+    assert payloads_in_order(broker) == texts * 2
