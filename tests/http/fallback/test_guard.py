@@ -9,12 +9,13 @@ import pytest
 import trio
 from trio.testing import MockClock, lockstep_stream_pair, memory_stream_pair, wait_all_tasks_blocked
 
-from qrusty_trio.http.byte_budget import Budget, Holding
+from qrusty_trio.http.byte_budget import SMALL_BYTES, Budget, Holding
 from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.share import ConnectionShare
 from qrusty_trio.http.header_block import HTTP2_PREFACE, SEND_SECONDS
 from qrusty_trio.http.lingering import LINGER_SECONDS
 from qrusty_trio.http.pauses import EventPause
+from qrusty_trio.http.pipe import READ_BYTES
 from tests.http.web import context_for, make_engine
 from tests.http.ws_raw import upgrade
 
@@ -111,6 +112,23 @@ async def test_the_end_of_a_peer_is_waited_for_where_something_of_it_may_be_unre
         begun = trio.current_time()
         await guard.aclose()
         assert trio.current_time() - begun == (LINGER_SECONDS if lingers else 0)
+
+
+# Verifies: API-0040
+@pytest.mark.parametrize("short", ["received", "unsent", "neither"])
+async def test_reads_are_small_while_there_is_no_room(short: str) -> None:
+    context = context_for(make_engine(), False)
+    others = {"received": Holding(context.received), "unsent": Holding(context.unsent)}
+    for name, other in others.items():
+        other.set(other.budget.limit if name == short else other.budget.limit - 1)
+    ours, theirs = memory_stream_pair()
+    guard = GuardedStream(ours, b"", context, ConnectionShare(context.received, context.unsent))
+    head = b"POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+    await theirs.send_all(head + b"x" * 2 * READ_BYTES)
+    read = len(await guard.receive_some()) + guard.filter.waiting
+    assert read == (READ_BYTES if short == "neither" else SMALL_BYTES)
+    for other in others.values():
+        other.set(0)
 
 
 WHOLE = b"POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: 2\r\n\r\n{}"
