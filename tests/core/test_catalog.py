@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from qrusty_trio.core import catalog as catalog_module
 from qrusty_trio.core import hot_tier as hot_tier_module
+from qrusty_trio.core import queue as queue_module
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.catalog import QUEUES_PER_STEP
 from qrusty_trio.core.hot_tier import TierLimits
 from qrusty_trio.core.model import QueueConfig
-from qrusty_trio.errors import QueueNotFound
+from qrusty_trio.errors import QueueNotFound, QueueProtected
+from qrusty_trio.storage.base import Family
 from qrusty_trio.storage.memory import MemoryStorage
 from tests.core.brokers import exhaust, take
 
@@ -131,3 +135,62 @@ def test_no_name_is_unknown_before_all_queues_are_loaded(broker: Broker) -> None
         assert take(broker, "other") is None
     with pytest.raises(QueueNotFound, match="'other' does not exist"):
         take(broker, "other")
+
+
+def test_an_unknown_name_is_refused_where_there_was_nothing_to_load(broker: Broker) -> None:
+    broker.catalog.refuses_unknown = True
+    with pytest.raises(QueueNotFound):
+        take(broker, "unknown")
+
+
+def test_a_protected_queue_keeps_what_it_has(broker: Broker) -> None:
+    catalog = broker.catalog
+    catalog.create("q", QueueConfig(dead_letter_max=5, protected=True))
+    broker.publish("q", 1, "payload", 3, 0)
+    refused: list[Callable[[], object]] = [
+        lambda: catalog.purge("q"),
+        lambda: catalog.delete("q"),
+        lambda: exhaust(catalog.update("q", "r", None, 0)),
+        lambda: exhaust(catalog.update("q", "r", None, 0, None, True)),
+        lambda: exhaust(catalog.update("q", None, None, 0, {"dead_letter_max": 4})),
+        lambda: exhaust(catalog.update("q", None, None, 0, {"dead_letter_ttl_seconds": 9})),
+    ]
+    for each in refused:
+        with pytest.raises(QueueProtected):
+            each()
+    for most in (5, 6):
+        exhaust(catalog.update("q", None, None, 0, {"dead_letter_max": most}))
+        assert catalog.by_name["q"].config == QueueConfig(dead_letter_max=most, protected=True)
+    exhaust(catalog.update("q", "r", None, 0, {"dead_letter_max": 4}, False))
+    assert catalog.by_name["r"].config == QueueConfig(dead_letter_max=4)
+    assert catalog.delete("r") == 1
+
+
+def test_what_idle_queues_free_takes_no_message(broker: Broker) -> None:
+    id = broker.publish("q", 1, "payload", 3, 0)
+    exhaust(broker.catalog.drop_idle())
+    assert take(broker) == id
+
+
+def test_nothing_is_left_of_a_queue_that_is_deleted(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue_module, "TRIM_EVERY", 1)
+    storage = broker.journal.storage
+
+    def keys() -> set[bytes]:
+        broker.commit()
+        return {key for key, _ in storage.scan(storage.families[Family.META], b"", b"\xff" * 9, 99)}
+
+    broker.catalog.create("first", QueueConfig())
+    before = keys()
+    for max_retries in (9, 1):
+        id = broker.publish("q", 1, "payload", max_retries, 0)
+        assert take(broker) == id
+        if max_retries == 9:
+            broker.ack("q", id, "c", 0)
+        else:
+            broker.nack("q", id, "c", 0)
+    queue = broker.catalog.by_name["q"]
+    queue.exhume(broker.journal)
+    assert len(keys() - before) == 4
+    broker.catalog.delete("q")
+    assert keys() == before

@@ -11,7 +11,14 @@ from qrusty_trio.core.ages import look_at_all
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.model import QueueConfig
 from qrusty_trio.core.trash import Outcome
-from qrusty_trio.errors import DuplicatePayload, InvalidQueueName, LimitReached, NotFound, QueueProtected
+from qrusty_trio.errors import (
+    DuplicatePayload,
+    InvalidQueueName,
+    LimitReached,
+    NotFound,
+    QueueProtected,
+    UndoNotPossible,
+)
 from qrusty_trio.storage.payloads import PayloadStore
 from tests.core.brokers import (
     LONG,
@@ -244,21 +251,21 @@ def test_a_payload_that_is_lost_after_it_was_locked_leaves_no_duplicate(
     check(broker, payloads)
 
 
-@pytest.mark.parametrize("ended", ["restore", "delete"])
-def test_no_lock_has_the_number_of_one_that_was_not_stored(broker: Broker, ended: str) -> None:
+@pytest.mark.parametrize("ended", [["restore"], ["delete"], ["restore", "delete"]])
+def test_no_lock_has_the_number_of_one_that_was_not_stored(broker: Broker, ended: list[str]) -> None:
     """Whatever of it was lost with a fault: that the queue was put back, or that it was deleted again."""
     broker.catalog.create("q", QueueConfig())
     _, queue = broker.trash.delete("q", 600, 0)
     assert queue is not None
     broker.commit()
     numbers = []
-    for _ in range(3):
+    for number in range(4):
         restore(broker, queue.number)
         broker.publish("q", 5, "a", 3, 0)
         delivery = broker.consume("q", "c", LONG, 0)
         assert delivery is not None
         numbers.append(delivery.lock_number)
-        if ended == "delete":
+        if ended[number % len(ended)] == "delete":
             broker.trash.delete("q", 600, 0)
         exhaust(broker.load())
     assert sorted(set(numbers)) == numbers
@@ -374,3 +381,14 @@ def test_duplicates_allowed_since_then(broker: Broker, payloads: PayloadStore, m
         check(broker, payloads)
     assert outcome == Outcome("q", MANY, 0)
     assert payloads_in_order(broker) == texts * 2
+
+
+def test_after_a_restart_it_is_known_where_messages_go_back_to(broker: Broker, payloads: PayloadStore) -> None:
+    fill(broker)
+    purged = put_aside(broker, "purged").number
+    _, deleted = broker.trash.delete("q", 600, 0)
+    assert deleted is not None
+    broker.commit()
+    broker = restarted(broker, payloads)
+    with pytest.raises(UndoNotPossible, match=f"put that back first, with id {deleted.number}"):
+        restore(broker, purged)
