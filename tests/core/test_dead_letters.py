@@ -486,3 +486,11 @@ def test_a_wrong_count_is_mended(broker: Broker, caplog: pytest.LogCaptureFixtur
     assert retained(broker, NOW) == 1
     assert queue.dead == 0
     assert "counted 6 dead letters, but the store holds none" in caplog.text
+
+
+def test_a_shorter_time_holds_at_once(broker: Broker) -> None:
+    broker.catalog.create("q", QueueConfig(dead_letter_ttl_seconds=1000))
+    bury(broker, now=NOW)
+    assert retained(broker, NOW + 5_000) == 0
+    exhaust(broker.catalog.update("q", None, None, NOW, {"dead_letter_ttl_seconds": 5}))
+    assert retained(broker, NOW + 5_000) == 1
