@@ -69,3 +69,14 @@ def test_messages_that_have_just_come_are_not_stalled() -> None:
 
 def test_a_queue_whose_messages_are_being_worked_on_is_not_stalled() -> None:
     assert forecast(samples(lambda _: 5, locked=1), 5).trend is Trend.STEADY
+    was_locked = samples(lambda _: 5, locked=1, count=1)
+    assert forecast([*was_locked, *samples(lambda _: 5)[1:]], 5).trend is Trend.STEADY
+
+
+def test_two_samples_are_enough() -> None:
+    assert forecast(samples(lambda second: 100 - 20 * second, ack=20, count=2), 80) == Forecast(Trend.DRAINING, 4.0)
+
+
+def test_samples_of_the_same_moment_are_no_fault() -> None:
+    points = samples(lambda _: 5, ack=1, count=1) * 2
+    assert forecast(points, 5).trend is Trend.STEADY
