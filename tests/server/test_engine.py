@@ -13,7 +13,7 @@ from qrusty_trio.api.call import WAITING, Call, Reply, Wait
 from qrusty_trio.api.messages import LARGE_BYTES
 from qrusty_trio.config import Fsync
 from qrusty_trio.core.model import NEVER
-from qrusty_trio.errors import DiskFull
+from qrusty_trio.errors import DiskFull, StorageFault
 from qrusty_trio.server.bursts import REPLY_BYTES, REQUEST_WEIGHT
 from qrusty_trio.server.committer import SYNC_SECONDS
 from qrusty_trio.storage.memory import MemoryStorage
@@ -367,6 +367,36 @@ async def test_a_failed_sync_fails_everyone_who_waits(store: WatchedStorage) -> 
         assert set(answered) <= set(found)
         assert len(set(found)) == len(found)
         assert (await run(engine, publish("after")))[0]["id"]
+
+
+# Verifies: SYS-0009
+async def test_a_call_that_fails_before_it_changes_anything_fails_alone(
+    store: WatchedStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, publish("p"))
+
+        def broken(*_: object) -> None:
+            raise RuntimeError("broken")
+
+        monkeypatch.setattr(engine.broker, "ack", broken)
+        replies = await engine.run([ack("a message"), consume()])
+        assert replies[0].status == 503
+        assert json.loads(replies[0].body)["code"] == "storage_error"
+        assert payloads(replies[1:]) == ["p"]
+        assert engine.fault is None
+
+
+# Verifies: PER-0042
+async def test_while_the_store_is_at_fault_nothing_is_written(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        store.reopen_fault = DiskFull("No space left on the device.")
+        fault = StorageFault("Input/output error")
+        engine.fail(fault)
+        writes = store.writes
+        with pytest.raises(StorageFault, match="Input/output error"):
+            engine.write()
+        assert store.writes == writes
 
 
 async def test_a_failed_write_fails_its_burst_only(store: WatchedStorage) -> None:
