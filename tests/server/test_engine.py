@@ -463,6 +463,38 @@ async def test_locks_end_when_they_should(autojump_clock: trio.testing.MockClock
         assert (got["payload"], got["retry_count"]) == ("long", 2)
 
 
+# Verifies: SCH-0018
+async def test_a_lock_that_ends_in_this_millisecond_holds_to_its_end(autojump_clock: trio.testing.MockClock) -> None:
+    async with engine_on(MemoryStorage()) as engine:
+        await run(engine, publish("first"), publish("second"))
+        await run(engine, consume(seconds=1))
+        end = engine.broker.locks.wake_at
+        await trio.sleep(0.001)
+        await run(engine, consume(seconds=1))
+        await trio.sleep(engine.clock.seconds_until(end + 1) + 0.0001)
+        assert engine.clock.now_ms() == end + 1
+        got, nothing = await run(engine, consume(), consume())
+        assert (got["payload"], nothing) == ("first", None)
+
+
+# Verifies: PER-0009
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_a_lock_made_while_the_clock_was_wrong_ends_in_time_after_a_restart(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, hours: int
+) -> None:
+    store = MemoryStorage()
+    real = time.time
+    with monkeypatch.context() as wrong:
+        wrong.setattr(time, "time", lambda: real() + hours * 3600)
+        async with engine_on(store) as engine:
+            await run(engine, publish("x"), consume(seconds=30))
+    async with engine_on(store) as engine:
+        await trio.sleep(20)
+        assert await run(engine, consume()) == [None]
+        await trio.sleep(11)
+        assert (await run(engine, consume()))[0]["payload"] == "x"
+
+
 # Verifies: SCH-0017
 async def test_the_reaper_wakes_nobody_without_need(autojump_clock: trio.testing.MockClock) -> None:
     """Messages come back although no request comes to look for them."""

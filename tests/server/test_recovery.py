@@ -291,6 +291,8 @@ async def test_whatever_keeps_the_store_away_it_is_tried_again_and_told_seldom(
             await engine.run([publish("lost")])
             await trio.sleep(0.1)
             assert engine.fault is not None
+            assert (str(engine.fault) == "down") == (type(error) is StorageFault), "the newest reason is told"
+            assert str(engine.fault) != "No space left on the device."
             store.reopen_fault = None
             await until_back(engine)
             assert (await engine.run([publish("kept")]))[0].status == 200

@@ -18,7 +18,7 @@ from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.engines import STEP_SECONDS, call, engine_on, publish, response, run, until_back
 from tests.server.room import Room, large, room, segment
 from tests.server.test_broken_payloads import check
-from tests.server.test_kernel_sync import failing_with, opened
+from tests.server.test_kernel_sync import failing_with, open_descriptors, opened
 
 GONE_ON = "syncs go on in a thread"
 
@@ -75,13 +75,22 @@ def payloads(found: Any) -> set[str]:
     return {message["payload"] for message in found["messages"]}
 
 
+def eventfds() -> int:
+    """How many descriptors of the kind by which the kernel tells of its syncs are open."""
+    links = [Path("/proc/self/fd", each) for each in open_descriptors()]
+    return sum("eventfd" in str(link.readlink()) for link in links if link.is_symlink())
+
+
 # Verifies: PER-0064
 async def test_the_kernel_syncs_all_but_the_first(ways: Ways) -> None:
+    before = eventfds()
     async with engine_on(ways.storage) as engine:
         for number in range(20):
             await run(engine, publish(f"{number}"))
         assert (ways.kernel, ways.thread) == (20, 1)  # and one of the kernel's to see whether it can
         assert engine.committer.syncs == 20
+        assert eventfds() > before
+    assert eventfds() == before
 
 
 # Verifies: PER-0002, PER-0064
