@@ -385,6 +385,17 @@ async def test_a_call_that_fails_before_it_changes_anything_fails_alone(
 
 
 # Verifies: PER-0042
+async def test_a_write_that_fails_is_a_fault_and_says_so(store: WatchedStorage) -> None:
+    async with engine_on(store) as engine:
+        await run(engine, publish("x"))
+        store.reopen_fault = store.write_fault = DiskFull("No space left on the device.")
+        engine.change(lambda broker, now: broker.publish("q", 0, "y", 3, now), sync=True)
+        with pytest.raises(DiskFull):
+            engine.write()
+        assert type(engine.fault) is DiskFull
+
+
+# Verifies: PER-0042
 async def test_while_the_store_is_at_fault_nothing_is_written(store: WatchedStorage) -> None:
     async with engine_on(store) as engine:
         store.reopen_fault = DiskFull("No space left on the device.")

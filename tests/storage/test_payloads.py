@@ -188,7 +188,9 @@ def test_segments_rotate_before_they_pass_the_limit(tmp_path: Path) -> None:
     refs = [store.append(bytes([number]) * 100) for number in range(7)]
     assert [ref.segment for ref in refs] == [1, 1, 1, 2, 2, 2, 3]
     assert store.append(b"x" * 5000).segment == 4
+    store.sync()
     assert store.append(b"x").segment == 5
+    assert len(open_files(tmp_path)) == 1, "those that are full and synced are closed"
     store.close()
 
 
@@ -213,6 +215,9 @@ def test_the_highest_number_outlives_its_file_and_records_that_name_a_lost_one(t
     store = open_store(tmp_path)
     assert store.check({9: 30, 4: 25}) == {9: "missing segment"}
     assert store.append(b"x").segment == 10
+    store.retire()
+    assert store.check({}, 20) == {}
+    assert store.append(b"x").segment == 21
     store.close()
 
 
