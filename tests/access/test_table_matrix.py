@@ -15,6 +15,7 @@ from qrusty_trio.access.grants import Grant
 from qrusty_trio.access.limits import Limit
 from qrusty_trio.access.needs import Named, Needs
 from qrusty_trio.api.call import Operation
+from qrusty_trio.api.messages import LARGE_BYTES
 from qrusty_trio.api.operations import OPERATIONS
 from qrusty_trio.storage.memory import MemoryStorage
 from tests.access.asking import FOREIGN, OWN, allowed, principal, request_of
@@ -128,6 +129,17 @@ def test_long_lists_that_show_little_still_let_others_run() -> None:
         assert b"hidden" not in table.run("GET", path).body
         assert table.steps >= 2, path
     assert table.get("/queues") == ["zz"]
+
+
+# Verifies: API-0137
+@pytest.mark.parametrize("size", [1, 2 * LARGE_BYTES])
+def test_a_publish_of_any_size_needs_its_grant(size: int) -> None:
+    table = world(["publish:team.*"])
+    before = told(table)
+    message = {"priority": 1, "payload": "x" * size}
+    assert table.post("/publish", {"queue": FOREIGN, **message}).status == 403
+    assert told(table) == before
+    assert table.post("/publish", {"queue": OWN, **message}).status == 200
 
 
 # Verifies: API-0137

@@ -219,6 +219,10 @@ def test_filters_of_the_query(table: Table) -> None:
     assert ids_of(table, "older_than_secs=11") == []
     assert ids_of(table, "text=100%25+%C3%BC") == [nacked]
     assert ids_of(table, "text=b") == [nacked, expired]  # one in its error
+    table.now += 999
+    assert ids_of(table, "older_than_secs=11") == []
+    table.now += 1
+    assert ids_of(table, "older_than_secs=11") == [nacked]
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,13 @@ MALFORMED = [
 def test_what_is_not_json(body: bytes) -> None:
     with pytest.raises(MalformedJson, match="the body is not JSON"):
         schema.publish_body(body)
-    for function in (schema.consume_body, schema.settle_body, schema.settle_batch_body):
+    for function in (
+        schema.consume_body,
+        schema.settle_body,
+        schema.settle_batch_body,
+        schema.nack_body,
+        schema.nack_batch_body,
+    ):
         with pytest.raises((MalformedJson, WrongShape)):
             function(body)
 

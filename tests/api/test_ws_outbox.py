@@ -12,7 +12,7 @@ import pytest
 from qrusty_trio.api import ws_outbox
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_frames import END_OF_BATCH
-from qrusty_trio.api.ws_outbox import DELIVERY, HandedOut, Outbox
+from qrusty_trio.api.ws_outbox import DELIVERY, FULL_BYTES, HandedOut, Outbox
 from qrusty_trio.core.unsynced import Unsynced
 
 TAKE_BYTES = 100
@@ -196,3 +196,13 @@ def test_each_change_that_leaves_the_budget_short_is_told() -> None:
     for octets in (99, 1, 50, -50, -1, 1):
         budget.change(octets)
     assert told == [100, 150, 100, 100]
+
+
+# Verifies: WS-0018
+def test_what_is_being_sent_takes_room() -> None:
+    outbox = Outbox(lambda: None)
+    outbox.put(b"x" * FULL_BYTES)
+    assert outbox.take()
+    assert (outbox.size, outbox.room(), outbox.full()) == (FULL_BYTES, False, True)
+    outbox.sent()
+    assert (outbox.size, outbox.room(), outbox.full()) == (0, True, False)

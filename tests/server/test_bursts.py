@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from qrusty_trio.access.limits import Limit
 from qrusty_trio.access.needs import OPEN
 from qrusty_trio.api.call import Call, Operation, Reply, Services
 from qrusty_trio.api.gate import Gate
@@ -18,7 +19,8 @@ from qrusty_trio.core.timings import Timings
 from qrusty_trio.errors import BadRequest, StorageFault
 from qrusty_trio.server import bursts
 from qrusty_trio.storage.memory import MemoryStorage
-from tests.server.engines import Memory
+from tests.access.asking import principal
+from tests.server.engines import Memory, call
 
 FAULT = StorageFault("down")
 
@@ -54,6 +56,20 @@ def broken() -> Any:
 
 def refused() -> Any:
     raise BadRequest("no")
+
+
+# Verifies: API-0138
+def test_what_a_burst_hands_out_counts_against_the_limit_of_its_token(services: Services) -> None:
+    services.guarded = True
+    worker = principal("consume:*", limit=Limit(None, 3))
+    for _ in range(6):
+        services.broker.publish("q", 1, "p", 3, 0)
+    calls = [call("POST", "/consume/q", consumer_id="c", timeout_seconds=30) for _ in range(5)]
+    for each in calls:
+        each.principal = worker
+    replies: list[Reply] = []
+    bursts.run_calls(services, calls, replies, 0)
+    assert [reply.status for reply in replies] == [200, 200, 200, 429, 429]
 
 
 # Verifies: PER-0043
