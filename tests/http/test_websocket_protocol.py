@@ -79,6 +79,26 @@ async def test_one_byte_at_a_time(fast_path: bool) -> None:
         assert (await peer.read()).opcode in (TEXT, PONG)
 
 
+# Verifies: WS-0030
+@both_paths
+@pytest.mark.parametrize("together", [True, False])
+@pytest.mark.parametrize("requests", [1, 3])
+async def test_a_handshake_behind_other_requests(fast_path: bool, requests: int, together: bool) -> None:
+    health = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
+    handshake = health * requests + upgrade() + (frame(TEXT, ASK) if together else b"")
+    async with running(fast_path) as server, raw(server.port, handshake) as peer:
+        for _ in range(requests):
+            head = (await peer.head()).lower()
+            assert head.startswith(b"http/1.1 200 ")
+            await peer.body(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+        assert (await peer.head()).startswith(b"HTTP/1.1 101 ")
+        if not together:
+            await peer.send(frame(TEXT, ASK))
+        assert (await peer.read()).json() == RESPONSE
+        await peer.send(frame(TEXT, ASK))
+        assert (await peer.read()).json() == RESPONSE
+
+
 # Verifies: WS-0026
 @pytest.mark.parametrize("count", [1, 128, FRAMES_PER_STEP, FRAMES_PER_STEP + 1, 700])
 async def test_many_small_frames_are_given_in_bursts(count: int) -> None:

@@ -208,7 +208,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     def _sent(self, data: bytes) -> None:
         self.progress.sent(data, trio.current_time())
-        if self._handshake is not None:
+        # The responses to requests before the handshake come first. Frames may come after it before this reads on.
+        if self._handshake is not None and not self.requests and data.startswith(b"HTTP/1.1 "):
             if not data.startswith(b"HTTP/1.1 101"):
                 self.filter.end()  # The handshake was refused: nobody reads what follows it.
             self._handshake.set()

@@ -42,7 +42,7 @@ class PeerProgress:
         self._moved = 0
         """Bytes received and sent so far, without those of the last send."""
         self._upgrading = False
-        """An upgrade to h2c was passed on. Frames begin after the first response."""
+        """An upgrade to h2c was passed on. Frames begin after the response to it."""
 
     # Received
 
@@ -83,11 +83,12 @@ class PeerProgress:
         self._got_on = now
         if self.http2 is not None:
             self.http2.sent(data, now)
-        elif self._upgrading:
-            # The upgrade to h2c is answered: HTTP/1.1 up to the empty line, then HTTP/2.
+        elif self._upgrading and data.startswith(b"HTTP/1.1 101"):
+            # The upgrade to h2c is answered: HTTP/1.1 up to the empty line, then HTTP/2. The responses to requests
+            # before it came first.
             self._upgrading = False
             end = data.find(b"\r\n\r\n") + 4
-            if data.startswith(b"HTTP/1.1 101") and end >= 4:
+            if end >= 4:
                 self.watch_http2(now).sent(data[end:], now)
 
     # HTTP/2

@@ -129,19 +129,18 @@ def test_hypercorn_that_neither_reads_nor_sends(last: str) -> None:
 
 
 # Verifies: API-0046
+@pytest.mark.parametrize("before", [[], [b"HTTP/1.1 200 OK\r\n\r\n", b"", b"the body of the request before"]])
 @pytest.mark.parametrize(
-    ("answer", "is_http2"),
-    [
-        (b"HTTP/1.1 101 \r\nupgrade: h2c\r\n\r\n", True),
-        (b"HTTP/1.1 200 OK\r\n\r\n", False),
-        (b"HTTP/1.1 101 \r\n", False),
-    ],
+    ("answer", "is_http2"), [(b"HTTP/1.1 101 \r\nupgrade: h2c\r\n\r\n", True), (b"HTTP/1.1 101 \r\n", False)]
 )
-def test_http_2_by_an_upgrade_begins_behind_its_answer(answer: bytes, is_http2: bool) -> None:
+def test_http_2_by_an_upgrade_begins_behind_its_answer(before: list[bytes], answer: bytes, is_http2: bool) -> None:
     progress, ended = progress_of()
     progress.sent(answer, 100.0)
     assert not speaks_http2(progress), "there was no upgrade"
     progress.upgrade_to_h2c()
+    for other in before:
+        progress.sent(other, 100.0)
+        assert not speaks_http2(progress), "that was the answer to another request"
     progress.sent(answer + frame(HEADERS, b"x", END_HEADERS, 3)[:4], 100.0)
     assert speaks_http2(progress) is is_http2
     progress.sent(frame(HEADERS, b"x", END_HEADERS, 3)[4:], 101.0)
