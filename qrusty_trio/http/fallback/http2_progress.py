@@ -84,6 +84,11 @@ class Http2Progress:
         self.on_end: Callable[[int, bool], None] = lambda stream, whole: None
         """Called with each stream that ends, and whether its response was sent whole."""
 
+    def upgraded(self, now: float) -> None:
+        """The connection began with a request of HTTP/1.1, which is answered on stream 1 (RFC 7540, 3.2)."""
+        self._streams[1] = stream = _Stream(now)
+        stream.asked = True
+
     def unfinished(self, stream: int) -> bool:
         """Whether the stream's response is incomplete and the stream was not reset."""
         return stream in self._streams

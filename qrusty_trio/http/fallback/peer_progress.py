@@ -89,7 +89,9 @@ class PeerProgress:
             self._upgrading = False
             end = data.find(b"\r\n\r\n") + 4
             if end >= 4:
-                self.watch_http2(now).sent(data[end:], now)
+                http2 = self.watch_http2(now)
+                http2.upgraded(now)
+                http2.sent(data[end:], now)
 
     # HTTP/2
 

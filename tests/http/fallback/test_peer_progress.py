@@ -150,3 +150,26 @@ def test_http_2_by_an_upgrade_begins_behind_its_answer(before: list[bytes], answ
         assert ended.streams == [(3, True)]
     progress.sent(b"HTTP/1.1 101 \r\nupgrade: websocket\r\n\r\n", 104.0)
     assert speaks_http2(progress) is is_http2
+
+
+# Verifies: API-0047
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_the_request_that_asked_for_the_upgrade_is_in_hand_until_it_is_answered(goes_on: bool) -> None:
+    progress, ended = progress_of()
+    progress.upgrade_to_h2c()
+    progress.sent(b"HTTP/1.1 101 \r\n\r\n" + frame(HEADERS, b"x", END_HEADERS, 1), 100.0)
+    assert progress.http2 is not None
+    assert progress.http2.unfinished(1)
+    now = 100.0
+    while now < 100 + 2 * max(IDLE_SECONDS, SEND_SECONDS):
+        now += SEND_SECONDS - 1
+        assert progress.stalled(now, 0, True) is None, "it takes the response bit by bit"
+        if not goes_on:
+            assert progress.stalled(now + 1, 0, True) is not None
+            return
+        progress.sent(frame(0, b"x", 0, 1), now)
+    assert ended.streams == []
+    progress.sent(frame(0, b"", END_STREAM, 1), now)
+    assert ended.streams == [(1, True)]
+    assert progress.stalled(now + IDLE_SECONDS - 1, 0, True) is None
+    assert progress.stalled(now + IDLE_SECONDS, 0, True) is not None
