@@ -49,7 +49,7 @@ class LogReader:
         lost = position - len(records) - self._position
         self._position = position
         frames = [ws_frames.log(*record) for record in records]
-        if lost and frames:
+        if lost:
             what = counted(lost, "log record was", "log records were")
             sentence = f"{what} lost: this connection reads too slowly"
             frames.insert(0, ws_frames.log(records[0][0], "warn", sentence))

@@ -151,6 +151,9 @@ def test_long_batches_go_in_pieces(world: World, peer: Peer) -> None:
         [json.dumps({"type": "batch-ack", "queue": "jobs", "ids": ids}), json.dumps(publish())]
     )
     assert burst.weight == 502
+    messages = [{"priority": 1, "payload": "p"}] * 5
+    batch = json.dumps({"type": "batch-publish", "queue": "jobs", "messages": messages})
+    assert peer.session.receive([batch]).weight == 6
     steps = 1
     while peer.session.run(burst, world.broker, world.now, 128):
         steps += 1
