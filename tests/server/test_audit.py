@@ -12,6 +12,7 @@ import trio
 
 from qrusty_trio.api.call import Call
 from qrusty_trio.api.operations import OPERATIONS, resolve
+from qrusty_trio.config import Fsync
 from qrusty_trio.core import dead_letter_moves, trash
 from qrusty_trio.core.broker import Broker
 from qrusty_trio.core.journal import Journal
@@ -129,6 +130,22 @@ async def test_a_client_that_leaves_in_the_middle_is_recorded(tmp_path: Path) ->
     assert (last["operation"], last["outcome"], last["who"]) == ("purge_all", "interrupted", "-")
     assert last["so_far"]["purged_messages"] == 0
     assert 0 < last["so_far"]["purged_queues"] < 100
+
+
+# Verifies: API-0165
+async def test_a_client_that_leaves_before_its_response_is_recorded(tmp_path: Path) -> None:
+    """What it changed stands."""
+    path = tmp_path / "audit"
+    async with running(settings_for(tmp_path / "data", audit_file=path, fsync=Fsync.ALWAYS)) as server:
+        await until_ready(server)
+        create = next(each for each in OPERATIONS if each.name == "create_queue")
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await server.engine.run([Call(create, body=b'{"name":"q","config":{"ordering":"Fifo"}}')])
+        assert scope.cancelled_caught
+        assert server.engine.broker.catalog.names() == ["q"]
+    last = lines(path)[-1]
+    assert (last["operation"], last["queue"], last["outcome"]) == ("create_queue", "q", "done")
 
 
 TAKEN_AWAY = {
