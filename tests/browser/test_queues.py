@@ -116,6 +116,23 @@ def test_search_and_sort_are_in_the_address(page: Page, server: Served, open_pag
     assert names(again) == ["mail.out", "mail.in"]
 
 
+def test_the_search_box_shows_what_the_address_says(page: Page, server: Served) -> None:
+    for name in ("mail", "jobs"):
+        server.create(name)
+    see(page, "#/queues?search=mail")
+    box = page.get_by_label("Search queues")
+    expect(box).to_have_value("mail")
+    see(page, "#/queues?search=jobs")
+    expect(box).to_have_value("jobs")
+    box.fill("job")
+    expect(page).to_have_url(re.compile("search=job$"))
+    page.go_back()
+    expect(box).to_have_value("mail")
+    expect(page.locator("tbody th.name")).to_have_text(["mail"])
+    page.go_forward()
+    expect(box).to_have_value("job")
+
+
 def test_thousands_of_queues_need_no_more_rows_than_the_screen(page: Page, server: Served) -> None:
     for number in range(MANY):
         server.create(f"tenant.{number:05}")

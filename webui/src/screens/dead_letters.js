@@ -6,7 +6,7 @@
  * never as the list of what the page shows.
  */
 
-import { useState } from "../../vendor/hooks.js";
+import { useEffect, useState } from "../../vendor/hooks.js";
 import { requests } from "../api.js";
 import { CopyCurl } from "../components/copy.js";
 import { LettersBulk } from "../components/letters_bulk.js";
@@ -106,6 +106,7 @@ export function DeadLetters({ row, params, refresh }) {
 /** @param {{ value: string }} props */
 function TextFilter({ value }) {
   const [text, setText] = useState(value);
+  useEffect(() => setText(value), [value]);
   return html`
     <form
       class="search"

@@ -167,6 +167,10 @@ function Search({ value }) {
   const [text, setText] = useState(value);
   const timer = useRef(0);
   useEffect(() => () => clearTimeout(timer.current), []);
+  // The address may change by other means than typing, such as a step back.
+  useEffect(() => {
+    if (!timer.current) setText(value);
+  }, [value]);
   return html`
     <label class="search">
       <${Icon} name="search" />
@@ -180,7 +184,10 @@ function Search({ value }) {
           const typed = event.target.value;
           setText(typed);
           clearTimeout(timer.current);
-          timer.current = setTimeout(() => setParams({ search: typed }), SEARCH_MS);
+          timer.current = setTimeout(() => {
+            timer.current = 0;
+            setParams({ search: typed });
+          }, SEARCH_MS);
         }}
       />
     </label>
