@@ -70,6 +70,22 @@ async def test_what_is_not_served_yet_counts(rest: bytes, held: int) -> None:
 
 
 # Verifies: WS-0021
+async def test_what_waits_for_its_turn_counts() -> None:
+    budget, held = Budget(), list[int]()
+
+    class Waiting(Turns):
+        async def arrive(self) -> None:
+            held.append(budget.held)
+
+    ours, peer = memory_stream_pair()
+    transport = FastWebSocketTransport(ours, ServerProtocol(state=OPEN), budget, Waiting())
+    for sent in (frame(TEXT, b"x" * 500, fin=False), frame(CONT, b"x" * 100)):
+        await peer.send_all(sent)
+        await transport.receive()
+    assert held == [508, 500 + 106]
+
+
+# Verifies: WS-0021
 async def test_many_frames_that_wait_count_as_what_they_take() -> None:
     budget = Budget()
     transport, _ = pair(budget)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import struct
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, suppress
 from functools import partial
@@ -243,13 +245,12 @@ async def test_who_leaves_while_many_arrive_keeps_nobody_waiting(
 
 
 # Verifies: API-0202
-@pytest.mark.parametrize("ends", [False, True], ids=["send", "end"])
+@pytest.mark.parametrize("does", ["send", "end", "break"])
 @pytest.mark.parametrize("fast", [True, False], ids=["fast path", "fallback"])
-async def test_many_websockets_that_send_or_end_at_once(
-    fast: bool, ends: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_websockets_that_send_or_end_at_once(fast: bool, does: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What arrived in the same pass is taken in several."""
     counted = PerPass()
+    ends = does != "send"
     owner: Any = FastWebSocketTransport if fast else GuardedStream
     name = "receive" if fast else "receive_some"
     receive = getattr(owner, name)
@@ -275,6 +276,8 @@ async def test_many_websockets_that_send_or_end_at_once(
             assert isinstance(peer.stream, trio.SocketStream)
             # Without a checkpoint, so that all of them are there in the same pass of the server.
             if ends:
+                if does == "break":
+                    peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
                 peer.stream.socket.close()
             else:
                 os.write(peer.stream.socket.fileno(), frame(TEXT, b"[]"))

@@ -112,6 +112,18 @@ async def test_who_is_cut_off_is_told_and_what_it_held_does_not_count(engine: En
     assert again.retry_count == 1
 
 
+# Verifies: WS-0021
+async def test_progress_grows_with_each_burst_and_with_each_piece_that_is_taken(engine: Engine) -> None:
+    services = services_of(engine)
+    async with served(engine, services) as peer:
+        (connection,) = services.connections
+        before = connection.progress
+        await peer.send(request(type="unsubscribe", queue="jobs"))
+        await peer.read()
+        await wait_all_tasks_blocked()
+        assert connection.progress >= before + 2
+
+
 # Verifies: WS-0050
 async def test_a_token_that_does_not_come_in_time(engine: Engine, tmp_path: Path, autojump_clock: MockClock) -> None:
     book = TokenBook(tmp_path / "tokens")
@@ -184,6 +196,7 @@ async def test_what_the_library_refuses(engine: Engine, handshake: bytes, code: 
         assert refusal["code"] == code
         assert refusal["error"] == refusal["error"].strip() != ""
         assert await peer.stream.receive_some() == b""
+        await peer.send(b"x")  # It is still read, or closing might discard the response.
     assert not log.used, "there was no WebSocket"
 
 

@@ -135,6 +135,7 @@ class GuardedStream(trio.abc.HalfCloseableStream):
                 return self._pass(self.filter.refuse(error))
             except ConnectionLost as error:
                 self.end.broken = True
+                await self.turns.change()
                 raise trio.BrokenResourceError from error
 
     def _pass(self, passed: Passed) -> bytes:
