@@ -15,13 +15,14 @@ from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
 from qrusty_trio.api.ws_budget import Budget
+from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.http import frame_reader
 from qrusty_trio.http.fast_websocket import FastWebSocketTransport
 from qrusty_trio.http.pipe import ConnectionLost
-from qrusty_trio.http.text_frames import take_texts
+from qrusty_trio.http.text_frames import frame_size, take_texts
 from qrusty_trio.http.turns import Turns
 from qrusty_trio.http.websocket_transport import Finished
-from tests.http.ws_raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, masked
+from tests.http.ws_raw import BINARY, CLOSE, CONT, PING, PONG, TEXT, frame, head, masked
 
 NOT_UTF8 = b"\xc3("
 MASK = b"\x01\x02\x03\x04"
@@ -42,6 +43,31 @@ def test_a_text_is_taken_whole_or_not_at_all(length: int) -> None:
     texts: list[str | bytes] = []
     assert take_texts(data + data + data[:3], 0, texts, 9) == 2 * len(data)
     assert texts == ["x" * length] * 2
+
+
+def test_so_many_texts_are_added_to_those_that_are_there() -> None:
+    texts: list[str | bytes] = ["a", b"b"]
+    one = frame(TEXT, b"x")
+    assert take_texts(one * 4, len(one), texts, 2) == 3 * len(one)
+    assert texts == ["a", b"b", "x", "x"]
+
+
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, CONT, PING])
+@pytest.mark.parametrize("length", [0, 1, 125, 126, 127, 65535, 65536, MAX_FRAME_BYTES, MAX_FRAME_BYTES + 1])
+def test_the_size_of_a_frame_is_known_from_its_head(opcode: int, length: int) -> None:
+    start = head(opcode, length)
+    size = len(start) + length if length <= MAX_FRAME_BYTES else 0
+    mask = 4
+    for count in range(len(start) + 1):
+        known = count >= len(start) - mask
+        assert frame_size(start[:count], 0) == (size if known else None)
+        assert frame_size(b"\x88\x80" + start[:count], 2) == (size if known else None)
+
+
+@pytest.mark.parametrize("begin", [frame(CLOSE), frame(TEXT, b"x", mask=False), frame(CONT, bytes(200), mask=False)])
+def test_what_ends_a_connection_has_no_size(begin: bytes) -> None:
+    assert frame_size(begin, 0) == 0
+    assert frame_size(begin[:1], 0) is None
 
 
 # Verifies: WS-0030

@@ -61,10 +61,12 @@ def nothing_to_give() -> None:
 
 
 @asynccontextmanager
-async def watched(return_freed: Callable[[], None] = nothing_to_give) -> AsyncIterator[WebSocketServices]:
+async def watched(
+    return_freed: Callable[[], None] = nothing_to_give, limit: int = LIMIT
+) -> AsyncIterator[WebSocketServices]:
     nothing = cast(Any, None)
     services = WebSocketServices(
-        nothing, nothing, nothing, nothing, 30, 10, budget=Budget(LIMIT), return_freed=return_freed
+        nothing, nothing, nothing, nothing, 30, 10, budget=Budget(limit), return_freed=return_freed
     )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch_budget, services)
@@ -97,6 +99,29 @@ async def test_who_takes_nothing_is_cut_off_those_that_hold_most_first(autojump_
         assert (small.cut, large.cut, taking.cut) == (False, True, False)
         await trio.sleep(2 * STALL_SECONDS)
         assert not small.cut
+
+
+# Verifies: WS-0021
+async def test_those_that_held_most_for_longest_go_first(
+    autojump_clock: trio.testing.MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    mib = 1 << 20
+    async with watched(limit=64 * mib) as services:
+        await trio.sleep(1000)
+        Counting(services, 1)
+        longer, larger = Counting(services, 40 * mib), Counting(services, 50 * mib)
+        await trio.sleep(10)
+        larger.progress += 1
+        await trio.sleep(5)
+        assert (longer.cut, larger.cut) == (False, False)
+        at_work = Counting(services, 8 * mib)
+        at_work.at_work = True
+        assert services.budget.exhausted
+        await trio.sleep(2 * LOOK_SECONDS)
+        assert (longer.cut, larger.cut) == (True, False)
+    assert caplog.messages == [
+        "WebSockets cut off: 1, which held 40 MiB and took nothing for 2 s, while all of them held 58 MiB"
+    ]
 
 
 # Verifies: WS-0021
@@ -249,7 +274,7 @@ def test_what_an_outbox_may_hold_follows_the_budget() -> None:
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't start new thread")], ids=repr)
 async def test_the_watch_goes_on_when_freed_memory_can_t_be_given_back(
-    autojump_clock: trio.testing.MockClock, error: Exception
+    autojump_clock: trio.testing.MockClock, error: Exception, caplog: pytest.LogCaptureFixture
 ) -> None:
     """When memory is short there may be none for a thread."""
     tries = 0
@@ -266,3 +291,4 @@ async def test_the_watch_goes_on_when_freed_memory_can_t_be_given_back(
             # the watch goes on.
             while not stuck.cut or tries < number:  # noqa: ASYNC110 - nothing tells when
                 await trio.sleep(STALL_SECONDS)
+    assert f"freed memory could not be given back to the system: {error!r}" in caplog.messages

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qrusty_trio.http.fallback.http2_progress import Http2Progress
+from qrusty_trio.http.fallback.http2_progress import MAX_STREAMS, Http2Progress
 from qrusty_trio.http.header_block import BODY_SECONDS, HEADER_SECONDS, IDLE_SECONDS, SEND_SECONDS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -100,3 +100,75 @@ def test_a_tunnel_has_its_own_pings() -> None:
     progress.received(POST, 0.0)
     progress.sent(RESPONSE, 1.0)
     assert progress.stuck(1_000_000) is None
+
+
+# Verifies: API-0047
+@pytest.mark.parametrize(
+    ("then", "limit"),
+    [
+        (frame(DATA, b"x", 0, 1), 50 + BODY_SECONDS + SEND_SECONDS),
+        (frame(DATA, b"", 0, 1), BODY_SECONDS + SEND_SECONDS),
+        (frame(HEADERS, b"x", END_STREAM | END_HEADERS, 1), 50 + SEND_SECONDS),
+        (frame(DATA, b"", END_STREAM, 9), BODY_SECONDS + SEND_SECONDS),
+    ],
+    ids=["body", "nothing", "trailers", "of another"],
+)
+def test_what_comes_of_a_body_is_progress(then: bytes, limit: float) -> None:
+    progress = connection()
+    progress.received(POST, 0.0)
+    progress.received(then, 50.0)
+    assert progress.stuck(limit - 1) is None
+    assert progress.stuck(limit) == "a response that is not taken"
+
+
+# Verifies: API-0047
+def test_each_frame_has_its_own_time_to_arrive() -> None:
+    progress = connection()
+    ping = frame(PING, bytes(8))
+    progress.received(ping[:5], 0.0)
+    later = HEADER_SECONDS - 1
+    progress.received(ping[5:] + ping[:5], later)
+    assert progress.stuck(later + HEADER_SECONDS - 1) is None
+    assert progress.stuck(later + HEADER_SECONDS) == "half a frame or header block"
+
+
+# Verifies: DLV-0022
+@pytest.mark.parametrize("stream", [1, 0x01020305, 0x7FFFFFFF])
+@pytest.mark.parametrize("reserved", [0, 1 << 31])
+def test_which_stream_has_ended_and_whether_whole(stream: int, reserved: int) -> None:
+    ended: list[tuple[int, bool]] = []
+    for last, whole in ((frame(DATA, b"x", END_STREAM, stream), True), (frame(RST, bytes(4), 0, stream), False)):
+        progress = connection()
+        progress.on_end = lambda stream, whole: ended.append((stream, whole))
+        progress.received(frame(HEADERS, b"x", END_STREAM | END_HEADERS, stream | reserved), 0.0)
+        assert progress.unfinished(stream)
+        assert not progress.unfinished(stream - 1)
+        progress.sent(frame(SETTINGS) + last, 1.0)
+        assert not progress.unfinished(stream)
+        assert ended.pop() == (stream, whole)
+    progress = connection()
+    progress.on_end = lambda stream, whole: ended.append((stream, whole))
+    progress.received(frame(HEADERS, b"x", END_STREAM | END_HEADERS, stream), 0.0)
+    progress.received(frame(RST, bytes(4), 0, stream), 1.0)
+    assert ended == [(stream, False)]
+    progress.received(frame(RST, bytes(4), 0, stream), 2.0)
+    assert ended == [(stream, False)]
+    assert progress.stuck(1 + IDLE_SECONDS) == "no request"
+
+
+# Verifies: API-0047
+def test_a_request_that_was_upgraded_is_answered_on_the_first_stream() -> None:
+    progress = Http2Progress(len(PREFACE), 0.0)
+    progress.upgraded(5.0)
+    assert progress.unfinished(1)
+    progress.received(PREFACE + frame(SETTINGS), 6.0)
+    assert progress.stuck(5 + SEND_SECONDS - 1) is None
+    assert progress.stuck(5 + SEND_SECONDS) == "a response that is not taken"
+
+
+def test_so_many_streams_are_followed() -> None:
+    progress = connection()
+    for number in range(MAX_STREAMS + 1):
+        progress.received(frame(HEADERS, b"x", END_HEADERS, 2 * number + 1), 0.0)
+    assert progress.unfinished(2 * MAX_STREAMS - 1)
+    assert not progress.unfinished(2 * MAX_STREAMS + 1)
