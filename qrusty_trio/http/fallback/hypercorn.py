@@ -188,14 +188,22 @@ class Fallback:
         if scope["type"] != "http":
             scope["state"][STREAM_KEY] = HypercornStream(send)
 
+            ended = False
+
+            async def receive_websocket() -> dict[str, Any]:
+                nonlocal ended
+                message = cast(dict[str, Any], await receive())
+                ended = ended or message["type"] == "websocket.disconnect"
+                return message
+
             async def send_websocket(message: dict[str, Any]) -> None:
                 _note_status(guard, message)
                 await send(message)
 
             try:
-                await self._run_app(scope, receive, send_websocket)
+                await self._run_app(scope, receive_websocket, send_websocket)
             finally:
-                scope["state"][TASKS_KEY].start_soon(_discard, receive)
+                scope["state"][TASKS_KEY].start_soon(_discard, receive, ended)
             return
         last: dict[str, Any] | None = None
         written = False
@@ -244,14 +252,15 @@ class Fallback:
             del cancelled
 
 
-async def _discard(receive: Receive) -> None:
+async def _discard(receive: Receive, ended: bool) -> None:
     """Take what Hypercorn still has for the app of a WebSocket that has ended.
 
     With its queue full, it would wait for ever to hand over more, even the end of the connection. That end may be
-    followed by frames that it had already read.
+    followed by frames that it had already read. `ended`: the app has seen that end, and there is no other.
     """
-    patience = trio.CancelScope()
-    with patience:
+    with trio.CancelScope() as patience:
+        if ended:
+            patience.deadline = trio.current_time() + LINGER_SECONDS
         while True:
             message = await receive()
             if message["type"] == "websocket.disconnect":

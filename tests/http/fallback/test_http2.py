@@ -279,6 +279,38 @@ async def test_a_request_that_is_taken_back_while_the_server_stops(fast_path: bo
         assert web.context.bulkheads.failures == 0
 
 
+def all_tasks() -> list[trio.lowlevel.Task]:
+    root = trio.lowlevel.current_root_task()
+    assert root is not None
+    found = [root]
+    for task in found:
+        found += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    return found
+
+
+# Verifies: API-0042
+@pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "at once"])
+async def test_nothing_is_left_of_a_websocket_that_is_reset(
+    fast_path: bool, accepted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection goes on, and a peer may open and reset as many as it likes."""
+    monkeypatch.setattr("qrusty_trio.http.fallback.hypercorn.LINGER_SECONDS", 0.01)
+    websocket = {**GOOD, b":method": b"CONNECT", b":path": b"/ws", b":protocol": b"websocket"}
+    websocket[b"sec-websocket-version"] = b"13"
+    async with running(fast_path) as web, peer_of(web) as peer:
+        before = len(all_tasks())
+        for _ in range(5):
+            stream = peer.ask(websocket, whole=False)
+            if accepted:
+                await peer.until(lambda stream=stream: stream in peer.status)  # type: ignore[misc]
+                assert peer.status[stream] == 200
+            peer.h2.reset_stream(stream)
+            await peer.is_served()
+        with trio.fail_after(PATIENCE):
+            while len(all_tasks()) > before:
+                await trio.sleep(0.01)
+
+
 async def test_priorities_are_read_over(fast_path: bool) -> None:
     async with running(fast_path) as web, peer_of(web) as peer:
         for number in range(2000):
