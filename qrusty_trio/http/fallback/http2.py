@@ -13,11 +13,14 @@ from typing import Any
 
 import hypercorn.protocol
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamReset
+from h2.events import DataReceived, Event, PriorityUpdated, RequestReceived, StreamEnded, StreamReset
 from h2.exceptions import FrameTooLargeError, ProtocolError
 from h2.frame_buffer import FrameBuffer
 from h2.stream import StreamState
+from hypercorn.protocol.events import Event as StreamEvent
+from hypercorn.protocol.events import StreamClosed
 from hypercorn.protocol.h2 import H2Protocol
+from hypercorn.protocol.ws_stream import ASGIWebsocketState, WSStream
 
 from qrusty_trio.api.operations import error_reply
 from qrusty_trio.errors import QrustyError
@@ -70,6 +73,8 @@ class Http2(H2Protocol):
             elif isinstance(event, DataReceived) and event.stream_id not in self.streams:
                 with suppress(ProtocolError):  # the peer has ended the connection in the same breath
                     self._let_go(event)
+            elif isinstance(event, StreamEnded) and isinstance(self.streams.get(event.stream_id), WSStream):
+                await self._end_websocket(event.stream_id)
             else:
                 if isinstance(event, StreamReset) and (unsent := self.stream_buffers.get(event.stream_id)) is not None:
                     # Without a window, the response would be kept as long as the connection.
@@ -78,6 +83,28 @@ class Http2(H2Protocol):
                 with suppress(ProtocolError):
                     await super()._handle_events([event])
         await self._flush()
+
+    async def _end_websocket(self, stream_id: int) -> None:
+        """The peer has ended the stream of a WebSocket: to that, it is the end of the connection (RFC 8441, 5)."""
+        if self.streams[stream_id].state is ASGIWebsocketState.HANDSHAKE:
+            with suppress(ProtocolError):  # the peer has reset it as well
+                self.connection.reset_stream(stream_id, ErrorCodes.CANCEL)
+        await self.stream_send(StreamClosed(stream_id=stream_id))
+
+    async def stream_send(self, event: StreamEvent) -> None:
+        """As in Hypercorn, but the stream of a WebSocket ends with it, also if its peer has closed it.
+
+        Otherwise it lasts as long as the connection, which looks as if it took nothing, or never falls idle.
+
+        Requirements: API-0047
+        """
+        if isinstance(event, StreamClosed) and isinstance(self.streams.get(event.stream_id), WSStream):
+            unsent = self.stream_buffers.get(event.stream_id)
+            if unsent is not None:
+                unsent.set_complete()
+                self.priority.unblock(event.stream_id)
+                await self.has_data.set()
+        await super().stream_send(event)
 
     async def _priority_updated(self, event: PriorityUpdated) -> None:
         """Ignore priorities: RFC 9113 deprecates them, and a peer could make their tree as large as it likes."""

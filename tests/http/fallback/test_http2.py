@@ -20,12 +20,14 @@ from qrusty_trio.http.fallback.guard import GuardedStream
 from qrusty_trio.http.fallback.http2 import Http2
 from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP
 from tests.http.web import PATHS, Web, request, running
-from tests.http.ws_raw import CONT, TEXT, frame, upgrade
+from tests.http.ws_raw import CLOSE, CONT, TEXT, frame, upgrade
 
 pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
 PATIENCE = 60
 GOOD = {b":method": b"GET", b":path": b"/health", b":scheme": b"http", b":authority": b"test"}
+WEBSOCKET = {**GOOD, b":method": b"CONNECT", b":path": b"/ws", b":protocol": b"websocket"}
+WEBSOCKET[b"sec-websocket-version"] = b"13"
 LARGE = {**GOOD, b":method": b"POST", b":path": b"/publish", b"content-type": b"application/json"}
 
 
@@ -288,6 +290,26 @@ def all_tasks() -> list[trio.lowlevel.Task]:
     return found
 
 
+# Verifies: API-0046, API-0047
+@pytest.mark.parametrize("how", ["closes and ends", "closes, then ends", "ends", "ends before it is accepted"])
+async def test_the_stream_of_a_websocket_ends_with_it(fast_path: bool, how: str) -> None:
+    """Otherwise the connection would be cut off, as if its peer did not take a response."""
+    async with running(fast_path) as web, peer_of(web) as peer:
+        stream = peer.ask(WEBSOCKET, whole=how == "ends before it is accepted")
+        if how != "ends before it is accepted":
+            await peer.until(lambda: stream in peer.status)
+        if how.startswith("closes"):
+            peer.h2.send_data(stream, frame(CLOSE, b"\x03\xe8"), end_stream=how == "closes and ends")
+            await peer.until(lambda: stream in peer.ended)
+            assert peer.body[stream] == frame(CLOSE, b"\x03\xe8", mask=False)
+        if how in ("ends", "closes, then ends"):
+            peer.h2.end_stream(stream)
+        await peer.until(lambda: stream in peer.ended or stream in peer.reset)
+        with trio.fail_after(PATIENCE):
+            while web.context.websocket.connections:  # noqa: ASYNC110  # no event says so
+                await trio.sleep(0.01)
+
+
 # Verifies: API-0042
 @pytest.mark.parametrize("accepted", [True, False], ids=["accepted", "at once"])
 async def test_nothing_is_left_of_a_websocket_that_is_reset(
@@ -295,19 +317,17 @@ async def test_nothing_is_left_of_a_websocket_that_is_reset(
 ) -> None:
     """Its connection goes on, and a peer may open and reset as many as it likes."""
     monkeypatch.setattr("qrusty_trio.http.fallback.hypercorn.LINGER_SECONDS", 0.01)
-    websocket = {**GOOD, b":method": b"CONNECT", b":path": b"/ws", b":protocol": b"websocket"}
-    websocket[b"sec-websocket-version"] = b"13"
     async with running(fast_path) as web, peer_of(web) as peer:
         before = len(all_tasks())
         for _ in range(5):
-            stream = peer.ask(websocket, whole=False)
+            stream = peer.ask(WEBSOCKET, whole=False)
             if accepted:
                 await peer.until(lambda stream=stream: stream in peer.status)  # type: ignore[misc]
                 assert peer.status[stream] == 200
             peer.h2.reset_stream(stream)
             await peer.is_served()
         with trio.fail_after(PATIENCE):
-            while len(all_tasks()) > before:
+            while len(all_tasks()) > before:  # noqa: ASYNC110  # no event says so
                 await trio.sleep(0.01)
 
 
