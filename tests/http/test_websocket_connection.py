@@ -18,6 +18,7 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 from websockets.server import ServerProtocol
 
 from qrusty_trio.access.access import Access
+from qrusty_trio.access.failures import FREE_FAILURES
 from qrusty_trio.access.tokens_file import read_tokens
 from qrusty_trio.api.ws_session import MAX_FRAME_BYTES
 from qrusty_trio.core.model import QueueConfig
@@ -136,6 +137,32 @@ async def test_a_token_that_does_not_come_in_time(engine: Engine, tmp_path: Path
         assert trio.current_time() - begun == AUTH_SECONDS
         await peer.send(frame(CLOSE))
         assert await peer.ended()
+
+
+# Verifies: API-0190
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_a_handshake_after_many_failures_waits_for_its_turn(
+    engine: Engine, tmp_path: Path, stopping: bool, autojump_clock: MockClock
+) -> None:
+    book = TokenBook(tmp_path / "tokens")
+    book.add("boss", "admin:*")
+    services = services_of(engine, tokens=Access(read_tokens(book.path.read_bytes()), lambda: 0))
+
+    async def fail() -> None:
+        async with served(engine, services, upgrade(Authorization=b"Bearer wrong")) as peer:
+            answer = await peer.head()
+            assert answer.startswith(b"HTTP/1.1 401 ")
+            assert b"\r\nWWW-Authenticate: Bearer" in answer
+
+    begun = trio.current_time()
+    for _ in range(FREE_FAILURES):
+        await fail()
+    assert trio.current_time() == begun
+    if stopping:
+        services.stopping.set()
+    for _ in range(2):
+        await fail()
+    assert (trio.current_time() > begun) is not stopping
 
 
 # Verifies: WS-0030

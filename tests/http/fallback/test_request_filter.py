@@ -13,6 +13,9 @@ from tests.http.test_request_parser import CHUNKED, HEALTH, HOST, PUBLISH, WEBSO
 
 H2C = b"GET / HTTP/1.1\r\n" + HOST + b"Connection: upgrade\r\nUpgrade: h2c\r\nHTTP2-Settings: \r\n\r\n"
 LAST = HEALTH[:-2] + b"Connection: close\r\n\r\n"
+H2C_CHUNKED = H2C[:-2] + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n"
+POSTED = WEBSOCKET.replace(b"GET", b"POST")
+STAYING = b"GET /health HTTP/1.0\r\nConnection: keep-alive\r\n\r\n"
 FRAMES = b"\x00\x00\x00\x04\x00" * 3
 
 
@@ -59,6 +62,9 @@ PASS = {
         H2C[:-2] + b"Content-Length: 2\r\n\r\n{}" + HEALTH,
         [REQUEST] * 2,
     ),
+    "h2c with chunks": (H2C_CHUNKED + HEALTH, H2C_CHUNKED + HEALTH, [REQUEST] * 2),
+    "a POST that asks for a websocket": (POSTED + HEALTH, POSTED + HEALTH, [REQUEST] * 2),
+    "HTTP/1.0 that would stay": (STAYING + HEALTH, STAYING, [REQUEST]),
     "HTTP/2": (HTTP2_PREFACE + FRAMES, HTTP2_PREFACE + FRAMES, [Begins.HTTP2]),
     "the last request": (LAST + HEALTH, LAST, [REQUEST]),
     "HTTP/1.0": (b"GET /health HTTP/1.0\r\n\r\n" + HEALTH, b"GET /health HTTP/1.0\r\n\r\n", [REQUEST]),
@@ -104,6 +110,22 @@ def test_a_refused_request_is_replaced_by_one_that_tells_the_refusal(name: str) 
         assert behind.filter.refusal_of(None) is None
         assert behind.filter.last
         assert behind.filter.between_requests
+
+
+def test_the_largest_body_is_not_refused() -> None:
+    behind = Hypercorn(HEALTH[:-2] + b"Content-Length: %d\r\n\r\n" % MAX_BODY_BYTES)
+    assert behind.begun == [REQUEST]
+    assert behind.refusal is None
+
+
+# Verifies: API-0078
+def test_a_refusal_is_that_of_the_request_with_this_id() -> None:
+    too_large = HEALTH[:-2] + b"X-Request-Id: of-this\r\nContent-Length: %d\r\n\r\n" % (MAX_BODY_BYTES + 1)
+    for before, data, told in [(b"", too_large, True), (HEALTH[:-2] + b"X-Request-Id: of-this\r\n\r\n", b"\n", False)]:
+        behind = Hypercorn(before)
+        behind.feed(data)
+        assert behind.refusal is not None
+        assert (b"of-this" in behind.passed[len(before) :]) is told
 
 
 def test_a_refused_body_is_completed_and_tells_the_refusal() -> None:
@@ -153,3 +175,11 @@ def test_nothing_passes_after_a_refused_handshake() -> None:
     behind.feed(FRAMES + HEALTH)
     assert behind.passed == WEBSOCKET
     assert not behind.filter.opaque
+
+
+def test_at_the_end_what_waits_is_dropped() -> None:
+    passing = RequestFilter(PUBLISH + HEALTH)
+    assert passing.next() is not None
+    passing.end()
+    assert where(passing) == (True, False, 0)
+    assert passing.next() is None

@@ -13,11 +13,13 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from trio.testing import wait_all_tasks_blocked
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection
 
 from qrusty_trio.access.access import Access
+from qrusty_trio.access.failures import FREE_FAILURES
 from qrusty_trio.access.tokens_file import read_tokens
 from qrusty_trio.api.ws_budget import Budget
 from qrusty_trio.api.ws_ending import Ending
@@ -118,6 +120,24 @@ async def test_a_handshake_that_is_refused(
     assert (response.status_code, response.content_type) == (status, "application/json")
     assert response.headers.get("WWW-Authenticate") == asks
     assert json.loads(await response.get_data())["code"] == code
+
+
+# Verifies: API-0190
+@pytest.mark.parametrize("stopping", [False, True])
+async def test_a_handshake_after_many_failures_waits_for_its_turn(
+    talk: Talk, tmp_path: Path, stopping: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    talk.headers = {"Authorization": "Bearer wrong"}
+    services = services_of(tmp_path)
+    begun = trio.current_time()
+    for _ in range(FREE_FAILURES):
+        await serve_quart_websocket(services)
+    assert trio.current_time() == begun
+    if stopping:
+        services.stopping.set()
+    for _ in range(2):
+        await serve_quart_websocket(services)
+    assert (trio.current_time() > begun) is not stopping
 
 
 class Under:
