@@ -139,8 +139,11 @@ class WebSocket:
         self._sort(event for event in protocol.events_received() if isinstance(event, Frame))
 
     async def receive(self) -> list[bytes]:
-        """The next text messages: all that came together. Raises Closed, or ProtocolError for a binary message."""
-        while not self._received:
+        """The next text messages: all that came together, perhaps none, as with a ping.
+
+        Raises Closed, or ProtocolError for a binary message.
+        """
+        if not self._received:
             if not self.is_open:
                 raise self._end()
             try:

@@ -157,6 +157,31 @@ async def test_a_server_that_vanished_without_a_word(
         assert await client.publish("jobs", "p") == "id"
 
 
+# Verifies: WS-0036
+@pytest.mark.parametrize("asks", [False, True], ids=["idle", "waits for a response"])
+async def test_a_ping_that_comes_alone_is_answered_at_once(
+    monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock, asks: bool
+) -> None:
+    """Not with the next message: the server would have closed the connection by then."""
+    answered = []
+
+    async def pings(peer: Peer) -> None:
+        request = await peer.expect("publish") if asks else None
+        await trio.sleep(1)
+        asked = trio.current_time()
+        await peer.websocket.ping()
+        answered.append(trio.current_time() - asked)
+        if request is not None:
+            await peer.ok(request, id="id")
+        await peer.serve()
+
+    async with scripted(monkeypatch, pings), q.connect(URL) as client:
+        if asks:
+            assert await client.publish("jobs", "p") == "id"
+        await trio.sleep(60)
+    assert answered == [0]
+
+
 async def test_a_quiet_connection_stays(
     monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
 ) -> None:
