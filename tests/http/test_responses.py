@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from qrusty_trio.api.call import Reply
-from qrusty_trio.http.responses import Responses, reason_phrase
+from qrusty_trio.http.responses import Responses, cors_headers, header_lines, reason_phrase
 
 
 def test_the_beginning_of_a_response_is_made_once_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +48,30 @@ def test_a_whole_response(reply: Reply, json: bool, expected: bytes) -> None:
         assert rest == (expected.removesuffix(reply.body) if head_only else expected)
     assert reason_phrase(404) == b"Not Found"
     assert reason_phrase(299) == b"Unknown"
+
+
+def test_the_first_response_has_a_date(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if nobody has called `tick`."""
+    monkeypatch.setattr("qrusty_trio.http.responses.time.time", lambda: 1_700_000_000.0)
+    assert b"\r\ndate: Tue, 14 Nov 2023 22:13:20 GMT\r\n" in Responses().response(Reply(200))
+
+
+def test_a_whole_response_is_json_with_its_body_unless_told_otherwise() -> None:
+    response = Responses().response(Reply(200, b"{}"))
+    assert b"\r\ncontent-type: application/json\r\n" in response
+    assert response.endswith(b"\r\n\r\n{}")
+    assert Responses().response(Reply(200, b"{}"), head_only=True).endswith(b"\r\ncontent-length: 2\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    ("origin", "headers"),
+    [
+        (None, {}),
+        ("https://elsewhere.example", {}),
+        ("https://ops.example", {"access-control-allow-origin": "https://ops.example", "vary": "Origin"}),
+    ],
+)
+def test_an_origin_that_is_allowed_is_told_so(origin: str | None, headers: dict[str, str]) -> None:
+    assert cors_headers(origin, {"https://ops.example"}) == headers
+    lines = b"".join(b"\r\n%b: %b" % (name.encode(), value.encode()) for name, value in headers.items())
+    assert header_lines(headers) == lines
