@@ -251,9 +251,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         )
 
     async def send_eof(self) -> None:
+        if self.end.closing:
+            return  # The close does that, and only one task at a time may.
         if isinstance(self._stream, trio.abc.HalfCloseableStream) and not self._sent_eof:
             self._sent_eof = True
-            await self._stream.send_eof()
+            with self.end.sending():
+                await self._stream.send_eof()
 
     async def aclose(self) -> None:
         """Close. A peer that is still sending may read the response first, within limits."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 
 import pytest
 import trio
@@ -112,6 +112,34 @@ async def test_the_end_of_a_peer_is_waited_for_where_something_of_it_may_be_unre
         begun = trio.current_time()
         await guard.aclose()
         assert trio.current_time() - begun == (LINGER_SECONDS if lingers else 0)
+
+
+# Verifies: SYS-0009
+@pytest.mark.parametrize("steps", range(5))
+async def test_two_tasks_of_hypercorn_close_at_once(steps: int) -> None:
+    """One as the connection was idle for long, and the one that reads as its read has ended by that."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        guard = guarded(ours)
+        theirs.sendall(b"POST /publish HTTP/1.1\r\nHost: test\r\nContent-Length: 5\r\n\r\n{")
+        await guard.receive_some()
+
+        async def read() -> None:
+            with suppress(trio.ClosedResourceError):
+                while await guard.receive_some():
+                    pass
+            for _ in range(steps):
+                await trio.lowlevel.checkpoint()
+            await guard.send_eof()
+            await guard.aclose()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            await wait_all_tasks_blocked()
+            nursery.start_soon(guard.aclose)
+            await wait_all_tasks_blocked()
+            assert theirs.recv(1) == b""
+            theirs.close()
 
 
 # Verifies: API-0040
