@@ -223,6 +223,11 @@ def test_a_block_of_http_1_0(lines: list[bytes], keeps_alive: bool) -> None:
         [HOST, b"Transfer-Encoding: gzip"],
         [HOST, b"Transfer-Encoding: gzip, chunked"],
         [HOST, b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"],
+        [HOST, b"Content-Length: 2", b"Transfer-Encoding: chunked"],
+        [HOST, b"Content-Length: 2", b"Content-Length: 2"],
+        [HOST, b"Content-Length: 2", b"Content-Length: 3"],
+        *([HOST, each] for each in (b"no colon", b": no name", b"Name : a", b" folded: a", b"\tfolded", b"N\xe4me: a")),
+        *([HOST, b"Name: a%cb" % octet] for octet in b"\0\n\r\x1f\x7f"),
         *([HOST, each, each] for each in (b"Content-Type: a", b"Origin: a", b"Sec-Fetch-Site: a", b"Upgrade: a")),
     ],
 )

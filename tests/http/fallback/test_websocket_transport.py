@@ -332,3 +332,15 @@ def test_a_send_that_waits_is_ended_with_its_connection(talk: Talk, version: str
             with pytest.raises(BlockingIOError):
                 theirs.recv(1)
     transport.abort()  # It is closed.
+
+
+async def test_who_waits_for_frames_is_told_of_the_end(talk: Talk) -> None:
+    async with collecting(talk) as transport, trio.open_nursery() as nursery:
+
+        async def wait() -> None:
+            with trio.fail_after(60), pytest.raises(ConnectionLost):
+                await transport.receive()
+
+        nursery.start_soon(wait)
+        await wait_all_tasks_blocked()
+        talk.come(LastMessage(Ending.LOST, CloseConnection(1006)))
