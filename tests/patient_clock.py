@@ -16,6 +16,7 @@ from trio.testing import MockClock
 
 from qrusty_trio.server.kernel_sync import KernelSync
 from qrusty_trio.server.worker import Worker
+from tests.tasks import all_tasks
 
 TURN_SECONDS = 0.0002
 """Real time for which the event loop leaves the processor to the threads."""
@@ -24,14 +25,9 @@ WAITS_OUTSIDE = {trio.to_thread.run_sync.__code__, Worker.call.__code__, KernelS
 
 def threads_work() -> bool:
     """Whether any task waits for a thread, or for the kernel to sync."""
-    tasks = [trio.lowlevel.current_root_task()]
-    while tasks:
-        if (task := tasks.pop()) is None:
-            continue
-        if any(getattr(frame, "f_code", None) in WAITS_OUTSIDE for frame, _ in task.iter_await_frames()):
-            return True
-        tasks.extend(child for nursery in task.child_nurseries for child in nursery.child_tasks)
-    return False
+    return any(
+        getattr(frame, "f_code", None) in WAITS_OUTSIDE for task in all_tasks() for frame, _ in task.iter_await_frames()
+    )
 
 
 def patient_clock() -> MockClock:

@@ -34,6 +34,7 @@ from qrusty_trio.storage.memory import MemoryStorage
 from qrusty_trio.storage.rocksdb import RocksStorage
 from tests.server.collector import collector_restored
 from tests.server.running import client_of, settings_for, websocket_of
+from tests.tasks import all_tasks
 from tests.wire.http_client import HttpClient
 
 ROUND_SECONDS = 60.0
@@ -215,11 +216,8 @@ async def use_a_wait(server: Server, client: HttpClient, published: set[str], as
 
 def census(others: set[threading.Thread]) -> tuple[int, list[str]]:
     """Tasks, and open files and sockets; fails for threads that still do something, besides `others`."""
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    tasks = [root]
-    for task in tasks:
-        tasks += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
+    tasks = all_tasks()
+    assert tasks
     for thread in set(threading.enumerate()) - others:
         own = thread is threading.main_thread() or re.fullmatch(r"Trio thread \d+|log output", thread.name)
         assert own, f"{thread.name} still runs"

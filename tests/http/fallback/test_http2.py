@@ -21,6 +21,7 @@ from qrusty_trio.http.fallback.http2 import Http2
 from qrusty_trio.http.request_parser import OPAQUE_BYTES_PER_STEP
 from tests.http.web import PATHS, Web, request, running
 from tests.http.ws_raw import CLOSE, CONT, TEXT, frame, upgrade
+from tests.tasks import all_tasks
 
 pytestmark = pytest.mark.parametrize("fast_path", PATHS, ids=["fast", "quart"])
 
@@ -279,15 +280,6 @@ async def test_a_request_that_is_taken_back_while_the_server_stops(fast_path: bo
         await peer.until(lambda: begun in peer.ended)
         assert (peer.status[begun], peer.body[begun]) == (200, b"null")
         assert web.context.bulkheads.failures == 0
-
-
-def all_tasks() -> list[trio.lowlevel.Task]:
-    root = trio.lowlevel.current_root_task()
-    assert root is not None
-    found = [root]
-    for task in found:
-        found += [child for nursery in task.child_nurseries for child in nursery.child_tasks]
-    return found
 
 
 # Verifies: API-0046, API-0047
