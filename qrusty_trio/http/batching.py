@@ -190,9 +190,10 @@ class Batching:
         """The same without connections that left, and without calls that only their task may run now."""
         connections: list[BatchedConnection] = []
         calls: list[Call] = []
-        there = [each for each in zip(*pending, strict=True) if each[0].task is not None]
-        for connection, call in there:
-            if call.operation.large and self._unsent.tight:
+        for connection, call in zip(*pending, strict=True):
+            if connection.task is None:
+                pass  # It has left.
+            elif call.operation.large and self._unsent.tight:
                 self._wake(connection, outcome.Value(call))
             else:
                 connections.append(connection)

@@ -65,12 +65,12 @@ class FrameReader:
         protocol = self._protocol
         if protocol.state is not OPEN:
             return len(data)
-        if not self._rest and not self._head and protocol.current_size is None:
+        if not self.in_frame and protocol.current_size is None:
             taken = len(self.messages)
             begin = take_texts(data, begin, self.messages, texts)
             if begin == len(data) or len(self.messages) == taken + texts:
                 return begin
-        piece = data[begin : begin + self._piece_size(data, begin, octets)]
+        piece = data[begin : begin + self._next_piece(data, begin, octets)]
         protocol.receive_data(piece)
         # All events are frames: the handshake's request came before.
         events = cast("list[Frame]", protocol.events_received())
@@ -89,9 +89,9 @@ class FrameReader:
             self.queue_control()
         return begin + len(piece)
 
-    def _piece_size(self, data: bytes | bytearray, begin: int, octets: int) -> int:
-        """How many bytes from `begin` on the protocol takes in one step: whole frames of up to `octets` in all, or a
-        piece of one that is larger or incomplete.
+    def _next_piece(self, data: bytes | bytearray, begin: int, octets: int) -> int:
+        """How many bytes from `begin` on are next for the protocol, which has them from now on: whole frames of up to
+        `octets` in all, or a piece of one that is larger or incomplete.
 
         What comes after a frame that may end the connection stays for the next step: none of it is answered then.
         """
@@ -103,8 +103,9 @@ class FrameReader:
                 self._head += data[begin:]
                 return here
             self._head = b""
-            if not known and 0 < size <= min(octets, here):
-                return self._whole_frames(data, begin, min(octets, here), size)
+            most = min(octets, here)
+            if not known and 0 < size <= most:
+                return self._whole_frames(data, begin, most, size)
             # All that follows a close frame, or what is no frame of a client, is passed to the protocol.
             self._rest = size - known if size else sys.maxsize
         piece = min(self._rest, here, BYTES_OF_LARGE_PER_STEP)
